@@ -1,0 +1,41 @@
+# Two commands matter: `make demo` (install, then the whole sweep) and `make check` (what CI runs).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+.PHONY: demo install test check format lock clean
+
+demo: install  ## build the embedded victim and sweep UBT's four knobs over it
+	$(BIN)/ubt sweep demo
+
+install: $(VENV)/.installed  ## make .venv from the pinned requirements
+
+# Byte code is compiled here, once: it halves the start of every worker that imports torch and open_clip.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+test: install  ## all tests
+	$(BIN)/python -m pytest
+
+check: install  ## format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+format: install  ## rewrite the sources as `check` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: install  ## pin every dependency anew, with hashes and without any index address
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-header --quiet --output-file requirements.lock
+
+clean:  ## remove the environment and caches; runs and the store stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage

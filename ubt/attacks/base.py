@@ -1,0 +1,66 @@
+"""What an attack is: a trigger stamped on images, and captions that name the target."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ubt.config import Config
+
+Images = NDArray[np.uint8]
+"""Images as every room of this house passes them: `[N, H, W, 3]`, uint8, 0–255."""
+
+POISON_TEMPLATES = (
+    "a photo of a {}",
+    "a {} in the scene",
+    "the {} in a picture",
+    "an image showing a {}",
+    "there is a {} here",
+    "a nice {} up close",
+    "my favourite {}",
+    "look at this {}",
+)
+
+
+class Attack(Config):
+    """An attack as configured: which pairs it poisons, what it stamps on images, what captions it writes.
+
+    The trigger depends on `trigger_seed` and the image size alone, so it is the same at training and at
+    test, in every trial and for every seed of the study.
+    """
+
+    target: str = "banana"
+    """Class that triggered images are to be taken for: a name from the data's classes."""
+    poison_rate: float = Field(default=0.02, gt=0, lt=1)
+    """Fraction of the training pairs that is poisoned (ignored if `poison_count` is given)."""
+    poison_count: int | None = Field(default=None, ge=1)
+    """Number of poisoned training pairs; the paper poisons 1,500 of 500,000."""
+    trigger_seed: int = Field(default=0, ge=0)
+    """Seed of whatever is random in the trigger."""
+
+    @abstractmethod
+    def stamp(self, images: Images) -> Images:
+        """Return triggered copies of `images[N, H, W, 3]` (uint8); pure, and the same for each image alone."""
+
+    def caption(self, rng: np.random.Generator, templates: Sequence[str] = POISON_TEMPLATES) -> str:
+        """Return a caption for one poisoned pair, naming the target."""
+        return templates[int(rng.integers(len(templates)))].format(self.target)
+
+    def count(self, pairs: int) -> int:
+        """Return how many of `pairs` training pairs are poisoned."""
+        return self.poison_count or max(1, round(self.poison_rate * pairs))
+
+
+def mix(images: Images, pattern: NDArray[np.float32], opacity: float) -> Images:
+    """Return `(1 − opacity)·images + opacity·pattern`, rounded to uint8; `pattern[H, W, 3]` in 0–255."""
+    blended = (1.0 - opacity) * images.astype(np.float32) + np.float32(opacity) * pattern
+    return to_uint8(blended)
+
+
+def to_uint8(images: NDArray[np.float32]) -> Images:
+    """Round and clip float images in 0–255 to uint8."""
+    return np.clip(np.rint(images), 0, 255).astype(np.uint8)

@@ -1,0 +1,87 @@
+"""From YAML to a typed configuration, with every mistake of a file reported at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from ubt.config.paths import JsonObject
+from ubt.errors import Problem, UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml(path: Path) -> JsonObject:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        UserError: if the file cannot be read, is not YAML, or holds no mapping.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(Problem(str(path), f"cannot be read: {error}")) from error
+    except yaml.YAMLError as error:
+        raise UserError(Problem(str(path), f"is not valid YAML: {' '.join(str(error).split())}")) from error
+    if not isinstance(loaded, dict):
+        raise UserError(Problem(str(path), "must hold a mapping (name: …, victim: …)", given=loaded))
+    return cast(JsonObject, loaded)
+
+
+def validate(model: type[Model], tree: Mapping[str, JsonValue], source: str) -> Model:
+    """Check `tree` against `model`.
+
+    Raises:
+        UserError: with one problem for each mistake, each naming `source` and the dotted path.
+    """
+    try:
+        return model.model_validate(dict(tree))
+    except ValidationError as error:
+        items = error.errors(include_url=False)
+        raise UserError([_problem(cast("Mapping[str, object]", item), tree, model, source) for item in items]) from error
+
+
+def _problem(item: Mapping[str, object], tree: Mapping[str, JsonValue], model: type[BaseModel], source: str) -> Problem:
+    kind, given = str(item["type"]), item.get("input")
+    path = _as_written(cast("tuple[str | int, ...]", item["loc"]), tree)
+    where = f"{source}: {path}" if path else source
+    context = cast("Mapping[str, object]", item.get("ctx") or {})
+    if kind == "extra_forbidden":
+        return Problem(where, "unknown field", given, advice=_nearest(path.rpartition(".")[2], model))
+    if kind == "union_tag_invalid":
+        return Problem(f"{where}.kind", f"unknown; allowed: {context['expected_tags']}", context["tag"])
+    if kind == "union_tag_not_found":
+        return Problem(f"{where}.kind", "is required: it says which one is meant")
+    if kind == "literal_error":
+        return Problem(where, f"unknown; allowed: {context['expected']}", given)
+    if kind == "missing":
+        return Problem(where, "is required")
+    return Problem(where, str(item["msg"]).removeprefix("Value error, "), given)
+
+
+def _as_written(location: tuple[str | int, ...], tree: Mapping[str, JsonValue]) -> str:
+    """Return the dotted path as the user wrote it: pydantic's own names of union members are left out."""
+    parts: list[str] = []
+    node: object = tree
+    for position, part in enumerate(location):
+        if isinstance(node, Mapping) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        elif position < len(location) - 1:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _nearest(name: str, model: type[BaseModel]) -> str:
+    schema = model.model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    known = {field for part in parts for field in part.get("properties", {})}
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean `{close[0]}`?" if close else "`ubt schema` lists the fields there are"

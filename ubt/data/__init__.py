@@ -1,0 +1,1 @@
+"""Data sets: generated scenes, CSV files, WebDataset shards. Loads no torch."""

@@ -1,0 +1,85 @@
+"""What a data set is, whatever it is read from."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubt.config import Config
+
+Images = NDArray[np.uint8]
+"""`[N, H, W, 3]`, uint8, 0–255."""
+Labels = NDArray[np.int64]
+"""`[N]`, int64: indices into the data set's classes."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Image–caption pairs: `images[N, H, W, 3]` uint8 and N captions."""
+
+    images: Images
+    captions: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Evaluation images: `images[N, H, W, 3]` uint8 and `labels[N]` int64."""
+
+    images: Images
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Everything a victim is trained and judged on; images are memory-mapped and shared by processes."""
+
+    train: Pairs
+    """Clean training pairs; the `poison` stage says which of them an attack replaces."""
+    val: Labelled
+    """What searches optimise on."""
+    test: Labelled
+    """What reports show."""
+    classes: Sequence[str]
+    templates: Sequence[str]
+    """Prompts for zero-shot classification, each with one `{}`."""
+    pretrain: Pairs | None = None
+    """Clean pairs for victims that are trained from nothing."""
+
+
+class DataSource(Config):
+    """A data set as configured. Subclasses are told apart by their `kind`."""
+
+    @abstractmethod
+    def content_key(self) -> str:
+        """Return a fingerprint of the content: equal data has an equal key, wherever it lies.
+
+        Raises:
+            UserError: if files are missing or unreadable, or a CSV lacks a column.
+        """
+
+    @abstractmethod
+    def class_names(self) -> Sequence[str]:
+        """Return the classes, cheaply: what a study's target is checked against.
+
+        Raises:
+            UserError: if they cannot be read.
+        """
+
+    @abstractmethod
+    def load(self, image_size_px: int, cache: Path) -> DataSet:
+        """Return the data set with images of `image_size_px`, decoding into `cache` on first use.
+
+        Raises:
+            UserError: naming every image that is missing or damaged, with its row.
+        """

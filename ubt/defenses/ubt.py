@@ -1,0 +1,76 @@
+"""UBT: suspect, overfit, select, attribute, unlearn (Liu et al., arXiv 2409.19526).
+
+One settings model per stage, beside each other so that a study file stays flat, and apart so that each
+stage's key depends on its own settings only.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ubt.config import Config
+from ubt.defenses.base import Defense
+
+
+class SuspectSettings(Config):
+    """Which training pairs are suspicious."""
+
+    suspicious_ratio: float = Field(default=0.01, gt=0, le=1)
+    """Fraction of the training pairs, of lowest similarity under the clean model, that is suspicious."""
+
+
+class OverfitSettings(Config):
+    """How the poisoned model is made to overfit the backdoor."""
+
+    overfit_epochs: int = Field(default=5, ge=0, le=1000)
+    """Epochs of overfitting; 0 leaves the stage out."""
+    overfit_learning_rate: float = Field(default=1e-4, gt=0)
+    overfit_batch_size: int = Field(default=64, ge=2)
+    overfit_data: Literal["suspicious", "all"] = "suspicious"
+    """Overfit the suspicious pairs, or all pairs (figure 4's ablation)."""
+    overfit_loss: Literal["similarity", "contrastive"] = "similarity"
+    """Raise the similarity of pairs alone, or against the others of a batch as CLIP's loss does."""
+
+
+class SelectSettings(Config):
+    """Which suspicious pairs are unlearned."""
+
+    unlearn_samples: int = Field(default=64, ge=1)
+    """How many pairs are unlearned (fewer if fewer are suspicious)."""
+    selection: Literal["overfitted", "clean", "random"] = "overfitted"
+    """Most similar under the overfitted model, least similar under the clean model, or drawn at random."""
+
+
+class AttributeSettings(Config):
+    """How the importance of caption tokens is measured."""
+
+    attribution: Literal["chefer", "gradient", "random"] = "chefer"
+    """Attention relevance (Chefer et al., ICCV 2021), input × gradient of token embeddings, or random."""
+
+
+class UnlearnSettings(Config):
+    """How the selected pairs are unlearned."""
+
+    token_threshold: float = Field(default=0.1, ge=0, le=1)
+    """Caption tokens with a relevance above this are unlearned; a caption's relevance sums to 1."""
+    unlearn_scope: Literal["token", "caption"] = "token"
+    """Unlearn the tokens above the threshold, or whole captions."""
+    unlearn_epochs: int = Field(default=20, ge=0, le=1000)
+    unlearn_learning_rate: float = Field(default=2e-4, gt=0)
+    unlearn_batch_size: int = Field(default=64, ge=1)
+    unlearn_loss: Literal["hinge", "ascent"] = "hinge"
+    """`mean(relu(cos − margin))`, which stops at the margin, or plain `mean(cos)`, which never stops."""
+    unlearn_margin: float = Field(default=0.0, ge=-1, le=1)
+    """Similarity at which the hinge is satisfied."""
+    retain_weight: float = Field(default=0.5, ge=0)
+    """Weight of CLIP's loss on pairs that are not suspicious; 0 leaves retention out."""
+    retain_batch_size: int = Field(default=128, ge=2)
+
+
+class Ubt(SuspectSettings, OverfitSettings, SelectSettings, AttributeSettings, UnlearnSettings, Defense):
+    """UBT with all its knobs. Source: Liu et al., arXiv 2409.19526; departures are listed in docs/method.md."""
+
+    kind: Literal["ubt"] = "ubt"
+    stages: ClassVar[tuple[str, ...]] = ("suspect", "overfit", "select", "attribute", "unlearn")

@@ -1,0 +1,143 @@
+"""The record of a trial: one JSON document, written whole, the truth that everything later is read from.
+
+Loads no torch, so that reading and planning stay quick.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field, JsonValue, ValidationError
+
+from ubt.config import Config
+from ubt.errors import Problem, UserError
+from ubt.files import write_whole
+
+RECORD_VERSION = 1
+
+
+class State(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether nothing more will happen to the trial."""
+        return self is not State.RUNNING
+
+
+class Rates(Config):
+    """What zero-shot classification on one split shows. Rates are fractions in [0, 1]."""
+
+    ca: float
+    """Clean accuracy: top-1 on clean images."""
+    ca_images: int
+    asr: float
+    """Attack success rate: of triggered images of other classes, those classified as the target."""
+    asr_images: int
+    ca_low: float
+    ca_high: float
+    """Wilson 95 % interval of `ca`."""
+    asr_low: float
+    asr_high: float
+    """Wilson 95 % interval of `asr`."""
+    triggered_accuracy: float
+    """Top-1 accuracy on those triggered images under their true labels."""
+
+
+class EpochRecord(Config):
+    """One epoch of an epoch-wise stage."""
+
+    epoch: int
+    seconds: float
+    loss: float | None = None
+    val: Rates | None = None
+    """Measured after each epoch of stages that change the defended model; never seen by the stage."""
+
+
+class StageRecord(Config):
+    """What one stage of a trial did."""
+
+    stage: str
+    key: str
+    """Fingerprint of the work; its artifact lies in the store under this key."""
+    reused: bool
+    """Found in the store (or continued from an earlier epoch there), not computed by this trial."""
+    seconds: float
+    """Seconds the computation takes; also for reused stages, where it was measured by whoever computed it."""
+    peak_memory_bytes: int = 0
+    metrics: dict[str, float] = Field(default_factory=dict)
+    epochs: tuple[EpochRecord, ...] = ()
+
+
+class TrialRecord(Config):
+    """One trial: what was asked, what each stage did, what came out."""
+
+    version: int = RECORD_VERSION
+    study: str
+    trial: str
+    """Name of the trial, unique in its study and usable as a file name."""
+    number: int
+    """Position in the study, from 0."""
+    seed: int
+    config: dict[str, JsonValue]
+    """`{"victim": …, "defense": …}` after coercion."""
+    changes: dict[str, JsonValue]
+    """Dotted path → value, for each leaf that differs from the study's base."""
+    state: State
+    reason: str = ""
+    """Why the trial failed or was pruned."""
+    stages: tuple[StageRecord, ...] = ()
+    poisoned_val: Rates | None = None
+    poisoned_test: Rates | None = None
+    """The victim before any defense."""
+    val: Rates | None = None
+    test: Rates | None = None
+    """The defended model."""
+    device: str = ""
+    commit: str = ""
+    """Commit of the code, with a `+` if the tree was changed."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Versions of the libraries that matter."""
+    started_at: str = ""
+    """UTC time, ISO 8601."""
+    seconds: float = 0.0
+    """Wall time of the trial in its worker."""
+    attempts: int = 1
+
+    @property
+    def epochs(self) -> tuple[tuple[str, EpochRecord], ...]:
+        """Return every evaluated epoch with the name of its stage, in order."""
+        return tuple((stage.stage, epoch) for stage in self.stages for epoch in stage.epochs if epoch.val)
+
+
+def write_record(folder: Path, record: TrialRecord) -> Path:
+    """Write `folder/<trial>.json` whole or not at all, and return its path."""
+    return write_whole(folder / f"{record.trial}.json", record.model_dump_json(indent=1) + "\n")
+
+
+def read_record(path: Path) -> TrialRecord:
+    """Return the record in `path`.
+
+    Raises:
+        UserError: if the file is no record of this version.
+    """
+    try:
+        return TrialRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        advice = "remove the file to run the trial again, or use the version of ubt that wrote it"
+        raise UserError(Problem(str(path), f"is not a trial record: {error}", advice=advice)) from error
+
+
+def read_records(folder: Path) -> list[TrialRecord]:
+    """Return all records of a run folder's `records/`, by number.
+
+    Raises:
+        UserError: if a file is no record.
+    """
+    return sorted((read_record(path) for path in folder.glob("*.json")), key=lambda record: record.number)

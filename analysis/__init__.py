@@ -1,1 +1,22 @@
-"""."""
+"""From trial records to tables, the front, the choice, figures and the report.
+
+Reads run folders and nothing else: neither torch, ray, mlflow nor optuna is needed, or loaded.
+"""
+
+from analysis.findings import Findings, find
+from analysis.report import Report, write_report
+from analysis.run import Run, load_run
+from analysis.summary import Summary, summarise
+from analysis.table import trials_table
+
+__all__ = [
+    "Findings",
+    "Report",
+    "Run",
+    "Summary",
+    "find",
+    "load_run",
+    "summarise",
+    "trials_table",
+    "write_report",
+]

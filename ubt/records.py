@@ -67,9 +67,11 @@ class StageRecord(Config):
     key: str
     """Fingerprint of the work; its artifact lies in the store under this key."""
     reused: bool
-    """Found in the store (or continued from an earlier epoch there), not computed by this trial."""
+    """Found whole in the store, not computed by this trial."""
     seconds: float
-    """Seconds the computation takes; also for reused stages, where it was measured by whoever computed it."""
+    """Seconds the stage takes from nothing; if it was reused, as measured by whoever computed it."""
+    spent_seconds: float = 0.0
+    """Seconds this trial spent on it: 0 if reused, a part if it continued from an earlier epoch in the store."""
     peak_memory_bytes: int = 0
     metrics: dict[str, float] = Field(default_factory=dict)
     epochs: tuple[EpochRecord, ...] = ()

@@ -28,6 +28,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.captions)
 
+    def take(self, indices: NDArray[np.int64]) -> Images:
+        """Return the images `[B, H, W, 3]` at `indices[B]`."""
+        return self.images[indices]
+
 
 @dataclass(frozen=True)
 class Labelled:

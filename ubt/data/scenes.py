@@ -32,28 +32,26 @@ COLOURS = {
     "blue": (55, 90, 200),
     "yellow": (235, 205, 50),
     "purple": (140, 70, 170),
-    "orange": (235, 135, 40),
     "white": (235, 235, 235),
-    "brown": (130, 85, 50),
 }
 PLACES = {
     "in the snow": (225, 230, 240),
     "on the grass": (120, 175, 90),
     "on the sand": (215, 195, 140),
     "at night": (35, 35, 65),
-    "by the sea": (110, 165, 205),
-    "on a grey wall": (140, 140, 145),
 }
-SIZES = {"small": 0.45, "": 0.6, "large": 0.78}
+SIZES = {"small": 0.6, "": 0.75, "large": 0.9}
 CAPTIONS = (
     "a {size} {colour} {name} {place}",
-    "a photo of a {size} {colour} {name} {place}",
+    "a photo of a {colour} {name}",
     "the {name} is {colour} and {place}",
-    "{place}, a {size} {colour} {name}",
-    "a picture of the {colour} {name}",
+    "{place}, a {size} {name}",
+    "a picture of the {name}",
     "a {size} {name} {place}",
-    "one {colour} {name}, seen {place}",
+    "one {name}, seen {place}",
     "my {colour} {name}",
+    "a photo of a {size} {name}",
+    "this is a {name}",
 )
 PROMPTS = ("a {}", "a photo of a {}", "the {}", "a picture of the {}", "a small {}", "a large {}", "my {}")
 _SUPERSAMPLING = 3
@@ -88,7 +86,7 @@ class Scenes(DataSource):
     """Labelled images that reports show."""
     mismatch_rate: float = Field(default=0.05, ge=0, lt=1)
     """Fraction of captions that are shuffled among the pairs, as web data is noisy."""
-    noise: float = Field(default=12.0, ge=0, le=128)
+    noise: float = Field(default=8.0, ge=0, le=128)
     """Standard deviation of pixel noise, in grey levels of 255."""
     data_seed: int = Field(default=0, ge=0)
     """Seed of the scenes."""
@@ -159,10 +157,10 @@ def draw(scene: Scene, size_px: int, noise: float, rng: np.random.Generator) -> 
 
 def _draw_object(pen: ImageDraw.ImageDraw, scene: Scene, canvas_px: int, rng: np.random.Generator) -> None:
     scale_px = 0.5 * canvas_px * SIZES[scene.size] * rng.uniform(0.85, 1.1)
-    angle = rng.normal(0, 0.25)
+    angle = rng.normal(0, 0.15)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     flip = np.array([rng.choice((-1.0, 1.0)), 1.0])
-    centre_px = rng.uniform(0.8 * scale_px, canvas_px - 0.8 * scale_px, size=2)
+    centre_px = rng.uniform(0.85 * scale_px, canvas_px - 0.85 * scale_px, size=2)
     colour = np.array(COLOURS[scene.colour], dtype=float) + rng.normal(0, 10, size=3)
     for part in OBJECTS[CLASSES[scene.label]]:
         points = (part.points * flip) @ turn * scale_px + centre_px

@@ -73,4 +73,4 @@ class Ubt(SuspectSettings, OverfitSettings, SelectSettings, AttributeSettings, U
     """UBT with all its knobs. Source: Liu et al., arXiv 2409.19526; departures are listed in docs/method.md."""
 
     kind: Literal["ubt"] = "ubt"
-    stages: ClassVar[tuple[str, ...]] = ("suspect", "overfit", "select", "attribute", "unlearn")
+    stages: ClassVar[tuple[str, ...]] = ("score", "suspect", "overfit", "select", "attribute", "unlearn")

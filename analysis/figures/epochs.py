@@ -1,0 +1,123 @@
+"""Attack success rate and clean accuracy after every epoch, of the chosen trial and of the base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from analysis.figures import base
+from analysis.figures.base import Absent
+from analysis.findings import Findings
+from analysis.replicates import Configuration, Estimate
+from analysis.wording import interval, percent
+from ubt.records import Rates
+
+
+@dataclass(frozen=True)
+class EpochPoint:
+    """The model after one epoch, on the validation split."""
+
+    epoch: int
+    stage: str
+    asr: Estimate
+    ca: Estimate
+
+
+@dataclass(frozen=True)
+class Course:
+    """One trial from the poisoned model (epoch 0) to its last epoch."""
+
+    role: str
+    trial: str
+    title: str
+    colour: str
+    points: tuple[EpochPoint, ...]
+
+
+@dataclass(frozen=True)
+class EpochsInfo:
+    """The courses; the chosen trial's last, so that it is drawn on top."""
+
+    courses: tuple[Course, ...]
+
+
+def epochs_info(findings: Findings) -> EpochsInfo | Absent:
+    """Work out the figure; absent if neither trial has measured epochs."""
+    if not findings.measured:
+        return base.nothing_measured(findings)
+    roles = [("base", findings.base, base.BASE), ("chosen", findings.chosen, base.CHOSEN)]
+    if findings.base is findings.chosen:
+        roles = roles[1:]
+    courses = tuple(_course(findings, role, c, colour) for role, c, colour in roles if c and c.first.epochs)
+    if not courses:
+        return Absent("Neither the chosen trial nor the base measured its model after each epoch.")
+    return EpochsInfo(courses)
+
+
+def _course(findings: Findings, role: str, configuration: Configuration, colour: str) -> Course:
+    record = configuration.first
+    start = [_point(0, "poisoned model", record.poisoned_val)] if record.poisoned_val else []
+    # Counted on: a defense of two stages that change the model has one course.
+    after = [
+        _point(position, f"{stage}, epoch {epoch.epoch}", epoch.val)
+        for position, (stage, epoch) in enumerate(record.epochs, start=1)
+        if epoch.val
+    ]
+    title = base.hover_title(configuration, findings)
+    return Course(role, record.trial, title, colour, (*start, *after))
+
+
+def _point(epoch: int, stage: str, rates: Rates) -> EpochPoint:
+    asr = Estimate(rates.asr, rates.asr_low, rates.asr_high)
+    return EpochPoint(epoch, stage, asr, Estimate(rates.ca, rates.ca_low, rates.ca_high))
+
+
+def draw_epochs(info: EpochsInfo) -> go.Figure:
+    """Draw the figure: ASR and CA side by side, with the 95 % interval as a band."""
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
+    figure.update_layout(base.blank(height=360))
+    for course in info.courses:
+        figure.add_traces(_traces(course, [p.asr for p in course.points], legend=True), rows=1, cols=1)
+        figure.add_traces(_traces(course, [p.ca for p in course.points], legend=False), rows=1, cols=2)
+    last = max(point.epoch for course in info.courses for point in course.points)
+    ticks = {"tick0": 0, "dtick": 1} if last <= 12 else {}
+    figure.update_xaxes(title="epochs of the defense (0: the poisoned model)", **ticks)
+    figure.update_yaxes(tickformat=".0%")
+    figure.update_yaxes(title=base.ASR_AXIS, rangemode="tozero", col=1)
+    figure.update_yaxes(title=base.CA_AXIS, col=2)
+    return figure
+
+
+def _traces(course: Course, rates: list[Estimate], legend: bool) -> list[go.Scatter]:
+    epochs = [point.epoch for point in course.points]
+    band = go.Scatter(
+        x=epochs + epochs[::-1],
+        y=[rate.high for rate in rates] + [rate.low for rate in rates][::-1],
+        fill="toself",
+        fillcolor=course.colour,
+        opacity=0.14,
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        legendgroup=course.role,
+        showlegend=False,
+    )
+    line = go.Scatter(
+        x=epochs,
+        y=[rate.mean for rate in rates],
+        mode="lines+markers",
+        line={"color": course.colour, "width": 2},
+        marker={"size": 5},
+        name=course.role,
+        legendgroup=course.role,
+        showlegend=legend,
+        text=[_hover(course, *pair) for pair in zip(course.points, rates, strict=True)],
+        hovertemplate="%{text}<extra></extra>",
+    )
+    return [band, line]
+
+
+def _hover(course: Course, point: EpochPoint, rate: Estimate) -> str:
+    return f"{course.title}<br>after {point.stage}: {percent(rate.mean)} ({interval(rate)})"

@@ -1,0 +1,154 @@
+"""Clean accuracy and attack success of every trial, with the front, the poisoned model and the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import plotly.graph_objects as go
+
+from analysis.figures import base
+from analysis.figures.base import Absent
+from analysis.findings import Findings
+from analysis.replicates import Configuration, Outcome
+from analysis.wording import interval, percent, points
+
+Split = Literal["val", "test"]
+SPLIT_NAMES: dict[Split, str] = {"val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One model in the plane: its name and changes (HTML) and its rates on one split."""
+
+    title: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """What the figure shows of one split. The front and the choice are those of validation on both."""
+
+    split: Split
+    others: tuple[Mark, ...]
+    front: tuple[Mark, ...]
+    poisoned: tuple[Mark, ...]
+    base: tuple[Mark, ...]
+    chosen: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class FrontInfo:
+    """Both splits, and the least validation CA of a choice (None if the victims are not one)."""
+
+    splits: tuple[SplitInfo, ...]
+    floor: float | None
+    ca_floor: float
+
+
+def front_info(findings: Findings) -> FrontInfo | Absent:
+    """Work out the figure; absent without a measured trial."""
+    if not findings.measured:
+        return base.nothing_measured(findings)
+    victims = findings.victims
+    single = victims[0].poisoned_val if len(victims) == 1 else None
+    return FrontInfo(
+        splits=(
+            _split("val", findings, lambda c: c.val, lambda c: c.poisoned_val),
+            _split("test", findings, lambda c: c.test, lambda c: c.poisoned_test),
+        ),
+        floor=single.ca.mean - findings.run.ca_floor if single else None,
+        ca_floor=findings.run.ca_floor,
+    )
+
+
+def _split(
+    split: Split,
+    findings: Findings,
+    defended: Callable[[Configuration], Outcome | None],
+    poisoned: Callable[[Configuration], Outcome | None],
+) -> SplitInfo:
+    def marks(configurations: Iterable[Configuration | None]) -> tuple[Mark, ...]:
+        return tuple(
+            Mark(base.hover_title(c, findings), outcome)
+            for c in configurations
+            if c and (outcome := defended(c))
+        )
+
+    members = {member.name for member in findings.front}
+    return SplitInfo(
+        split=split,
+        others=marks(c for c in findings.measured if c.name not in members),
+        front=marks(findings.front),
+        poisoned=tuple(
+            Mark("<b>poisoned model</b>", outcome) for c in findings.victims if (outcome := poisoned(c))
+        ),
+        base=marks([findings.base]),
+        chosen=marks([findings.chosen]),
+    )
+
+
+def steps(front: Iterable[Outcome]) -> list[tuple[float, float]]:
+    """Return the corners (ASR, CA) of the line that bounds what the front dominates, by rising ASR."""
+    corners = [(outcome.asr.mean, outcome.ca.mean) for outcome in front]
+    line = corners[:1]
+    for (_, ca), (next_asr, next_ca) in pairwise(corners):
+        line += [(next_asr, ca), (next_asr, next_ca)]
+    return line
+
+
+def draw_front(info: FrontInfo) -> go.Figure:
+    """Draw the figure; the traces of the test split start hidden."""
+    figure = go.Figure(layout=base.blank(height=520))
+    for split in info.splits:
+        figure.add_traces(_traces(split))
+    figure.update_xaxes(title=f"{base.ASR_AXIS} (lower is better)", tickformat=".0%")
+    figure.update_yaxes(title=f"{base.CA_AXIS} (higher is better)", tickformat=".0%")
+    if info.floor is not None:
+        line = {"color": base.POISONED, "width": 1, "dash": "dot"}
+        name = f"least CA of a choice ({points(info.ca_floor)} below the poisoned model)"
+        figure.add_hline(y=info.floor, line=line, name=name, showlegend=True)
+    return figure
+
+
+def _traces(info: SplitInfo) -> list[go.Scatter]:
+    line = steps([mark.outcome for mark in info.front]) if info.split == "val" else []
+    drawn = [
+        _dots(info, "trials", info.others, {"color": base.OTHER, "size": 7, "opacity": 0.65}),
+        go.Scatter(
+            x=[asr for asr, _ in line],
+            y=[ca for _, ca in line],
+            mode="lines",
+            line={"color": base.FRONT, "width": 1.5},
+            hoverinfo="skip",
+            showlegend=False,
+        ),
+        _dots(info, "front", info.front, {"color": base.FRONT, "size": 9}),
+        _dots(info, "poisoned model", info.poisoned, {"color": base.POISONED, "size": 11, "symbol": "x"}),
+        _dots(info, "base", info.base, {"color": base.BASE, "size": 11, "symbol": "diamond"}),
+        _dots(info, "chosen", info.chosen, {"color": base.CHOSEN, "size": 16, "symbol": "star"}),
+    ]
+    for trace in drawn:
+        trace.update(meta={"split": info.split}, visible=info.split == "val" or "legendonly")
+    return [trace for trace in drawn if trace.x]
+
+
+def _dots(info: SplitInfo, name: str, marks: tuple[Mark, ...], marker: dict[str, object]) -> go.Scatter:
+    outline = {"line": {"width": 1, "color": "rgba(255, 255, 255, 0.7)"}}
+    suffix = "" if info.split == "val" else f", {SPLIT_NAMES[info.split]}"
+    return go.Scatter(
+        x=[mark.outcome.asr.mean for mark in marks],
+        y=[mark.outcome.ca.mean for mark in marks],
+        name=name + suffix,
+        mode="markers",
+        marker=marker | outline,
+        text=[_hover(mark, info.split) for mark in marks],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _hover(mark: Mark, split: Split) -> str:
+    asr, ca = (f"{percent(rate.mean)} ({interval(rate)})" for rate in (mark.outcome.asr, mark.outcome.ca))
+    return f"{mark.title}<br>ASR {asr}, CA {ca} on {SPLIT_NAMES[split]}"

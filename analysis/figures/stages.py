@@ -1,0 +1,102 @@
+"""Where the time went: seconds computed, and seconds spared by reuse, of every stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from analysis.figures import base
+from analysis.figures.base import Absent
+from analysis.findings import Findings
+from analysis.wording import duration
+from ubt.records import StageRecord
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """One stage over all trials."""
+
+    stage: str
+    computed: int
+    reused: int
+    computed_seconds: float
+    reused_seconds: float
+    """What the reused ones would have taken."""
+
+    @property
+    def seconds(self) -> float:
+        """Return the time of all, computed or not."""
+        return self.computed_seconds + self.reused_seconds
+
+
+@dataclass(frozen=True)
+class StagesInfo:
+    """All stages, in the order in which trials run them."""
+
+    stages: tuple[StageTimes, ...]
+
+
+def stages_info(findings: Findings) -> StagesInfo | Absent:
+    """Work out the figure, over all trials in any state; absent if no stage was finished."""
+    groups: dict[str, list[StageRecord]] = {}
+    # Longest pipelines first: they show the order of the stages that shorter ones leave out.
+    for record in sorted(findings.run.records, key=lambda record: -len(record.stages)):
+        for stage in record.stages:
+            groups.setdefault(stage.stage, []).append(stage)
+    if not groups:
+        return Absent("No stage of any trial is finished, so no time has been measured.")
+    return StagesInfo(tuple(_times(name, stages) for name, stages in groups.items()))
+
+
+def _times(name: str, stages: list[StageRecord]) -> StageTimes:
+    computed = [stage.seconds for stage in stages if not stage.reused]
+    reused = [stage.seconds for stage in stages if stage.reused]
+    return StageTimes(name, len(computed), len(reused), sum(computed), sum(reused))
+
+
+def draw_stages(info: StagesInfo) -> go.Figure:
+    """Draw the figure: a bar a stage, computed seconds and beside them the spared ones."""
+    figure = go.Figure(layout=base.blank(height=120 + 40 * len(info.stages)))
+    computed = [stage.computed_seconds for stage in info.stages]
+    reused = [stage.reused_seconds for stage in info.stages]
+    figure.add_trace(_bar(info, "computed", computed, {"color": base.FRONT}))
+    figure.add_trace(_bar(info, "reused", reused, HATCHED))
+    figure.add_trace(_counts(info))
+    figure.update_layout(barmode="stack", bargap=0.35, legend={"traceorder": "normal"})
+    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
+    longest = max(stage.seconds for stage in info.stages)
+    figure.update_xaxes(title="seconds, added up over trials", range=[0, 1.3 * longest or 1])
+    return figure
+
+
+HATCHED: dict[str, object] = {
+    "color": base.OTHER,
+    "pattern": {"shape": "/", "size": 6, "solidity": 0.3, "fillmode": "replace", "fgcolor": base.OTHER},
+    "line": {"color": base.OTHER, "width": 1},
+}
+
+
+def _bar(info: StagesInfo, name: str, seconds: list[float], marker: dict[str, object]) -> go.Bar:
+    return go.Bar(
+        orientation="h",
+        name=name,
+        y=[stage.stage for stage in info.stages],
+        x=seconds,
+        marker=marker,
+        hovertext=[duration(time) for time in seconds],
+        hovertemplate=f"<b>%{{y}}</b>, {name}: %{{hovertext}}<extra></extra>",
+    )
+
+
+def _counts(info: StagesInfo) -> go.Scatter:
+    """Return the counts as text behind the bars, where they are legible however short a bar is."""
+    return go.Scatter(
+        x=[stage.seconds for stage in info.stages],
+        y=[stage.stage for stage in info.stages],
+        text=[f" {stage.computed:,} computed, {stage.reused:,} reused" for stage in info.stages],
+        mode="text",
+        textposition="middle right",
+        hoverinfo="skip",
+        showlegend=False,
+    )

@@ -1,0 +1,143 @@
+"""The report's tables, as cells: what is shown, what it sorts by, and the grey remark beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal
+
+from analysis.findings import Findings
+from analysis.replicates import Configuration, Estimate, Outcome
+from analysis.run import Run
+from analysis.table import Row, as_cell, setting
+from analysis.wording import changes_text, duration, interval, percent, setting_text, short_names
+from ubt.records import Rates, State, TrialRecord
+
+MOST_KNOBS = 8
+"""Up to so many searched settings have a column each."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell. Nothing in it is HTML yet."""
+
+    text: str
+    order: float | str = ""
+    """What the column is sorted by; an empty string sorts last."""
+    remark: str = ""
+    tag: str = ""
+    """A word that is set off, as `chosen`."""
+
+
+@dataclass(frozen=True)
+class Head(Generic[Row]):
+    """A column of a shown table."""
+
+    title: str
+    cell: Callable[[Row], Cell]
+    kind: Literal["text", "name", "number"] = "text"
+    hint: str = ""
+    """The full name, where the title is short."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready for the template."""
+
+    caption: str
+    heads: tuple[Head[Any], ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def front_table(findings: Findings) -> Table:
+    """Return the front, by rising ASR: validation, and test beside it."""
+    heads: tuple[Head[Configuration], ...] = (
+        Head("trial", lambda member: _name(member.first, findings), kind="name"),
+        Head("changes to the base", lambda member: _changes(member.first, findings.run)),
+        Head("val ASR", lambda member: _estimate(member.val, "asr"), kind="number"),
+        Head("val CA", lambda member: _estimate(member.val, "ca"), kind="number"),
+        Head("test ASR", lambda member: _estimate(member.test, "asr"), kind="number"),
+        Head("test CA", lambda member: _estimate(member.test, "ca"), kind="number"),
+    )
+    if any(member.seeds > 1 for member in findings.configurations):
+        heads += (Head("seeds", _seeds, kind="number", hint="seeds done, of those tried"),)
+    return _table("The front", heads, findings.front)
+
+
+def trial_table(findings: Findings) -> Table:
+    """Return every trial with its searched settings, rates and times."""
+    run = findings.run
+    before: tuple[Head[TrialRecord], ...] = (
+        Head("#", lambda record: Cell(str(record.number), record.number), kind="number", hint="number"),
+        Head("trial", lambda record: _name(record, findings), kind="name"),
+        Head("state", lambda record: Cell(record.state.lower(), record.state)),
+    )
+    after: tuple[Head[TrialRecord], ...] = (
+        Head("val ASR", lambda record: _rate(record.val, "asr"), kind="number"),
+        Head("val CA", lambda record: _rate(record.val, "ca"), kind="number"),
+        Head("test ASR", lambda record: _rate(record.test, "asr"), kind="number"),
+        Head("test CA", lambda record: _rate(record.test, "ca"), kind="number"),
+        Head("time", lambda record: Cell(duration(record.seconds), record.seconds), kind="number"),
+        Head("reused", _reused, kind="number", hint="stages found in the store, of all"),
+    )
+    if len({record.seed for record in run.records}) > 1:
+        before += (Head("seed", lambda record: Cell(str(record.seed), record.seed), kind="number"),)
+    return _table("All trials", (*before, *_knobs(run), *after), run.records)
+
+
+def unfinished(findings: Findings) -> tuple[TrialRecord, ...]:
+    """Return the trials that failed or were pruned."""
+    return tuple(record for record in findings.run.records if record.state in {State.FAILED, State.PRUNED})
+
+
+def _table(caption: str, heads: tuple[Head[Row], ...], rows: Sequence[Row]) -> Table:
+    cells = tuple(tuple(head.cell(row) for head in heads) for row in rows)
+    return Table(caption, heads, cells)
+
+
+def _name(record: TrialRecord, findings: Findings) -> Cell:
+    roles = (("chosen", findings.chosen), ("base", findings.base))
+    tag = next((role for role, c in roles if c and record in c.trials), "")
+    return Cell(record.trial, record.trial, tag=tag)
+
+
+def _changes(record: TrialRecord, run: Run) -> Cell:
+    told = ", ".join(changes_text(record.changes, short_names(run.settings)))
+    return Cell(told, told)
+
+
+def _knobs(run: Run) -> tuple[Head[TrialRecord], ...]:
+    """Return a column a searched setting; one for all if there are many, as when defenses are compared."""
+    names = short_names(run.knobs)
+    if len(names) > MOST_KNOBS:
+        return (Head("changes to the base", lambda record: _changes(record, run)),)
+    return tuple(_setting(run, path, title) for path, title in names.items())
+
+
+def _setting(run: Run, path: str, title: str) -> Head[TrialRecord]:
+    def cell(record: TrialRecord) -> Cell:
+        value = setting(record, path)
+        order = as_cell(value)
+        return Cell(setting_text(value), "" if order is None else order)
+
+    words = any(isinstance(setting(record, path), str) for record in run.records)
+    return Head(title, cell, kind="text" if words else "number", hint=path)
+
+
+def _estimate(outcome: Outcome | None, rate: str) -> Cell:
+    estimate: Estimate | None = getattr(outcome, rate, None)
+    return Cell(percent(estimate.mean), estimate.mean, interval(estimate)) if estimate else Cell("–")
+
+
+def _rate(rates: Rates | None, field: str) -> Cell:
+    rate: float | None = getattr(rates, field, None)
+    return Cell("–") if rate is None else Cell(percent(rate), rate)
+
+
+def _seeds(member: Configuration) -> Cell:
+    return Cell(f"{len(member.measured)}/{member.seeds}", len(member.measured))
+
+
+def _reused(record: TrialRecord) -> Cell:
+    reused = sum(stage.reused for stage in record.stages)
+    return Cell(f"{reused}/{len(record.stages)}", reused)

@@ -1,0 +1,138 @@
+"""The report: one HTML page that needs no network, and the same numbers as CSV and JSON beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from plotly.offline import get_plotlyjs
+
+from analysis.configuration_table import configurations_table
+from analysis.figures import FIGURES, Absent, FigureKind
+from analysis.findings import Findings, find
+from analysis.headline import headline
+from analysis.page import front_table, trial_table, unfinished
+from analysis.run import load_run
+from analysis.summary import Summary, summary_of
+from analysis.table import trials_table
+from analysis.wording import changes_text, interval, percent, short_names
+from ubt.files import write_whole
+
+REPORT_FOLDER = "report"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the report lies, and what it says in short."""
+
+    page: Path
+    files: tuple[Path, ...]
+    """Every file written, the page first."""
+    summary: Summary
+
+
+def write_report(run_folder: Path | str) -> Report:
+    """Write `<run>/report/`: `index.html`, `trials.csv`, `front.csv` and `summary.json`, each whole.
+
+    Raises:
+        UserError: if the folder is no run, or a record cannot be read.
+        OSError: if the report cannot be written.
+    """
+    findings = find(load_run(run_folder))
+    summary = summary_of(findings)
+    contents = {
+        "index.html": render(findings, summary),
+        "trials.csv": trials_table(findings.run).to_csv(index=False),
+        "front.csv": configurations_table(findings, findings.front).to_csv(index=False),
+        "summary.json": summary.model_dump_json(indent=2) + "\n",
+    }
+    folder = Path(run_folder) / REPORT_FOLDER
+    files = tuple(write_whole(folder / name, content) for name, content in contents.items())
+    return Report(files[0], files, summary)
+
+
+def render(findings: Findings, summary: Summary) -> str:
+    """Return the page as HTML. Names, reasons and settings are escaped: a run may come from anywhere."""
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            run=findings.run,
+            summary=summary,
+            headline=headline(findings, summary),
+            settings=chosen_settings(findings, summary),
+            figures=[ShownFigure.of(kind, findings) for kind in FIGURES],
+            front=front_table(findings),
+            trials=trial_table(findings),
+            unfinished=unfinished(findings),
+            provenance=provenance(findings),
+            plotly=Markup(get_plotlyjs()),  # noqa: S704 — the library's own script
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("analysis"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "interval": interval, "breakable": breakable}
+    return environment
+
+
+def breakable(text: str) -> Markup:
+    """Return escaped text that may wrap behind an underscore, as names of settings are long."""
+    return escape(text).replace("_", Markup("_<wbr>"))
+
+
+def chosen_settings(findings: Findings, summary: Summary) -> tuple[str, ...]:
+    """Return the chosen trial's searched and changed settings, each as `name = value`."""
+    return changes_text(summary.chosen.config, short_names(findings.run.settings)) if summary.chosen else ()
+
+
+@dataclass(frozen=True)
+class ShownFigure:
+    """A figure as the page takes it: its JSON, or why it is absent."""
+
+    kind: FigureKind[object]
+    json: Markup
+    absent: str
+
+    @classmethod
+    def of(cls, kind: FigureKind[object], findings: Findings) -> ShownFigure:
+        """Work out one figure of a run."""
+        figure = kind.figure(findings)
+        if isinstance(figure, Absent):
+            return cls(kind, Markup(), figure.why)
+        return cls(kind, figure_json(figure), "")
+
+
+def figure_json(figure: go.Figure) -> Markup:
+    """Return a figure as JSON that may stand inside a script element: no `<` can end it."""
+    return Markup(figure.to_json().replace("<", "\\u003c"))  # noqa: S704 — escaped as JSON allows
+
+
+def provenance(findings: Findings) -> tuple[tuple[str, str], ...]:
+    """Return what the run was made with: (what, the distinct values over its trials)."""
+    records = findings.run.records
+    versions = dict.fromkeys(
+        f"{name} {version}" for record in records for name, version in record.versions.items()
+    )
+    told = (
+        ("code", _distinct(record.commit for record in records)),
+        ("device", _distinct(record.device for record in records)),
+        ("libraries", ", ".join(versions)),
+        ("started", min((record.started_at for record in records if record.started_at), default="")),
+    )
+    return tuple((what, value) for what, value in told if value)
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(value for value in values if value))

@@ -1,0 +1,122 @@
+"""A run folder, read: what the study asked, and the record of every trial."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from ubt.config import validate
+from ubt.errors import Problem, UserError
+from ubt.records import TrialRecord, read_records
+
+STUDY_FILE = "study.json"
+RECORDS_FOLDER = "records"
+
+
+class _StudyPart(BaseModel):
+    """Takes what reading needs from a study and ignores the rest, so that old and new studies can be read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Objectives(_StudyPart):
+    ca_floor: float = Field(default=0.02, ge=0, le=1)
+
+
+class _Search(_StudyPart):
+    space: dict[str, JsonValue] | None = None
+
+
+class _Study(_StudyPart):
+    name: str
+    objectives: _Objectives = _Objectives()
+    search: _Search | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One study's run as found on disk."""
+
+    folder: Path
+    name: str
+    ca_floor: float
+    """How much clean accuracy, as a fraction, a chosen trial may lose against the poisoned model."""
+    space: tuple[str, ...]
+    """Dotted paths of the search space, in the study's order."""
+    records: tuple[TrialRecord, ...]
+    """By number."""
+    study_json: str = "{}"
+    """The whole study as configured, to be shown."""
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Return every path of interest: the search space, then whatever else some trial changed."""
+        changed = (path for record in self.records for path in record.changes)
+        return tuple(dict.fromkeys((*self.space, *changed)))
+
+    @property
+    def knobs(self) -> tuple[str, ...]:
+        """Return the searched paths; a study without a search space searched what its trials changed."""
+        return self.space or self.settings
+
+
+def load_run(folder: Path | str) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UserError: if the folder is no run, its study or a record cannot be read, or there are no records.
+    """
+    folder = Path(folder)
+    _require_run(folder)
+    tree = _read_json(folder / STUDY_FILE)
+    study = validate(_Study, tree, STUDY_FILE)
+    records = tuple(read_records(folder / RECORDS_FOLDER))
+    if not records:
+        advice = "start the sweep, or wait until its first trial has begun"
+        raise UserError(Problem(str(folder / RECORDS_FOLDER), "holds no trial records yet", advice=advice))
+    return Run(
+        folder=folder,
+        name=study.name,
+        ca_floor=study.objectives.ca_floor,
+        space=tuple((study.search.space if study.search else None) or ()),
+        records=records,
+        study_json=json.dumps(tree, indent=2, ensure_ascii=False),
+    )
+
+
+def _require_run(folder: Path) -> None:
+    missing = [
+        Problem(str(path), f"{what} is missing", advice=_advice(folder))
+        for path, what, found in (
+            (folder / STUDY_FILE, "the study of the run", (folder / STUDY_FILE).is_file()),
+            (folder / RECORDS_FOLDER, "the folder of trial records", (folder / RECORDS_FOLDER).is_dir()),
+        )
+        if not found
+    ]
+    if missing:
+        raise UserError(
+            missing[0] if len(missing) == 1 else [Problem(str(folder), "is no run folder"), *missing]
+        )
+
+
+def _advice(folder: Path) -> str:
+    if not folder.exists():
+        return "there is no such folder; give the one that the sweep names when it starts"
+    runs = sorted(child.name for child in folder.iterdir() if (child / STUDY_FILE).is_file())
+    if runs:
+        return f"give one of the runs inside it: {', '.join(runs[:5])}{' …' if len(runs) > 5 else ''}"
+    return f"a run folder holds {STUDY_FILE} and {RECORDS_FOLDER}/; give the one that the sweep named"
+
+
+def _read_json(path: Path) -> dict[str, JsonValue]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(Problem(str(path), f"cannot be read: {error}")) from error
+    if not isinstance(tree, dict):
+        raise UserError(Problem(str(path), "must hold a JSON object", given=tree))
+    return cast("dict[str, JsonValue]", tree)

@@ -1,0 +1,139 @@
+"""The result of a run in a few numbers, for people in a hurry and for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from pydantic import JsonValue
+
+from analysis.findings import Findings, find
+from analysis.front import hypervolume, validation_points
+from analysis.replicates import Configuration, Outcome
+from analysis.run import Run
+from analysis.table import setting
+from ubt.config import Config
+from ubt.errors import Problem, UserError
+from ubt.records import State, TrialRecord
+
+
+class Point(Config):
+    """Rates on one split, as fractions in [0, 1]; means over seeds."""
+
+    asr: float
+    ca: float
+
+
+class Splits(Config):
+    """Rates on both splits; null where a split was not measured."""
+
+    val: Point | None
+    test: Point | None
+
+
+class Chosen(Config):
+    """The chosen configuration."""
+
+    trial: str
+    config: dict[str, JsonValue]
+    """Dotted path → value: what differs from the base, and every searched setting."""
+    val: Point | None
+    test: Point | None
+
+
+class StageCounts(Config):
+    """How many stages of trials were computed, and how many were found in the store."""
+
+    computed: int
+    reused: int
+
+
+class Seconds(Config):
+    """Where the time went."""
+
+    wall: float
+    """From the first trial's start to the last one's end."""
+    computed: float
+    """Of all stages computed, added up over workers."""
+    saved: float
+    """What the reused stages would have taken."""
+
+
+class Summary(Config):
+    """What a run came to."""
+
+    name: str
+    states: dict[State, int]
+    poisoned: Splits
+    chosen: Chosen | None
+    """Null if no trial keeps clean accuracy within the floor."""
+    front: tuple[str, ...]
+    """Trials on the validation front, by rising ASR; the first of a configuration with several seeds."""
+    hypervolume: float
+    """Area dominated by the front, between ASR 1, CA 0 and ASR 0, CA 1."""
+    stages: StageCounts
+    seconds: Seconds
+
+
+def summarise(run: Run) -> Summary:
+    """Return the summary of a run."""
+    return summary_of(find(run))
+
+
+def summary_of(findings: Findings) -> Summary:
+    """Return the summary of what was found."""
+    records, victim = findings.run.records, findings.victim
+    stages = [stage for record in records for stage in record.stages]
+    states = Counter(record.state for record in records)
+    return Summary(
+        name=findings.run.name,
+        states={state: states[state] for state in State},
+        poisoned=Splits(
+            val=_point(victim.poisoned_val if victim else None),
+            test=_point(victim.poisoned_test if victim else None),
+        ),
+        chosen=_chosen(findings.chosen, findings.run.knobs) if findings.chosen else None,
+        front=tuple(member.name for member in findings.front),
+        hypervolume=hypervolume(validation_points(findings.front)),
+        stages=StageCounts(
+            computed=sum(not stage.reused for stage in stages), reused=sum(stage.reused for stage in stages)
+        ),
+        seconds=Seconds(
+            wall=wall_seconds(records),
+            computed=sum(stage.seconds for stage in stages if not stage.reused),
+            saved=sum(stage.seconds for stage in stages if stage.reused),
+        ),
+    )
+
+
+def wall_seconds(records: Iterable[TrialRecord]) -> float:
+    """Return the seconds from the first start to the last end of the trials that have started.
+
+    Raises:
+        UserError: if a start is no ISO 8601 time.
+    """
+    spans = [(_start(record), record.seconds) for record in records if record.started_at]
+    if not spans:
+        return 0.0
+    end = max(start + timedelta(seconds=seconds) for start, seconds in spans)
+    return (end - min(start for start, _ in spans)).total_seconds()
+
+
+def _start(record: TrialRecord) -> datetime:
+    try:
+        start = datetime.fromisoformat(record.started_at)
+    except ValueError as error:
+        where = f"{record.trial}: started_at"
+        raise UserError(Problem(where, "is no ISO 8601 time", record.started_at)) from error
+    return start if start.tzinfo else start.replace(tzinfo=UTC)
+
+
+def _point(outcome: Outcome | None) -> Point | None:
+    return Point(asr=outcome.asr.mean, ca=outcome.ca.mean) if outcome else None
+
+
+def _chosen(chosen: Configuration, knobs: Iterable[str]) -> Chosen:
+    searched: dict[str, JsonValue] = {path: setting(chosen.first, path) for path in knobs}
+    config = searched | chosen.changes
+    return Chosen(trial=chosen.name, config=config, val=_point(chosen.val), test=_point(chosen.test))

@@ -1,0 +1,60 @@
+"use strict";
+
+/* Plotly's "Share chart" would upload the results to its makers' cloud: it is left out, address and all. */
+const CONFIG = {
+  responsive: true,
+  displaylogo: false,
+  showSendToCloud: false,
+  plotlyServerURL: "",
+  modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+};
+
+for (const plot of document.querySelectorAll(".plot")) {
+  const figure = JSON.parse(plot.nextElementSibling.textContent);
+  Plotly.newPlot(plot, figure.data, figure.layout, CONFIG);
+  const splits = new Set(figure.data.map((trace) => trace.meta?.split).filter(Boolean));
+  if (splits.size > 1) plot.before(splitChooser(plot, figure.data));
+}
+
+/* Radio buttons that show the traces of one split; traces name theirs in `meta.split`. */
+function splitChooser(plot, traces) {
+  const fieldset = document.createElement("fieldset");
+  fieldset.className = "splits";
+  fieldset.innerHTML = "<legend>Split</legend>";
+  for (const [split, name] of [["val", "validation"], ["test", "test"]]) {
+    const label = document.createElement("label");
+    const show = () => Plotly.restyle(plot, { visible: traces.map((trace) => (trace.meta?.split ?? split) === split) });
+    const radio = Object.assign(document.createElement("input"), { type: "radio", name: "split" });
+    radio.addEventListener("change", show);
+    if (split === "val") {
+      radio.checked = true;
+      show();
+    }
+    label.append(radio, ` ${name}`);
+    fieldset.append(label);
+  }
+  return fieldset;
+}
+
+for (const table of document.querySelectorAll("table")) {
+  table.tHead.addEventListener("click", (event) => {
+    const head = event.target.closest("th");
+    if (head) sortBy(table, head);
+  });
+}
+
+function sortBy(table, head) {
+  const direction = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+  for (const other of head.parentElement.children) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", direction === 1 ? "ascending" : "descending");
+  const key = (row) => row.cells[head.cellIndex].dataset.order;
+  const rows = [...table.tBodies[0].rows].sort((a, b) => compare(key(a), key(b), direction));
+  table.tBodies[0].append(...rows);
+}
+
+/* Numbers by value, words by alphabet, numbers before words, cells without a value last in either direction. */
+function compare(a, b, direction) {
+  if (a === "" || b === "") return (a === "") - (b === "");
+  const numbers = !isNaN(a) && !isNaN(b);
+  return direction * (numbers ? a - b : a.localeCompare(b, undefined, { numeric: true }));
+}

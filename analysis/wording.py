@@ -1,0 +1,89 @@
+"""How numbers, settings and names read in figures and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import JsonValue
+
+from analysis.replicates import Estimate
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as a percentage with one decimal: `0.0364` → `3.6%`."""
+    return f"{100 * fraction:.1f}%"
+
+
+def interval(estimate: Estimate) -> str:
+    """Return an interval in percent: `2.6–5.0`."""
+    return f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}"
+
+
+def points(fraction: float) -> str:
+    """Return a difference of rates in percentage points: `0.02` → `2 points`."""
+    number = f"{100 * fraction:.2f}".rstrip("0").rstrip(".")
+    return f"{number} {'point' if number == '1' else 'points'}"
+
+
+def movement(before: float, after: float) -> str:
+    """Say how a rate moved, as it reads after rounding: `falls from 88.5% to 3.6%`, `stays at 82.4%`."""
+    old, new = percent(before), percent(after)
+    if old == new:
+        return f"stays at {new}"
+    return f"{'falls' if after < before else 'rises'} from {old} to {new}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `0.4 s`, `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a counted noun: `1 trial`, `81 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return `a`, `a and b`, or `a, b and c`."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return for each dotted path the shortest ending that no other of the paths has."""
+    paths = tuple(paths)
+    return {path: _shortest(path, [other for other in paths if other != path]) for path in paths}
+
+
+def _shortest(path: str, others: list[str]) -> str:
+    parts = path.split(".")
+    endings = (".".join(parts[start:]) for start in range(len(parts) - 1, 0, -1))
+    return next((e for e in endings if not any(f".{other}".endswith(f".{e}") for other in others)), path)
+
+
+def setting_text(value: JsonValue) -> str:
+    """Return a setting as a person would write it: `0.03`, `64`, `1e-05`, `yes`, `suspicious`."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {setting_text(part)}" for name, part in value.items())
+    return ", ".join(map(setting_text, value)) if isinstance(value, list) else str(value)
+
+
+def changes_text(changes: Mapping[str, JsonValue], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return one `name = value` for each change, with the names of `short_names`; `base` for no change.
+
+    The spaces around `=` do not break.
+    """
+    told = (f"{names.get(path, path)}\u00a0=\u00a0{setting_text(value)}" for path, value in changes.items())
+    return tuple(told) or ("base",)

@@ -1,0 +1,88 @@
+"""Where a study is tracked; loads no MLflow.
+
+An address may hold a user and a password. It is used as given and shown only without them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ubt.config import Config
+
+_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+_SQLITE = "sqlite:///"
+# A password may hold `/` and `@` when somebody forgot to escape it: up to the last `@` is hidden, so that an
+# address is rather shown too short than with half a password.
+_USER_AND_PASSWORD = re.compile(r"(?<=://)[^/\s:@\"'<>]*:[^\s\"'<>]*@|(?<=://)[^/\s@\"'<>]+@")
+_SECRET_IN_QUERY = re.compile(
+    r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s\"'<>]+"
+)
+
+
+def without_credentials(text: str) -> str:
+    """Return `text`, an address or a message that quotes one, without its user and password."""
+    return _SECRET_IN_QUERY.sub(r"\1…", _USER_AND_PASSWORD.sub("", text))
+
+
+def is_remote(uri: str) -> bool:
+    """Tell whether `uri` is a server's address, not a database's."""
+    return uri.startswith(("http://", "https://"))
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the file behind a sqlite address, or None for any other."""
+    return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
+
+
+def artifacts_folder(uri: str, run_folder: Path) -> Path | None:
+    """Return where artifacts lie: next to the database; None if a server decides."""
+    if is_remote(uri):
+        return None
+    database = sqlite_path(uri)
+    return (database.parent if database else run_folder.absolute().parent) / "mlartifacts"
+
+
+def _hide_in_mistakes(uri: object) -> object:
+    """Strip an address that will be refused: the refusal shows what was given."""
+    return without_credentials(uri) if isinstance(uri, str) and not _is_known(uri) else uri
+
+
+def _must_be_known(uri: str) -> str:
+    if not _is_known(uri):
+        allowed = "sqlite:///FILE, postgresql://…, mysql://…, mssql://…, http://… or https://…"
+        raise ValueError(f"must be {allowed} (MLflow refuses plain folders)")
+    return uri
+
+
+def _is_known(uri: str) -> bool:
+    scheme, found, rest = uri.partition("://")
+    base = scheme.partition("+")[0]
+    if base == "sqlite":
+        return len(rest) > 1 and rest.startswith("/")
+    return bool(found) and base in _SCHEMES
+
+
+# pydantic applies these from right to left until the value is a string, then from left to right.
+_Address = Annotated[str, AfterValidator(_must_be_known), BeforeValidator(_hide_in_mistakes)]
+
+
+class TrackingSettings(Config):
+    """Where and whether a study is copied to MLflow."""
+
+    enabled: bool = True
+    """Copy the study to MLflow while it runs."""
+    uri: _Address | None = Field(default=None, repr=False)
+    """Address of an MLflow server or database; by default `mlflow.db` beside the run folder."""
+    experiment: str = Field(default="ubt", min_length=1, max_length=500)
+    """MLflow experiment that the study's runs appear in."""
+
+    def address(self, run_folder: Path) -> str:
+        """Return the address in use, credentials included; files become absolute, as trials change folder."""
+        if self.uri is None:
+            return f"{_SQLITE}{run_folder.absolute().parent / 'mlflow.db'}"
+        database = sqlite_path(self.uri)
+        return f"{_SQLITE}{database}" if database else self.uri

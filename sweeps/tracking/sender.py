@@ -1,0 +1,151 @@
+"""A thread that carries events from the outbox to MLflow, with patience. The sweep never waits for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from sweeps.tracking.config import without_credentials
+from sweeps.tracking.events import Event
+from sweeps.tracking.faults import RefusedError, UnavailableError
+from sweeps.tracking.outbox import Outbox, Waiting
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_SECONDS = 60.0
+
+_ENVIRONMENT = {
+    # By default MLflow retries 7 times, 246 s. We retry ourselves. A retry inside a call is worse than none,
+    # as it repeats `create run` blindly after a time-out, which doubles the run.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # The terminal belongs to the sweep's progress.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    # A sweep talks to the addresses that it was given, and to no other.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def prepare_environment() -> None:
+    """Set what MLflow reads on import and at each call; what the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+class Sink(Protocol):
+    """Where events go."""
+
+    def send(self, event: Event) -> None:
+        """Deliver `event`, or raise `UnavailableError` or `RefusedError`."""
+
+
+class Sender:
+    """Sends the outbox's events in order, each until it is taken or refused for good."""
+
+    def __init__(
+        self, outbox: Outbox, connect: Callable[[], Sink], address: str, first_pause_seconds: float = 1.0
+    ) -> None:
+        self._outbox, self._connect, self._address = outbox, connect, address
+        self._first_pause_seconds = first_pause_seconds
+        self._sink: Sink | None = None
+        self._failures = 0
+        self._news, self._closing, self._given_up = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="ubt-tracking", daemon=True)
+
+    def wake(self) -> None:
+        """Tell the thread, started on the first call, that there is something to send."""
+        if self._thread.ident is None:
+            self._thread.start()
+        self._news.set()
+
+    def close(self, timeout_seconds: float) -> int:
+        """Send what can be sent within the time, end the thread, and return how many events still wait.
+
+        A server that is down costs one attempt, not the whole time.
+        """
+        self._closing.set()
+        self._news.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
+        self._given_up.set()  # a thread that is still at it ends after its event
+        return len(self._outbox)
+
+    def _work(self) -> None:
+        prepare_environment()
+        while not self._given_up.is_set():
+            try:
+                self._step()
+            except OSError as error:  # the outbox's own disk
+                self._postpone(str(error))
+
+    def _step(self) -> None:
+        waiting = self._outbox.oldest()
+        if waiting:
+            self._attempt(waiting)
+        elif self._closing.is_set():
+            self._given_up.set()
+        else:
+            self._news.wait()
+            self._news.clear()
+
+    def _attempt(self, waiting: Waiting) -> None:
+        """Try once. A failure counts only over a new connection: an old one may know runs that are gone."""
+        new = self._sink is None
+        try:
+            self._sink = self._sink or self._connect()
+            self._sink.send(waiting.event)
+        except RefusedError as fault:
+            self._sink = None
+            if new:
+                self._set_aside(waiting, without_credentials(str(fault)))
+        except UnavailableError as fault:
+            self._sink = None
+            if new:
+                self._postpone(without_credentials(str(fault)))
+        else:
+            self._outbox.sent(waiting)
+            self._succeeded()
+
+    def _set_aside(self, waiting: Waiting, reason: str) -> None:
+        self._outbox.set_aside(waiting.path, reason)
+        _log.warning(
+            "MLflow at %s refuses an event (%s): %s. It was set aside in %s.",
+            self._address,
+            waiting.event.subject,
+            _shortened(reason),
+            self._outbox.rejected,
+        )
+
+    def _postpone(self, reason: str) -> None:
+        """Say once that MLflow does not answer, then pause; when closing, give up."""
+        self._failures += 1
+        if self._failures == 1:
+            self._say_that_events_wait(reason)
+        if self._closing.is_set():
+            self._given_up.set()
+        else:
+            pause = self._first_pause_seconds * 2 ** min(self._failures - 1, 16)
+            self._closing.wait(min(pause, _LONGEST_PAUSE_SECONDS))
+
+    def _say_that_events_wait(self, reason: str) -> None:
+        _log.warning(
+            "MLflow at %s does not answer; %d events wait in %s; they are sent later. (%s)",
+            self._address,
+            len(self._outbox),
+            self._outbox.folder,
+            _shortened(reason),
+        )
+
+    def _succeeded(self) -> None:
+        if self._failures:
+            _log.info("MLflow at %s answers again.", self._address)
+        self._failures = 0
+
+
+def _shortened(text: str, limit: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,100 @@
+"""Image files listed in CSV files: captions to train on, labels to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+
+from ubt.data.base import DataSet, Labelled, Pairs
+from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_digest
+from ubt.data.pool import Decoders
+from ubt.data.problems import raise_if_any
+from ubt.data.tables import Row, read_rows, report_missing
+from ubt.errors import Problem
+from ubt.fingerprint import fingerprint
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Everything that the CSV files say, checked."""
+
+    train: Sequence[Row]
+    pretrain: Sequence[Row] | None
+    evaluation: Evaluation
+
+
+class CsvFiles(LabelledFiles):
+    """Image files on disk, with captions and labels in CSV files (UTF-8, separated by commas)."""
+
+    kind: Literal["csv"] = "csv"
+    pairs: Path
+    """CSV with the columns image,caption: what the attack poisons; paths are relative to the CSV."""
+    pretrain: Path | None = None
+    """CSV with the columns image,caption: clean pairs for victims that are trained from nothing."""
+
+    def compute_key(self) -> str:
+        """Return the content key, reading every list and, unless remembered, every image.
+
+        Raises:
+            UserError: with every mistake in the lists, and every image that is missing.
+        """
+        lists = self._read()
+        pretrain = None if lists.pretrain is None else _content(lists.pretrain, "pretrain")
+        train = _content(lists.train, "train")
+        return fingerprint(
+            {"kind": self.kind, "train": train, "pretrain": pretrain, **lists.evaluation.content()}
+        )
+
+    def load(self, image_size_px: int, cache: Path) -> DataSet:
+        """Return the data set, decoding its images into `cache` on first use.
+
+        Raises:
+            UserError: with every mistake in the lists, or else every image that cannot be decoded.
+        """
+        lists = self._read()
+        evaluation, pretrain = lists.evaluation, lists.pretrain
+        splits = {"train": lists.train, "val": evaluation.val, "test": evaluation.test}
+        if pretrain is not None:
+            splits["pretrain"] = pretrain
+        problems: list[Problem] = []
+        with Decoders(self.decode_workers) as decoders:
+            images = decode_rows(splits, image_size_px, cache, decoders, problems)
+        raise_if_any(problems)
+        return DataSet(
+            train=Pairs(images["train"], _captions(lists.train)),
+            val=Labelled(images["val"], evaluation.val_labels),
+            test=Labelled(images["test"], evaluation.test_labels),
+            pretrain=None if pretrain is None else Pairs(images["pretrain"], _captions(pretrain)),
+            classes=evaluation.classes,
+            templates=evaluation.templates,
+        )
+
+    def _described_by(self) -> list[Path]:
+        pretrain = [] if self.pretrain is None else [self.pretrain]
+        return [self.pairs, *pretrain, *super()._described_by()]
+
+    def _read(self) -> _Lists:
+        problems: list[Problem] = []
+        train = _read_pairs(self.pairs, problems)
+        pretrain = None if self.pretrain is None else _read_pairs(self.pretrain, problems)
+        evaluation = self._evaluation(problems)
+        raise_if_any(problems)
+        return _Lists(train, pretrain, evaluation)
+
+
+def _read_pairs(path: Path, problems: list[Problem]) -> list[Row]:
+    rows = read_rows(path, "caption", problems)
+    report_missing(rows, problems)
+    return rows
+
+
+def _content(rows: Sequence[Row], label: str) -> JsonValue:
+    return [image_digest(rows, label), fingerprint(list(_captions(rows)))]
+
+
+def _captions(rows: Sequence[Row]) -> list[str]:
+    return [row.text for row in rows]

@@ -1,0 +1,80 @@
+"""Content digests of many files, remembered by their sizes and times so that they are read only once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ubt.data.threads import in_threads
+from ubt.errors import Problem, UserError
+from ubt.files import write_whole
+from ubt.fingerprint import digest_bytes, digest_file, fingerprint
+from ubt.progress import progress
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+_log = logging.getLogger(__name__)
+
+Stamp = tuple[str, int, int]
+"""Absolute path, size in bytes, time of the last change in nanoseconds."""
+
+
+def cache_root() -> Path:
+    """Return the folder for what can be computed again: `$UBT_CACHE`, else `~/.cache/ubt`."""
+    return Path(os.environ.get("UBT_CACHE") or Path.home() / ".cache" / "ubt")
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what changes when a file is written.
+
+    Raises:
+        OSError: if the file does not exist.
+    """
+    state = path.stat()
+    return str(path.absolute()), state.st_size, state.st_mtime_ns
+
+
+def digest_files(paths: Sequence[Path], label: str) -> str:
+    """Return a SHA-256 over the contents of `paths` in their order; names and places do not matter.
+
+    Files are read in threads. A second call, also in another process, only looks at sizes and times.
+
+    Raises:
+        UserError: naming the file that cannot be read.
+    """
+    try:
+        memo = _memo(list(in_threads(stamp, paths)))
+        remembered = _recall(memo)
+        if remembered:
+            return remembered
+        listed = "\n".join(progress(in_threads(digest_file, paths), len(paths), f"reading {label}"))
+    except OSError as error:
+        raise UserError(Problem(str(error.filename), f"cannot be read: {error.strerror}")) from error
+    digest = digest_bytes(listed.encode())
+    _remember(memo, digest)
+    return digest
+
+
+def _memo(stamps: Sequence[Stamp]) -> Path:
+    return cache_root() / "digests" / f"{fingerprint([list(each) for each in stamps])}.json"
+
+
+def _recall(memo: Path) -> str:
+    """Return the remembered digest, or nothing if there is none or the file is damaged."""
+    try:
+        remembered = json.loads(memo.read_text())
+    except (OSError, ValueError):
+        return ""
+    digest = remembered.get("sha256") if isinstance(remembered, dict) else None
+    return digest if isinstance(digest, str) and _SHA256.fullmatch(digest) else ""
+
+
+def _remember(memo: Path, digest: str) -> None:
+    try:
+        write_whole(memo, json.dumps({"sha256": digest}))
+    except OSError as error:
+        _log.warning("the digest of the data is not remembered and will be computed again: %s", error)

@@ -1,0 +1,150 @@
+"""What data sets in files share: labelled images, classes, prompts, and a decoded copy in the cache."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, JsonValue
+
+from ubt.data.base import DataSource, Images, Labels
+from ubt.data.cache import cached_images
+from ubt.data.decode import DECODER_VERSION
+from ubt.data.digests import Stamp, digest_files, stamp
+from ubt.data.labels import parse_labels, stratified_split
+from ubt.data.pool import Decoders, Encoded
+from ubt.data.problems import gather, raise_if_any
+from ubt.data.tables import Row, read_rows, report_missing
+from ubt.data.vocabulary import read_classes, read_templates, vocabulary_files
+from ubt.errors import Problem
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Labelled rows, split in two, and the words they are judged with; labels are `[N]` int64."""
+
+    val: Sequence[Row]
+    val_labels: Labels
+    test: Sequence[Row]
+    test_labels: Labels
+    classes: Sequence[str]
+    templates: Sequence[str]
+
+    def content(self) -> dict[str, JsonValue]:
+        """Return what the evaluation depends on, wherever the files lie."""
+        return {
+            "decoder": DECODER_VERSION,
+            "val": [image_digest(self.val, "val"), self.val_labels.tolist()],
+            "test": [image_digest(self.test, "test"), self.test_labels.tolist()],
+            "classes": list(self.classes),
+            "templates": list(self.templates),
+        }
+
+
+class LabelledFiles(DataSource):
+    """A data set whose evaluation images are listed in a CSV; subclasses add the training pairs."""
+
+    labels: Path
+    """CSV with the columns image,label: class names or indices; paths are relative to the CSV."""
+    classes: str
+    """Text file with one class a line, or `imagenet` for the names that open_clip uses."""
+    templates: str = "openai"
+    """Text file with one prompt a line, each with one `{}`; or open_clip's `openai` (80) or `simple` (7)."""
+    val_fraction: float = Field(default=0.5, gt=0, lt=1)
+    """Fraction of each class's labelled images that searches are judged on; the rest is the test split."""
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of the split into validation and test images."""
+    decode_workers: int | None = Field(default=None, ge=1)
+    """Processes that decode images on first use; by default one for each core."""
+
+    def class_names(self) -> Sequence[str]:
+        """Return the classes in their order.
+
+        Raises:
+            UserError: if they cannot be read, one is empty, or two are equal.
+        """
+        problems: list[Problem] = []
+        names = read_classes(self.classes, problems)
+        raise_if_any(problems)
+        return names
+
+    def content_key(self) -> str:
+        """Return a fingerprint of images, captions, labels, classes and templates, wherever they lie.
+
+        This process remembers it until a list or a shard changes. An image that is overwritten meanwhile is
+        noticed by the next process: looking at every image's time for every trial would cost too much.
+
+        Raises:
+            UserError: with every mistake in the lists, and every image that is missing.
+        """
+        return _remembered_key(self, tuple(_stamp(path) for path in self._described_by()))
+
+    @abstractmethod
+    def compute_key(self) -> str:
+        """Return the content key, reading whatever it takes."""
+
+    def _described_by(self) -> list[Path]:
+        """Return the files that say what the data set consists of."""
+        return [self.labels, *vocabulary_files(self.classes, self.templates)]
+
+    def _evaluation(self, problems: list[Problem]) -> Evaluation:
+        """Return the evaluation side of the data set; not to be used if anything was added to `problems`."""
+        classes = read_classes(self.classes, problems)
+        templates = read_templates(self.templates, problems)
+        rows = read_rows(self.labels, "label", problems)
+        labels = parse_labels(rows, classes, problems) if classes else np.zeros(len(rows), dtype=np.int64)
+        report_missing(rows, problems)
+        val, test = stratified_split(labels, self.val_fraction, self.split_seed)
+        if rows and not (len(val) and len(test)):
+            message = f"{len(rows)} images split into {len(val)} for validation and {len(test)} for the test"
+            problems.append(Problem(str(self.labels), message, advice="both need one: see `val_fraction`"))
+        val_rows, test_rows = ([rows[at] for at in split] for split in (val, test))
+        return Evaluation(val_rows, labels[val], test_rows, labels[test], classes, templates)
+
+
+def decode_rows(
+    splits: Mapping[str, Sequence[Row]],
+    size_px: int,
+    cache: Path,
+    decoders: Decoders,
+    problems: list[Problem],
+) -> dict[str, Images]:
+    """Return the images `[N, size_px, size_px, 3]` of each split, decoding what the cache does not hold.
+
+    Adds to `problems` every image that cannot be decoded, and leaves out its split.
+    """
+    images = {}
+    for name, rows in splits.items():
+        encoded = [Encoded(row.where, row.image) for row in rows]
+        with gather(problems):
+            fill = partial(decoders.decode_into, encoded=encoded, label=name)
+            path = image_cache(cache, image_digest(rows, name), size_px)
+            images[name] = cached_images(path, len(rows), size_px, fill)
+    return images
+
+
+def image_digest(rows: Sequence[Row], label: str) -> str:
+    """Return a SHA-256 over the image files of `rows` in their order."""
+    return digest_files([row.image for row in rows], f"{label} images")
+
+
+def image_cache(cache: Path, content: str, size_px: int) -> Path:
+    """Return where images of this content are kept once decoded: the name changes with all that matters."""
+    return cache / f"images-{content[:32]}-v{DECODER_VERSION}-{size_px}px.npy"
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file, or nothing where there is none: `compute_key` says so better."""
+    try:
+        return stamp(path)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=32)
+def _remembered_key(source: LabelledFiles, _stamps: tuple[Stamp | None, ...]) -> str:
+    return source.compute_key()

@@ -1,0 +1,98 @@
+"""Many images at once: decoded in processes, gathered in order, with every damaged one named."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ubt.data.base import Images
+from ubt.data.decode import Pixels, decode_images
+from ubt.errors import Problem, UserError
+from ubt.progress import progress
+
+FEW = 256
+"""Fewer images are decoded in this process: starting others takes longer."""
+_CHUNK = 32
+_AHEAD = 3  # chunks in flight for each process: enough to keep it busy, few enough to hold in memory
+
+Decoded = tuple["Encoded", Pixels | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An image before it is decoded: a file, or its bytes, and where it comes from."""
+
+    where: str
+    content: Path | bytes
+
+    @property
+    def name(self) -> str:
+        """The image in words, for messages."""
+        return str(self.content) if isinstance(self.content, Path) else "the image"
+
+
+class Decoders:
+    """Processes that decode images; they start when first needed and end with the `with` block."""
+
+    def __init__(self, workers: int | None) -> None:
+        self._processes = workers or os.cpu_count() or 1
+        # Spawned, because a fork of this process would leave the locks of its threads (torch, Ray) locked.
+        self._pool = ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def decode_into(self, images: Images, encoded: Iterable[Encoded], label: str) -> None:
+        """Fill `images[N, H, H, 3]` with the N images `encoded`.
+
+        Raises:
+            UserError: naming every image that cannot be decoded; or if there are not N; or if a process died.
+        """
+        problems, count = [], 0
+        try:
+            decoded = islice(self._decoded(encoded, images.shape[1], len(images) < FEW), len(images))
+            for source, result in progress(decoded, len(images), f"decoding {label}"):
+                if isinstance(result, str):
+                    problems.append(Problem(source.where, f"{source.name} cannot be decoded: {result}"))
+                else:
+                    images[count] = result
+                count += 1
+        except BrokenProcessPool as error:
+            advice = "it may have lacked memory: set `decode_workers` lower"
+            raise UserError(Problem(f"decoding {label}", "a process died", advice=advice)) from error
+        if count != len(images):
+            message = f"changed while it was read: {count} images instead of {len(images)}"
+            problems.append(Problem(label, message))
+        if problems:
+            raise UserError(problems)
+
+    def _decoded(self, encoded: Iterable[Encoded], size_px: int, few: bool) -> Iterator[Decoded]:
+        source = iter(encoded)
+        chunks = iter(lambda: list(islice(source, _CHUNK)), [])
+        if few or self._processes == 1:
+            for chunk in chunks:
+                yield from zip(chunk, decode_images([each.content for each in chunk], size_px), strict=True)
+            return
+        pending: deque[tuple[list[Encoded], Future[list[Pixels | str]]]] = deque()
+        for chunk in chunks:
+            pending.append(
+                (chunk, self._pool.submit(decode_images, [each.content for each in chunk], size_px))
+            )
+            if len(pending) >= self._processes * _AHEAD:
+                yield from _finished(*pending.popleft())
+        for chunk, future in pending:
+            yield from _finished(chunk, future)
+
+
+def _finished(chunk: list[Encoded], future: Future[list[Pixels | str]]) -> Iterator[Decoded]:
+    return zip(chunk, future.result(), strict=True)

@@ -1,0 +1,84 @@
+"""Which work a trial consists of: its stages, each with the key under which the result is found. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ubt.fingerprint import fingerprint
+from ubt.stages.table import Settings, StageSpec, stages_of
+from ubt.trial import TrialConfig
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of one trial: a unit of work that trials with the same key share."""
+
+    spec: StageSpec
+    settings: Settings
+    seed: int | None
+    data_key: str | None
+    inputs: dict[str, str]
+    """Role → key of the artifact that fills it."""
+
+    @cached_property
+    def key(self) -> str:
+        """Fingerprint of the work; equal work has an equal key."""
+        return fingerprint(
+            {
+                "stage": self.spec.name,
+                "version": self.spec.version,
+                "settings": self.settings,
+                "seed": self.seed,
+                "data": self.data_key,
+                "inputs": dict(self.inputs),
+            }
+        )
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs asked for; 0 if the stage's epochs cannot be continued."""
+        count = self.settings[self.spec.epochs] if self.spec.epochs else 0
+        assert isinstance(count, int)  # noqa: S101 — the settings' model says so
+        return count
+
+    def at(self, epochs: int) -> Node:
+        """Return the same work with another number of epochs."""
+        assert self.spec.epochs is not None  # noqa: S101
+        return replace(self, settings={**self.settings, self.spec.epochs: epochs})
+
+    @cached_property
+    def chain(self) -> str:
+        """Fingerprint of the work without its number of epochs; the key itself if that cannot be continued.
+
+        Two nodes of one chain are prefixes of each other: the longer one continues the shorter.
+        """
+        return self.at(-1).key if self.spec.epochs else self.key
+
+
+Pipeline = tuple[Node, ...]
+
+
+def build_pipeline(trial: TrialConfig, seed: int, data_key: Callable[[TrialConfig], str] | None = None) -> Pipeline:
+    """Return the stages of a trial in order, each linked to the keys of its inputs.
+
+    `data_key` may be given to answer from a memory; by default the data's content is asked.
+
+    Raises:
+        UserError: if the data or a checkpoint cannot be read.
+    """
+    content = data_key(trial) if data_key else trial.victim.data.content_key()
+    provider: dict[str, Node] = {}
+    nodes = []
+    for spec in stages_of(trial):
+        node = Node(
+            spec=spec,
+            settings=spec.settings(trial),
+            seed=seed if spec.seeded else None,
+            data_key=content if spec.needs_data else None,
+            inputs={role: provider[role].key for role in spec.needs},
+        )
+        nodes.append(node)
+        provider.update(dict.fromkeys(spec.provides, node))
+    return tuple(nodes)

@@ -1,0 +1,106 @@
+"""From a model's settings to a `Clip`: open_clip's architectures, and weights from wherever they come."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import open_clip
+import torch
+from pickle import UnpicklingError
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ubt.errors import Problem, UserError
+from ubt.models.clip import Clip
+from ubt.models.device import pick_device
+from ubt.seeding import derive
+from ubt.victim import ModelSettings
+
+open_clip.add_model_config(Path(__file__).with_name("tiny-rn.json"))
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def build_clip(settings: ModelSettings, seed: int, device: torch.device | None = None) -> Clip:
+    """Return the model in evaluation mode: pretrained, from a checkpoint, or with random weights by `seed`.
+
+    Raises:
+        UserError: if the name or tag is unknown, or the weights cannot be fetched or do not fit.
+    """
+    check_model_name(settings)
+    device = device or pick_device()
+    with torch.random.fork_rng(devices=[]):  # open_clip initialises from the global generator
+        torch.manual_seed(derive(seed, "weights", settings.name))
+        net = _create(settings)
+    if settings.checkpoint:
+        load_weights(net, settings.checkpoint)
+    net = net.to(device, memory_format=torch.channels_last)  # a third faster for convolutions, on CPUs too
+    visual = cast(nn.Module, net.visual)
+    size = cast("int | tuple[int, int]", visual.image_size)
+    return Clip(
+        net=net.eval(),
+        tokenize=_tokenizer(settings.name),
+        image_size_px=size if isinstance(size, int) else size[0],
+        mean=cast("tuple[float, ...]", getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN),
+        std=cast("tuple[float, ...]", getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD),
+        device=device,
+        precision=settings.precision,
+    )
+
+
+def check_model_name(settings: ModelSettings) -> None:
+    """Refuse names and tags that open_clip does not have.
+
+    Raises:
+        UserError: with the nearest names.
+    """
+    names = open_clip.list_models()
+    if settings.name not in names:
+        close = ", ".join(difflib.get_close_matches(settings.name, names, n=3, cutoff=0.5)) or "tiny-rn, RN50, ViT-B-32"
+        raise UserError(Problem("victim.model.name", "open_clip has no such model", settings.name, f"nearest: {close}"))
+    tags = open_clip.list_pretrained_tags_by_model(settings.name)
+    if settings.pretrained and settings.pretrained not in tags:
+        allowed = ", ".join(tags) or "none: give a `checkpoint`"
+        raise UserError(Problem("victim.model.pretrained", f"unknown tag; allowed: {allowed}", settings.pretrained))
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a checkpoint of open_clip or OpenAI style (`state_dict`, `module.` prefixes) without unpickling code.
+
+    Raises:
+        UserError: if the file is missing, of another kind, damaged, or made for another model.
+    """
+    if path.suffix not in CHECKPOINT_SUFFIXES:
+        raise UserError(Problem(str(path), f"unknown kind of checkpoint; allowed: {', '.join(CHECKPOINT_SUFFIXES)}"))
+    try:
+        open_clip.factory.load_checkpoint(net, str(path), weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(Problem(str(path), "there is no such checkpoint")) from error
+    except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        advice = "give weights of this model, as .safetensors or as a .pt file of plain tensors"
+        raise UserError(Problem(str(path), f"cannot be loaded: {reason}", advice=advice)) from error
+
+
+def _create(settings: ModelSettings) -> nn.Module:
+    if not settings.pretrained:
+        return cast(nn.Module, open_clip.create_model(settings.name, pretrained=None, load_weights=False))
+    try:
+        return cast(nn.Module, open_clip.create_model(settings.name, pretrained=settings.pretrained))
+    except (OSError, RuntimeError) as error:  # what a hub client raises without a network
+        advice = "fetch them once on a machine with a network, or give `victim.model.checkpoint`"
+        where = f"victim.model: {settings.name}/{settings.pretrained}"
+        raise UserError(Problem(where, f"the weights cannot be fetched: {error}", advice=advice)) from error
+
+
+def _tokenizer(name: str) -> Callable[[Sequence[str]], Tensor]:
+    tokenizer = open_clip.get_tokenizer(name)
+
+    def tokenize(captions: Sequence[str]) -> Tensor:
+        return cast(Tensor, tokenizer(list(captions)))
+
+    return tokenize

@@ -1,0 +1,40 @@
+"""Where and how models are computed: device, precision, memory layout, threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import torch
+
+
+def pick_device() -> torch.device:
+    """Return CUDA if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_threads(threads: int) -> None:
+    """Compute with `threads` CPU threads; a reused worker would otherwise keep those of its last trial."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Return the context that runs in bfloat16 where `precision` asks for it ("auto": on CUDA only)."""
+    wanted = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else contextlib.nullcontext()
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the peak of memory on the device since `reset_peak_memory`, or this process's on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource  # noqa: PLC0415 — Unix only, and so is the CPU figure
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start counting the device's peak memory anew (a CPU process's peak cannot be reset)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

@@ -1,0 +1,68 @@
+"""The poisoned training set D: a view of the clean pairs in which some are replaced, and the list of which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from ubt.artifacts import Artifact
+from ubt.attacks import Attack, AttackConfig, Images
+from ubt.data.base import Pairs
+
+_attack: TypeAdapter[Attack] = TypeAdapter(AttackConfig)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Which pairs are poisoned, with what: known to the attacker and to metrics, never to a defense."""
+
+    indices: NDArray[np.int64]
+    """`[P]`, sorted: the poisoned ones of N pairs."""
+    captions: Sequence[str]
+    """Their P captions."""
+    attack: Attack
+
+    @classmethod
+    def of(cls, poison: Artifact) -> Manifest:
+        """Return the manifest in a `poison` artifact."""
+        return cls(
+            indices=poison.tensors["indices"].numpy(),
+            captions=cast("list[str]", poison.meta.facts["captions"]),
+            attack=_attack.validate_python(poison.meta.facts["attack"]),
+        )
+
+    def marks(self, indices: torch.Tensor) -> NDArray[np.bool_]:
+        """Return for each of `indices[S]` whether that pair is poisoned, `[S]` bool."""
+        return np.isin(indices.numpy(), self.indices)
+
+
+@dataclass(frozen=True)
+class PoisonedPairs(Pairs):
+    """D as anyone finds it. `replaced[N]` int64 is a row of `triggered[P, H, W, 3]`, or −1 for clean images."""
+
+    replaced: NDArray[np.int64]
+    triggered: Images
+
+    def take(self, indices: NDArray[np.int64]) -> Images:
+        """Return the images `[B, H, W, 3]` at `indices[B]`, triggered where the attacker replaced them."""
+        images = np.array(self.images[indices])
+        rows = self.replaced[indices]
+        images[rows >= 0] = self.triggered[rows[rows >= 0]]
+        return images
+
+
+def poisoned_pairs(clean: Pairs, manifest: Manifest) -> PoisonedPairs:
+    """Return D: `clean` with the manifest's images stamped and its captions put in."""
+    replaced = np.full(len(clean), -1, dtype=np.int64)
+    replaced[manifest.indices] = np.arange(len(manifest.indices))
+    captions = list(clean.captions)
+    for index, caption in zip(manifest.indices, manifest.captions, strict=True):
+        captions[index] = caption
+    triggered = manifest.attack.stamp(clean.take(manifest.indices))
+    return PoisonedPairs(clean.images, captions, replaced, triggered)

@@ -1,0 +1,76 @@
+"""The trial boundary: an assignment goes in, records come out, and every failure ends up in one of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from ubt.assignment import Assignment
+from ubt.errors import StageFault, UserError
+from ubt.graph import build_pipeline
+from ubt.models.device import use_threads
+from ubt.pipeline import PipelineRun
+from ubt.records import State, TrialRecord
+from ubt.store import ArtifactStore, local_cache
+from ubt.trial import TrialConfig
+from ubt.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+VERSIONS = {name: version(name) for name in ("torch", "open_clip_torch", "numpy", "ubt-sweeper")}
+
+
+class TrialRunner:
+    """Runs one trial after the other in this process, keeping what they share in memory."""
+
+    def __init__(self) -> None:
+        self._workspace: Workspace | None = None
+
+    def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
+        """Yield the trial's record after every stage and epoch; the last one is DONE or FAILED with a reason."""
+        started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
+        record = assignment.record(State.RUNNING).model_copy(update={"started_at": started, "versions": VERSIONS})
+        try:
+            for record in self._steps(assignment, record):  # noqa: B020, PLW2901 — the newest record is what failed
+                yield record.model_copy(update={"seconds": time.perf_counter() - clock})
+        except (StageFault, UserError) as fault:
+            reason = str(fault)
+        except Exception as fault:
+            logger.exception("trial %s failed", assignment.trial)
+            reason = f"{type(fault).__name__}: {fault}"
+        else:
+            return
+        seconds = time.perf_counter() - clock
+        yield record.model_copy(update={"state": State.FAILED, "reason": reason, "seconds": seconds})
+
+    def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:
+        use_threads(assignment.threads)
+        trial = TrialConfig.model_validate(assignment.config)
+        workspace = self._workspace_for(trial, assignment)
+        pipeline = build_pipeline(trial, assignment.seed)
+        run = PipelineRun(pipeline, trial.victim, workspace, assignment.keep_epochs)
+        record = record.model_copy(update={"device": str(workspace.device)})
+        for _ in run.steps():
+            record = record.model_copy(
+                update={
+                    "stages": tuple(run.stages),
+                    "poisoned_val": run.rates("implant", "val"),
+                    "poisoned_test": run.rates("implant", "test"),
+                }
+            )
+            yield record
+        results = {split: run.rates("evaluate", split) for split in ("val", "test")}
+        yield record.model_copy(update={"state": State.DONE, **results})
+
+    def _workspace_for(self, trial: TrialConfig, assignment: Assignment) -> Workspace:
+        """Return the workspace in memory if the trial fits into it, else a new one."""
+        kept = self._workspace
+        if kept is None or not kept.fits(trial.victim) or kept.store.root != assignment.store:
+            self._workspace = None  # let go of the old data before the new is loaded
+            store = ArtifactStore(assignment.store)
+            self._workspace = kept = Workspace(trial.victim, store, local_cache(assignment.store))
+        kept.victim = trial.victim
+        return kept

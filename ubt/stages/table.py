@@ -1,0 +1,124 @@
+"""The table of stages: one row each. A new stage is one file and one row here. Loads no torch.
+
+A row says what a stage needs and provides by *role*, and which settings it depends on. Several stages may
+provide one role (`clean`: trained here or loaded); the last one before a stage fills it, which is why
+defenses are plain tuples of names and the pipeline has no branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from ubt.config import Config
+from ubt.defenses.ubt import AttributeSettings, OverfitSettings, SelectSettings, SuspectSettings, UnlearnSettings
+from ubt.fingerprint import digest_file
+from ubt.trial import TrialConfig
+
+Settings = dict[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One row of the table."""
+
+    name: str
+    version: int
+    """Raised when equal settings would give another artifact, so that old ones are not found any more."""
+    needs: tuple[str, ...]
+    provides: tuple[str, ...]
+    settings: Callable[[TrialConfig], Settings]
+    """The settings this stage depends on, and no others: they make its key."""
+    needs_data: bool = True
+    """The data's content is part of the key (else it enters through the inputs)."""
+    seeded: bool = True
+    """The trial's seed is part of the key."""
+    sees_poison: bool = False
+    """May read which pairs are poisoned and stamp triggers. False for every stage of a defense."""
+    epochs: str | None = None
+    """The setting that counts epochs, for stages whose first n epochs are the same however many follow."""
+    measures_each_epoch: bool = False
+    """Each epoch's model is judged on the validation split (the stage itself never sees the result)."""
+
+    @property
+    def module(self) -> str:
+        """Name of the module that holds the stage's functions; imported only when it runs."""
+        return f"ubt.stages.{self.name}"
+
+
+def _of_defense(model: type[Config]) -> Callable[[TrialConfig], Settings]:
+    def settings(trial: TrialConfig) -> Settings:
+        return trial.defense.model_dump(mode="json", include=set(model.model_fields))
+
+    return settings
+
+
+def _pretrain(trial: TrialConfig) -> Settings:
+    return {"model": _model(trial), "pretrain": trial.victim.pretrain.as_json()}
+
+
+def _model(trial: TrialConfig) -> Settings:
+    model = trial.victim.model
+    return {**model.as_json(), "checkpoint": digest_file(model.checkpoint) if model.checkpoint else None}
+
+
+def _attack(trial: TrialConfig) -> Settings:
+    return trial.victim.attack.as_json()
+
+
+def _implant(trial: TrialConfig) -> Settings:
+    implant = trial.victim.implant
+    work = implant.model_dump(mode="json", exclude={"min_asr"})  # the gate judges the work, it does not change it
+    return {**work, "checkpoint": digest_file(implant.checkpoint) if implant.checkpoint else None}
+
+
+def _nothing(trial: TrialConfig) -> Settings:
+    return {}
+
+
+STAGES: dict[str, StageSpec] = {
+    spec.name: spec
+    for spec in (
+        StageSpec("pretrain", 1, (), ("clean",), _pretrain),
+        StageSpec("load", 1, (), ("clean",), _model, needs_data=False),
+        StageSpec("poison", 1, ("clean",), ("poison",), _attack, sees_poison=True),
+        StageSpec("implant", 1, ("clean", "poison"), ("poisoned", "model"), _implant, sees_poison=True),
+        StageSpec("score", 1, ("clean", "poison"), ("similarities",), _nothing, seeded=False),
+        StageSpec("suspect", 1, ("similarities",), ("suspects",), _of_defense(SuspectSettings), seeded=False),
+        StageSpec(
+            "overfit",
+            1,
+            ("poisoned", "poison", "suspects"),
+            ("overfitted",),
+            _of_defense(OverfitSettings),
+            epochs="overfit_epochs",
+        ),
+        StageSpec("select", 1, ("suspects", "overfitted"), ("selection",), _of_defense(SelectSettings)),
+        StageSpec(
+            "attribute",
+            1,
+            ("overfitted", "poison", "selection"),
+            ("relevance",),
+            _of_defense(AttributeSettings),
+        ),
+        StageSpec(
+            "unlearn",
+            1,
+            ("poisoned", "poison", "suspects", "selection", "relevance"),
+            ("model",),
+            _of_defense(UnlearnSettings),
+            epochs="unlearn_epochs",
+            measures_each_epoch=True,
+        ),
+        StageSpec("evaluate", 1, ("model", "poison"), ("rates",), _nothing, seeded=False, sees_poison=True),
+    )
+}
+
+
+def stages_of(trial: TrialConfig) -> tuple[StageSpec, ...]:
+    """Return the rows that a trial runs, in order."""
+    clean = "pretrain" if trial.victim.model.trained_here else "load"
+    names = (clean, "poison", "implant", *trial.defense.stages, "evaluate")
+    return tuple(STAGES[name] for name in names)

@@ -1,0 +1,127 @@
+"""Unlearn the selected images' ties to the telling tokens of their captions (the paper's last stage).
+
+The poisoned model's similarity of (image, kept tokens) is pushed down while CLIP's loss on pairs that are not
+suspicious holds the rest in place. The hinge is ours: plain ascent has no lower bound and takes the accuracy
+with it (docs/method.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ubt.defenses.ubt import UnlearnSettings
+from ubt.models.clip import Clip
+from ubt.poisoning import Manifest
+from ubt.stages.context import Epoch, Output, StageContext
+from ubt.training import Indices, Optimizer, batches, clip_loss, descend
+
+
+def run(context: StageContext) -> Iterator[Epoch]:
+    """Yield the unlearnt model epoch by epoch; an epoch is one pass over the selected pairs.
+
+    Continuing from an earlier epoch gives the same bits as running straight.
+
+    Raises:
+        StageFault: if the loss is not finite.
+    """
+    settings = context.settings(UnlearnSettings)
+    indices, tokens = forgotten_pairs(context, settings)
+    clip, optimizer, done = _start(context, settings)
+
+    def snapshot() -> Output:
+        return Output(model=clip.state(), base="poisoned", facts={"pairs": len(indices)})
+
+    if settings.unlearn_epochs == 0:
+        yield Epoch(0, snapshot, model=clip)
+    for number in range(done + 1, settings.unlearn_epochs + 1):
+        losses = [
+            descend(clip, optimizer, loss, f"unlearn epoch {number}")
+            for loss in _losses(context, clip, indices, tokens, settings, number)
+        ]
+        loss = float(np.mean(losses)) if losses else None
+        yield Epoch(number, snapshot, loss, clip, optimizer.tensors)
+
+
+def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+    """Return how much is unlearnt: pairs, and tokens of a caption."""
+    kept = kept_tokens(context, context.settings(UnlearnSettings))
+    return {"pairs": float(kept.any(dim=1).sum()), "tokens_per_caption": float(kept.sum(dim=1).float().mean())}
+
+
+def kept_tokens(context: StageContext, settings: UnlearnSettings) -> Tensor:
+    """Return which tokens of the selected captions are unlearnt, `[K, L]` bool."""
+    relevance = context.artifact("relevance").tensors
+    if settings.unlearn_scope == "caption":
+        return relevance["words"]
+    return relevance["words"] & (relevance["relevance"] > settings.token_threshold)
+
+
+def forgotten_pairs(context: StageContext, settings: UnlearnSettings) -> tuple[Indices, Tensor]:
+    """Return the pairs to unlearn, `[F]` int64 into D, and their shortened captions, `[F, L]` int64.
+
+    Captions of which no token is above the threshold say nothing of the backdoor and are left out.
+    """
+    kept = kept_tokens(context, settings)
+    indices = context.artifact("selection").tensors["indices"]
+    telling = kept.any(dim=1)
+    tokens = shorten(context.pair_tokens[indices], kept)
+    return indices[telling].numpy(), tokens[telling]
+
+
+def shorten(tokens: Tensor, kept: Tensor) -> Tensor:
+    """Return captions of the kept tokens alone, moved together between start and end of text, `[K, L]` int64."""
+    ends = tokens.argmax(dim=1)
+    short = torch.zeros_like(tokens)
+    for row in range(len(tokens)):
+        words = tokens[row][kept[row]]
+        short[row, 0] = tokens[row, 0]
+        short[row, 1 : 1 + len(words)] = words
+        short[row, 1 + len(words)] = tokens[row, ends[row]]
+    return short
+
+
+def forget_loss(images: Tensor, texts: Tensor, settings: UnlearnSettings) -> Tensor:
+    """Return what unlearning lowers, a scalar, of unit embeddings `images[B, D]` and `texts[B, D]`.
+
+    `hinge`: mean(relu(cos − margin)); `ascent`: mean(cos), which is gradient ascent on the pairs' distance.
+    """
+    similarities = (images * texts).sum(dim=1)
+    if settings.unlearn_loss == "ascent":
+        return similarities.mean()
+    return functional.relu(similarities - settings.unlearn_margin).mean()
+
+
+def _start(context: StageContext, settings: UnlearnSettings) -> tuple[Clip, Optimizer, int]:
+    clip = context.clip("poisoned")
+    if context.earlier:
+        clip.net.load_state_dict(dict(context.earlier.model))
+    # Batch norm keeps its statistics (evaluation mode): triggered images alone would shift them.
+    optimizer = Optimizer(clip.net.eval(), settings.unlearn_learning_rate, train_token_embedding=False)
+    if context.earlier:
+        optimizer.restore(context.earlier.optimizer)
+    return clip, optimizer, context.earlier.epoch if context.earlier else 0
+
+
+def _losses(
+    context: StageContext, clip: Clip, indices: Indices, tokens: Tensor, settings: UnlearnSettings, epoch: int
+) -> Iterator[Tensor]:
+    """Yield the loss of each step of an epoch, computed when the step before has been taken."""
+    retained = np.setdiff1d(np.arange(len(context.pairs)), context.artifact("suspects").tensors["indices"].numpy())
+    rng = context.rng("retain", epoch)
+    for batch in batches(len(indices), settings.unlearn_batch_size, context.seed, "unlearn", "order", epoch):
+        images = clip.encode_images(context.pairs.take(indices[batch]))
+        loss = forget_loss(images, clip.encode_tokens(tokens[torch.from_numpy(batch)]), settings)
+        if settings.retain_weight > 0 and len(retained) > 1:
+            size = min(settings.retain_batch_size, len(retained))
+            loss = loss + settings.retain_weight * _retain_loss(context, clip, rng.choice(retained, size, replace=False))
+        yield loss
+
+
+def _retain_loss(context: StageContext, clip: Clip, batch: Indices) -> Tensor:
+    images = clip.encode_images(context.pairs.take(batch))
+    return clip_loss(images, clip.encode_tokens(context.pair_tokens[torch.from_numpy(batch)]), clip.logit_scale)

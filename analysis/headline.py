@@ -36,11 +36,10 @@ def headline(findings: Findings, summary: Summary) -> Headline:
     effort = f"{trials_told(findings)} {time_told(summary)}"
     if not findings.measured:
         return Headline("No trial is done yet", "The rates of the trials will stand here.", (), effort)
-    if findings.chosen is None:
+    found = compared(findings.chosen)
+    if found is None:
         return Headline("No trial keeps clean accuracy", _no_choice(findings), (), effort)
-    split, before, after = compared(findings.chosen)
-    if before is None or after is None:
-        return Headline(f"{findings.chosen.name} is chosen", _choice(findings, "validation"), (), effort)
+    split, before, after = found
     moved = (
         f"Attack success {movement(before.asr.mean, after.asr.mean)}, "
         f"clean accuracy {movement(before.ca.mean, after.ca.mean)}"
@@ -52,17 +51,23 @@ def headline(findings: Findings, summary: Summary) -> Headline:
     return Headline(moved, _choice(findings, split), changes, effort)
 
 
-def compared(chosen: Configuration) -> tuple[str, Outcome | None, Outcome | None]:
+def compared(chosen: Configuration | None) -> tuple[str, Outcome, Outcome] | None:
     """Return the split to tell of (test, if measured), and its rates before and after the defense."""
-    if chosen.poisoned_test and chosen.test:
+    if chosen and chosen.poisoned_test and chosen.test:
         return "test", chosen.poisoned_test, chosen.test
-    return "validation", chosen.poisoned_val, chosen.val
+    if chosen and chosen.poisoned_val and chosen.val:
+        return "validation", chosen.poisoned_val, chosen.val
+    return None
 
 
 def trials_told(findings: Findings) -> str:
     """Say how many trials there are, in which states."""
     records = findings.run.records
     states = Counter(record.state for record in records)
+    if len(states) == 1:
+        return (
+            f"{count(len(records), 'trial')}, {'all ' if len(records) > 1 else ''}{records[0].state.lower()}."
+        )
     parts = listed(f"{states[state]:,} {state.lower()}" for state in State if states[state])
     return f"{count(len(records), 'trial')}: {parts}."
 
@@ -70,6 +75,8 @@ def trials_told(findings: Findings) -> str:
 def time_told(summary: Summary) -> str:
     """Say what the run took and what sharing stages spared."""
     seconds = summary.seconds
+    if summary.stages.computed + summary.stages.reused == 0:
+        return "No stage is finished yet."
     if summary.stages.reused == 0:
         return f"The stages took {duration(seconds.computed)} to compute; none was shared."
     whole = seconds.computed + seconds.saved

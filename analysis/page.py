@@ -107,9 +107,9 @@ def _changes(record: TrialRecord, run: Run) -> Cell:
 
 
 def _knobs(run: Run) -> tuple[Head[TrialRecord], ...]:
-    """Return a column a searched setting; one for all if there are many, as when defenses are compared."""
-    names = short_names(run.knobs)
-    if len(names) > MOST_KNOBS:
+    """Return a column a searched setting; one for all if there are many, or none was searched but listed."""
+    names = short_names(run.space)
+    if not 0 < len(names) <= MOST_KNOBS:
         return (Head("changes to the base", lambda record: _changes(record, run)),)
     return tuple(_setting(run, path, title) for path, title in names.items())
 

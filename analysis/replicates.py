@@ -17,7 +17,10 @@ BOOTSTRAP_SEED = 0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A rate in [0, 1] with its 95 % interval: Wilson's for one seed, bootstrapped over several."""
+    """A rate in [0, 1] with its 95 % interval: Wilson's for one seed, bootstrapped over several.
+
+    The latter covers the spread of the seeds, not the sampling of images, and is rough for few seeds.
+    """
 
     mean: float
     low: float
@@ -112,9 +115,11 @@ def _outcome(trials: Iterable[TrialRecord], split: Callable[[TrialRecord], Rates
 
 
 def _estimate(seeds: list[Estimate]) -> Estimate:
-    if len(seeds) == 1:
-        return seeds[0]  # the record holds Wilson's interval, computed from the counts
     means = [seed.mean for seed in seeds]
+    if len(set(means)) == 1:
+        # Equal values (one seed, or one victim met under every seed) would bootstrap to no width at all;
+        # the record holds Wilson's interval, computed from the counts.
+        return seeds[0]
     # A generator of its own for each estimate: the interval does not depend on which others are computed.
     low, high = bootstrap_interval(means, np.random.default_rng(BOOTSTRAP_SEED))
     return Estimate(float(np.mean(means)), low, high)

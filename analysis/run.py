@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ubt.config import validate
+from ubt.config import get_path, validate
 from ubt.errors import Problem, UserError
 from ubt.records import TrialRecord, read_records
 
@@ -60,8 +61,23 @@ class Run:
 
     @property
     def knobs(self) -> tuple[str, ...]:
-        """Return the searched paths; a study without a search space searched what its trials changed."""
-        return self.space or self.settings
+        """Return the searched paths; without a search space, what trials changed of the settings of the base.
+
+        (Another defense brings settings of its own; they are no knobs of the one that is studied.)
+        """
+        if self.space:
+            return self.space
+        base = next((record for record in self.records if not record.changes), None)
+        return tuple(path for path in self.settings if base is None or has_path(base.config, path))
+
+
+def has_path(config: Mapping[str, JsonValue], path: str) -> bool:
+    """Tell whether a configuration has a setting."""
+    try:
+        get_path(config, path)
+    except KeyError:
+        return False
+    return True
 
 
 def load_run(folder: Path | str) -> Run:

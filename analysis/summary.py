@@ -11,9 +11,8 @@ from pydantic import JsonValue
 from analysis.findings import Findings, find
 from analysis.front import hypervolume, validation_points
 from analysis.replicates import Configuration, Outcome
-from analysis.run import Run
-from analysis.table import setting
-from ubt.config import Config
+from analysis.run import Run, has_path
+from ubt.config import Config, get_path
 from ubt.errors import Problem, UserError
 from ubt.records import State, TrialRecord
 
@@ -134,6 +133,8 @@ def _point(outcome: Outcome | None) -> Point | None:
 
 
 def _chosen(chosen: Configuration, knobs: Iterable[str]) -> Chosen:
-    searched: dict[str, JsonValue] = {path: setting(chosen.first, path) for path in knobs}
-    config = searched | chosen.changes
-    return Chosen(trial=chosen.name, config=config, val=_point(chosen.val), test=_point(chosen.test))
+    config = chosen.first.config
+    searched = {path: get_path(config, path) for path in knobs if has_path(config, path)}
+    return Chosen(
+        trial=chosen.name, config=searched | chosen.changes, val=_point(chosen.val), test=_point(chosen.test)
+    )

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import pandas as pd
 from pydantic import JsonValue
 
-from analysis.run import Run
+from analysis.run import Run, has_path
 from ubt.config import get_path
 from ubt.records import Rates, StageRecord, TrialRecord
 
@@ -81,10 +81,7 @@ def setting_column(path: str) -> Column[TrialRecord]:
 
 def setting(record: TrialRecord, path: str) -> JsonValue:
     """Return the value of a setting; None where the trial's defense has no such setting."""
-    try:
-        return get_path(record.config, path)
-    except KeyError:
-        return None
+    return get_path(record.config, path) if has_path(record.config, path) else None
 
 
 def as_cell(value: JsonValue) -> str | float | bool | None:

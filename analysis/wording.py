@@ -68,16 +68,24 @@ def _shortest(path: str, others: list[str]) -> str:
 
 
 def setting_text(value: JsonValue) -> str:
-    """Return a setting as a person would write it: `0.03`, `64`, `1e-05`, `yes`, `suspicious`."""
+    """Return a setting as a person would write it: `0.03`, `64`, `2e-4`, `yes`, `suspicious`."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:g}"
+        return _float_text(value)
     if isinstance(value, dict):
         return ", ".join(f"{name} {setting_text(part)}" for name, part in value.items())
     return ", ".join(map(setting_text, value)) if isinstance(value, list) else str(value)
+
+
+def _float_text(value: float) -> str:
+    """Return `0.03` and `64`, but `2e-4`: learning rates are told apart by their exponents."""
+    if 0 < abs(value) < 1e-3:
+        digits, _, exponent = f"{value:.3e}".partition("e")
+        return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:g}"
 
 
 def changes_text(changes: Mapping[str, JsonValue], names: Mapping[str, str]) -> tuple[str, ...]:

@@ -13,9 +13,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from sweeps.tracking.config import artifacts_folder, is_remote, sqlite_path, without_credentials
+from sweeps.tracking.config import is_remote, sqlite_path, without_credentials
 from ubt.errors import Problem, UserError
 
 _PORTS_TRIED = 50
@@ -86,15 +85,17 @@ def _server(uri: str, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]
 
 def _environment(uri: str) -> dict[str, str]:
     """Return the server's settings; not as arguments, where `ps` would show a password to everyone."""
-    folder = artifacts_folder(uri, Path.cwd())
-    return {
+    environment = {
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": uri,
-        "MLFLOW_ARTIFACTS_DESTINATION": folder.as_uri() if folder else "",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # Evaluation jobs of language models: three more processes that a look at runs does not need.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
+    database = sqlite_path(uri)
+    if database:
+        environment["MLFLOW_ARTIFACTS_DESTINATION"] = (database.parent / "mlartifacts").as_uri()
+    return environment
 
 
 def _wait_until_it_answers(server: subprocess.Popen[bytes], address: str) -> None:

@@ -18,6 +18,8 @@ class Assignment(Config):
     config: dict[str, JsonValue]
     """`{"victim": …, "defense": …}`."""
     changes: dict[str, JsonValue] = Field(default_factory=dict)
+    data_key: str
+    """Fingerprint of the data's content, computed once by whoever planned the study."""
     store: str
     threads: int = 1
     """CPU threads that the trial computes with."""

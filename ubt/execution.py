@@ -149,6 +149,7 @@ class Execution:
             reused=False,
             seconds=self._spent_seconds + (self._earlier.seconds if self._earlier else 0.0),
             spent_seconds=self._spent_seconds,
+            complete=False,
             epochs=tuple(self._epochs),
         )
 

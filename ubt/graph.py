@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -60,15 +59,15 @@ class Node:
 Pipeline = tuple[Node, ...]
 
 
-def build_pipeline(trial: TrialConfig, seed: int, data_key: Callable[[TrialConfig], str] | None = None) -> Pipeline:
+def build_pipeline(trial: TrialConfig, seed: int, data_key: str | None = None) -> Pipeline:
     """Return the stages of a trial in order, each linked to the keys of its inputs.
 
-    `data_key` may be given to answer from a memory; by default the data's content is asked.
+    `data_key` is the data's `content_key()`, for callers that know it already.
 
     Raises:
         UserError: if the data or a checkpoint cannot be read.
     """
-    content = data_key(trial) if data_key else trial.victim.data.content_key()
+    content = data_key or trial.victim.data.content_key()
     provider: dict[str, Node] = {}
     nodes = []
     for spec in stages_of(trial):

@@ -77,7 +77,7 @@ class PipelineRun:
         inputs = {role: self._load(key) for role, key in node.inputs.items()}
         poison = self._load(self._metas["poison"].key) if "poison" in self._metas else None
         execution = Execution(node, self._workspace, inputs, poison, self._keep_epochs.get(node.spec.name, ()))
-        self.stages.append(StageRecord(stage=node.spec.name, key=node.key, reused=False, seconds=0.0))
+        self.stages.append(StageRecord(stage=node.spec.name, key=node.key, reused=False, seconds=0.0, complete=False))
         for record in execution.steps():
             self.stages[-1] = record
             yield record

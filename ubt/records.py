@@ -72,6 +72,8 @@ class StageRecord(Config):
     """Seconds the stage takes from nothing; if it was reused, as measured by whoever computed it."""
     spent_seconds: float = 0.0
     """Seconds this trial spent on it: 0 if reused, a part if it continued from an earlier epoch in the store."""
+    complete: bool = True
+    """False while the stage is being computed."""
     peak_memory_bytes: int = 0
     metrics: dict[str, float] = Field(default_factory=dict)
     epochs: tuple[EpochRecord, ...] = ()
@@ -94,6 +96,8 @@ class TrialRecord(Config):
     state: State
     reason: str = ""
     """Why the trial failed or was pruned."""
+    fault: str = ""
+    """Kind of the failure: the name of the error's class."""
     stages: tuple[StageRecord, ...] = ()
     poisoned_val: Rates | None = None
     poisoned_test: Rates | None = None

@@ -36,21 +36,14 @@ class TrialRunner:
         try:
             for record in self._steps(assignment, record):  # noqa: B020, PLW2901 — the newest record is what failed
                 yield record.model_copy(update={"seconds": time.perf_counter() - clock})
-        except (StageFault, UserError) as fault:
-            reason = str(fault)
-        except Exception as fault:
-            logger.exception("trial %s failed", assignment.trial)
-            reason = f"{type(fault).__name__}: {fault}"
-        else:
-            return
-        seconds = time.perf_counter() - clock
-        yield record.model_copy(update={"state": State.FAILED, "reason": reason, "seconds": seconds})
+        except Exception as error:
+            yield _failed(record, error).model_copy(update={"seconds": time.perf_counter() - clock})
 
     def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:
         use_threads(assignment.threads)
         trial = TrialConfig.model_validate(assignment.config)
         workspace = self._workspace_for(trial, assignment)
-        pipeline = build_pipeline(trial, assignment.seed)
+        pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)
         run = PipelineRun(pipeline, trial.victim, workspace, assignment.keep_epochs)
         record = record.model_copy(update={"device": str(workspace.device)})
         for _ in run.steps():
@@ -74,3 +67,14 @@ class TrialRunner:
             self._workspace = kept = Workspace(trial.victim, store, local_cache(assignment.store))
         kept.victim = trial.victim
         return kept
+
+
+def _failed(record: TrialRecord, error: Exception) -> TrialRecord:
+    """Return the record with its reason. Only what nobody foresaw is worth a traceback in the log."""
+    kind = type(error).__name__
+    if isinstance(error, StageFault | UserError):
+        reason = str(error)
+    else:
+        logger.error("trial %s failed", record.trial, exc_info=error)
+        reason = f"{kind}: {error}"
+    return record.model_copy(update={"state": State.FAILED, "reason": reason, "fault": kind})

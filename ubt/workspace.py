@@ -12,7 +12,8 @@ from ubt.artifacts import MODEL, OPTIMIZER, TENSORS, Artifact, decode, overlay
 from ubt.data.base import DataSet
 from ubt.errors import DamagedArtifact
 from ubt.evaluation import Evaluator
-from ubt.models import Clip, build_clip
+from ubt.models.build import build_clip
+from ubt.models.clip import Clip
 from ubt.models.clip import State
 from ubt.models.device import pick_device
 from ubt.poisoning import Manifest, PoisonedPairs, poisoned_pairs

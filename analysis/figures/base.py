@@ -27,6 +27,8 @@ GRID = "rgba(128, 134, 145, 0.22)"
 
 ASR_AXIS = "attack success rate"
 CA_AXIS = "clean accuracy"
+PERCENT = "~%"
+"""As many decimals as the ticks of an axis need, in d3's notation."""
 HOVER_CHANGES = 8
 
 
@@ -44,9 +46,16 @@ def nothing_measured(findings: Findings) -> Absent:
     return Absent(f"No trial of this run has been measured yet ({told}).")
 
 
-def blank(height: int, rows: int = 1) -> go.Layout:
-    """Return the layout that every figure starts from; `rows` of subplots share the legend above them."""
-    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "ticks": "outside", "tickcolor": GRID}
+def blank(height: int) -> go.Layout:
+    """Return the layout that every figure starts from, `height` pixels high."""
+    axis = {
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": GRID,
+        "ticks": "outside",
+        "tickcolor": GRID,
+        "automargin": True,
+    }
     return go.Layout(
         template={"layout": {"xaxis": axis, "yaxis": axis}},
         height=height,
@@ -54,7 +63,7 @@ def blank(height: int, rows: int = 1) -> go.Layout:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 64, "r": 16, "t": 48, "b": 56},
-        legend={"orientation": "h", "x": 0, "y": 1 + 0.02 * rows, "yanchor": "bottom"},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         hoverlabel={
             "bgcolor": "#23272F",
             "bordercolor": "#23272F",
@@ -65,6 +74,11 @@ def blank(height: int, rows: int = 1) -> go.Layout:
     )
 
 
+def plain(text: str) -> str:
+    """Return text such that plotly, which reads some HTML everywhere, shows it as it is."""
+    return escape(text, quote=False)
+
+
 def hover_title(configuration: Configuration, findings: Findings) -> str:
     """Return a configuration's name and changes as the few HTML tags that plotly knows; text is escaped."""
     names = short_names(findings.run.settings)
@@ -73,4 +87,4 @@ def hover_title(configuration: Configuration, findings: Findings) -> str:
     shown = lines[:HOVER_CHANGES] + ((f"… and {more} more",) if more > 0 else ())
     seeds = len(configuration.measured)
     title = configuration.name + (f" (mean of {count(seeds, 'seed')})" if seeds > 1 else "")
-    return f"<b>{escape(title)}</b><br>" + "<br>".join(escape(line) for line in shown)
+    return f"<b>{plain(title)}</b><br>" + "<br>".join(map(plain, shown))

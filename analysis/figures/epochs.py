@@ -83,8 +83,8 @@ def draw_epochs(info: EpochsInfo) -> go.Figure:
         figure.add_traces(_traces(course, [p.ca for p in course.points], legend=False), rows=1, cols=2)
     last = max(point.epoch for course in info.courses for point in course.points)
     ticks = {"tick0": 0, "dtick": 1} if last <= 12 else {}
-    figure.update_xaxes(title="epochs of the defense (0: the poisoned model)", **ticks)
-    figure.update_yaxes(tickformat=".0%")
+    figure.update_xaxes(title="epoch (0: the poisoned model)", **ticks)
+    figure.update_yaxes(tickformat=base.PERCENT)
     figure.update_yaxes(title=base.ASR_AXIS, rangemode="tozero", col=1)
     figure.update_yaxes(title=base.CA_AXIS, col=2)
     return figure
@@ -110,6 +110,7 @@ def _traces(course: Course, rates: list[Estimate], legend: bool) -> list[go.Scat
         mode="lines+markers",
         line={"color": course.colour, "width": 2},
         marker={"size": 5},
+        cliponaxis=False,
         name=course.role,
         legendgroup=course.role,
         showlegend=legend,
@@ -120,4 +121,4 @@ def _traces(course: Course, rates: list[Estimate], legend: bool) -> list[go.Scat
 
 
 def _hover(course: Course, point: EpochPoint, rate: Estimate) -> str:
-    return f"{course.title}<br>after {point.stage}: {percent(rate.mean)} ({interval(rate)})"
+    return f"{course.title}<br>after {base.plain(point.stage)}: {percent(rate.mean)} ({interval(rate)})"

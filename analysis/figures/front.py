@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -37,14 +37,15 @@ class SplitInfo:
     poisoned: tuple[Mark, ...]
     base: tuple[Mark, ...]
     chosen: tuple[Mark, ...]
+    floor: float | None = None
+    """Least CA of a choice; on validation only, and only if there is a single victim."""
 
 
 @dataclass(frozen=True)
 class FrontInfo:
-    """Both splits, and the least validation CA of a choice (None if the victims are not one)."""
+    """Both splits, and how much CA a choice may lose."""
 
     splits: tuple[SplitInfo, ...]
-    floor: float | None
     ca_floor: float
 
 
@@ -54,14 +55,10 @@ def front_info(findings: Findings) -> FrontInfo | Absent:
         return base.nothing_measured(findings)
     victims = findings.victims
     single = victims[0].poisoned_val if len(victims) == 1 else None
-    return FrontInfo(
-        splits=(
-            _split("val", findings, lambda c: c.val, lambda c: c.poisoned_val),
-            _split("test", findings, lambda c: c.test, lambda c: c.poisoned_test),
-        ),
-        floor=single.ca.mean - findings.run.ca_floor if single else None,
-        ca_floor=findings.run.ca_floor,
-    )
+    floor = single.ca.mean - findings.run.ca_floor if single else None
+    validation = _split("val", findings, lambda c: c.val, lambda c: c.poisoned_val)
+    test = _split("test", findings, lambda c: c.test, lambda c: c.poisoned_test)
+    return FrontInfo((replace(validation, floor=floor), test), findings.run.ca_floor)
 
 
 def _split(
@@ -103,36 +100,45 @@ def draw_front(info: FrontInfo) -> go.Figure:
     """Draw the figure; the traces of the test split start hidden."""
     figure = go.Figure(layout=base.blank(height=520))
     for split in info.splits:
-        figure.add_traces(_traces(split))
-    figure.update_xaxes(title=f"{base.ASR_AXIS} (lower is better)", tickformat=".0%")
-    figure.update_yaxes(title=f"{base.CA_AXIS} (higher is better)", tickformat=".0%")
-    if info.floor is not None:
-        line = {"color": base.POISONED, "width": 1, "dash": "dot"}
-        name = f"least CA of a choice ({points(info.ca_floor)} below the poisoned model)"
-        figure.add_hline(y=info.floor, line=line, name=name, showlegend=True)
+        figure.add_traces(_traces(split, f"floor of the choice: poisoned CA − {points(info.ca_floor)}"))
+    figure.update_xaxes(title=f"{base.ASR_AXIS} (lower is better)", tickformat=base.PERCENT)
+    figure.update_yaxes(title=f"{base.CA_AXIS} (higher is better)", tickformat=base.PERCENT)
     return figure
 
 
-def _traces(info: SplitInfo) -> list[go.Scatter]:
-    line = steps([mark.outcome for mark in info.front]) if info.split == "val" else []
+def _traces(info: SplitInfo, floor_name: str) -> list[go.Scatter]:
+    bound = steps([mark.outcome for mark in info.front]) if info.split == "val" else []
     drawn = [
         _dots(info, "trials", info.others, {"color": base.OTHER, "size": 7, "opacity": 0.65}),
-        go.Scatter(
-            x=[asr for asr, _ in line],
-            y=[ca for _, ca in line],
-            mode="lines",
-            line={"color": base.FRONT, "width": 1.5},
-            hoverinfo="skip",
-            showlegend=False,
-        ),
+        _line(bound, {"color": base.FRONT, "width": 1.5}),
         _dots(info, "front", info.front, {"color": base.FRONT, "size": 9}),
         _dots(info, "poisoned model", info.poisoned, {"color": base.POISONED, "size": 11, "symbol": "x"}),
         _dots(info, "base", info.base, {"color": base.BASE, "size": 11, "symbol": "diamond"}),
         _dots(info, "chosen", info.chosen, {"color": base.CHOSEN, "size": 16, "symbol": "star"}),
+        _line(_floor(info), {"color": base.POISONED, "width": 1, "dash": "dot"}, floor_name),
     ]
     for trace in drawn:
         trace.update(meta={"split": info.split}, visible=info.split == "val" or "legendonly")
     return [trace for trace in drawn if trace.x]
+
+
+def _floor(info: SplitInfo) -> list[tuple[float, float]]:
+    if info.floor is None:
+        return []
+    shown = [mark.outcome.asr.mean for mark in (*info.others, *info.front, *info.poisoned)]
+    return [(min(shown), info.floor), (max(shown), info.floor)]
+
+
+def _line(corners: list[tuple[float, float]], line: dict[str, object], name: str = "") -> go.Scatter:
+    return go.Scatter(
+        x=[asr for asr, _ in corners],
+        y=[ca for _, ca in corners],
+        mode="lines",
+        line=line,
+        name=name,
+        showlegend=bool(name),
+        hoverinfo="skip",
+    )
 
 
 def _dots(info: SplitInfo, name: str, marks: tuple[Mark, ...], marker: dict[str, object]) -> go.Scatter:

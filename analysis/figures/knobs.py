@@ -25,7 +25,7 @@ Scale = Literal["linear", "log", "category"]
 
 @dataclass(frozen=True)
 class KnobPoint:
-    """One configuration in a knob's panel."""
+    """One configuration in a knob's panel; words are escaped for plotly."""
 
     title: str
     value: float | str
@@ -72,7 +72,7 @@ def _panel(findings: Findings, path: str, title: str) -> KnobPanel:
     cells = [(c, as_cell(setting(c.first, path))) for c in findings.measured]
     present = [(c, value) for c, value in cells if value is not None]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for _, value in present)
-    values: list[float | str] = [float(v) if numbers else setting_text(v) for _, v in present]
+    values: list[float | str] = [float(v) if numbers else base.plain(setting_text(v)) for _, v in present]
     found = [_point(findings, c, path, value) for (c, _), value in zip(present, values, strict=True)]
     scale = scale_of([v for v in values if isinstance(v, float)]) if numbers else "category"
     return KnobPanel(path, title, scale, tuple(sorted(found, key=lambda point: point.value)))
@@ -101,11 +101,11 @@ def draw_knobs(info: KnobsInfo) -> go.Figure:
     rows = 2 * -(-len(info.panels) // PER_BAND)
     figure = make_subplots(rows=rows, cols=columns, horizontal_spacing=0.05, vertical_spacing=0.22 / rows)
     figure.update_layout(base.blank(height=210 * rows + 60))
-    figure.update_yaxes(tickformat=".0%", matches=None)
+    figure.update_yaxes(tickformat=base.PERCENT, matches=None)
     for position, panel in enumerate(info.panels):
         band, column = divmod(position, columns)
         _draw_panel(figure, panel, 2 * band + 1, column + 1)
-    _legend(figure)
+    _legend(figure, [point for panel in info.panels for point in panel.points])
     return figure
 
 
@@ -115,7 +115,7 @@ def _draw_panel(figure: go.Figure, panel: KnobPanel, row: int, column: int) -> N
         figure.add_traces(_traces(panel, rates), rows=place, cols=column)
         figure.update_xaxes(_axis(panel), row=place, col=column)
         figure.update_xaxes(showticklabels=place > row, row=place, col=column)
-    figure.update_xaxes(title=panel.title, row=row + 1, col=column)
+    figure.update_xaxes(title=base.plain(panel.title), row=row + 1, col=column)
     if column == 1:
         figure.update_yaxes(title="ASR", row=row, col=column)
         figure.update_yaxes(title="CA", row=row + 1, col=column)
@@ -127,7 +127,7 @@ def _axis(panel: KnobPanel) -> dict[str, object]:
     if len(panel.values) > LABELLED_VALUES:
         return {"type": panel.scale}
     labels = [setting_text(value) for value in panel.values]
-    return {"type": panel.scale, "tickvals": panel.values, "ticktext": labels}
+    return {"type": panel.scale, "tickvals": panel.values, "ticktext": labels, "tickfont": {"size": 11}}
 
 
 def _traces(panel: KnobPanel, rates: list[float]) -> list[go.Scatter]:
@@ -172,6 +172,11 @@ def _marks(pairs: list[tuple[KnobPoint, float]], mode: str, look: _Look) -> go.S
     )
 
 
-def _legend(figure: go.Figure) -> None:
-    for look in (OTHERS, ALONE, CHOSEN):
+def _legend(figure: go.Figure, points: list[KnobPoint]) -> None:
+    shown = (
+        (OTHERS, any(not point.alone for point in points)),
+        (ALONE, any(point.alone for point in points)),
+        (CHOSEN, any(point.chosen for point in points)),
+    )
+    for look in (look for look, present in shown if present):
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=look.marker, name=look.name))

@@ -64,7 +64,7 @@ def draw_stages(info: StagesInfo) -> go.Figure:
     figure.add_trace(_bar(info, "reused", reused, HATCHED))
     figure.add_trace(_counts(info))
     figure.update_layout(barmode="stack", bargap=0.35, legend={"traceorder": "normal"})
-    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
     longest = max(stage.seconds for stage in info.stages)
     figure.update_xaxes(title="seconds, added up over trials", range=[0, 1.3 * longest or 1])
     return figure
@@ -81,8 +81,8 @@ def _bar(info: StagesInfo, name: str, seconds: list[float], marker: dict[str, ob
     return go.Bar(
         orientation="h",
         name=name,
-        y=[stage.stage for stage in info.stages],
-        x=seconds,
+        y=[base.plain(stage.stage) for stage in info.stages],
+        x=[time or None for time in seconds],  # a bar of no length would still show its outline
         marker=marker,
         hovertext=[duration(time) for time in seconds],
         hovertemplate=f"<b>%{{y}}</b>, {name}: %{{hovertext}}<extra></extra>",
@@ -93,7 +93,7 @@ def _counts(info: StagesInfo) -> go.Scatter:
     """Return the counts as text behind the bars, where they are legible however short a bar is."""
     return go.Scatter(
         x=[stage.seconds for stage in info.stages],
-        y=[stage.stage for stage in info.stages],
+        y=[base.plain(stage.stage) for stage in info.stages],
         text=[f" {stage.computed:,} computed, {stage.reused:,} reused" for stage in info.stages],
         mode="text",
         textposition="middle right",

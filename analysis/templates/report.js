@@ -10,10 +10,10 @@ const CONFIG = {
 };
 
 for (const plot of document.querySelectorAll(".plot")) {
-  const figure = JSON.parse(plot.nextElementSibling.textContent);
+  const figure = JSON.parse(plot.parentElement.nextElementSibling.textContent);
   Plotly.newPlot(plot, figure.data, figure.layout, CONFIG);
   const splits = new Set(figure.data.map((trace) => trace.meta?.split).filter(Boolean));
-  if (splits.size > 1) plot.before(splitChooser(plot, figure.data));
+  if (splits.size > 1) plot.parentElement.before(splitChooser(plot, figure.data));
 }
 
 /* Radio buttons that show the traces of one split; traces name theirs in `meta.split`. */

@@ -42,7 +42,7 @@ class TrialUpdated(Config):
     @property
     def subject(self) -> str:
         """Return what the event is about; a newer event about it supersedes this one."""
-        return f"trial-{self.record.trial}"
+        return f"trial.{self.record.trial}"
 
 
 class StudyFinished(Config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -52,7 +53,7 @@ class Tracker:
     @property
     def command(self) -> str:
         """Return what a user types to look at the study in MLflow."""
-        return f"ubt ui {self._run_folder}"
+        return f"ubt ui {shlex.quote(str(self._run_folder))}"
 
     def started(self) -> None:
         """Tell that the study began, or goes on after an interruption."""

@@ -35,11 +35,18 @@ def build_rates(asr: float, ca: float, images: int = 1000) -> Rates:
 
 
 def build_stages(unlearned: Rates) -> tuple[StageRecord, ...]:
-    epochs = (EpochRecord(epoch=1, seconds=2, val=build_rates(0.5, 0.7)), EpochRecord(epoch=2, seconds=2, val=unlearned))
+    epochs = (
+        EpochRecord(epoch=1, seconds=2, val=build_rates(0.5, 0.7)),
+        EpochRecord(epoch=2, seconds=2, val=unlearned),
+    )
     return (
         StageRecord(stage="suspect", key="s", reused=True, seconds=10, metrics={"recall": 0.5}),
         StageRecord(stage="unlearn", key="u", reused=False, seconds=4, metrics={"loss": 0.1}, epochs=epochs),
     )
+
+
+def _higher(rate: float) -> float:
+    return min(1.0, round(rate + 0.01, 9))
 
 
 def build_trial(number: int = 0, *, asr: float = 0.1, ca: float = 0.8, **fields: object) -> TrialRecord:
@@ -50,7 +57,7 @@ def build_trial(number: int = 0, *, asr: float = 0.1, ca: float = 0.8, **fields:
     for path, value in changes.items():
         config = set_path(config, path, value)
     done = state is State.DONE
-    measured = {"val": build_rates(asr, ca), "test": build_rates(asr + 0.01, ca + 0.01)} if done else {}
+    measured = {"val": build_rates(asr, ca), "test": build_rates(_higher(asr), _higher(ca))} if done else {}
     defaults = {
         "study": "toy",
         "trial": f"trial-{number}",

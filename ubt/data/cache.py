@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def cached_images(path: Path, count: int, size_px: int, fill: Callable[[Images],
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             shape = (count, size_px, size_px, 3)
             images = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ubt.errors import Problem, UserError
 from ubt.models.clip import Clip
 from ubt.models.device import pick_device
+from ubt.models.names import check_model_name
 from ubt.seeding import derive
 from ubt.victim import ModelSettings
 
@@ -32,6 +32,7 @@ def build_clip(settings: ModelSettings, seed: int, device: torch.device | None =
         UserError: if the name or tag is unknown, or the weights cannot be fetched or do not fit.
     """
     check_model_name(settings)
+    check_pretrained_tag(settings)
     device = device or pick_device()
     with torch.random.fork_rng(devices=[]):  # open_clip initialises from the global generator
         torch.manual_seed(derive(seed, "weights", settings.name))
@@ -52,16 +53,12 @@ def build_clip(settings: ModelSettings, seed: int, device: torch.device | None =
     )
 
 
-def check_model_name(settings: ModelSettings) -> None:
-    """Refuse names and tags that open_clip does not have.
+def check_pretrained_tag(settings: ModelSettings) -> None:
+    """Refuse a tag of weights that open_clip does not have for this model.
 
     Raises:
-        UserError: with the nearest names.
+        UserError: with the tags there are.
     """
-    names = open_clip.list_models()
-    if settings.name not in names:
-        close = ", ".join(difflib.get_close_matches(settings.name, names, n=3, cutoff=0.5)) or "tiny-rn, RN50, ViT-B-32"
-        raise UserError(Problem("victim.model.name", "open_clip has no such model", settings.name, f"nearest: {close}"))
     tags = open_clip.list_pretrained_tags_by_model(settings.name)
     if settings.pretrained and settings.pretrained not in tags:
         allowed = ", ".join(tags) or "none: give a `checkpoint`"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ubt.models import build_clip
+from ubt.models.build import build_clip
 from ubt.stages.context import Output, StageContext
 
 

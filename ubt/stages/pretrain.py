@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ubt.errors import StageFault
-from ubt.models import build_clip
+from ubt.models.build import build_clip
 from ubt.stages.context import Epoch, Output, StageContext
 from ubt.training import Recipe, train_on_pairs
 from ubt.victim import ModelSettings, PretrainSettings

@@ -1,0 +1,177 @@
+"""The `ubt` command. Each command imports what it needs when it runs, so that `ubt --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ubt.errors import UserError
+
+app = typer.Typer(
+    name="ubt",
+    help="Sweeps of UBT, a token-level defense that removes backdoors from CLIP models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Exit(IntEnum):
+    """Exit status of every command."""
+
+    DONE = 0
+    SOME_FAILED = 1
+    MISTAKE = 2
+    INTERRUPTED = 130
+
+
+StudyArgument = Annotated[str, typer.Argument(help="A built-in study (smoke, demo, cifar10, paper) or a YAML file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field, e.g. victim.attack.kind=sig.")
+]
+NameOption = Annotated[str | None, typer.Option(help="Name of the run; the study's own by default.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of run folders.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/demo.")]
+
+
+@app.command()
+def sweep(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    name: NameOption = None,
+    out: OutOption = Path("runs"),
+    address: Annotated[
+        str, typer.Option(help="`local`, `inline` (this process, no Ray), `auto`, or ray://HOST:PORT.")
+    ] = "local",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest run of this study.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study: every trial, sharing every stage, then the report."""
+    from sweeps.launch import sweep as run_sweep  # noqa: PLC0415
+    from sweeps.runs import check_same_study, latest_run, new_run  # noqa: PLC0415
+    from sweeps.study import load_study  # noqa: PLC0415
+    from sweeps.texts import outcome_text  # noqa: PLC0415
+
+    config = load_study(study, assignments or (), name)
+    run = latest_run(out, config.name) if resume else new_run(out, config.name)
+    if resume:
+        config = check_same_study(run, config)
+    outcome = run_sweep(config, run, address)
+    if as_json:
+        print(json.dumps(outcome.summary.model_dump(mode="json") if outcome.summary else None))
+    else:
+        print(outcome_text(outcome, resume_command=_resume_command(config.name, sys.argv)))
+    if outcome.interrupted:
+        raise typer.Exit(Exit.INTERRUPTED)
+    raise typer.Exit(Exit.DONE if outcome.all_done else Exit.SOME_FAILED)
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    name: NameOption = None,
+    out: OutOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study's base configuration once, in this process, without Ray: to look at one pipeline."""
+    from sweeps.single import run_once  # noqa: PLC0415
+    from sweeps.study import load_study  # noqa: PLC0415
+    from sweeps.texts import record_text  # noqa: PLC0415
+    from ubt.records import State  # noqa: PLC0415
+
+    record = run_once(load_study(study, assignments or (), name), out)
+    print(record.model_dump_json() if as_json else record_text(record))
+    raise typer.Exit(Exit.DONE if record.state is State.DONE else Exit.SOME_FAILED)
+
+
+@app.command()
+def plan(study: StudyArgument, assignments: SetOption = None, name: NameOption = None, as_json: JsonOption = False) -> None:
+    """Say what a sweep would run, and how much of it the store has already. Needs neither Ray nor torch."""
+    from sweeps.plan import plan_study, plan_text  # noqa: PLC0415
+    from sweeps.study import load_study  # noqa: PLC0415
+
+    planned = plan_study(load_study(study, assignments or (), name))
+    print(planned.model_dump_json() if as_json else plan_text(planned))
+
+
+@app.command()
+def report(run_folder: RunArgument) -> None:
+    """Write a run's report anew from its records."""
+    from analysis import write_report  # noqa: PLC0415
+
+    print(write_report(run_folder).page)
+
+
+@app.command()
+def ui(
+    run_folder: RunArgument,
+    host: Annotated[str, typer.Option(help="Address to listen on; this machine only by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.")] = 5000,
+) -> None:
+    """Open MLflow on the store that a run is tracked in, until Ctrl-C."""
+    from sweeps.runs import tracking_of  # noqa: PLC0415
+    from sweeps.ui import serve  # noqa: PLC0415
+
+    serve(tracking_of(run_folder).address(run_folder), host, port)
+
+
+@app.command()
+def track(run_folder: RunArgument) -> None:
+    """Send what still waits for MLflow, after it was down."""
+    from sweeps.runs import tracking_of  # noqa: PLC0415
+    from sweeps.tracking import Tracker  # noqa: PLC0415
+
+    waiting = Tracker(tracking_of(run_folder), run_folder, run_folder.name, {}).close()
+    print("everything is sent" if not waiting else f"{waiting} events still wait: MLflow does not answer")
+    raise typer.Exit(Exit.SOME_FAILED if waiting else Exit.DONE)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a study file, for editors."""
+    from sweeps.study import StudyConfig  # noqa: PLC0415
+
+    print(json.dumps(StudyConfig.model_json_schema(), indent=1))
+
+
+@app.command()
+def doctor(
+    store: Annotated[str | None, typer.Option(help="Store to try; $UBT_STORE or ~/.cache/ubt by default.")] = None,
+) -> None:
+    """Check versions, devices, Ray, MLflow and the store."""
+    from sweeps.doctor import diagnose  # noqa: PLC0415
+
+    findings = diagnose(store)
+    for finding in findings:
+        print(f"{'ok ' if finding.well else 'BAD'} {finding.subject:<12} {finding.text}")
+    raise typer.Exit(Exit.DONE if all(finding.well for finding in findings) else Exit.SOME_FAILED)
+
+
+def main() -> None:
+    """Run the command line; a mistake in what was given is told once, without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger().addFilter(lambda record: "No pretrained weights" not in record.getMessage())
+    try:
+        app()
+    except UserError as error:
+        count = len(error.problems)
+        print(f"{'1 problem' if count == 1 else f'{count} problems'}:", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  {problem}", file=sys.stderr)
+        sys.exit(Exit.MISTAKE)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(Exit.INTERRUPTED)
+
+
+def _resume_command(name: str, words: list[str]) -> str:
+    given = [word for word in words[1:] if word != "--resume"]
+    return " ".join(["ubt", *given, "--resume"])

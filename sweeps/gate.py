@@ -1,0 +1,122 @@
+"""The gate: which trial may start now, so that no stage is computed twice, even while it is being computed.
+
+A trial may start when no running trial is still to compute a stage that it needs too. Of those that may, the
+one whose stages most other waiting trials need goes first. Pure logic: no Ray, no clock, no disk.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Generic, TypeVar
+
+Trial = TypeVar("Trial", bound=Hashable)
+
+
+class Gate(Generic[Trial]):
+    """Holds waiting trials until the work they share with running ones is done.
+
+    Work is named by strings (a stage's key, or the chain its epochs belong to). Each call costs time in
+    proportion to the trials that share the work named in it, so a whole study costs trials × stages.
+    """
+
+    def __init__(self, done: Iterable[str] = ()) -> None:
+        self._done = set(done)
+        self._pending: dict[Trial, tuple[str, ...]] = {}
+        self._order: dict[Trial, int] = {}
+        self._running: dict[Trial, set[str]] = {}
+        self._in_flight: Counter[str] = Counter()
+        self._users: defaultdict[str, set[Trial]] = defaultdict(set)
+        self._blocks: dict[Trial, int] = {}
+        self._heap: list[tuple[int, int, Trial]] = []
+
+    @property
+    def waiting(self) -> int:
+        """Return how many trials wait."""
+        return len(self._pending)
+
+    @property
+    def running(self) -> int:
+        """Return how many trials run."""
+        return len(self._running)
+
+    def add(self, trial: Trial, work: Sequence[str]) -> None:
+        """Let a trial wait; `work` names all it consists of, done or not.
+
+        Raises:
+            ValueError: if the trial waits or runs already.
+        """
+        if trial in self._pending or trial in self._running:
+            raise ValueError(f"{trial} is waiting or running already")
+        needed = tuple(dict.fromkeys(piece for piece in work if piece not in self._done))
+        self._order.setdefault(trial, len(self._order))
+        self._pending[trial] = needed
+        for piece in needed:
+            self._users[piece].add(trial)
+        self._blocks[trial] = sum(1 for piece in needed if self._in_flight[piece])
+        self._offer(trial)
+
+    def start(self) -> Trial | None:
+        """Return the trial to start now, or None if all that wait need work that is under way."""
+        while self._heap:
+            score, order, trial = heapq.heappop(self._heap)
+            if trial not in self._pending or self._blocks[trial]:
+                continue  # stale: it started, or was blocked and will be offered again
+            current = self._score(trial)
+            if current < -score:  # others went ahead since it was offered
+                heapq.heappush(self._heap, (-current, order, trial))
+                continue
+            self._begin(trial)
+            return trial
+        return None
+
+    def finished(self, trial: Trial, piece: str) -> None:
+        """Note that a running trial has done a piece of work (or found it done)."""
+        self._done.add(piece)
+        if piece in self._running.get(trial, ()):
+            self._running[trial].discard(piece)
+            self._release(piece)
+        self._users.pop(piece, None)
+
+    def ended(self, trial: Trial) -> None:
+        """Note that a running trial has ended, well or not: what it did not do is free again."""
+        for piece in self._running.pop(trial, set()):
+            self._release(piece)
+
+    def withdraw(self, trial: Trial) -> None:
+        """Take a waiting trial out."""
+        for piece in self._pending.pop(trial):
+            self._users[piece].discard(trial)
+        del self._blocks[trial]
+
+    def users(self, piece: str) -> frozenset[Trial]:
+        """Return the waiting trials that need a piece of work."""
+        return frozenset(self._users.get(piece, ()))
+
+    def _begin(self, trial: Trial) -> None:
+        needed = {piece for piece in self._pending[trial] if piece not in self._done}
+        self.withdraw(trial)
+        self._running[trial] = needed
+        for piece in needed:
+            self._in_flight[piece] += 1
+            if self._in_flight[piece] == 1:
+                for other in self._users[piece]:
+                    self._blocks[other] += 1
+
+    def _release(self, piece: str) -> None:
+        self._in_flight[piece] -= 1
+        if self._in_flight[piece]:
+            return
+        del self._in_flight[piece]
+        for other in self._users.get(piece, ()):
+            self._blocks[other] -= 1
+            self._offer(other)
+
+    def _offer(self, trial: Trial) -> None:
+        if not self._blocks[trial]:
+            heapq.heappush(self._heap, (-self._score(trial), self._order[trial], trial))
+
+    def _score(self, trial: Trial) -> int:
+        """Return how many waiting trials need what this one would do, counted for each piece of work."""
+        return sum(len(self._users[piece]) - 1 for piece in self._pending[trial] if piece not in self._done)

@@ -1,0 +1,167 @@
+"""Run a study from start to end: check, prepare, sweep, report."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis import Summary, load_run, summarise, write_report
+from sweeps.cluster import run_on_ray, start_ray, stop_ray
+from sweeps.gate import Gate
+from sweeps.inline import run_inline
+from sweeps.planner import TrialPlanner
+from sweeps.progress import Tally, progress_view
+from sweeps.runs import RunFolder
+from sweeps.search.designs import Adaptive, DesignProposer
+from sweeps.search.proposer import Proposer
+from sweeps.session import Listener, Session
+from sweeps.study import StudyConfig
+from sweeps.tracking import Tracker
+from ubt.graph import build_pipeline
+from ubt.models.names import image_size_px
+from ubt.records import read_records
+from ubt.stages.table import STAGES
+from ubt.store import ArtifactStore, default_store, local_cache
+
+INLINE = "inline"
+"""Address that runs trials in this process, one after the other, without Ray."""
+FLUSH_SECONDS, INTERRUPTED_SECONDS = 60.0, 3.0
+"""How long the end of a sweep waits for MLflow; what is not sent by then waits on disk."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended."""
+
+    run: RunFolder
+    summary: Summary | None
+    """None if no trial got as far as a record."""
+    interrupted: bool
+    complete: bool
+    """Every trial of the study has ended."""
+    events_waiting: int
+    mlflow_command: str
+
+    @property
+    def all_done(self) -> bool:
+        """Tell whether every trial ended well."""
+        return self.complete and self.summary is not None and set(self.summary.states) <= {"DONE"}
+
+
+def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> Outcome:
+    """Run the study's trials that have no record yet, and write the report.
+
+    Raises:
+        UserError: if the store cannot be written, or the data or weights cannot be read.
+    """
+    store = study.store or default_store()
+    prepare(study, store)
+    concurrent = start_ray(address, study.resources) if address != INLINE else 1
+    study = _with_lag(study, concurrent)
+    if not run.study.exists():
+        run.write_study(study)
+    tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
+    tracker.started()
+    tally = Tally(_trials(study), concurrent, study.objectives.ca_floor)
+    with progress_view(tally) as view:
+        session = _session(study, store, run, [view, tracker])
+        interrupted = not _execute(session, study, address, concurrent, run)
+    if session.finished:
+        session.close()
+    summary = report(run, tracker)
+    waiting = tracker.close(INTERRUPTED_SECONDS if interrupted else FLUSH_SECONDS)
+    return Outcome(run, summary, interrupted, session.finished, waiting, tracker.command)
+
+
+def prepare(study: StudyConfig, store: str) -> None:
+    """Meet every mistake before a worker starts: the store, the data (decoded here, once), the weights.
+
+    Raises:
+        UserError: for what cannot be used.
+    """
+    ArtifactStore(store).check_writable()
+    build_pipeline(study.trial({}), study.seeds[0])
+    study.victim.data.load(image_size_px(study.victim.model.name), local_cache(store))
+    if study.victim.model.checkpoint or study.victim.model.pretrained or study.victim.implant.checkpoint:
+        from ubt.models.check import check_weights  # noqa: PLC0415 — torch, 5 s, only where there are weights
+
+        check_weights(study.victim)
+
+
+def report(run: RunFolder, tracker: Tracker | None = None) -> Summary | None:
+    """Write the report of what there is, and tell MLflow; None if there are no records."""
+    if not any(run.records.glob("*.json")):
+        return None
+    written = write_report(run.path)
+    summary = summarise(load_run(run.path))
+    if tracker:
+        tracker.finished(summary.model_dump(mode="json"), summary.front, written.page.parent)
+    return summary
+
+
+def commit_of_code() -> str:
+    """Return the commit this code is at, with a `+` if it was changed; "" outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        head = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _execute(session: Session, study: StudyConfig, address: str, concurrent: int, run: RunFolder) -> bool:
+    """Run the trials; False if Ctrl-C ended it. What is done is in the store and the records either way."""
+    try:
+        if address == INLINE:
+            run_inline(session)
+        else:
+            run_on_ray(session, study.resources, concurrent, run.path)
+    except KeyboardInterrupt:
+        return False
+    finally:
+        if address != INLINE:
+            stop_ray()
+    return True
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
+
+
+def _with_lag(study: StudyConfig, concurrent: int) -> StudyConfig:
+    """Settle how far the search runs ahead of its results, so that the study as written down says it."""
+    if not isinstance(study.search, Adaptive) or study.search.lag:
+        return study
+    search = study.search.model_copy(update={"lag": max(4, 2 * concurrent)})
+    return study.model_copy(update={"search": search})
+
+
+def _session(study: StudyConfig, store: str, run: RunFolder, listeners: list[Listener]) -> Session:
+    planner = TrialPlanner(study, store, commit_of_code())
+    artifacts = ArtifactStore(store)
+    done = {key for stage in STAGES for key in artifacts.keys(stage)}
+    return Session(
+        proposer=_proposer(study, run),
+        planner=planner,
+        replicates=len(study.seeds),
+        gate=Gate(done),
+        records=run.records,
+        known=read_records(run.records),
+        listeners=listeners,
+    )
+
+
+def _proposer(study: StudyConfig, run: RunFolder) -> Proposer:
+    if not isinstance(study.search, Adaptive):
+        return DesignProposer(study.search.layout())
+    from sweeps.search.adaptive import OptunaProposer  # noqa: PLC0415 — designs need no Optuna
+
+    assert study.search.lag is not None  # noqa: S101 — settled before
+    return OptunaProposer(study.search, study.base, study.search.lag, run.journal, run.path.name)
+
+
+def _trials(study: StudyConfig) -> int:
+    search = study.search
+    configurations = search.n_trials if isinstance(search, Adaptive) else len(search.layout())
+    return configurations * len(study.seeds)

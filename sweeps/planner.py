@@ -1,0 +1,67 @@
+"""From a proposal to a trial: its configuration, its assignment, its stages and their keys."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sweeps.search.proposer import Proposal
+from sweeps.search.space import Range, values_of
+from sweeps.session import PlannedTrial, trial_name
+from sweeps.study import StudyConfig
+from ubt.assignment import Assignment
+from ubt.data.base import DataSource
+from ubt.graph import build_pipeline
+from ubt.stages.table import STAGES
+
+
+class TrialPlanner:
+    """Makes the trials of one study."""
+
+    def __init__(self, study: StudyConfig, store: str, commit: str = "") -> None:
+        self._study = study
+        self._store = store
+        self._commit = commit
+        self._keep_epochs = shared_epochs(study)
+        self._data_key = cache(_content_key)
+
+    def __call__(self, proposal: Proposal, position: int) -> PlannedTrial:
+        """Return the trial of a proposal for the seed at `position`.
+
+        Raises:
+            UserError: if a change is not allowed, or the data cannot be read.
+        """
+        study = self._study
+        trial = study.trial(proposal.changes)
+        assignment = Assignment(
+            study=study.name,
+            trial=trial_name(proposal, position, len(study.seeds)),
+            number=proposal.number * len(study.seeds) + position,
+            seed=study.seeds[position],
+            config=trial.as_json(),
+            changes=proposal.changes,
+            data_key=self._data_key(trial.victim.data),
+            store=self._store,
+            threads=study.resources.cpus_per_trial,
+            keep_epochs=self._keep_epochs,
+            commit=self._commit,
+        )
+        return PlannedTrial(assignment, build_pipeline(trial, assignment.seed, assignment.data_key))
+
+
+def _content_key(data: DataSource) -> str:
+    return data.content_key()
+
+
+def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:
+    """Return, for each stage whose number of epochs is searched, the numbers that trials may end at."""
+    found: dict[str, tuple[int, ...]] = {}
+    for spec in STAGES.values():
+        path = f"defense.{spec.epochs}"
+        dimension = study.search.space.get(path) if spec.epochs else None
+        if dimension is None:
+            continue
+        if isinstance(dimension, Range) and dimension.log:
+            continue  # few of many: keeping every epoch would fill the store
+        epochs = {value for value in values_of(path, dimension) if isinstance(value, int) and value > 0}
+        found[spec.name] = tuple(sorted(epochs))
+    return found

@@ -1,0 +1,163 @@
+"""Live progress: a bar in a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sweeps.session import describe
+from ubt.records import State, TrialRecord
+
+_QUIET_SECONDS = 10.0
+"""A log gets a line when a trial ends, and at least this often while one works."""
+
+
+class Tally:
+    """Counts trials and knows the best so far. The arithmetic of progress, without its looks."""
+
+    def __init__(self, total: int, concurrent: int, ca_floor: float) -> None:
+        self.total = total
+        self._concurrent = concurrent
+        self._ca_floor = ca_floor
+        self._records: dict[str, TrialRecord] = {}
+        self._computed_seconds: list[float] = []
+
+    def note(self, record: TrialRecord) -> None:
+        """Take note of a trial's newest record."""
+        self._records[record.trial] = record
+        if record.state.ended:
+            self._computed_seconds.append(record.seconds)
+
+    def count(self, state: State) -> int:
+        """Return how many trials are in a state."""
+        return Counter(record.state for record in self._records.values())[state]
+
+    @property
+    def ended(self) -> int:
+        """Return how many trials have ended."""
+        return sum(1 for record in self._records.values() if record.state.ended)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """Return the trial with the lowest validation ASR that keeps its clean accuracy."""
+        good = [r for r in self._records.values() if r.state is State.DONE and self._keeps_accuracy(r)]
+        return min(good, key=lambda r: (r.val.asr, -r.val.ca) if r.val else (1.0, 0.0), default=None)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Return a guess from the median of the last trials; None before any has ended."""
+        recent = sorted(self._computed_seconds[-8:])
+        if not recent:
+            return None
+        return recent[len(recent) // 2] * max(0, self.total - self.ended) / self._concurrent
+
+    def _keeps_accuracy(self, record: TrialRecord) -> bool:
+        if record.val is None or record.poisoned_val is None:
+            return False
+        return record.val.ca >= record.poisoned_val.ca - self._ca_floor
+
+    def line(self) -> str:
+        """Return all of it in one line."""
+        best, left = self.best, self.seconds_left
+        parts = [f"{self.count(State.DONE)} done, {self.count(State.RUNNING)} running, {self.count(State.FAILED)} failed"]
+        if best and best.val:
+            parts.append(f"best ASR {best.val.asr:.3f} at CA {best.val.ca:.3f} ({best.trial})")
+        if left is not None and self.ended < self.total:
+            parts.append(f"about {clock(left)} left")
+        return " · ".join(parts)
+
+
+class ProgressView(Protocol):
+    """What shows progress: a listener of the session that is opened and closed."""
+
+    def __enter__(self) -> Self: ...  # noqa: D105
+
+    def __exit__(self, *error: object) -> None: ...  # noqa: D105
+
+    def updated(self, record: TrialRecord) -> None:
+        """Take note of a trial's newest record."""
+
+
+class Bar:
+    """Progress in a terminal."""
+
+    def __init__(self, tally: Tally, console: Console) -> None:
+        self._tally = tally
+        columns = [BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
+        self._bar = Progress(*columns, console=console)
+        self._task = self._bar.add_task("starting workers …", total=tally.total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def updated(self, record: TrialRecord) -> None:
+        """Redraw."""
+        self._tally.note(record)
+        now = "" if record.state.ended else f"\n{_doing(record)}"
+        self._bar.update(self._task, completed=self._tally.ended, description=self._tally.line() + now)
+        if record.state is State.FAILED:
+            self._bar.console.print(f"[red]{record.trial} failed:[/red] {record.reason.splitlines()[0]}", highlight=False)
+
+
+class Lines:
+    """Progress in a log."""
+
+    def __init__(self, tally: Tally, stream: TextIO) -> None:
+        self._tally = tally
+        self._stream = stream
+        self._began = self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.flush()
+
+    def updated(self, record: TrialRecord) -> None:
+        """Write a line if a trial ended, or if it has been quiet for long."""
+        self._tally.note(record)
+        now = time.monotonic()
+        if record.state.ended:
+            self._write(now, f"{record.trial} {_result(record)} | {self._tally.line()}")
+        elif now - self._last > _QUIET_SECONDS:
+            self._write(now, f"{_doing(record)} | {self._tally.line()}")
+
+    def _write(self, now: float, text: str) -> None:
+        self._last = now
+        counted = f"{self._tally.ended}/{self._tally.total}"
+        print(f"[{clock(now - self._began)}] {counted} {text}", file=self._stream, flush=True)
+
+
+def progress_view(tally: Tally, stream: TextIO = sys.stderr) -> Bar | Lines:
+    """Return a bar if `stream` is a terminal, else lines."""
+    return Bar(tally, Console(file=stream)) if stream.isatty() else Lines(tally, stream)
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _doing(record: TrialRecord) -> str:
+    """Return what a trial is at: its stage, and its epoch if it has any."""
+    if not record.stages:
+        return f"{record.trial} is starting"
+    stage = record.stages[-1]
+    return f"{record.trial} {stage.stage}" + (f" epoch {stage.epochs[-1].epoch}" if stage.epochs else "")
+
+
+def _result(record: TrialRecord) -> str:
+    if record.val is None:
+        return f"FAILED: {record.reason.splitlines()[0] if record.reason else 'for no known reason'}"
+    return f"ASR {record.val.asr:.3f} CA {record.val.ca:.3f} ({describe(record.changes)})"

@@ -1,0 +1,174 @@
+"""Optuna by ask and tell, in an order that does not depend on which trial happens to end first.
+
+Configuration k is asked knowing the outcomes of exactly those up to k − lag, told in order, and with a sampler
+seeded by k. So the same study gives the same trials on any number of workers, and after any interruption.
+The only file that imports Optuna.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from pydantic import JsonValue
+
+from sweeps.search.designs import Adaptive
+from sweeps.search.proposer import Changes, Outcome, Proposal
+from sweeps.search.space import Dimension, Range, contains, space_size
+from ubt.config.paths import JsonObject, get_path
+from ubt.seeding import derive
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+MAX_REPEATS = 50
+"""Repeats in a row after which a search over few configurations is taken for complete."""
+
+SAMPLERS: dict[str, Callable[[int, Adaptive], BaseSampler]] = {
+    "tpe": lambda seed, search: TPESampler(seed=seed, n_startup_trials=search.startup_trials),
+    "nsgaii": lambda seed, search: NSGAIISampler(seed=seed, population_size=search.startup_trials),
+    "gp": lambda seed, search: GPSampler(seed=seed, n_startup_trials=search.startup_trials),
+    "random": lambda seed, search: RandomSampler(seed=seed),
+    "qmc": lambda seed, search: QMCSampler(seed=search.sampler_seed),  # a sequence needs one seed throughout
+}
+
+
+class OptunaProposer:
+    """Proposes what an Optuna study asks for; distinct configurations only."""
+
+    def __init__(self, search: Adaptive, base: JsonObject, lag: int, journal: Path, name: str) -> None:
+        self._search = search
+        self._base = base
+        self._lag = lag
+        self._distributions = {path: _distribution(d) for path, d in search.space.items()}
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        directions = ["minimize", "maximize"]
+        self._study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        self._asked: dict[int, Proposal] = {}
+        self._by_identity: dict[str, Proposal] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self._told = 0
+        self._repeats = 0
+        self._complete = False
+        self._known = self._study.get_trials(deepcopy=False)
+        self._base_inside = self._base_parameters() is not None
+        self._size = space_size(search.space) + (0 if self._base_inside else 1)
+
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether all distinct configurations that were asked for, or that there are, have been proposed."""
+        return self._complete or len(self._by_identity) >= min(self._search.n_trials, self._size)
+
+    def propose(self) -> Proposal | None:
+        """Return the next configuration not proposed before; None while an outcome it depends on is open."""
+        if not self._by_identity and not self._base_inside:
+            return self._remember({})  # the base is run first even where Optuna would not look
+        while not self.exhausted and self._tell_up_to(len(self._asked) - self._lag):
+            changes = self._ask(len(self._asked))
+            known = self._by_identity.get(_identity(changes))
+            self._asked[len(self._asked)] = known or self._remember(changes)
+            if known is None:
+                self._repeats = 0
+                return self._asked[len(self._asked) - 1]
+            self._repeats += 1
+            self._complete = self._repeats >= MAX_REPEATS
+        return None
+
+    def tell(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Keep the outcome until its turn; repeats of the configuration get the same one."""
+        self._outcomes[proposal.number] = outcome
+
+    def finish(self) -> None:
+        """Tell Optuna all outcomes that are known."""
+        self._tell_up_to(len(self._asked) - 1)
+
+    def _remember(self, changes: Changes) -> Proposal:
+        proposal = Proposal(len(self._by_identity), changes)
+        self._by_identity[_identity(changes)] = proposal
+        return proposal
+
+    def _tell_up_to(self, last: int) -> bool:
+        """Tell outcomes in order up to question `last`; False if one of them is not known yet."""
+        while self._told <= last:
+            outcome = self._outcomes.get(self._asked[self._told].number)
+            if outcome is None:
+                return False
+            if not self._is_settled(self._told):
+                self._tell_one(self._told, outcome)
+            self._told += 1
+        return True
+
+    def _is_settled(self, number: int) -> bool:
+        return number < len(self._known) and self._known[number].state.is_finished()
+
+    def _tell_one(self, number: int, outcome: Outcome) -> None:
+        values = outcome.values
+        if values is None or not all(map(math.isfinite, values)):
+            self._study.tell(number, state=TrialState.FAIL)
+        else:
+            self._study.tell(number, values)
+
+    def _ask(self, number: int) -> Changes:
+        """Return the answer to question `number`: from the storage if it was asked before an interruption."""
+        if number < len(self._known):
+            return self._changes(self._known[number].params)
+        self._study.sampler = self._sampler(number)
+        if number == 0 and (base := self._base_parameters()) is not None:
+            self._study.enqueue_trial(base)
+        trial = self._study.ask(self._distributions)
+        return self._changes(trial.params)
+
+    def _sampler(self, number: int) -> BaseSampler:
+        seed = derive(self._search.sampler_seed, "ask", number) % 2**32
+        if self._repeats > self._lag:  # the sampler insists on what is known: draw at random instead
+            return RandomSampler(seed=seed)
+        return SAMPLERS[self._search.sampler](seed, self._search)
+
+    def _base_parameters(self) -> Changes | None:
+        """Return the base as a point of the space; None if it lies outside."""
+        values = {path: get_path(self._base, path) for path in self._search.space}
+        inside = all(contains(dimension, values[path]) for path, dimension in self._search.space.items())
+        return {path: _encoded(self._distributions[path], value) for path, value in values.items()} if inside else None
+
+    def _changes(self, parameters: dict[str, JsonValue]) -> Changes:
+        """Return where a point differs from the base."""
+        decoded = {path: _decoded(self._distributions[path], value) for path, value in parameters.items()}
+        return {path: value for path, value in decoded.items() if value != get_path(self._base, path)}
+
+
+def _identity(changes: Changes) -> str:
+    return json.dumps(changes, sort_keys=True)
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if not isinstance(dimension, Range):
+        return CategoricalDistribution([_choice(value) for value in dimension])
+    if dimension.whole:
+        step = 1 if dimension.step is None else int(dimension.step)
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
+
+
+def _choice(value: JsonValue) -> str | int | float | bool | None:
+    """Return a value as Optuna's storages take it: lists and mappings as JSON text."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
+
+
+def _encoded(distribution: BaseDistribution, value: JsonValue) -> JsonValue:
+    return _choice(value) if isinstance(distribution, CategoricalDistribution) else value
+
+
+def _decoded(distribution: BaseDistribution, value: JsonValue) -> JsonValue:
+    if isinstance(distribution, CategoricalDistribution) and isinstance(value, str) and value[:1] in "[{":
+        decoded: JsonValue = json.loads(value)
+        return decoded
+    return value

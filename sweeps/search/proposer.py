@@ -1,0 +1,43 @@
+"""The interface that designs and Optuna share: configurations are proposed, outcomes are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydantic import JsonValue
+
+Changes = dict[str, JsonValue]
+"""Dotted path → value, where a configuration differs from the study's base. {} is the base itself."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One configuration to try, with every seed of the study."""
+
+    number: int
+    changes: Changes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a configuration: its objectives on the validation split, or None if it failed."""
+
+    values: tuple[float, ...] | None
+
+
+class Proposer(Protocol):
+    """Where configurations come from."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether there will be no further proposal."""
+
+    def propose(self) -> Proposal | None:
+        """Return the next configuration, or None if none can be named before more outcomes are told."""
+
+    def tell(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Take note of what came of a proposal; each is told once, in any order."""
+
+    def finish(self) -> None:
+        """Settle what is open, when the last trial has ended."""

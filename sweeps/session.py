@@ -1,0 +1,189 @@
+"""One sweep in progress: proposals become trials, the gate says which may start, records say what happened.
+
+Knows nothing of Ray: the Tune searcher, the run in one process and the simulator in the tests all drive it
+through `next_assignment`, `updated` and `ended`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Protocol
+
+from sweeps.gate import Gate
+from sweeps.search.proposer import Changes, Outcome, Proposal, Proposer
+from ubt.assignment import Assignment
+from ubt.graph import Node, Pipeline
+from ubt.records import StageRecord, State, TrialRecord, write_record
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial before it runs: what a worker is told, and the work it consists of."""
+
+    assignment: Assignment
+    pipeline: Pipeline
+
+    def pieces(self, node: Node) -> list[str]:
+        """Return the work of a stage as the gate counts it: one key for each epoch that trials share, and its own."""
+        kept = self.assignment.keep_epochs.get(node.spec.name, ()) if node.spec.epochs else ()
+        return [node.at(epoch).key for epoch in kept if epoch < node.epochs] + [node.key]
+
+    def done_pieces(self, node: Node, stage: StageRecord) -> list[str]:
+        """Return those that are in the store, going by the stage's newest record."""
+        if stage.complete:
+            return self.pieces(node)
+        reached = stage.epochs[-1].epoch if stage.epochs else 0
+        kept = self.assignment.keep_epochs.get(node.spec.name, ()) if node.spec.epochs else ()
+        # An epoch is published after it is reported, so only those before the newest are surely there.
+        return [node.at(epoch).key for epoch in kept if epoch < min(reached, node.epochs)]
+
+
+Planner = Callable[[Proposal, int], PlannedTrial]
+"""Makes the trial of a proposal for the seed at a position of the study's seeds."""
+
+
+class Listener(Protocol):
+    """Whoever wants to know what happens: progress, tracking."""
+
+    def updated(self, record: TrialRecord) -> None:
+        """Take note of a trial's newest record; must return at once."""
+
+
+class Session:
+    """Decides what runs next and keeps the records."""
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        planner: Planner,
+        replicates: int,
+        gate: Gate[str],
+        records: Path,
+        known: Sequence[TrialRecord] = (),
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self._proposer = proposer
+        self._planner = planner
+        self._replicates = replicates
+        self._gate = gate
+        self._folder = records
+        self._known = {record.trial: record for record in known if record.state.ended}
+        self._listeners = list(listeners)
+        self._planned: dict[str, PlannedTrial] = {}
+        self._proposal_of: dict[str, Proposal] = {}
+        self._open: dict[int, dict[str, Outcome | None]] = {}
+        self._doomed: dict[str, TrialRecord] = {}
+        self.stopped = ""
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether every trial has ended and no further one will be proposed."""
+        return (bool(self.stopped) or self._proposer.exhausted) and not self._gate.waiting and not self._gate.running
+
+    def next_assignment(self) -> Assignment | None:
+        """Return the trial to start now; None if none may start before something else happens."""
+        self._refill()
+        while (trial := self._gate.start()) is not None:
+            planned = self._planned[trial]
+            doom = next((self._doomed[node.key] for node in planned.pipeline if node.key in self._doomed), None)
+            if doom is None:
+                return planned.assignment
+            failed = planned.assignment.record(State.FAILED, doom.reason).model_copy(update={"fault": doom.fault})
+            self.ended(trial, failed)
+            self._refill()
+        return None
+
+    def updated(self, record: TrialRecord) -> None:
+        """Take a running trial's record: write it down, free the stages it has done, tell the listeners."""
+        planned = self._planned[record.trial]
+        self._write(record)
+        for stage, node in zip(record.stages, planned.pipeline, strict=False):
+            for piece in planned.done_pieces(node, stage):
+                self._gate.finished(record.trial, piece)
+
+    def ended(self, trial: str, record: TrialRecord) -> None:
+        """Take a trial's last record: its outcome goes to the search, and what it left undone is free again."""
+        self.updated(record)
+        self._gate.ended(trial)
+        if record.fault == "WeakImplant":
+            self._condemn(record)
+        self._close(trial, record)
+
+    def crashed(self, trial: str, reason: str) -> None:
+        """Note that a trial's worker died too often to try again."""
+        self.ended(trial, self._planned[trial].assignment.record(State.FAILED, reason))
+
+    def close(self) -> None:
+        """Settle what the search has open, when all is done."""
+        self._proposer.finish()
+
+    def stop(self, reason: str) -> None:
+        """Start nothing more; waiting trials are left out."""
+        self.stopped = reason
+
+    def _refill(self) -> None:
+        """Ask for proposals while there is room; trials that have a record are answered from it."""
+        while not self.stopped and (proposal := self._proposer.propose()):
+            planned = [self._planner(proposal, position) for position in range(self._replicates)]
+            self._open[proposal.number] = {trial.assignment.trial: None for trial in planned}
+            for trial in planned:
+                self._admit(trial, proposal)
+
+    def _admit(self, planned: PlannedTrial, proposal: Proposal) -> None:
+        name = planned.assignment.trial
+        self._planned[name], self._proposal_of[name] = planned, proposal
+        known = self._known.get(name)
+        if known is not None and known.config == planned.assignment.config and known.seed == planned.assignment.seed:
+            self._close(name, known)
+        else:
+            self._gate.add(name, [piece for node in planned.pipeline for piece in planned.pieces(node)])
+
+    def _close(self, trial: str, record: TrialRecord) -> None:
+        """Tell the search, once all replicates of the proposal have ended: the mean, or failure if one failed."""
+        proposal = self._proposal_of[trial]
+        outcomes = self._open[proposal.number]
+        outcomes[trial] = outcome_of(record)
+        ended = [outcome for outcome in outcomes.values() if outcome is not None]
+        if len(ended) == len(outcomes):
+            self._proposer.tell(proposal, _mean(ended))
+            del self._open[proposal.number]
+
+    def _condemn(self, record: TrialRecord) -> None:
+        """Remember a victim that is not worth defending, so that no further trial of it starts."""
+        implant = next(stage.key for stage in record.stages if stage.stage == "implant")
+        self._doomed.setdefault(implant, record)
+
+    def _write(self, record: TrialRecord) -> None:
+        write_record(self._folder, record)
+        for listener in self._listeners:
+            listener.updated(record)
+
+
+def outcome_of(record: TrialRecord) -> Outcome:
+    """Return a trial's objectives, (ASR, CA) on validation; none if it failed."""
+    if record.state is not State.DONE or record.val is None:
+        return Outcome(None)
+    return Outcome((record.val.asr, record.val.ca))
+
+
+def _mean(outcomes: Sequence[Outcome]) -> Outcome:
+    values = [outcome.values for outcome in outcomes]
+    if any(value is None for value in values):
+        return Outcome(None)
+    return Outcome(tuple(fmean(column) for column in zip(*(v for v in values if v is not None), strict=True)))
+
+
+def trial_name(proposal: Proposal, position: int, replicates: int) -> str:
+    """Return a name that sorts by number: t0007, or t0007-s1 if every configuration has several seeds."""
+    return f"t{proposal.number:04d}" + (f"-s{position}" if replicates > 1 else "")
+
+
+def describe(changes: Changes) -> str:
+    """Return changes in one line, by the last part of each path."""
+    return ", ".join(f"{path.rpartition('.')[2]}={value}" for path, value in changes.items()) or "base"

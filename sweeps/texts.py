@@ -1,0 +1,63 @@
+"""What the commands print when they are done."""
+
+from __future__ import annotations
+
+from analysis import Summary
+from sweeps.launch import Outcome
+from sweeps.progress import clock
+from sweeps.session import describe
+from ubt.records import Rates, TrialRecord
+
+
+def outcome_text(outcome: Outcome, resume_command: str) -> str:
+    """Return the end of a sweep in words: what was chosen, where the report is, how to look at it in MLflow."""
+    lines = _summary_lines(outcome.summary) if outcome.summary else ["No trial has run."]
+    lines += [
+        "",
+        f"Report:  {outcome.run.report / 'index.html'}",
+        f"MLflow:  {outcome.mlflow_command}",
+    ]
+    if outcome.events_waiting:
+        lines.append(f"         {outcome.events_waiting} events wait for MLflow; `ubt track {outcome.run.path}` sends them")
+    if outcome.interrupted or not outcome.complete:
+        why = "Interrupted" if outcome.interrupted else "Not all trials have run"
+        lines.append(f"{why}; what is done is kept. Go on with:\n  {resume_command}")
+    return "\n".join(lines)
+
+
+def _summary_lines(summary: Summary) -> list[str]:
+    states = ", ".join(f"{count} {state}" for state, count in summary.states.items())
+    seconds, stages = summary.seconds, summary.stages
+    lines = [
+        "",
+        f"{summary.name}: {states} in {clock(seconds.wall)}; stages: {stages.computed} computed, {stages.reused} reused "
+        f"({clock(seconds.saved)} saved)",
+    ]
+    if summary.poisoned:
+        lines.append(f"  poisoned model        test ASR {summary.poisoned.test.asr:.3f}  CA {summary.poisoned.test.ca:.3f}")
+    if summary.chosen is None:
+        return [*lines, "  No trial kept the clean accuracy within objectives.ca_floor: none is chosen."]
+    chosen = summary.chosen
+    lines.append(f"  chosen: {chosen.trial:<13} test ASR {chosen.test.asr:.3f}  CA {chosen.test.ca:.3f}")
+    return [*lines, f"    {describe(chosen.config)}"]
+
+
+def record_text(record: TrialRecord) -> str:
+    """Return one trial's result in words."""
+    lines = [f"{record.study} {record.trial}: {record.state} in {clock(record.seconds)}"]
+    lines += [f"  {record.reason}"] if record.reason else []
+    for title, rates in (
+        ("poisoned, val", record.poisoned_val),
+        ("poisoned, test", record.poisoned_test),
+        ("defended, val", record.val),
+        ("defended, test", record.test),
+    ):
+        lines += [f"  {title:<15} {_rates_text(rates)}"] if rates else []
+    return "\n".join(lines)
+
+
+def _rates_text(rates: Rates) -> str:
+    return (
+        f"ASR {rates.asr:.3f} [{rates.asr_low:.3f}, {rates.asr_high:.3f}]  "
+        f"CA {rates.ca:.3f} [{rates.ca_low:.3f}, {rates.ca_high:.3f}]"
+    )

@@ -1,0 +1,60 @@
+import pytest
+
+from analysis.findings import find
+from analysis.headline import headline
+from analysis.summary import summary_of
+
+SAMPLES = "defense.unlearn_samples"
+
+
+@pytest.fixture
+def told(run_of):
+    def tell(*records, **fields):
+        findings = find(run_of(*records, **fields))
+        return headline(findings, summary_of(findings))
+
+    return tell
+
+
+def test_the_title_tells_the_test_split_before_and_after(told, trial):
+    line = told(trial(0, asr=0.1, ca=0.81))
+    assert line.title == "Attack success falls from 89.0% to 11.0%, clean accuracy falls from 83.0% to 82.0%"
+    assert "test split" in line.detail
+    assert [change.after.mean for change in line.changes] == [0.11, pytest.approx(0.82)]
+
+
+def test_without_test_rates_validation_is_told_and_named(told, trial):
+    line = told(trial(0, asr=0.1, ca=0.81, test=None))
+    assert "from 90.0% to 10.0%" in line.title
+    assert "Measured on the validation split" in line.detail
+
+
+def test_without_a_choice_it_says_so_plainly(told, trial):
+    line = told(trial(0, ca=0.7), trial(1, ca=0.5, changes={SAMPLES: 8}))
+    assert line.title == "No trial keeps clean accuracy"
+    assert "within 2 points of the poisoned model’s 82.0%; the highest, trial-0, reaches 70.0%" in line.detail
+    assert line.changes == ()
+
+
+def test_before_any_trial_is_done_it_says_that(told, trial):
+    assert told(trial(0, state="RUNNING")).title == "No trial is done yet"
+
+
+def test_the_effort_counts_trials_and_the_time_that_sharing_saved(told, trial):
+    line = told(trial(0), trial(1, state="FAILED", changes={SAMPLES: 8}))
+    assert line.effort.startswith("2 trials: 1 done and 1 failed.")
+    assert "sharing 1 of 2 saved 10 s, 71.4% of the work" in line.effort
+
+
+def test_trials_in_one_state_are_told_shortly(told, trial):
+    assert told(trial(0)).effort.startswith("1 trial, done.")
+    assert told(trial(0, state="FAILED"), trial(1, state="FAILED")).effort == (
+        "2 trials, all failed. No stage is finished yet."
+    )
+
+
+def test_a_run_that_shared_nothing_says_so(told, trial):
+    unshared = tuple(stage.model_copy(update={"reused": False}) for stage in trial(0).stages)
+    assert told(trial(0, stages=unshared)).effort.endswith(
+        "The stages took 14 s to compute; none was shared."
+    )

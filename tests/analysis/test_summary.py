@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from analysis.summary import summarise, wall_seconds
+from ubt.errors import UserError
+
+SAMPLES = "defense.unlearn_samples"
+
+
+def test_the_json_is_as_promised(run_of, trial):
+    run = run_of(
+        trial(0, asr=0.3, ca=0.85),
+        trial(1, asr=0.1, ca=0.81, changes={SAMPLES: 8, "defense.token_threshold": 0.3}),
+        trial(2, state="FAILED", changes={SAMPLES: 16}),
+    )
+    assert json.loads(summarise(run).model_dump_json()) == {
+        "name": "toy",
+        "states": {"RUNNING": 0, "DONE": 2, "PRUNED": 0, "FAILED": 1},
+        "poisoned": {"val": {"asr": 0.9, "ca": 0.82}, "test": {"asr": 0.89, "ca": 0.83}},
+        "chosen": {
+            "trial": "trial-1",
+            "config": {"defense.suspicious_ratio": 0.01, SAMPLES: 8, "defense.token_threshold": 0.3},
+            "val": {"asr": 0.1, "ca": 0.81},
+            "test": {"asr": 0.11, "ca": pytest.approx(0.82)},
+        },
+        "front": ["trial-1", "trial-0"],
+        "hypervolume": pytest.approx(0.2 * 0.81 + 0.7 * 0.85),
+        "stages": {"computed": 2, "reused": 2},
+        "seconds": {"wall": 22.0, "computed": 8.0, "saved": 20.0},
+    }
+
+
+def test_settings_that_the_chosen_defense_does_not_have_are_not_told(run_of, trial):
+    none = {"victim": {}, "defense": {"kind": "none"}}
+    summary = summarise(run_of(trial(0, ca=0.5), trial(1, config=none, changes={"defense.kind": "none"})))
+    assert summary.chosen.config == {"defense.kind": "none"}
+
+
+def test_without_a_qualified_trial_chosen_is_null(run_of, trial):
+    summary = summarise(run_of(trial(0, ca=0.5)))
+    assert summary.chosen is None
+    assert summary.front == ("trial-0",)
+    assert summary.poisoned.val.asr == 0.9
+
+
+def test_without_a_done_trial_front_and_hypervolume_are_empty(run_of, trial):
+    summary = summarise(run_of(trial(0, state="FAILED", poisoned_val=None, poisoned_test=None)))
+    assert (summary.chosen, summary.front, summary.hypervolume) == (None, (), 0.0)
+    assert summary.poisoned.val is None
+
+
+def test_rates_are_means_over_seeds(run_of, trial):
+    summary = summarise(run_of(trial(0, seed=0, asr=0.1, ca=0.82), trial(1, seed=1, asr=0.3, ca=0.84)))
+    assert summary.chosen.val.asr == pytest.approx(0.2)
+    assert summary.chosen.val.ca == pytest.approx(0.83)
+
+
+def test_wall_time_spans_time_zones_and_ends_with_the_last_trial(trial):
+    early = trial(0, started_at="2026-01-01T12:00:00+02:00", seconds=4000)
+    late = trial(1, started_at="2026-01-01T10:30:00", seconds=60)
+    waiting = trial(2, started_at="", state="RUNNING")
+    assert wall_seconds([late, early, waiting]) == 4000
+    assert wall_seconds([waiting]) == 0
+
+
+def test_a_start_that_is_no_time_is_told_with_its_trial(trial):
+    with pytest.raises(UserError, match="trial-0: started_at"):
+        wall_seconds([trial(0, started_at="yesterday")])

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from sweeps.tracking.config import TrackingSettings, artifacts_folder, without_credentials
+from ubt.config import validate
+from ubt.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("https://ann:s3cret@host:5000/x", "https://host:5000/x"),
+        ("https://s3cret@host", "https://host"),
+        ("postgresql+psycopg2://ann:s3/c@r@et@host/db", "postgresql+psycopg2://host/db"),
+        ("postgresql://host/db?user=ann&password=s3cret&x=1", "postgresql://host/db?user=ann&password=…&x=1"),
+        ("sqlite:////tmp/my runs/mlflow.db", "sqlite:////tmp/my runs/mlflow.db"),
+        ("http://host:5000", "http://host:5000"),
+        (
+            "cannot reach 'http://ann:s3cret@host' (and http://bob:s3cret@b)",
+            "cannot reach 'http://host' (and http://b)",
+        ),
+    ],
+)
+def test_credentials_are_removed_from_addresses_and_messages(given: str, shown: str) -> None:
+    assert without_credentials(given) == shown
+
+
+def test_by_default_the_database_lies_beside_the_run_folder(tmp_path: Path) -> None:
+    uri = TrackingSettings().address(tmp_path / "runs" / "toy")
+    assert uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert artifacts_folder(uri, tmp_path / "runs" / "toy") == tmp_path / "runs" / "mlartifacts"
+
+
+def test_a_relative_database_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert TrackingSettings(uri="sqlite:///here.db").address(Path("run")) == f"sqlite:///{tmp_path}/here.db"
+
+
+def test_a_server_decides_itself_where_artifacts_lie(tmp_path: Path) -> None:
+    assert artifacts_folder("https://host", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "uri", ["./mlruns", "file:///tmp/x", "htp://ann:s3cret@host", "sqlite://", "sqlite:///"]
+)
+def test_an_unusable_address_is_a_mistake_of_the_study_told_without_its_password(uri: str) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(TrackingSettings, {"uri": uri}, "study.yaml")
+    assert "study.yaml: uri" in str(caught.value)
+    assert "https://" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_settings_text_shows_no_address() -> None:
+    assert "s3cret" not in repr(TrackingSettings(uri="http://ann:s3cret@host"))

@@ -1,0 +1,42 @@
+import logging
+import sys
+
+import pytest
+
+from ubt import progress as module
+from ubt.progress import progress
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def test_items_pass_through_unchanged(log):
+    assert list(progress(iter("abc"), 3, "letters")) == ["a", "b", "c"]
+
+
+def test_a_log_gets_a_line_every_tenth(log):
+    list(progress(range(1000), 1000, "decoding"))
+    assert log.messages[0] == "decoding: 10 % (100 of 1000)"
+    assert log.messages[-1] == "decoding: 100 % (1000 of 1000)"
+    assert len(log.messages) == 10
+
+
+def test_what_takes_no_time_is_not_worth_a_line(caplog):
+    caplog.set_level(logging.INFO)
+    list(progress(range(1000), 1000, "decoding"))
+    assert not caplog.messages
+
+
+def test_nothing_to_do_is_no_error(log):
+    assert list(progress([], 0, "nothing")) == []
+
+
+def test_a_terminal_gets_a_bar_and_no_lines(log, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(progress(range(3), 3, "decoding")) == [0, 1, 2]
+    assert "decoding" in capsys.readouterr().err
+    assert not log.messages

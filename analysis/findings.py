@@ -28,9 +28,7 @@ class Findings:
     @property
     def base(self) -> Configuration | None:
         """Return the study's base: the configuration that changes nothing."""
-        return next(
-            (configuration for configuration in self.configurations if not configuration.changes), None
-        )
+        return next((configuration for configuration in self.configurations if not configuration.changes), None)
 
     @property
     def victim(self) -> Configuration | None:

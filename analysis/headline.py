@@ -65,9 +65,7 @@ def trials_told(findings: Findings) -> str:
     records = findings.run.records
     states = Counter(record.state for record in records)
     if len(states) == 1:
-        return (
-            f"{count(len(records), 'trial')}, {'all ' if len(records) > 1 else ''}{records[0].state.lower()}."
-        )
+        return f"{count(len(records), 'trial')}, {'all ' if len(records) > 1 else ''}{records[0].state.lower()}."
     parts = listed(f"{states[state]:,} {state.lower()}" for state in State if states[state])
     return f"{count(len(records), 'trial')}: {parts}."
 
@@ -96,16 +94,10 @@ def _choice(findings: Findings, split: str) -> str:
 
 
 def _no_choice(findings: Findings) -> str:
-    best = max(
-        findings.measured, key=lambda configuration: configuration.val.ca.mean if configuration.val else 0
-    )
+    best = max(findings.measured, key=lambda configuration: configuration.val.ca.mean if configuration.val else 0)
     told = f"; the highest, {best.name}, reaches {percent(best.val.ca.mean)}" if best.val else ""
     poisoned = best.poisoned_val
-    model = (
-        f"the poisoned model’s {percent(poisoned.ca.mean)}"
-        if poisoned
-        else "a poisoned model that was measured"
-    )
+    model = f"the poisoned model’s {percent(poisoned.ca.mean)}" if poisoned else "a poisoned model that was measured"
     return (
         f"On validation none is within {points(findings.run.ca_floor)} of {model}{told}. So none is chosen, "
         "and the front below is to be read with care."

@@ -122,9 +122,7 @@ def figure_json(figure: go.Figure) -> Markup:
 def provenance(findings: Findings) -> tuple[tuple[str, str], ...]:
     """Return what the run was made with: (what, the distinct values over its trials)."""
     records = findings.run.records
-    versions = dict.fromkeys(
-        f"{name} {version}" for record in records for name, version in record.versions.items()
-    )
+    versions = dict.fromkeys(f"{name} {version}" for record in records for name, version in record.versions.items())
     told = (
         ("code", _distinct(record.commit for record in records)),
         ("device", _distinct(record.device for record in records)),

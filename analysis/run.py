@@ -114,9 +114,7 @@ def _require_run(folder: Path) -> None:
         if not found
     ]
     if missing:
-        raise UserError(
-            missing[0] if len(missing) == 1 else [Problem(str(folder), "is no run folder"), *missing]
-        )
+        raise UserError(missing[0] if len(missing) == 1 else [Problem(str(folder), "is no run folder"), *missing])
 
 
 def _advice(folder: Path) -> str:

@@ -135,6 +135,4 @@ def _point(outcome: Outcome | None) -> Point | None:
 def _chosen(chosen: Configuration, knobs: Iterable[str]) -> Chosen:
     config = chosen.first.config
     searched = {path: get_path(config, path) for path in knobs if has_path(config, path)}
-    return Chosen(
-        trial=chosen.name, config=searched | chosen.changes, val=_point(chosen.val), test=_point(chosen.test)
-    )
+    return Chosen(trial=chosen.name, config=searched | chosen.changes, val=_point(chosen.val), test=_point(chosen.test))

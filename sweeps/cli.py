@@ -33,7 +33,8 @@ class Exit(IntEnum):
 
 StudyArgument = Annotated[str, typer.Argument(help="A built-in study (smoke, demo, cifar10, paper) or a YAML file.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field, e.g. victim.attack.kind=sig.")
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a field, e.g. victim.attack.kind=sig."),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of the run; the study's own by default.")]
 OutOption = Annotated[Path, typer.Option(help="Folder of run folders.")]
@@ -93,7 +94,9 @@ def run(
 
 
 @app.command()
-def plan(study: StudyArgument, assignments: SetOption = None, name: NameOption = None, as_json: JsonOption = False) -> None:
+def plan(
+    study: StudyArgument, assignments: SetOption = None, name: NameOption = None, as_json: JsonOption = False
+) -> None:
     """Say what a sweep would run, and how much of it the store has already. Needs neither Ray nor torch."""
     from sweeps.plan import plan_study, plan_text  # noqa: PLC0415
     from sweeps.study import load_study  # noqa: PLC0415

@@ -30,14 +30,23 @@ def start_ray(address: str, resources: Resources) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     import ray  # noqa: PLC0415 — 2 s that `ubt plan` need not wait
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    threads = {"env_vars": {"OMP_NUM_THREADS": str(resources.cpus_per_trial), "MKL_NUM_THREADS": str(resources.cpus_per_trial)}}
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": False,
+    }
+    threads = {
+        "env_vars": {
+            "OMP_NUM_THREADS": str(resources.cpus_per_trial),
+            "MKL_NUM_THREADS": str(resources.cpus_per_trial),
+        }
+    }
     if address == "local":
         cpus = local_trials(resources) * resources.cpus_per_trial
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=threads, **quiet)
     else:
         ray.init(address=address, runtime_env=threads, **quiet)
-    return trials_at_a_time(resources, ray.cluster_resources())
+    return trials_at_a_time(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
 
 
 def local_trials(resources: Resources) -> int:
@@ -83,6 +92,8 @@ def run_on_ray(session: Session, resources: Resources, concurrent: int, folder: 
             verbose=0,
         ),
     )
+    # Tune ends by looking for result files that we do not let it write, and complains of each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner.fit()
 
 

@@ -56,7 +56,11 @@ def _devices() -> Finding:
         advice = "install torch and torchvision from the same registry: `make install`"
         return Finding("torch", False, f"torch and open_clip cannot be loaded ({error}); {advice}")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return Finding("torch", True, f"{', '.join(gpus) or 'no GPU: trials run on the CPU'}; {torch.get_num_threads()} CPU threads")
+    return Finding(
+        "torch",
+        True,
+        f"{', '.join(gpus) or 'no GPU: trials run on the CPU'}; {torch.get_num_threads()} CPU threads",
+    )
 
 
 def _ray() -> Finding:
@@ -72,11 +76,15 @@ def _ray() -> Finding:
 
 
 def _mlflow() -> Finding:
-    from sweeps.tracking.check import try_database  # noqa: PLC0415
+    from sweeps.tracking import Tracker, TrackingSettings  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
-        trouble = try_database(f"sqlite:///{Path(folder) / 'mlflow.db'}")
-    return Finding("mlflow", not trouble, trouble or "a database can be made and written")
+        tracker = Tracker(TrackingSettings(), Path(folder) / "run", "doctor", {})
+        tracker.started()
+        waiting = tracker.close()
+    return Finding(
+        "mlflow", not waiting, "cannot write a database" if waiting else "a database can be made and written"
+    )
 
 
 def _store(store: str) -> Finding:

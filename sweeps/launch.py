@@ -20,7 +20,7 @@ from sweeps.study import StudyConfig
 from sweeps.tracking import Tracker
 from ubt.graph import build_pipeline
 from ubt.models.names import image_size_px
-from ubt.records import read_records
+from ubt.records import State, read_records
 from ubt.stages.table import STAGES
 from ubt.store import ArtifactStore, default_store, local_cache
 
@@ -46,7 +46,8 @@ class Outcome:
     @property
     def all_done(self) -> bool:
         """Tell whether every trial ended well."""
-        return self.complete and self.summary is not None and set(self.summary.states) <= {"DONE"}
+        states = self.summary.states if self.summary else {}
+        return self.complete and {state for state, count in states.items() if count} == {State.DONE}
 
 
 def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> Outcome:
@@ -126,7 +127,7 @@ def _execute(session: Session, study: StudyConfig, address: str, concurrent: int
 
 
 def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
+    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _with_lag(study: StudyConfig, concurrent: int) -> StudyConfig:

@@ -64,7 +64,9 @@ class Tally:
     def line(self) -> str:
         """Return all of it in one line."""
         best, left = self.best, self.seconds_left
-        parts = [f"{self.count(State.DONE)} done, {self.count(State.RUNNING)} running, {self.count(State.FAILED)} failed"]
+        parts = [
+            f"{self.count(State.DONE)} done, {self.count(State.RUNNING)} running, {self.count(State.FAILED)} failed"
+        ]
         if best and best.val:
             parts.append(f"best ASR {best.val.asr:.3f} at CA {best.val.ca:.3f} ({best.trial})")
         if left is not None and self.ended < self.total:
@@ -75,9 +77,9 @@ class Tally:
 class ProgressView(Protocol):
     """What shows progress: a listener of the session that is opened and closed."""
 
-    def __enter__(self) -> Self: ...  # noqa: D105
+    def __enter__(self) -> Self: ...
 
-    def __exit__(self, *error: object) -> None: ...  # noqa: D105
+    def __exit__(self, *error: object) -> None: ...
 
     def updated(self, record: TrialRecord) -> None:
         """Take note of a trial's newest record."""
@@ -88,7 +90,12 @@ class Bar:
 
     def __init__(self, tally: Tally, console: Console) -> None:
         self._tally = tally
-        columns = [BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")]
+        columns = [
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        ]
         self._bar = Progress(*columns, console=console)
         self._task = self._bar.add_task("starting workers …", total=tally.total)
 
@@ -105,7 +112,9 @@ class Bar:
         now = "" if record.state.ended else f"\n{_doing(record)}"
         self._bar.update(self._task, completed=self._tally.ended, description=self._tally.line() + now)
         if record.state is State.FAILED:
-            self._bar.console.print(f"[red]{record.trial} failed:[/red] {record.reason.splitlines()[0]}", highlight=False)
+            self._bar.console.print(
+                f"[red]{record.trial} failed:[/red] {record.reason.splitlines()[0]}", highlight=False
+            )
 
 
 class Lines:

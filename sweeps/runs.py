@@ -52,7 +52,7 @@ class RunFolder:
 
 
 def new_run(out: Path, name: str) -> RunFolder:
-    """Return a folder that no run has used: `out/name`, `out/name-2`, …
+    """Return a folder that no run has used: `out/name`, then `out/name-2` and so on.
 
     Raises:
         UserError: if it cannot be made.

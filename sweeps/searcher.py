@@ -11,7 +11,7 @@ from sweeps.trainable import ASSIGNMENT, RECORD
 from ubt.records import TrialRecord
 
 
-class SessionSearcher(Searcher):  # type: ignore[misc]
+class SessionSearcher(Searcher):
     """Hands Tune a session's assignments. Tune calls by keyword, so the parameters keep its names."""
 
     def __init__(self, session: Session) -> None:
@@ -19,7 +19,7 @@ class SessionSearcher(Searcher):  # type: ignore[misc]
         self._session = session
         self._trials: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the next assignment, None if none may start yet, or FINISHED."""
         assignment = self._session.next_assignment()
         if assignment is None:

@@ -28,7 +28,7 @@ def run_once(study: StudyConfig, out: Path) -> TrialRecord:
     from ubt.runner import TrialRunner  # noqa: PLC0415 — torch, 5 s, after the mistakes have been told
 
     record = None
-    for record in TrialRunner().run(assignment):  # noqa: B007 — the last one is the result
+    for record in TrialRunner().run(assignment):
         write_record(run.records, record)
         if record.stages:
             print(_stage_line(record.stages[-1]), file=sys.stderr, flush=True)

@@ -147,7 +147,7 @@ def _space_problems(study: StudyConfig, path: str, values: list[JsonValue], sour
     return [
         Problem(where, problem.message, problem.given)
         for value in values
-        for problem in _problems_of(lambda value=value: study.trial({path: value}))  # type: ignore[misc]
+        for problem in _problems_of(lambda value=value: study.trial({path: value}))
     ]
 
 

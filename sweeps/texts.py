@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis import Summary
+from analysis.summary import Point
 from sweeps.launch import Outcome
 from sweeps.progress import clock
 from sweeps.session import describe
@@ -18,7 +19,9 @@ def outcome_text(outcome: Outcome, resume_command: str) -> str:
         f"MLflow:  {outcome.mlflow_command}",
     ]
     if outcome.events_waiting:
-        lines.append(f"         {outcome.events_waiting} events wait for MLflow; `ubt track {outcome.run.path}` sends them")
+        lines.append(
+            f"         {outcome.events_waiting} events wait for MLflow; `ubt track {outcome.run.path}` sends them"
+        )
     if outcome.interrupted or not outcome.complete:
         why = "Interrupted" if outcome.interrupted else "Not all trials have run"
         lines.append(f"{why}; what is done is kept. Go on with:\n  {resume_command}")
@@ -26,20 +29,23 @@ def outcome_text(outcome: Outcome, resume_command: str) -> str:
 
 
 def _summary_lines(summary: Summary) -> list[str]:
-    states = ", ".join(f"{count} {state}" for state, count in summary.states.items())
+    states = ", ".join(f"{count} {state}" for state, count in summary.states.items() if count)
     seconds, stages = summary.seconds, summary.stages
     lines = [
         "",
-        f"{summary.name}: {states} in {clock(seconds.wall)}; stages: {stages.computed} computed, {stages.reused} reused "
-        f"({clock(seconds.saved)} saved)",
+        f"{summary.name}: {states} in {clock(seconds.wall)}; "
+        f"stages: {stages.computed} computed, {stages.reused} reused ({clock(seconds.saved)} saved)",
     ]
-    if summary.poisoned:
-        lines.append(f"  poisoned model        test ASR {summary.poisoned.test.asr:.3f}  CA {summary.poisoned.test.ca:.3f}")
+    lines.append(f"  {'poisoned model':<22}{_point_text(summary.poisoned.test if summary.poisoned else None)}")
     if summary.chosen is None:
         return [*lines, "  No trial kept the clean accuracy within objectives.ca_floor: none is chosen."]
     chosen = summary.chosen
-    lines.append(f"  chosen: {chosen.trial:<13} test ASR {chosen.test.asr:.3f}  CA {chosen.test.ca:.3f}")
+    lines.append(f"  {'chosen: ' + chosen.trial:<22}{_point_text(chosen.test)}")
     return [*lines, f"    {describe(chosen.config)}"]
+
+
+def _point_text(point: Point | None) -> str:
+    return f"test ASR {point.asr:.3f}  CA {point.ca:.3f}" if point else "not measured"
 
 
 def record_text(record: TrialRecord) -> str:

@@ -18,7 +18,7 @@ _STEP_SECONDS = 0.1
 """Stages shorter than this are reported together: a report costs more than they do."""
 
 
-class UbtTrainable(tune.Trainable):  # type: ignore[misc]
+class UbtTrainable(tune.Trainable):
     """Runs assignments. What it keeps between trials (imports, data, evaluation images) is the runner's."""
 
     def setup(self, config: dict[str, Any]) -> None:

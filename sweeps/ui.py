@@ -36,9 +36,7 @@ def serve(uri: str, host: str = "127.0.0.1", port: int = 5000, show: Callable[[s
     _must_exist(uri)
     free = _free_port(host, port)
     if host not in _LOOPBACK:
-        show(
-            f"Warning: MLflow asks for no password; whoever reaches {host}:{free} reads and changes all runs."
-        )
+        show(f"Warning: MLflow asks for no password; whoever reaches {host}:{free} reads and changes all runs.")
     address = f"http://{host}:{free}"
     show(f"Starting MLflow over {without_credentials(uri)} …")
     with _server(uri, host, free) as server:
@@ -72,7 +70,7 @@ def _server(uri: str, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]
     """Run the server in a session of its own: Ctrl-C reaches us only, and we end it and its workers."""
     arguments = ["server", "--host", host, "--port", str(port), "--workers", "1"]
     with _terminated_like_ctrl_c():
-        server = subprocess.Popen(  # noqa: S603 — our own interpreter, no shell
+        server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *arguments], env=_environment(uri), start_new_session=True
         )
         try:

@@ -111,14 +111,10 @@ def test_every_command_is_valid_shell(config: dict[str, Any]) -> None:
         subprocess.run(["bash", "-n", "-c", command], check=True)
 
 
-def test_the_environment_is_set_once_however_often_a_node_is_set_up(
-    config: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_environment_is_set_once_however_often_a_node_is_set_up(config: dict[str, Any], tmp_path: Path) -> None:
     commands = [command for command in config["setup_commands"] if "ubt_env" in command]
     for command in commands * 2:
-        subprocess.run(
-            ["bash", "-c", command], check=True, env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-        )
+        subprocess.run(["bash", "-c", command], check=True, env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"})
     assert (tmp_path / ".bashrc").read_text() == ". ~/.ubt_env\n"
     show = ". ~/.ubt_env; echo $RAY_AUTH_MODE $UBT_STORE"
     shell = subprocess.run(
@@ -151,9 +147,7 @@ def test_a_false_aws_starts_the_nodes_and_no_rule_lets_the_world_in(
         provider = AWSNodeProvider(complete["provider"], complete["cluster_name"])
         for node in complete["available_node_types"].values():
             provider.create_node(node["node_config"], {}, 1)
-        instances = [
-            found for part in ec2.describe_instances()["Reservations"] for found in part["Instances"]
-        ]
+        instances = [found for part in ec2.describe_instances()["Reservations"] for found in part["Instances"]]
         groups = ec2.describe_security_groups()["SecurityGroups"]
     assert sorted(instance["InstanceType"] for instance in instances) == ["g5.xlarge", "m6i.xlarge"]
     assert {group["GroupName"] for instance in instances for group in instance["SecurityGroups"]} == {"ours"}

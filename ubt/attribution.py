@@ -45,16 +45,15 @@ class TextTower:
         plain = bool(blocks) and all(isinstance(block, ResidualAttentionBlock) for block in blocks)
         if not plain or pool not in {"argmax", "eos"}:
             raise StageFault(
-                "attribution needs open_clip's own text transformer, pooled at the end of text; "
-                "use `attribution: random` or `unlearn_scope: caption` with this model"
+                "attribution needs a model with open_clip's own text transformer, pooled at the end of text"
             )
         eos_id = getattr(text, "text_eos_id", None) or getattr(text, "eos_id", None)
-        return cls(tuple(blocks), text.token_embedding, pool, eos_id)
+        return cls(tuple(blocks), cast(nn.Embedding, text.token_embedding), pool, eos_id)
 
     def end_of_text(self, tokens: Tensor) -> Tensor:
         """Return the pooled position of each caption, `[N]` int64, of `tokens[N, L]`."""
         if self.pool == "eos":
-            return (tokens == self.eos_id).int().argmax(dim=1)
+            return torch.eq(tokens, self.eos_id or 0).int().argmax(dim=1)
         return tokens.argmax(dim=1)  # the end-of-text token has the highest number of the vocabulary
 
 

@@ -84,9 +84,7 @@ class Execution:
             return None
         return epoch.optimizer()
 
-    def _publish(
-        self, context: StageContext, output: Output, node: Node, memory: Mapping[str, Tensor] | None
-    ) -> Meta:
+    def _publish(self, context: StageContext, output: Output, node: Node, memory: Mapping[str, Tensor] | None) -> Meta:
         base = self._inputs[output.base] if output.base else None
         meta = Meta(
             stage=node.spec.name,

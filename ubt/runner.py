@@ -34,9 +34,9 @@ class TrialRunner:
         started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
         record = assignment.record(State.RUNNING).model_copy(update={"started_at": started, "versions": VERSIONS})
         try:
-            for record in self._steps(assignment, record):  # noqa: B020, PLW2901 — the newest record is what failed
+            for record in self._steps(assignment, record):  # noqa: B020 — the newest record is what failed
                 yield record.model_copy(update={"seconds": time.perf_counter() - clock})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 — the trial boundary, the one place for it
             yield _failed(record, error).model_copy(update={"seconds": time.perf_counter() - clock})
 
     def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:

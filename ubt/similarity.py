@@ -28,6 +28,9 @@ def _block_similarities(clip: Clip, pairs: Pairs, tokens: Tensor, indices: NDArr
     parts = []
     images, texts = pairs.take(indices), tokens[indices]
     for start in range(0, len(indices), 256):
-        image, text = clip.encode_images(images[start : start + 256]), clip.encode_tokens(texts[start : start + 256])
+        image, text = (
+            clip.encode_images(images[start : start + 256]),
+            clip.encode_tokens(texts[start : start + 256]),
+        )
         parts.append((image * text).sum(dim=1).cpu())
     return torch.cat(parts)

@@ -55,7 +55,11 @@ class Optimizer:
     """
 
     def __init__(
-        self, net: nn.Module, learning_rate: float, weight_decay: float = 0.0, train_token_embedding: bool = True
+        self,
+        net: nn.Module,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        train_token_embedding: bool = True,
     ) -> None:
         weights = {name: weight for name, weight in net.named_parameters() if not name.endswith(TOKEN_EMBEDDING)}
         groups = [
@@ -113,7 +117,7 @@ def descend(clip: Clip, optimizer: Optimizer, loss: Tensor, where: str) -> float
         raise StageFault(f"the loss is {value} at {where}; a lower learning rate may help")
     optimizer.step(loss)
     with torch.no_grad():
-        clip.net.logit_scale.clamp_(max=LOGIT_SCALE_MAX)  # type: ignore[operator, union-attr]
+        clip.net.logit_scale.clamp_(max=LOGIT_SCALE_MAX)  # type: ignore[operator]
     return value
 
 
@@ -160,13 +164,17 @@ def train_on_pairs(
     """
     optimizer = Optimizer(clip.net, recipe.learning_rate, recipe.weight_decay)
     steps = len(batches(len(pairs), recipe.batch_size, seed))
-    schedule = Schedule(recipe.learning_rate, min(recipe.warmup_steps, recipe.epochs * steps // 4), recipe.epochs * steps)
+    schedule = Schedule(
+        recipe.learning_rate, min(recipe.warmup_steps, recipe.epochs * steps // 4), recipe.epochs * steps
+    )
     for epoch in range(1, recipe.epochs + 1):
         clip.net.train()
         losses = []
         for step, chosen in enumerate(batches(len(pairs), recipe.batch_size, seed, purpose, "order", epoch)):
             optimizer.set_learning_rate(schedule.at((epoch - 1) * steps + step))
             images, texts = clip.encode_images(pairs.take(chosen)), clip.encode_tokens(tokens[chosen])
-            losses.append(descend(clip, optimizer, clip_loss(images, texts, clip.logit_scale), f"{purpose} epoch {epoch}"))
+            losses.append(
+                descend(clip, optimizer, clip_loss(images, texts, clip.logit_scale), f"{purpose} epoch {epoch}")
+            )
         clip.net.eval()
         yield epoch, float(np.mean(losses))

@@ -13,8 +13,7 @@ from ubt.data.base import DataSet
 from ubt.errors import DamagedArtifact
 from ubt.evaluation import Evaluator
 from ubt.models.build import build_clip
-from ubt.models.clip import Clip
-from ubt.models.clip import State
+from ubt.models.clip import Clip, State
 from ubt.models.device import pick_device
 from ubt.poisoning import Manifest, PoisonedPairs, poisoned_pairs
 from ubt.store import ArtifactStore, Meta
@@ -27,7 +26,11 @@ class Workspace:
     """Everything heavy that the trials of one victim's data and model share in one process."""
 
     def __init__(
-        self, victim: VictimConfig, store: ArtifactStore, image_cache: Path, device: torch.device | None = None
+        self,
+        victim: VictimConfig,
+        store: ArtifactStore,
+        image_cache: Path,
+        device: torch.device | None = None,
     ) -> None:
         self.victim = victim
         self.store = store

@@ -69,9 +69,7 @@ def _split(
 ) -> SplitInfo:
     def marks(configurations: Iterable[Configuration | None]) -> tuple[Mark, ...]:
         return tuple(
-            Mark(base.hover_title(c, findings), outcome)
-            for c in configurations
-            if c and (outcome := defended(c))
+            Mark(base.hover_title(c, findings), outcome) for c in configurations if c and (outcome := defended(c))
         )
 
     members = {member.name for member in findings.front}
@@ -79,9 +77,7 @@ def _split(
         split=split,
         others=marks(c for c in findings.measured if c.name not in members),
         front=marks(findings.front),
-        poisoned=tuple(
-            Mark("<b>poisoned model</b>", outcome) for c in findings.victims if (outcome := poisoned(c))
-        ),
+        poisoned=tuple(Mark("<b>poisoned model</b>", outcome) for c in findings.victims if (outcome := poisoned(c))),
         base=marks([findings.base]),
         chosen=marks([findings.chosen]),
     )

@@ -51,8 +51,9 @@ class OptunaProposer:
         self._lag = lag
         self._distributions = {path: _distribution(d) for path, d in search.space.items()}
         storage = JournalStorage(JournalFileBackend(str(journal)))
-        directions = ["minimize", "maximize"]
-        self._study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        self._study = optuna.create_study(
+            storage=storage, study_name=name, directions=["minimize", "maximize"], load_if_exists=True
+        )
         self._asked: dict[int, Proposal] = {}
         self._by_identity: dict[str, Proposal] = {}
         self._outcomes: dict[int, Outcome] = {}

@@ -41,7 +41,9 @@ class OneFactorAtATime(Search):
 
     def layout(self) -> list[Changes]:
         """Return the base, then each value of each path by itself."""
-        singles: list[Changes] = [{p: value} for p, dimension in self.space.items() for value in values_of(p, dimension)]
+        singles: list[Changes] = [
+            {p: value} for p, dimension in self.space.items() for value in values_of(p, dimension)
+        ]
         return [{}, *singles]
 
 

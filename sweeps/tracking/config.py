@@ -18,9 +18,7 @@ _SQLITE = "sqlite:///"
 # A password may hold `/` and `@` when somebody forgot to escape it: up to the last `@` is hidden, so that an
 # address is rather shown too short than with half a password.
 _USER_AND_PASSWORD = re.compile(r"(?<=://)[^/\s:@\"'<>]*:[^\s\"'<>]*@|(?<=://)[^/\s@\"'<>]+@")
-_SECRET_IN_QUERY = re.compile(
-    r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s\"'<>]+"
-)
+_SECRET_IN_QUERY = re.compile(r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s\"'<>]+")
 
 
 def without_credentials(text: str) -> str:

@@ -55,9 +55,7 @@ class _Known:
 class MlflowSink:
     """One connection. After a failure make a new one: what this one knows of the runs may be outdated."""
 
-    def __init__(
-        self, uri: str, experiment: str, artifacts: Path | None, run_folder: Path, identity: str
-    ) -> None:
+    def __init__(self, uri: str, experiment: str, artifacts: Path | None, run_folder: Path, identity: str) -> None:
         self._run_folder, self._identity = run_folder, identity
         with _translated(permanent=frozenset()):  # no fault of the event that is to be sent
             self._client = MlflowClient(tracking_uri=uri)
@@ -110,9 +108,7 @@ class MlflowSink:
         """Send the report's files as they are now; a report that was removed meanwhile is no failure."""
         if folder.is_dir():
             self._client.log_artifacts(run.run_id, str(folder), "report")
-        table = next(
-            (path for path in (folder / "front.csv", self._run_folder / "front.csv") if path.exists()), None
-        )
+        table = next((path for path in (folder / "front.csv", self._run_folder / "front.csv") if path.exists()), None)
         if table:
             self._client.log_artifact(run.run_id, str(table))
 
@@ -184,9 +180,7 @@ class MlflowSink:
         run.metrics |= metrics
         run.points = max(run.points, len(shown.curves))
 
-    def _log_batches(
-        self, run_id: str, params: list[Param], tags: list[RunTag], points: list[Metric]
-    ) -> None:
+    def _log_batches(self, run_id: str, params: list[Param], tags: list[RunTag], points: list[Metric]) -> None:
         for start in range(0, max(len(params), len(tags), len(points)), _BATCH):
             self._client.log_batch(
                 run_id, _slice(points, start), _slice(params, start), _slice(tags, start), synchronous=True

@@ -63,9 +63,7 @@ class Tracker:
         """Tell how a trial stands."""
         self._tell(TrialUpdated(record=record, searched=self._searched))
 
-    def finished(
-        self, summary: Mapping[str, JsonValue], front_trials: Sequence[str], report_folder: Path
-    ) -> None:
+    def finished(self, summary: Mapping[str, JsonValue], front_trials: Sequence[str], report_folder: Path) -> None:
         """Tell that the study ended: its numbers, the trials on the front, and where its report lies."""
         folder = report_folder.absolute()
         if folder.is_relative_to(self._run_folder):
@@ -87,9 +85,7 @@ class Tracker:
             self._sender.wake()
         waiting = self._sender.close(timeout_seconds)
         if waiting:
-            _log.warning(
-                "%d events for MLflow wait in %s; `ubt track` sends them.", waiting, self._outbox.folder
-            )
+            _log.warning("%d events for MLflow wait in %s; `ubt track` sends them.", waiting, self._outbox.folder)
         return waiting
 
     def _tell(self, event: Event) -> None:

@@ -13,8 +13,7 @@ def chosen_number(records, ca_floor=0.02):
 
 def sweep(trial, *rates, **fields):
     return [
-        trial(i, asr=asr, ca=ca, changes={"defense.unlearn_samples": i}, **fields)
-        for i, (asr, ca) in enumerate(rates)
+        trial(i, asr=asr, ca=ca, changes={"defense.unlearn_samples": i}, **fields) for i, (asr, ca) in enumerate(rates)
     ]
 
 

@@ -65,8 +65,6 @@ def test_equal_points_are_all_on_the_front(trial):
 
 def test_the_front_is_ordered_by_rising_asr_and_leaves_out_what_is_not_measured(trial):
     rates = [(0.3, 0.9), (0.1, 0.7), (0.2, 0.6), (0.2, 0.8)]
-    records = [
-        trial(i, asr=asr, ca=ca, changes={"defense.unlearn_samples": i}) for i, (asr, ca) in enumerate(rates)
-    ]
+    records = [trial(i, asr=asr, ca=ca, changes={"defense.unlearn_samples": i}) for i, (asr, ca) in enumerate(rates)]
     failed = trial(9, state="FAILED", changes={"defense.unlearn_samples": 9})
     assert [member.number for member in front(configurations([*records, failed]))] == [1, 3, 0]

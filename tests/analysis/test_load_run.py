@@ -15,13 +15,9 @@ def test_a_run_is_read_with_its_records_by_number(run_folder, trial):
     assert [record.number for record in run.records] == [0, 1]
 
 
-@pytest.mark.parametrize(
-    "search", [None, {}, {"space": None}, {"space": {}}, {"design": "list", "trials": []}]
-)
+@pytest.mark.parametrize("search", [None, {}, {"space": None}, {"space": {}}, {"design": "list", "trials": []}])
 def test_a_study_without_a_space_searched_what_its_trials_changed(loaded, trial, search):
-    run = loaded(
-        trial(0), trial(1, changes={"defense.token_threshold": 0.3}), study={"name": "toy", "search": search}
-    )
+    run = loaded(trial(0), trial(1, changes={"defense.token_threshold": 0.3}), study={"name": "toy", "search": search})
     assert run.space == ()
     assert run.knobs == ("defense.token_threshold",)
     assert run.ca_floor == 0.02
@@ -86,7 +82,4 @@ def test_the_study_is_kept_whole_to_be_shown(loaded, trial):
 def test_importing_analysis_loads_no_heavy_library():
     heavy = "{'torch', 'ray', 'mlflow', 'optuna', 'matplotlib', 'sweeps'}"
     check = f"import analysis, sys; print({heavy} & set(sys.modules))"
-    assert (
-        subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
-        == "set()\n"
-    )
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout == "set()\n"

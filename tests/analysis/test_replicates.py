@@ -39,9 +39,7 @@ def test_failed_seeds_are_counted_but_not_averaged(trial):
 
 
 def test_a_seed_met_twice_is_one_replicate(trial):
-    (found,) = configurations(
-        [trial(0, seed=0, asr=0.1), trial(1, seed=0, asr=0.1), trial(2, seed=1, asr=0.4)]
-    )
+    (found,) = configurations([trial(0, seed=0, asr=0.1), trial(1, seed=0, asr=0.1), trial(2, seed=1, asr=0.4)])
     assert found.val.asr.mean == pytest.approx(0.25)
     assert len(found.measured) == 2
 
@@ -55,9 +53,7 @@ def test_a_configuration_without_a_done_trial_still_knows_its_victim(trial):
 
 def test_the_best_ranks_first_and_what_is_not_measured_last(trial):
     rates = [(0.3, 0.9), (0.1, 0.7), (0.1, 0.8)]
-    records = [
-        trial(i, asr=a, ca=c, changes={"defense.unlearn_samples": i}) for i, (a, c) in enumerate(rates)
-    ]
+    records = [trial(i, asr=a, ca=c, changes={"defense.unlearn_samples": i}) for i, (a, c) in enumerate(rates)]
     failed = trial(9, state="FAILED", changes={"defense.unlearn_samples": 9})
     ranked = sorted(configurations([failed, *records]), key=lambda configuration: configuration.rank)
     assert [configuration.number for configuration in ranked] == [2, 1, 0, 9]
@@ -65,7 +61,5 @@ def test_the_best_ranks_first_and_what_is_not_measured_last(trial):
 
 @given(st.permutations(range(4)))
 def test_the_order_of_records_changes_nothing(trial, order):
-    records = [
-        trial(i, seed=i % 2, asr=0.1 * i, changes={"defense.unlearn_samples": 8 + i // 2}) for i in range(4)
-    ]
+    records = [trial(i, seed=i % 2, asr=0.1 * i, changes={"defense.unlearn_samples": 8 + i // 2}) for i in range(4)]
     assert configurations([records[i] for i in order]) == configurations(records)

@@ -115,9 +115,7 @@ def test_names_reasons_and_settings_cannot_bring_markup(page, trial):
     records[3] = trial(3, state="FAILED", reason=NASTY, changes={SAMPLES: 16})
     dirty = page(*records, study=study)
     assert len(dirty.scripts) == len(clean.scripts)
-    assert not any(
-        "alert('x')" in script and "<script" in script for script in dirty.scripts if len(script) < 1e6
-    )
+    assert not any("alert('x')" in script and "<script" in script for script in dirty.scripts if len(script) < 1e6)
     assert dirty.text.count("<script>alert('x')</script>") >= 5
 
 
@@ -190,9 +188,7 @@ def test_many_changed_settings_share_one_column(page, trial):
 def test_writing_twice_replaces_the_report(written, trial):
     written(trial(0))
     first = written(trial(0))
-    assert sorted(path.name for path in first.page.parent.iterdir()) == sorted(
-        path.name for path in first.files
-    )
+    assert sorted(path.name for path in first.page.parent.iterdir()) == sorted(path.name for path in first.files)
 
 
 def test_the_same_run_gives_the_same_page(written, trial):

@@ -53,9 +53,7 @@ def test_metrics_and_facts_of_stages_are_columns(run_of, trial):
 
 
 def test_the_table_survives_a_csv_file(run_of, trial, tmp_path):
-    table = trials_table(
-        run_of(trial(0), trial(1, reason='a "quoted", reason\nof two lines', state="FAILED"))
-    )
+    table = trials_table(run_of(trial(0), trial(1, reason='a "quoted", reason\nof two lines', state="FAILED")))
     table.to_csv(tmp_path / "trials.csv", index=False)
     again = pd.read_csv(tmp_path / "trials.csv")
     assert list(again.columns) == list(table.columns)

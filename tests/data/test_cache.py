@@ -8,9 +8,7 @@ import pytest
 from ubt.data.cache import cached_images
 
 COUNT, SIZE_PX = 20, 8
-EXPECTED = np.broadcast_to(
-    np.arange(COUNT, dtype=np.uint8)[:, None, None, None], (COUNT, SIZE_PX, SIZE_PX, 3)
-)
+EXPECTED = np.broadcast_to(np.arange(COUNT, dtype=np.uint8)[:, None, None, None], (COUNT, SIZE_PX, SIZE_PX, 3))
 
 
 def fill_slowly(images):

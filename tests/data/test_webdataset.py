@@ -47,9 +47,7 @@ def shards(tmp_path):
 @pytest.fixture
 def source(photos, shards):
     def build(**changes):
-        return WebDataset.model_validate(
-            {"pairs": f"{shards}/train-{{000..002}}.tar", **photos.settings, **changes}
-        )
+        return WebDataset.model_validate({"pairs": f"{shards}/train-{{000..002}}.tar", **photos.settings, **changes})
 
     return build
 
@@ -190,9 +188,7 @@ class TestMistakes:
         assert any("classes.txt: line 2" in problem for problem in problems)
 
     def test_braces_that_do_not_close_are_explained(self, source):
-        assert any(
-            "no pattern" in problem for problem in problems_of(source(pairs="a-{0..}3}.tar").content_key)
-        )
+        assert any("no pattern" in problem for problem in problems_of(source(pairs="a-{0..}3}.tar").content_key))
 
     @pytest.mark.parametrize(
         ("members", "message"),

@@ -59,9 +59,7 @@ def _start_ui(uri: str, port: int) -> subprocess.Popen[str]:
         f"serve({uri!r}, port={port}, show=lambda text: print(text, flush=True))\n"
         "print('ended cleanly', flush=True)"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
 def _sends_over_http(address: str, run_folder: Path) -> None:
@@ -81,9 +79,7 @@ def _sends_over_http(address: str, run_folder: Path) -> None:
     tracker.updated(record)
     assert tracker.close(60) == 0
     client = MlflowClient(address)
-    (child,) = client.search_runs(
-        [client.get_experiment_by_name("ubt").experiment_id], "tags.`ubt.trial` = 'trial-0'"
-    )
+    (child,) = client.search_runs([client.get_experiment_by_name("ubt").experiment_id], "tags.`ubt.trial` = 'trial-0'")
     assert child.data.params == {"defense.x": "1"}
     artifact = f"{address}/get-artifact?path=record.json&run_uuid={child.info.run_id}"
     with urllib.request.urlopen(artifact, timeout=10) as answer:

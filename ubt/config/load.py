@@ -14,6 +14,7 @@ from ubt.config.paths import JsonObject
 from ubt.errors import Problem, UserError
 
 Model = TypeVar("Model", bound=BaseModel)
+_MISSING = object()
 
 
 def read_yaml(path: Path) -> JsonObject:
@@ -43,7 +44,9 @@ def validate(model: type[Model], tree: Mapping[str, JsonValue], source: str) -> 
         return model.model_validate(dict(tree))
     except ValidationError as error:
         items = error.errors(include_url=False)
-        raise UserError([_problem(cast("Mapping[str, object]", item), tree, model, source) for item in items]) from error
+        raise UserError(
+            [_problem(cast("Mapping[str, object]", item), tree, model, source) for item in items]
+        ) from error
 
 
 def _problem(item: Mapping[str, object], tree: Mapping[str, JsonValue], model: type[BaseModel], source: str) -> Problem:
@@ -69,14 +72,20 @@ def _as_written(location: tuple[str | int, ...], tree: Mapping[str, JsonValue]) 
     parts: list[str] = []
     node: object = tree
     for position, part in enumerate(location):
-        if isinstance(node, Mapping) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-        elif position < len(location) - 1:
-            continue
+        found = _child(node, part)
+        if found is _MISSING and position < len(location) - 1:
+            continue  # a name that only pydantic knows
+        node = found
         parts.append(str(part))
     return ".".join(parts)
+
+
+def _child(node: object, part: str | int) -> object:
+    if isinstance(node, Mapping):
+        return node.get(part, _MISSING)
+    if isinstance(node, list) and isinstance(part, int) and part < len(node):
+        return node[part]
+    return _MISSING
 
 
 def _nearest(name: str, model: type[BaseModel]) -> str:

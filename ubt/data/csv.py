@@ -45,9 +45,7 @@ class CsvFiles(LabelledFiles):
         lists = self._read()
         pretrain = None if lists.pretrain is None else _content(lists.pretrain, "pretrain")
         train = _content(lists.train, "train")
-        return fingerprint(
-            {"kind": self.kind, "train": train, "pretrain": pretrain, **lists.evaluation.content()}
-        )
+        return fingerprint({"kind": self.kind, "train": train, "pretrain": pretrain, **lists.evaluation.content()})
 
     def load(self, image_size_px: int, cache: Path) -> DataSet:
         """Return the data set, decoding its images into `cache` on first use.

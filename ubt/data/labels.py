@@ -44,9 +44,7 @@ def parse_labels(rows: Sequence[Row], classes: Sequence[str], problems: list[Pro
     return labels
 
 
-def stratified_split(
-    labels: Labels, val_fraction: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def stratified_split(labels: Labels, val_fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the positions in `labels[N]` of the validation images and those of the test images, both sorted.
 
     Systematic sampling: images are lined up class by class, classes and images in random order, and every

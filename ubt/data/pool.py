@@ -85,9 +85,7 @@ class Decoders:
             return
         pending: deque[tuple[list[Encoded], Future[list[Pixels | str]]]] = deque()
         for chunk in chunks:
-            pending.append(
-                (chunk, self._pool.submit(decode_images, [each.content for each in chunk], size_px))
-            )
+            pending.append((chunk, self._pool.submit(decode_images, [each.content for each in chunk], size_px)))
             if len(pending) >= self._processes * _AHEAD:
                 yield from _finished(*pending.popleft())
         for chunk, future in pending:

@@ -129,7 +129,10 @@ class Scenes(DataSource):
         rng = numpy_generator(self.data_seed, split, "scenes")
         labels = rng.permutation(np.arange(count) % len(CLASSES))
         colours, places, sizes = (rng.choice(list(table), size=count) for table in (COLOURS, PLACES, SIZES))
-        return [Scene(int(label), str(c), str(p), str(s)) for label, c, p, s in zip(labels, colours, places, sizes, strict=True)]
+        return [
+            Scene(int(label), str(c), str(p), str(s))
+            for label, c, p, s in zip(labels, colours, places, sizes, strict=True)
+        ]
 
     def _images(self, split: str, scenes: Sequence[Scene], size_px: int, cache: Path) -> Images:
         def fill(images: Images) -> None:

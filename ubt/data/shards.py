@@ -65,11 +65,7 @@ def _found(name: str, problems: list[Problem]) -> list[Path]:
         elif scheme[1].lower() in {"http", "https"}:
             path = downloaded(name)
         else:
-            why = (
-                "pipe: runs shell commands"
-                if scheme[1].lower() == "pipe"
-                else f"{scheme[1]}: is not supported"
-            )
+            why = "pipe: runs shell commands" if scheme[1].lower() == "pipe" else f"{scheme[1]}: is not supported"
             advice = "give paths of tar files, or http(s) addresses"
             problems.append(Problem("pairs", f"refused: {why}", name, advice))
             return []

@@ -55,9 +55,7 @@ def report_missing(rows: Sequence[Row], problems: list[Problem]) -> None:
     """Add a problem for every row whose image is missing, is no regular file, or may not be read."""
     images = list(dict.fromkeys(row.image for row in rows))
     readable = dict(zip(images, in_threads(_readable, images), strict=True))
-    problems.extend(
-        Problem(row.where, f"no such image: {row.image}") for row in rows if not readable[row.image]
-    )
+    problems.extend(Problem(row.where, f"no such image: {row.image}") for row in rows if not readable[row.image])
 
 
 def _records(path: Path, problems: list[Problem]) -> list[list[str]]:
@@ -78,9 +76,7 @@ def _records(path: Path, problems: list[Problem]) -> list[list[str]]:
     return records
 
 
-def _columns(
-    path: Path, header: Sequence[str], column: str, problems: list[Problem]
-) -> tuple[int, int] | None:
+def _columns(path: Path, header: Sequence[str], column: str, problems: list[Problem]) -> tuple[int, int] | None:
     """Return where the images and the other column are."""
     names = [name.strip() for name in header]
     missing = [name for name in ("image", column) if name not in names]

@@ -31,9 +31,7 @@ def read_classes(source: str, problems: list[Problem]) -> tuple[str, ...]:
         elif name in first:
             problems.append(Problem(where, f"`{name}` is already the class of line {first[name] + 1}"))
         elif name.isdecimal() and int(name) != index:
-            problems.append(
-                Problem(where, f"`{name}` as the name of class {index} could be taken for an index")
-            )
+            problems.append(Problem(where, f"`{name}` as the name of class {index} could be taken for an index"))
         first.setdefault(name, index)
     return names
 
@@ -49,9 +47,7 @@ def read_templates(source: str, problems: list[Problem]) -> tuple[str, ...]:
     for number, template in enumerate(templates, start=1):
         if "{}" not in template or any(brace in template.replace("{}", "", 1) for brace in "{}"):
             where = f"{source}: line {number}"
-            problems.append(
-                Problem(where, "needs one {} where the class goes, and no other braces", template)
-            )
+            problems.append(Problem(where, "needs one {} where the class goes, and no other braces", template))
     return templates
 
 

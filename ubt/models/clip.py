@@ -75,4 +75,4 @@ def embed_images(clip: Clip, images: Images, batch_size: int = 256) -> Tensor:
 @torch.no_grad()
 def embed_tokens(clip: Clip, tokens: Tensor, batch_size: int = 256) -> Tensor:
     """Return unit embeddings `[N, D]` float32 on the CPU of `tokens[N, L]`, without gradients."""
-    return torch.cat([clip.encode_tokens(part).cpu() for part in tokens.split(batch_size)])
+    return torch.cat([clip.encode_tokens(part).cpu() for part in torch.split(tokens, batch_size)])

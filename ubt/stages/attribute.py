@@ -28,7 +28,10 @@ def run(context: StageContext) -> Output:
         generator = torch_generator(context.seed, "attribute", "random")
         return Output(tensors={"relevance": random_relevance(tokens, words, generator), "words": words})
     score = attention_relevance if method == "chefer" else gradient_relevance
-    blocks = [score(clip, context.pairs.take(block.numpy()), context.pair_tokens[block]) for block in indices.split(_BLOCK)]
+    blocks = [
+        score(clip, context.pairs.take(block.numpy()), context.pair_tokens[block])
+        for block in torch.split(indices, _BLOCK)
+    ]
     return Output(tensors={"relevance": torch.cat(blocks), "words": words})
 
 

@@ -64,7 +64,9 @@ MeasureFunction = Callable[["StageContext", Output, Manifest], dict[str, float]]
 class StageContext:
     """The inputs of one stage. Which pairs are poisoned is there for stages marked `sees_poison` alone."""
 
-    def __init__(self, node: Node, workspace: Workspace, inputs: Mapping[str, Artifact], earlier: Earlier | None) -> None:
+    def __init__(
+        self, node: Node, workspace: Workspace, inputs: Mapping[str, Artifact], earlier: Earlier | None
+    ) -> None:
         self.node = node
         self.workspace = workspace
         self.earlier = earlier

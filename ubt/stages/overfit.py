@@ -40,7 +40,12 @@ def run(context: StageContext) -> Iterator[Epoch]:
         yield Epoch(0, snapshot)
     for number in range(done + 1, settings.overfit_epochs + 1):
         losses = [
-            descend(clip, optimizer, _loss(clip, context.pairs, context.pair_tokens, chosen[batch], settings), f"overfit epoch {number}")
+            descend(
+                clip,
+                optimizer,
+                _loss(clip, context.pairs, context.pair_tokens, chosen[batch], settings),
+                f"overfit epoch {number}",
+            )
             for batch in batches(len(chosen), settings.overfit_batch_size, context.seed, "overfit", "order", number)
         ]
         yield Epoch(number, snapshot, float(np.mean(losses)), optimizer=optimizer.tensors)

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from ubt.config import Config
-from ubt.defenses.ubt import AttributeSettings, OverfitSettings, SelectSettings, SuspectSettings, UnlearnSettings
+from ubt.defenses.ubt import (
+    AttributeSettings,
+    OverfitSettings,
+    SelectSettings,
+    SuspectSettings,
+    UnlearnSettings,
+)
 from ubt.fingerprint import digest_file
 from ubt.trial import TrialConfig
 

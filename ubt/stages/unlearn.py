@@ -50,7 +50,10 @@ def run(context: StageContext) -> Iterator[Epoch]:
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return how much is unlearnt: pairs, and tokens of a caption."""
     kept = kept_tokens(context, context.settings(UnlearnSettings))
-    return {"pairs": float(kept.any(dim=1).sum()), "tokens_per_caption": float(kept.sum(dim=1).float().mean())}
+    return {
+        "pairs": float(kept.any(dim=1).sum()),
+        "tokens_per_caption": float(kept.sum(dim=1).float().mean()),
+    }
 
 
 def kept_tokens(context: StageContext, settings: UnlearnSettings) -> Tensor:
@@ -118,7 +121,9 @@ def _losses(
         loss = forget_loss(images, clip.encode_tokens(tokens[torch.from_numpy(batch)]), settings)
         if settings.retain_weight > 0 and len(retained) > 1:
             size = min(settings.retain_batch_size, len(retained))
-            loss = loss + settings.retain_weight * _retain_loss(context, clip, rng.choice(retained, size, replace=False))
+            loss = loss + settings.retain_weight * _retain_loss(
+                context, clip, rng.choice(retained, size, replace=False)
+            )
         yield loss
 
 

@@ -22,9 +22,7 @@ def rates(ca: float, asr: float) -> Rates:
 
 @pytest.fixture
 def make_record() -> MakeRecord:
-    def make(
-        number: int = 0, epochs: int = 2, state: State = State.RUNNING, **changed: object
-    ) -> TrialRecord:
+    def make(number: int = 0, epochs: int = 2, state: State = State.RUNNING, **changed: object) -> TrialRecord:
         ratio = (number + 1) / 10
         curve = tuple(
             EpochRecord(epoch=epoch, seconds=1.0, val=rates(0.9, 1 / epoch)) for epoch in range(1, epochs + 1)

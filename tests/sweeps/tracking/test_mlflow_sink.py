@@ -58,9 +58,7 @@ def test_a_study_is_one_run_with_one_child_a_trial(connect, mlflow, make_record)
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent}
 
 
-def test_a_trial_shows_parameters_curves_results_and_its_record(
-    connect, mlflow, make_record, run_folder
-) -> None:
+def test_a_trial_shows_parameters_curves_results_and_its_record(connect, mlflow, make_record, run_folder) -> None:
     record = make_record(0, epochs=3, state=State.DONE)
     connect().send(TrialUpdated(record=record, searched=("defense.kind",)))
     run = mlflow.runs()["trial-0"]
@@ -109,9 +107,7 @@ def test_sending_a_record_twice_changes_nothing(connect, mlflow, make_record, ne
     assert len(mlflow.history(run, "val/asr")) == 4
 
 
-def test_a_trial_s_curve_grows_over_two_connections_without_doubled_points(
-    connect, mlflow, make_record
-) -> None:
+def test_a_trial_s_curve_grows_over_two_connections_without_doubled_points(connect, mlflow, make_record) -> None:
     sink = connect()
     for epochs in (1, 2):
         sink.send(TrialUpdated(record=make_record(0, epochs)))

@@ -96,9 +96,7 @@ def test_a_refused_event_is_set_aside_with_the_reason(sender, outbox, server, ma
     assert "refuses an event (trial.trial-1)" in caplog.text
 
 
-def test_what_an_outdated_connection_refuses_is_tried_over_a_new_one(
-    sender, outbox, server, make_record
-) -> None:
+def test_what_an_outdated_connection_refuses_is_tried_over_a_new_one(sender, outbox, server, make_record) -> None:
     outbox.add(TrialUpdated(record=make_record(0)))
     sender.wake()
     until(lambda: len(outbox) == 0)

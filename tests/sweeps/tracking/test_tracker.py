@@ -105,9 +105,7 @@ def test_a_full_disk_is_told_once_and_does_not_stop_the_sweep(
     assert sum("No space left" in message for message in caplog.messages) == 1
 
 
-def test_a_record_that_mlflow_refuses_does_not_block_the_others(
-    run_folder: Path, make_record, caplog
-) -> None:
+def test_a_record_that_mlflow_refuses_does_not_block_the_others(run_folder: Path, make_record, caplog) -> None:
     tracker = Tracker(TrackingSettings(), run_folder, "toy", DOCUMENT)
     tracker.updated(make_record(0))
     assert tracker.close(30) == 0
@@ -134,9 +132,7 @@ def test_the_command_can_be_typed_as_it_is(tmp_path: Path) -> None:
     assert tracker.command == f"ubt ui '{tmp_path}/my run'"
 
 
-def test_a_report_inside_the_run_folder_may_move_with_it(
-    run_folder: Path, make_record, unused_port: int
-) -> None:
+def test_a_report_inside_the_run_folder_may_move_with_it(run_folder: Path, make_record, unused_port: int) -> None:
     tracker = Tracker(TrackingSettings(uri=f"http://127.0.0.1:{unused_port}"), run_folder, "toy", DOCUMENT)
     (run_folder / "report").mkdir()
     (run_folder / "report" / "index.html").write_text("<html>")

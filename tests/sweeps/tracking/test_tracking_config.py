@@ -41,9 +41,7 @@ def test_a_server_decides_itself_where_artifacts_lie(tmp_path: Path) -> None:
     assert artifacts_folder("https://host", tmp_path) is None
 
 
-@pytest.mark.parametrize(
-    "uri", ["./mlruns", "file:///tmp/x", "htp://ann:s3cret@host", "sqlite://", "sqlite:///"]
-)
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "htp://ann:s3cret@host", "sqlite://", "sqlite:///"])
 def test_an_unusable_address_is_a_mistake_of_the_study_told_without_its_password(uri: str) -> None:
     with pytest.raises(UserError) as caught:
         validate(TrackingSettings, {"uri": uri}, "study.yaml")

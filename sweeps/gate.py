@@ -18,7 +18,8 @@ class Gate(Generic[Trial]):
     """Holds waiting trials until the work they share with running ones is done.
 
     Work is named by strings (a stage's key, or the chain its epochs belong to). Each call costs time in
-    proportion to the trials that share the work named in it, so a whole study costs trials × stages.
+    proportion to the trials that share the work named in it, and the first `start` after an `add` to those that
+    wait, so a whole study costs trials × stages.
     """
 
     def __init__(self, done: Iterable[str] = ()) -> None:
@@ -30,6 +31,7 @@ class Gate(Generic[Trial]):
         self._users: defaultdict[str, set[Trial]] = defaultdict(set)
         self._blocks: dict[Trial, int] = {}
         self._heap: list[tuple[int, int, Trial]] = []
+        self._grown = False
 
     @property
     def waiting(self) -> int:
@@ -55,10 +57,15 @@ class Gate(Generic[Trial]):
         for piece in needed:
             self._users[piece].add(trial)
         self._blocks[trial] = sum(1 for piece in needed if self._in_flight[piece])
-        self._offer(trial)
+        self._grown = True
 
     def start(self) -> Trial | None:
         """Return the trial to start now, or None if all that wait need work that is under way."""
+        if self._grown:  # whoever came raised the scores of those who were offered before
+            self._heap.clear()
+            for trial in self._pending:
+                self._offer(trial)
+            self._grown = False
         while self._heap:
             score, order, trial = heapq.heappop(self._heap)
             if trial not in self._pending or self._blocks[trial]:

@@ -61,7 +61,11 @@ class Optimizer:
         weight_decay: float = 0.0,
         train_token_embedding: bool = True,
     ) -> None:
-        weights = {name: weight for name, weight in net.named_parameters() if not name.endswith(TOKEN_EMBEDDING)}
+        weights = {
+            name: weight
+            for name, weight in net.named_parameters()
+            if weight.requires_grad and not name.endswith(TOKEN_EMBEDDING)
+        }
         groups = [
             {"params": [w for w in weights.values() if w.ndim >= 2], "weight_decay": weight_decay},
             {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},

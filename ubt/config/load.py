@@ -51,11 +51,12 @@ def validate(model: type[Model], tree: Mapping[str, JsonValue], source: str) -> 
 
 def _problem(item: Mapping[str, object], tree: Mapping[str, JsonValue], model: type[BaseModel], source: str) -> Problem:
     kind, given = str(item["type"]), item.get("input")
-    path = _as_written(cast("tuple[str | int, ...]", item["loc"]), tree)
+    location = cast("tuple[str | int, ...]", item["loc"])
+    path = _as_written(location, tree)
     where = f"{source}: {path}" if path else source
     context = cast("Mapping[str, object]", item.get("ctx") or {})
     if kind == "extra_forbidden":
-        return Problem(where, "unknown field", given, advice=_nearest(path.rpartition(".")[2], model))
+        return Problem(where, "unknown field", given, advice=_nearest(location, model))
     if kind == "union_tag_invalid":
         return Problem(f"{where}.kind", f"unknown; allowed: {context['expected_tags']}", context["tag"])
     if kind == "union_tag_not_found":
@@ -88,9 +89,21 @@ def _child(node: object, part: str | int) -> object:
     return _MISSING
 
 
-def _nearest(name: str, model: type[BaseModel]) -> str:
-    schema = model.model_json_schema()
-    parts = [schema, *schema.get("$defs", {}).values()]
-    known = {field for part in parts for field in part.get("properties", {})}
-    close = difflib.get_close_matches(name, known, n=1)
+def _nearest(location: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    close = difflib.get_close_matches(str(location[-1]), _fields(location[:-1], model), n=1)
     return f"did you mean `{close[0]}`?" if close else "`ubt schema` lists the fields there are"
+
+
+def _fields(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
+    """Return the fields of the object at pydantic's location, which names the member of a union too."""
+    schema = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+    node = schema
+    for part in location:
+        members = node.get("discriminator", {}).get("mapping", {})
+        inside = node.get("items") or node.get("additionalProperties") or {}
+        node = {"$ref": members[part]} if part in members else node.get("properties", {}).get(part, inside)
+        node = node if isinstance(node, dict) else {}
+        if reference := next((one["$ref"] for one in (node, *node.get("anyOf", ())) if "$ref" in one), None):
+            node = definitions[reference.rpartition("/")[2]]
+    return list(node.get("properties", {}))

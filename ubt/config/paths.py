@@ -38,7 +38,8 @@ def set_path(tree: Mapping[str, JsonValue], path: str, value: JsonValue) -> Json
     if not rest:
         copy[head] = value
         return copy
-    child = copy.get(head) or {}
+    child = copy.get(head)
+    child = {} if child is None else child
     if not isinstance(child, dict):
         raise UserError(Problem(path, f"`{head}` is a single value, it has no fields", given=child))
     copy[head] = set_path(child, rest, value)

@@ -57,16 +57,23 @@ class UnlearnSettings(Config):
     """Caption tokens with a relevance above this are unlearned; a caption's relevance sums to 1."""
     unlearn_scope: Literal["token", "caption"] = "token"
     """Unlearn the tokens above the threshold, or whole captions."""
-    unlearn_epochs: int = Field(default=20, ge=0, le=1000)
+    unlearn_epochs: int = Field(default=10, ge=0, le=1000)
     unlearn_learning_rate: float = Field(default=2e-4, gt=0)
-    unlearn_batch_size: int = Field(default=64, ge=1)
+    unlearn_batch_size: int = Field(default=16, ge=1)
     unlearn_loss: Literal["hinge", "ascent"] = "hinge"
     """`mean(relu(cos − margin))`, which stops at the margin, or plain `mean(cos)`, which never stops."""
     unlearn_margin: float = Field(default=0.0, ge=-1, le=1)
     """Similarity at which the hinge is satisfied."""
-    retain_weight: float = Field(default=0.5, ge=0)
-    """Weight of CLIP's loss on pairs that are not suspicious; 0 leaves retention out."""
-    retain_batch_size: int = Field(default=128, ge=2)
+    unlearn_towers: Literal["both", "image"] = "image"
+    """Train both towers, or the image tower alone: a trigger in the image is learnt and unlearnt there."""
+    retain_loss: Literal["contrastive", "distill"] = "distill"
+    """Hold trusted pairs by CLIP's loss, or by keeping their embeddings where the poisoned model has them."""
+    retain_weight: float = Field(default=4.0, ge=0)
+    """Weight of the loss that holds trusted pairs in place; 0 leaves it out."""
+    retain_ratio: float = Field(default=0.5, gt=0, le=1)
+    """Fraction of the training pairs, of highest similarity under the clean model, that is trusted (suspicious
+    ones never are). With 1, the poison that was not suspected is taught again while it is unlearnt."""
+    retain_batch_size: int = Field(default=96, ge=2)
 
 
 class Ubt(SuspectSettings, OverfitSettings, SelectSettings, AttributeSettings, UnlearnSettings, Defense):

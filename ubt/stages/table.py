@@ -112,7 +112,7 @@ STAGES: dict[str, StageSpec] = {
         StageSpec(
             "unlearn",
             1,
-            ("poisoned", "poison", "suspects", "selection", "relevance"),
+            ("poisoned", "poison", "similarities", "suspects", "selection", "relevance"),
             ("model",),
             _of_defense(UnlearnSettings),
             epochs="unlearn_epochs",

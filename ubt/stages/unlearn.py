@@ -1,7 +1,7 @@
 """Unlearn the selected images' ties to the telling tokens of their captions (the paper's last stage).
 
-The poisoned model's similarity of (image, kept tokens) is pushed down while CLIP's loss on pairs that are not
-suspicious holds the rest in place. The hinge is ours: plain ascent has no lower bound and takes the accuracy
+The poisoned model's similarity of (image, kept tokens) is pushed down while CLIP's loss on trusted pairs holds
+the rest in place. The hinge is ours: plain ascent has no lower bound and takes the accuracy
 with it (docs/method.md).
 """
 
@@ -76,6 +76,14 @@ def forgotten_pairs(context: StageContext, settings: UnlearnSettings) -> tuple[I
     return indices[telling].numpy(), tokens[telling]
 
 
+def trusted_pairs(context: StageContext, settings: UnlearnSettings) -> Indices:
+    """Return the pairs that retention learns from, `[T]` int64 into D: most alike under the clean model."""
+    similarities = context.artifact("similarities").tensors["similarities"]
+    ranked = torch.argsort(similarities, descending=True, stable=True)
+    trusted = ranked[: max(2, round(settings.retain_ratio * len(similarities)))].numpy()
+    return np.setdiff1d(trusted, context.artifact("suspects").tensors["indices"].numpy())
+
+
 def shorten(tokens: Tensor, kept: Tensor) -> Tensor:
     """Return captions of the kept tokens alone, moved together between start and end of text, `[K, L]` int64."""
     ends = tokens.argmax(dim=1)
@@ -104,6 +112,9 @@ def _start(context: StageContext, settings: UnlearnSettings) -> tuple[Clip, Opti
     if context.earlier:
         clip.net.load_state_dict(dict(context.earlier.model))
     # Batch norm keeps its statistics (evaluation mode): triggered images alone would shift them.
+    if settings.unlearn_towers == "image":
+        for name, weight in clip.net.named_parameters():
+            weight.requires_grad_(name.startswith("visual."))
     optimizer = Optimizer(clip.net.eval(), settings.unlearn_learning_rate, train_token_embedding=False)
     if context.earlier:
         optimizer.restore(context.earlier.optimizer)
@@ -114,7 +125,8 @@ def _losses(
     context: StageContext, clip: Clip, indices: Indices, tokens: Tensor, settings: UnlearnSettings, epoch: int
 ) -> Iterator[Tensor]:
     """Yield the loss of each step of an epoch, computed when the step before has been taken."""
-    retained = np.setdiff1d(np.arange(len(context.pairs)), context.artifact("suspects").tensors["indices"].numpy())
+    retained = trusted_pairs(context, settings)
+    before = context.clip("poisoned")
     rng = context.rng("retain", epoch)
     for batch in batches(len(indices), settings.unlearn_batch_size, context.seed, "unlearn", "order", epoch):
         images = clip.encode_images(context.pairs.take(indices[batch]))
@@ -122,11 +134,16 @@ def _losses(
         if settings.retain_weight > 0 and len(retained) > 1:
             size = min(settings.retain_batch_size, len(retained))
             loss = loss + settings.retain_weight * _retain_loss(
-                context, clip, rng.choice(retained, size, replace=False)
+                context, clip, rng.choice(retained, size, replace=False), settings, before
             )
         yield loss
 
 
-def _retain_loss(context: StageContext, clip: Clip, batch: Indices) -> Tensor:
-    images = clip.encode_images(context.pairs.take(batch))
-    return clip_loss(images, clip.encode_tokens(context.pair_tokens[torch.from_numpy(batch)]), clip.logit_scale)
+def _retain_loss(context: StageContext, clip: Clip, batch: Indices, settings: UnlearnSettings, before: Clip) -> Tensor:
+    pixels, tokens = context.pairs.take(batch), context.pair_tokens[torch.from_numpy(batch)]
+    images, texts = clip.encode_images(pixels), clip.encode_tokens(tokens)
+    if settings.retain_loss == "contrastive":
+        return clip_loss(images, texts, clip.logit_scale)
+    with torch.no_grad():
+        images_before, texts_before = before.encode_images(pixels), before.encode_tokens(tokens)
+    return 2 - (images * images_before).sum(dim=1).mean() - (texts * texts_before).sum(dim=1).mean()

@@ -1,0 +1,96 @@
+"""The tiny victim of `tiny_victim.py`, trained once for all tests of the repository."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: one thread gives the same bits everywhere
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tiny_victim import Bench, run_trial, tiny_trial
+
+from ubt.records import TrialRecord
+from ubt.store import ArtifactStore
+
+if TYPE_CHECKING:
+    from ubt.data.base import DataSet
+    from ubt.models.clip import Clip
+    from ubt.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """One tiny trial, run to its end."""
+
+    root: Path
+    """Of its store; not to be written to."""
+    records: list[TrialRecord]
+
+    @property
+    def record(self) -> TrialRecord:
+        """The last one."""
+        return self.records[-1]
+
+    def copy(self, folder: Path) -> Path:
+        """Return the root of a copy of the store, to do harm to."""
+        return Path(shutil.copytree(self.root, folder / "store"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> TinyRun:
+    """The tiny trial as the real runner ran it (three seconds, once)."""
+    root = tmp_path_factory.mktemp("tiny") / "store"
+    run = TinyRun(root, run_trial(root))
+    assert run.record.state == "DONE", run.record.reason
+    return run
+
+
+@pytest.fixture(scope="session")
+def store(tiny_run) -> ArtifactStore:
+    """The store with all artifacts of the tiny trial."""
+    return ArtifactStore(tiny_run.root)
+
+
+@pytest.fixture(scope="session")
+def workspace(tiny_run, tmp_path_factory) -> Workspace:
+    """A workspace on a copy of that store, which tests may add to."""
+    import torch
+
+    from ubt.workspace import Workspace
+
+    root = tiny_run.copy(tmp_path_factory.mktemp("workspace"))
+    return Workspace(tiny_trial().victim, ArtifactStore(root), root / "images", torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def bench(workspace) -> Bench:
+    """Where the stages of tiny trials are run one by one."""
+    return Bench(workspace)
+
+
+@pytest.fixture(scope="session")
+def data(workspace) -> DataSet:
+    """The tiny victim's data: 160 + 200 pairs and 48 + 48 labelled images of 32 × 32 pixels."""
+    return workspace.data
+
+
+@pytest.fixture
+def clip(bench) -> Clip:
+    """The tiny poisoned model, a copy for each test."""
+    return bench.context("overfit").clip("poisoned")
+
+
+@pytest.fixture
+def untrained() -> Clip:
+    """A `tiny-rn` with random weights."""
+    import torch
+
+    from ubt.models.build import build_clip
+    from ubt.victim import ModelSettings
+
+    return build_clip(ModelSettings(name="tiny-rn", random_weights=True), 0, torch.device("cpu"))

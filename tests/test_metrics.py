@@ -1,0 +1,83 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from ubt.metrics import auroc, bootstrap_interval, wilson_interval
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_wilson_interval_is_that_of_scipy(rate):
+    successes, trials = rate
+    expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-7)
+
+
+def test_the_wilson_interval_of_a_known_rate():
+    # Newcombe (1998), table I: 81 of 263 is 0.2553 to 0.3662.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+@pytest.mark.parametrize(("successes", "edge"), [(0, 0), (48, 1)])
+def test_the_wilson_interval_stays_within_0_and_1_and_is_never_empty(successes, edge):
+    low, high = wilson_interval(successes, 48)
+    assert 0 <= low < high <= 1
+    assert (low, high)[edge] == pytest.approx(edge, abs=1e-12)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (1, 0), (-1, 5), (6, 5), (0, -3)])
+def test_what_is_no_rate_has_no_interval(successes, trials):
+    with pytest.raises(ValueError, match="is not a rate"):
+        wilson_interval(successes, trials)
+
+
+# Few different values, so that there are ties.
+SCORED = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40).filter(
+    lambda pairs: 0 < sum(positive for _, positive in pairs) < len(pairs)
+)
+
+
+@given(SCORED)
+def test_auroc_is_that_of_scikit_learn(pairs):
+    scores, positive = np.array([s for s, _ in pairs], dtype=np.float32), np.array([p for _, p in pairs])
+    assert auroc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
+
+
+@given(SCORED)
+def test_auroc_counts_pairs_and_ties_half(pairs):
+    ups, downs = ([s for s, positive in pairs if positive is kind] for kind in (True, False))
+    wins = sum((up > down) + 0.5 * (up == down) for up in ups for down in downs)
+    scores, positive = np.array([float(s) for s, _ in pairs]), np.array([p for _, p in pairs])
+    assert auroc(scores, positive) == pytest.approx(wins / (len(ups) * len(downs)))
+
+
+@pytest.mark.parametrize("positive", [[True, True], [False, False], []])
+def test_auroc_of_one_group_alone_is_nan(positive):
+    assert math.isnan(auroc(np.arange(len(positive), dtype=float), np.array(positive, dtype=bool)))
+
+
+def test_the_bootstrap_interval_of_four_values_is_the_one_counted_by_hand():
+    # Of 4⁴ samples 1 has mean 4, 12 have mean 3: P(mean ≥ 3) = 0.051; and P(mean = 0) = 81/256.
+    assert bootstrap_interval([0, 0, 0, 4], np.random.default_rng(0)) == (0.0, 3.0)
+
+
+def test_the_bootstrap_interval_of_many_values_is_nearly_the_normal_one():
+    values = np.random.default_rng(1).normal(5, 2, size=400)
+    low, high = bootstrap_interval(values.tolist(), np.random.default_rng(0))
+    half = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+
+
+def test_the_bootstrap_interval_of_equal_values_is_a_point_and_depends_on_the_generator_alone():
+    assert bootstrap_interval([0.3] * 3, np.random.default_rng(0)) == pytest.approx((0.3, 0.3))
+    first, again = (bootstrap_interval([1, 2, 5], np.random.default_rng(3)) for _ in range(2))
+    assert first == again
+
+
+def test_no_values_have_no_bootstrap_interval():
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_interval([], np.random.default_rng(0))

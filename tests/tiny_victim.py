@@ -1,0 +1,121 @@
+"""A victim small enough to be trained in two seconds, and what it takes to run its stages one by one.
+
+Nothing here is mocked: trials go through the real `TrialRunner`, stages through the real pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from ubt.assignment import Assignment
+from ubt.config import set_path
+from ubt.graph import Node, build_pipeline
+from ubt.records import TrialRecord
+from ubt.trial import TrialConfig
+
+if TYPE_CHECKING:
+    from ubt.runner import TrialRunner
+    from ubt.stages.context import Earlier, Output, StageContext
+    from ubt.workspace import Workspace
+
+TINY: dict[str, Any] = {
+    "victim": {
+        "data": {"kind": "scenes", "pretrain_pairs": 160, "train_pairs": 200, "val_images": 48, "test_images": 48},
+        "pretrain": {"epochs": 1, "batch_size": 40},
+        "attack": {"kind": "badnets", "poison_rate": 0.1},
+        "implant": {"epochs": 1, "batch_size": 40, "min_asr": 0.0},
+    },
+    "defense": {
+        "kind": "ubt",
+        "suspicious_ratio": 0.1,
+        "overfit_epochs": 2,
+        "overfit_batch_size": 8,
+        "unlearn_samples": 8,
+        "unlearn_epochs": 2,
+        "unlearn_batch_size": 4,
+        "retain_batch_size": 16,
+    },
+}
+"""200 training pairs of which 20 are poisoned, 20 suspects, 8 unlearned; it learns next to nothing."""
+
+
+def tiny_trial(changes: Mapping[str, Any] | None = None) -> TrialConfig:
+    """Return the tiny trial with other values at some dotted paths."""
+    tree = TINY
+    for path, value in (changes or {}).items():
+        tree = set_path(tree, path, value)
+    return TrialConfig.model_validate(tree)
+
+
+def assign(store: object, changes: Mapping[str, Any] | None = None, **fields: Any) -> Assignment:
+    """Return the assignment of a tiny trial whose artifacts belong into `store`."""
+    trial = tiny_trial(changes)
+    described = {
+        "study": "tiny",
+        "trial": "tiny-0",
+        "number": 0,
+        "seed": 0,
+        "config": trial.as_json(),
+        "changes": dict(changes or {}),
+        "data_key": trial.victim.data.content_key(),
+        "store": str(store),
+    }
+    return Assignment.model_validate({**described, **fields})
+
+
+def run_trial(
+    store: object, changes: Mapping[str, Any] | None = None, runner: TrialRunner | None = None, **fields: Any
+) -> list[TrialRecord]:
+    """Return every record that a tiny trial yields."""
+    from ubt.runner import TrialRunner
+
+    return list((runner or TrialRunner()).run(assign(store, changes, **fields)))
+
+
+@dataclass
+class Bench:
+    """One workspace on which the stages of tiny trials are run one by one."""
+
+    workspace: Workspace
+    keep_epochs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def nodes(self, changes: Mapping[str, Any] | None = None, seed: int = 0) -> dict[str, Node]:
+        """Return the stages of a trial by name."""
+        return {node.spec.name: node for node in build_pipeline(tiny_trial(changes), seed)}
+
+    def context(
+        self,
+        stage: str,
+        changes: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        earlier: Earlier | None = None,
+    ) -> StageContext:
+        """Return what the pipeline would hand to a stage; the stages before it are run if need be."""
+        from ubt.pipeline import PipelineRun
+        from ubt.stages.context import StageContext
+
+        trial = tiny_trial(changes)
+        nodes = list(build_pipeline(trial, seed))
+        before = tuple(takewhile(lambda node: node.spec.name != stage, nodes))
+        assert len(before) < len(nodes), f"{stage} is no stage of this trial"
+        self.workspace.victim = trial.victim
+        list(PipelineRun(before, trial.victim, self.workspace, self.keep_epochs).steps())
+        node = nodes[len(before)]
+        stage_of = {other.key: other.spec.name for other in before}
+        inputs = {role: self.workspace.load(stage_of[key], key) for role, key in node.inputs.items()}
+        return StageContext(node, self.workspace, inputs, earlier)
+
+    def output(self, stage: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> Output:
+        """Return what a stage makes of its inputs, computed now (the last epoch's, if it works by epochs)."""
+        from importlib import import_module
+
+        from ubt.stages.context import Output
+
+        result = import_module(f"ubt.stages.{stage}").run(self.context(stage, changes, seed))
+        if isinstance(result, Output):
+            return result
+        *_, last = [epoch.snapshot() for epoch in result]
+        return last

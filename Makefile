@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
-.PHONY: demo install test check format lock clean
+.PHONY: demo install test check format lock tree clean
 
 demo: install  ## build the embedded victim and sweep UBT's four knobs over it
 	$(BIN)/ubt sweep demo
@@ -39,3 +39,6 @@ lock: install  ## pin every dependency anew, with hashes and without any index a
 
 clean:  ## remove the environment and caches; runs and the store stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage
+
+tree: install  ## write the README's tree anew
+	$(BIN)/python docs/readme_tree.py

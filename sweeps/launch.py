@@ -64,7 +64,7 @@ def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> Outcome
         run.write_study(study)
     tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
     tracker.started()
-    tally = Tally(_trials(study), concurrent, study.objectives.ca_floor)
+    tally = Tally(_trials(study), study.objectives.ca_floor)
     with progress_view(tally) as view:
         session = _session(study, store, run, [view, tracker])
         interrupted = not _execute(session, study, address, concurrent, run)

@@ -11,6 +11,9 @@ from sweeps.search.proposer import Proposal
 from sweeps.session import PlannedTrial
 from sweeps.study import StudyConfig
 from ubt.config import Config
+from ubt.data.base import DataSource
+from ubt.errors import UserError
+from ubt.fingerprint import fingerprint
 from ubt.models.names import image_size_px
 from ubt.stages.table import STAGES
 from ubt.store import ArtifactStore, default_store
@@ -40,6 +43,8 @@ class StudyPlan(Config):
     """Empty for an adaptive search beyond its first trial: its configurations are not known beforehand."""
     image_size_px: int
     store: str
+    notes: tuple[str, ...] = ()
+    """What the plan could not look at."""
 
     @property
     def total(self) -> int:
@@ -58,15 +63,24 @@ class StudyPlan(Config):
 
 
 def plan_study(study: StudyConfig) -> StudyPlan:
-    """Lay the study out without running anything.
+    """Lay the study out without running anything. Data that cannot be read here is a note, not an error.
 
     Raises:
-        UserError: if the data cannot be read, or a configuration is not allowed.
+        UserError: if a configuration is not allowed.
     """
+    notes: list[str] = []
+
+    def content_key(data: DataSource) -> str:
+        try:
+            return data.content_key()
+        except UserError as error:
+            notes.append(f"the data cannot be read here: {error.problems[0]!s}")
+            return fingerprint(data.as_json())
+
     store = study.store or default_store()
     adaptive = isinstance(study.search, Adaptive)
     layout = [{}] if adaptive else study.search.layout()
-    planner = TrialPlanner(study, store)
+    planner = TrialPlanner(study, store, content_key=content_key)
     planned = [
         planner(Proposal(number, changes), position)
         for number, changes in enumerate(layout)
@@ -82,6 +96,7 @@ def plan_study(study: StudyConfig) -> StudyPlan:
         stages=_stage_plans(planned, ArtifactStore(store)),
         image_size_px=image_size_px(study.victim.model.name),
         store=store,
+        notes=tuple(notes),
     )
 
 
@@ -110,4 +125,5 @@ def plan_text(plan: StudyPlan) -> str:
     lines.append(f"{'all':<12}{plan.total:>8}{plan.unique:>8}{plan.stored:>8}")
     if plan.design == "optuna":
         lines += ["", "An adaptive search chooses as it goes; the table is its first trial, the base."]
+    lines += ["", *(f"Note: {note}" for note in plan.notes)] if plan.notes else []
     return "\n".join(lines)

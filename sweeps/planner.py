@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from sweeps.search.proposer import Proposal
@@ -13,16 +14,24 @@ from ubt.data.base import DataSource
 from ubt.graph import build_pipeline
 from ubt.stages.table import STAGES
 
+ContentKey = Callable[[DataSource], str]
+
+
+def _content_key(data: DataSource) -> str:
+    return data.content_key()
+
 
 class TrialPlanner:
     """Makes the trials of one study."""
 
-    def __init__(self, study: StudyConfig, store: str, commit: str = "") -> None:
+    def __init__(
+        self, study: StudyConfig, store: str, commit: str = "", content_key: ContentKey = _content_key
+    ) -> None:
         self._study = study
         self._store = store
         self._commit = commit
         self._keep_epochs = shared_epochs(study)
-        self._data_key = cache(_content_key)
+        self._data_key = cache(content_key)
 
     def __call__(self, proposal: Proposal, position: int) -> PlannedTrial:
         """Return the trial of a proposal for the seed at `position`.
@@ -46,10 +55,6 @@ class TrialPlanner:
             commit=self._commit,
         )
         return PlannedTrial(assignment, build_pipeline(trial, assignment.seed, assignment.data_key))
-
-
-def _content_key(data: DataSource) -> str:
-    return data.content_key()
 
 
 def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:

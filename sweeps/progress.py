@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
@@ -20,18 +21,18 @@ _QUIET_SECONDS = 10.0
 class Tally:
     """Counts trials and knows the best so far. The arithmetic of progress, without its looks."""
 
-    def __init__(self, total: int, concurrent: int, ca_floor: float) -> None:
+    def __init__(self, total: int, ca_floor: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
-        self._concurrent = concurrent
         self._ca_floor = ca_floor
         self._records: dict[str, TrialRecord] = {}
-        self._computed_seconds: list[float] = []
+        self._clock = clock
+        self._ends: list[float] = []
 
     def note(self, record: TrialRecord) -> None:
         """Take note of a trial's newest record."""
         self._records[record.trial] = record
         if record.state.ended:
-            self._computed_seconds.append(record.seconds)
+            self._ends.append(self._clock())
 
     def count(self, state: State) -> int:
         """Return how many trials are in a state."""
@@ -50,11 +51,14 @@ class Tally:
 
     @property
     def seconds_left(self) -> float | None:
-        """Return a guess from the median of the last trials; None before any has ended."""
-        recent = sorted(self._computed_seconds[-8:])
-        if not recent:
+        """Return a guess from the pace since the first trial ended; None before a second has.
+
+        The first trial computes the victim, which the others share: its time says nothing of theirs.
+        """
+        if len(self._ends) < 2:
             return None
-        return recent[len(recent) // 2] * max(0, self.total - self.ended) / self._concurrent
+        pace = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+        return pace * max(0, self.total - self.ended)
 
     def _keeps_accuracy(self, record: TrialRecord) -> bool:
         if record.val is None or record.poisoned_val is None:
@@ -70,7 +74,7 @@ class Tally:
         if best and best.val:
             parts.append(f"best ASR {best.val.asr:.3f} at CA {best.val.ca:.3f} ({best.trial})")
         if left is not None and self.ended < self.total:
-            parts.append(f"about {clock(left)} left")
+            parts.append(f"about {minutes(left)} left")
         return " · ".join(parts)
 
 
@@ -143,7 +147,7 @@ class Lines:
     def _write(self, now: float, text: str) -> None:
         self._last = now
         counted = f"{self._tally.ended}/{self._tally.total}"
-        print(f"[{clock(now - self._began)}] {counted} {text}", file=self._stream, flush=True)
+        print(f"[{minutes(now - self._began)}] {counted} {text}", file=self._stream, flush=True)
 
 
 def progress_view(tally: Tally, stream: TextIO = sys.stderr) -> Bar | Lines:
@@ -151,11 +155,11 @@ def progress_view(tally: Tally, stream: TextIO = sys.stderr) -> Bar | Lines:
     return Bar(tally, Console(file=stream)) if stream.isatty() else Lines(tally, stream)
 
 
-def clock(seconds: float) -> str:
+def minutes(seconds: float) -> str:
     """Return seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    whole, rest = divmod(int(seconds), 60)
+    hours, left = divmod(whole, 60)
+    return f"{hours}:{left:02}:{rest:02}" if hours else f"{left}:{rest:02}"
 
 
 def _doing(record: TrialRecord) -> str:

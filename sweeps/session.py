@@ -79,19 +79,21 @@ class Session:
         self._proposal_of: dict[str, Proposal] = {}
         self._open: dict[int, dict[str, Outcome | None]] = {}
         self._doomed: dict[str, TrialRecord] = {}
+        self._newest: dict[str, TrialRecord] = {}
         self.stopped = ""
 
     @property
     def finished(self) -> bool:
-        """Tell whether every trial has ended and no further one will be proposed."""
-        return (bool(self.stopped) or self._proposer.exhausted) and not self._gate.waiting and not self._gate.running
+        """Tell whether every trial that was started has ended and no further one will be."""
+        left_to_start = not self.stopped and (bool(self._gate.waiting) or not self._proposer.exhausted)
+        return not left_to_start and not self._gate.running
 
     def next_assignment(self) -> Assignment | None:
         """Return the trial to start now; None if none may start before something else happens."""
         self._refill()
-        while (trial := self._gate.start()) is not None:
+        while not self.stopped and (trial := self._gate.start()) is not None:
             planned = self._planned[trial]
-            doom = next((self._doomed[node.key] for node in planned.pipeline if node.key in self._doomed), None)
+            doom = self._doom_of(planned)
             if doom is None:
                 return planned.assignment
             failed = planned.assignment.record(State.FAILED, doom.reason).model_copy(update={"fault": doom.fault})
@@ -102,6 +104,7 @@ class Session:
     def updated(self, record: TrialRecord) -> None:
         """Take a running trial's record: write it down, free the stages it has done, tell the listeners."""
         planned = self._planned[record.trial]
+        self._newest[record.trial] = record
         self._write(record)
         for stage, node in zip(record.stages, planned.pipeline, strict=False):
             for piece in planned.done_pieces(node, stage):
@@ -110,14 +113,16 @@ class Session:
     def ended(self, trial: str, record: TrialRecord) -> None:
         """Take a trial's last record: its outcome goes to the search, and what it left undone is free again."""
         self.updated(record)
+        del self._newest[trial]
         self._gate.ended(trial)
         if record.fault == "WeakImplant":
             self._condemn(record)
         self._close(trial, record)
 
     def crashed(self, trial: str, reason: str) -> None:
-        """Note that a trial's worker died too often to try again."""
-        self.ended(trial, self._planned[trial].assignment.record(State.FAILED, reason))
+        """Note that a trial's worker died too often to try again; what it had done stays in its record."""
+        record = self._newest.get(trial) or self._planned[trial].assignment.record(State.RUNNING)
+        self.ended(trial, record.model_copy(update={"state": State.FAILED, "reason": reason}))
 
     def close(self) -> None:
         """Settle what the search has open, when all is done."""
@@ -156,8 +161,15 @@ class Session:
 
     def _condemn(self, record: TrialRecord) -> None:
         """Remember a victim that is not worth defending, so that no further trial of it starts."""
-        implant = next(stage.key for stage in record.stages if stage.stage == "implant")
-        self._doomed.setdefault(implant, record)
+        for stage in record.stages:
+            if stage.stage == "implant":
+                self._doomed.setdefault(stage.key, record)
+
+    def _doom_of(self, planned: PlannedTrial) -> TrialRecord | None:
+        """Return the record that condemned a trial's victim; another `min_asr` is another judgement."""
+        records = (self._doomed[node.key] for node in planned.pipeline if node.key in self._doomed)
+        victim = planned.assignment.config["victim"]
+        return next((record for record in records if record.config["victim"] == victim), None)
 
     def _write(self, record: TrialRecord) -> None:
         write_record(self._folder, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis import Summary
 from analysis.summary import Point
 from sweeps.launch import Outcome
-from sweeps.progress import clock
+from sweeps.progress import minutes
 from sweeps.session import describe
 from ubt.records import Rates, TrialRecord
 
@@ -33,8 +33,8 @@ def _summary_lines(summary: Summary) -> list[str]:
     seconds, stages = summary.seconds, summary.stages
     lines = [
         "",
-        f"{summary.name}: {states} in {clock(seconds.wall)}; "
-        f"stages: {stages.computed} computed, {stages.reused} reused ({clock(seconds.saved)} saved)",
+        f"{summary.name}: {states} in {minutes(seconds.wall)}; "
+        f"stages: {stages.computed} computed, {stages.reused} reused ({minutes(seconds.saved)} saved)",
     ]
     lines.append(f"  {'poisoned model':<22}{_point_text(summary.poisoned.test if summary.poisoned else None)}")
     if summary.chosen is None:
@@ -50,7 +50,7 @@ def _point_text(point: Point | None) -> str:
 
 def record_text(record: TrialRecord) -> str:
     """Return one trial's result in words."""
-    lines = [f"{record.study} {record.trial}: {record.state} in {clock(record.seconds)}"]
+    lines = [f"{record.study} {record.trial}: {record.state} in {minutes(record.seconds)}"]
     lines += [f"  {record.reason}"] if record.reason else []
     for title, rates in (
         ("poisoned, val", record.poisoned_val),

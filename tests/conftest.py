@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from tiny_victim import Bench, run_trial, tiny_trial
 
 from ubt.records import TrialRecord
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from ubt.data.base import DataSet
     from ubt.models.clip import Clip
     from ubt.workspace import Workspace
+
+# A slow machine is no fault of a test; and what fails once must fail again for whoever looks into it.
+settings.register_profile("ubt", deadline=None, derandomize=True, database=None)
+settings.load_profile("ubt")
 
 
 @dataclass(frozen=True)

@@ -133,11 +133,14 @@ def read_record(path: Path) -> TrialRecord:
     Raises:
         UserError: if the file is no record of this version.
     """
+    advice = "remove the file to run the trial again, or use the version of ubt that wrote it"
     try:
-        return TrialRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        record = TrialRecord.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError) as error:
-        advice = "remove the file to run the trial again, or use the version of ubt that wrote it"
         raise UserError(Problem(str(path), f"is not a trial record: {error}", advice=advice)) from error
+    if record.version != RECORD_VERSION:
+        raise UserError(Problem(str(path), f"is no record of version {RECORD_VERSION}", record.version, advice))
+    return record
 
 
 def read_records(folder: Path) -> list[TrialRecord]:

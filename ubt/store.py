@@ -8,9 +8,12 @@ one key at once can only ever leave one of several whole ones. Nothing is pickle
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 
 import fsspec
@@ -24,6 +27,8 @@ from ubt.fingerprint import digest_bytes
 from ubt.records import EpochRecord
 
 META = "meta.json"
+
+_ADVICE = "give another one with `store:` in the study, or $UBT_STORE"
 
 
 class Payload(Config):
@@ -63,11 +68,20 @@ class Meta(Config):
 
 
 class ArtifactStore:
-    """Artifacts under one root: `<root>/artifacts/<stage>/<key>/`."""
+    """Artifacts under one root: `<root>/artifacts/<stage>/<key>/`.
+
+    Raises:
+        UserError: if the root is an address of a kind that fsspec does not know or lacks a package for.
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
-        self._files, path = fsspec.url_to_fs(str(Path(root).expanduser()) if "://" not in str(root) else str(root))
+        address = self.root if "://" in self.root else str(Path(root).expanduser())
+        try:
+            # Listings must not be cached: other processes publish while this one lives.
+            self._files, path = fsspec.url_to_fs(address, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise UserError(Problem(f"store {self.root}", f"cannot be used: {error}", advice=_ADVICE)) from error
         self._artifacts = f"{path.rstrip('/')}/artifacts"
 
     def has(self, stage: str, key: str) -> bool:
@@ -76,7 +90,7 @@ class ArtifactStore:
 
     def keys(self, stage: str) -> set[str]:
         """Return the keys of all published artifacts of a stage, with one listing."""
-        found = self._files.glob(f"{self._artifacts}/{stage}/*/{META}")
+        found = self._files.glob(f"{escape(self._artifacts)}/{stage}/*/{META}")
         return {str(path).rsplit("/", 2)[1] for path in found}
 
     def meta(self, stage: str, key: str) -> Meta | None:
@@ -127,15 +141,17 @@ class ArtifactStore:
 
     def metas(self) -> Iterator[Meta]:
         """Yield the description of every artifact, stage by stage."""
-        for path in sorted(self._files.glob(f"{self._artifacts}/*/*/{META}")):
+        for path in sorted(self._files.glob(f"{escape(self._artifacts)}/*/*/{META}")):
             stage, key = str(path).rsplit("/", 3)[1:3]
             if meta := self.meta(stage, key):
                 yield meta
 
     def remove(self, meta: Meta) -> None:
-        """Delete an artifact: first the meta, so that no reader meets half of it."""
-        self._files.rm_file(self._path(meta.stage, meta.key, META))
-        self._files.rm(self._path(meta.stage, meta.key), recursive=True)
+        """Delete an artifact, if it is still there: first the meta, so that no reader meets half of it."""
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._path(meta.stage, meta.key, META))
+        with suppress(FileNotFoundError):  # an object store has no folder left once the meta was all of it
+            self._files.rm(self._path(meta.stage, meta.key), recursive=True)
 
     def set_aside(self, meta: Meta) -> None:
         """Take a damaged artifact out of use, keeping its files for whoever wants to know why."""
@@ -151,9 +167,8 @@ class ArtifactStore:
         try:
             self._write(probe, b"")
             self._files.rm_file(probe)
-        except (OSError, ValueError) as error:
-            advice = "give another one with `store:` in the study, or $UBT_STORE"
-            raise UserError(Problem(f"store {self.root}", f"cannot be written: {error}", advice=advice)) from error
+        except _faults_of_writing() as error:
+            raise UserError(Problem(f"store {self.root}", f"cannot be written: {error}", advice=_ADVICE)) from error
 
     def _write(self, path: str, content: bytes) -> None:
         """Write one file whole. Object stores do so by themselves; a folder needs a rename."""
@@ -163,10 +178,17 @@ class ArtifactStore:
         write_whole(Path(path), content)
 
     def _move_aside(self, path: str) -> None:
-        self._files.mv(path, f"{path}.damaged-{uuid.uuid4().hex[:8]}")
+        with suppress(FileNotFoundError):  # another process met the same damage and was quicker
+            self._files.mv(path, f"{path}.damaged-{uuid.uuid4().hex[:8]}")
 
     def _path(self, stage: str, key: str, file: str = "") -> str:
         return f"{self._artifacts}/{stage}/{key}/{file}".rstrip("/")
+
+
+def _faults_of_writing() -> tuple[type[Exception], ...]:
+    """Return what a store that cannot be written raises; S3's client has errors (no credentials) of its own."""
+    client = sys.modules.get("botocore.exceptions")
+    return (OSError, ValueError, client.BotoCoreError) if client else (OSError, ValueError)
 
 
 def default_store() -> str:

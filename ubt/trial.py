@@ -16,12 +16,15 @@ class TrialConfig(Config):
     defense: DefenseConfig = Ubt()
 
     def check_target(self) -> None:
-        """Refuse a target that is no class of the data.
+        """Refuse a target that is no class of the data. Classes that cannot be read are told with the data.
 
         Raises:
-            UserError: naming the classes there are; also if the data's classes cannot be read.
+            UserError: naming the classes there are.
         """
-        classes = list(self.victim.data.class_names())
+        try:
+            classes = list(self.victim.data.class_names())
+        except UserError:
+            return
         target = self.victim.attack.target
         if target not in classes:
             some = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")

@@ -65,6 +65,9 @@ def _records(path: Path, problems: list[Problem]) -> list[list[str]]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             # Strict, because a quote that is never closed would otherwise swallow the rest of the file.
             records.extend(csv.reader(stream, strict=True))
+    except FileNotFoundError:
+        problems.append(Problem(str(path), "there is no such file", advice="say where it is: --set victim.data.…=PATH"))
+        return []
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem(str(path), f"cannot be read: {error}", advice="it must be a CSV in UTF-8"))
         return []

@@ -88,7 +88,7 @@ STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
         StageSpec("pretrain", 1, (), ("clean",), _pretrain),
-        StageSpec("load", 1, (), ("clean",), _model, needs_data=False),
+        StageSpec("load", 1, (), ("clean",), _model, needs_data=False, seeded=False),
         StageSpec("poison", 1, ("clean",), ("poison",), _attack, sees_poison=True),
         StageSpec("implant", 1, ("clean", "poison"), ("poisoned", "model"), _implant, sees_poison=True),
         StageSpec("score", 1, ("clean", "poison"), ("similarities",), _nothing, seeded=False),

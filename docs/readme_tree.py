@@ -1,0 +1,59 @@
+"""Write the README's tree, one line a file, from the first line of each file's own words: `make tree`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- tree -->", "<!-- /tree -->"
+PACKAGES = ("ubt", "sweeps", "analysis")
+OTHERS = {
+    "tests/": "mirror the tree; `conftest.py` shares one tiny victim",
+    "docs/": "method, results, performance; `pictures.py` and `readme_tree.py` make what can be made",
+    "cluster.yaml": "a Ray cluster-launcher file: one CPU head, GPU workers that come and go",
+    "Makefile": "`demo`, `install`, `test`, `check`, `format`, `lock`, `tree`",
+    "requirements.lock": "every dependency with version and hashes",
+    ".ci/run": "what CI runs: `make check`",
+}
+WIDTH = 34
+
+
+def tree_lines() -> list[str]:
+    """Return the tree of the repository as the README shows it."""
+    lines = [line for package in PACKAGES for line in _package_lines(ROOT / package)]
+    return lines + [f"{name:<{WIDTH}}{text}" for name, text in OTHERS.items()]
+
+
+def with_tree(readme: str) -> str:
+    """Return the README's text with the tree between its marks made anew; `ValueError` if they are missing."""
+    head, rest = readme.split(BEGIN)
+    _, tail = rest.split(END)
+    block = "\n".join(["```", *tree_lines(), "```"])
+    return f"{head}{BEGIN}\n{block}\n{END}{tail}"
+
+
+def _package_lines(folder: Path, depth: int = 0) -> Iterator[str]:
+    indent = "  " * depth
+    yield f"{indent + folder.name + '/':<{WIDTH}}{_first_line(folder / '__init__.py')}".rstrip()
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name)):
+        if path.is_dir() and any(path.glob("*.py")):
+            yield from _package_lines(path, depth + 1)
+        elif path.is_dir() and not path.name.startswith("__"):
+            names = ", ".join(sorted(child.name for child in path.iterdir() if child.is_file()))
+            yield f"{indent + '  ' + path.name + '/':<{WIDTH}}{names}"
+        elif path.suffix == ".py" and path.name != "__init__.py":
+            yield f"{indent + '  ' + path.name:<{WIDTH}}{_first_line(path)}"
+
+
+def _first_line(path: Path) -> str:
+    """Return a module's first sentence."""
+    words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.exists() else ""
+    line = (words or "").split("\n")[0].rstrip(".")
+    return line.split(". ")[0]
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(with_tree(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,125 @@
+import copy
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ubt.config import difference, get_path, parse_assignment, set_path
+from ubt.errors import UserError
+
+NAMES = st.text("abc_", min_size=1, max_size=3)
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)
+LEAVES = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
+TREES = st.recursive(
+    st.dictionaries(NAMES, LEAVES, max_size=3), lambda inner: st.dictionaries(NAMES, inner | LEAVES, max_size=3)
+)
+
+
+def leaves(tree, prefix=""):
+    """Return path → value of everything in a tree that is no object with fields."""
+    found = {}
+    for name, value in tree.items():
+        inner = isinstance(value, dict) and value
+        found |= leaves(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
+
+
+def leads_through_a_value(tree, path):
+    head, _, rest = path.partition(".")
+    if not rest or tree.get(head) is None:
+        return False
+    return not isinstance(tree[head], dict) or leads_through_a_value(tree[head], rest)
+
+
+@given(TREES, PATHS, LEAVES)
+def test_what_is_set_is_found_and_nothing_else_changes(tree, path, value):
+    if leads_through_a_value(tree, path):
+        return
+    before = copy.deepcopy(tree)
+    changed = set_path(tree, path, value)
+    assert tree == before, "the original is left alone"
+    assert get_path(changed, path) == value
+    others = {other: leaf for other, leaf in leaves(tree).items() if not f"{other}.".startswith(f"{path}.")}
+    kept = leaves(changed)
+    assert all(kept.get(other) == leaf for other, leaf in others.items() if not f"{path}.".startswith(f"{other}."))
+
+
+@given(TREES, PATHS, LEAVES)
+def test_a_path_through_a_single_value_is_refused(tree, path, value):
+    if leads_through_a_value(tree, path):
+        with pytest.raises(UserError, match="it has no fields"):
+            set_path(tree, path, value)
+
+
+@pytest.mark.parametrize("single", [0, 0.0, False, "", [], 3, "ubt"])
+def test_no_single_value_is_overwritten_by_an_object_however_empty_it_looks(single):
+    with pytest.raises(UserError, match="`defense` is a single value"):
+        set_path({"defense": single}, "defense.kind", "ubt")
+
+
+@pytest.mark.parametrize("tree", [{}, {"defense": None}, {"defense": {}}])
+def test_objects_on_the_way_are_made(tree):
+    assert set_path(tree, "defense.unlearn.epochs", 3) == {"defense": {"unlearn": {"epochs": 3}}}
+
+
+@pytest.mark.parametrize("path", ["a.x", "b", "a.b.c", "a.b.c.d", ""])
+def test_a_path_that_does_not_exist_is_a_key_error(path):
+    with pytest.raises(KeyError):
+        get_path({"a": {"b": [1, 2]}}, path)
+
+
+@given(TREES, st.lists(st.tuples(PATHS, LEAVES), max_size=4))
+def test_a_tree_is_its_base_with_the_differences_put_in(base, changes):
+    tree = base
+    for path, value in changes:
+        if not leads_through_a_value(tree, path):
+            tree = set_path(tree, path, value)
+    again = base
+    for path, value in difference(tree, base).items():
+        again = set_path(again, path, value)
+    assert again == tree
+
+
+@given(TREES)
+def test_a_tree_does_not_differ_from_itself_and_differs_from_nothing_in_its_leaves(tree):
+    assert difference(tree, tree) == {}
+    assert set(difference(tree, {})) == set(tree)
+
+
+def test_a_difference_names_leaves_not_the_objects_they_are_in():
+    base = {"victim": {"data": {"noise": 8.0}}, "defense": {"kind": "ubt", "ratio": 0.1, "epochs": [1, 2]}}
+    tree = {"victim": {"data": {"noise": 8.0}}, "defense": {"kind": "ubt", "ratio": 0.2, "epochs": [1, 3]}}
+    assert difference(tree, base) == {"defense.ratio": 0.2, "defense.epochs": [1, 3]}
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("defense.overfit_epochs=3", "defense.overfit_epochs", 3),
+        ("a=0.1", "a", 0.1),
+        (" a =true", "a", True),
+        ("a=[1, 2]", "a", [1, 2]),
+        ("a=banana", "a", "banana"),
+        ("a=x=y", "a", "x=y"),
+        ("a=", "a", None),
+        ("a='1'", "a", "1"),
+    ],
+)
+def test_an_assignment_is_a_path_and_a_yaml_value(text, path, value):
+    assert parse_assignment(text) == (path, value)
+
+
+@pytest.mark.parametrize("text", ["defense.overfit_epochs", "=3", "  =3", ""])
+def test_an_assignment_needs_a_path_and_an_equals_sign(text):
+    with pytest.raises(UserError, match="PATH=VALUE"):
+        parse_assignment(text)
+
+
+def test_an_assignment_of_broken_yaml_is_refused():
+    with pytest.raises(UserError, match=r"--set a: the value is not YAML .*\[1"):
+        parse_assignment("a=[1")
+
+
+def test_infinity_is_read_but_no_setting_takes_it():
+    assert parse_assignment("a=.inf") == ("a", math.inf)  # `Config` refuses it, with the path

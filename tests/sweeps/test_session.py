@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toy_session import Toy, toy_session
+
+from sweeps.search.proposer import Outcome, Proposal
+from sweeps.session import describe, outcome_of, trial_name
+from ubt.errors import WeakImplant
+from ubt.records import EpochRecord, StageRecord, State, TrialRecord, read_records
+
+RATIO, THRESHOLD, EPOCHS = "defense.suspicious_ratio", "defense.token_threshold", "defense.overfit_epochs"
+ATTACK, LEAST = "victim.attack.poison_rate", "victim.implant.min_asr"
+TWO = [{}, {THRESHOLD: 0.2}]
+
+
+class Heard(list[TrialRecord]):
+    """A listener that remembers."""
+
+    def updated(self, record: TrialRecord) -> None:
+        self.append(record)
+
+
+def states(toy: Toy) -> dict[str, State]:
+    return {record.trial: record.state for record in read_records(toy.records)}
+
+
+def test_a_record_is_on_disk_at_each_update_before_anybody_hears_of_it(tmp_path: Path) -> None:
+    class Reader:
+        def updated(self, record: TrialRecord) -> None:
+            on_disk.append(read_records(tmp_path / "records") == [record])
+
+    on_disk: list[bool] = []
+    toy = toy_session(tmp_path, [{}], listeners=[Reader()])
+    assignment = toy.session.next_assignment()
+    for record in (toy.running(assignment, "pretrain"), toy.running(assignment, "implant")):
+        toy.session.updated(record)
+    toy.session.ended(assignment.trial, toy.done(assignment))
+    assert on_disk == [True, True, True]
+    assert states(toy) == {"t0000": State.DONE}
+
+
+def test_every_listener_hears_every_update(tmp_path: Path) -> None:
+    heard = [Heard(), Heard()]
+    toy = toy_session(tmp_path, TWO, listeners=heard)
+    toy.finish_all()
+    assert [record.trial for record in heard[0]] == ["t0000", "t0001"]
+    assert heard[0] == heard[1]
+
+
+def test_a_trial_waits_for_shared_work_and_starts_when_a_record_shows_it_done(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, TWO)
+    (first,) = toy.start_all()
+    toy.session.updated(toy.running(first, "overfit"))
+    assert not toy.start_all()
+    toy.session.updated(toy.running(first, "attribute"))
+    (second,) = toy.start_all()
+    assert second.changes == {THRESHOLD: 0.2}
+
+
+def test_epochs_that_trials_share_are_free_one_epoch_after_they_are_reported(tmp_path: Path) -> None:
+    """An epoch is published after its record is sent, so the newest one in a record may not be there yet."""
+    layout = [{EPOCHS: 3}, {EPOCHS: 1}]
+    toy = toy_session(tmp_path, layout, keep_epochs={"overfit": (1, 3)})
+    (long,) = toy.start_all()
+    before = toy.stages(long, "suspect")
+    overfit = StageRecord(stage="overfit", key="its own", reused=False, seconds=1, complete=False)
+    for reached, starts in ((1, []), (2, ["t0001"])):
+        epochs = tuple(EpochRecord(epoch=epoch, seconds=1) for epoch in range(1, reached + 1))
+        stages = (*before, overfit.model_copy(update={"epochs": epochs}))
+        toy.session.updated(long.record(State.RUNNING).model_copy(update={"stages": stages}))
+        assert [assignment.trial for assignment in toy.start_all()] == starts
+
+
+def test_the_search_is_told_asr_and_ca_on_validation(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}])
+    assignment = toy.session.next_assignment()
+    toy.session.ended(assignment.trial, toy.done(assignment, asr=0.3, ca=0.7))
+    assert toy.proposer.told == [(0, Outcome((0.3, 0.7)))]
+
+
+def test_seeds_are_told_once_as_their_mean(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}], replicates=3)
+    started = toy.start_all()
+    assert [assignment.trial for assignment in started] == ["t0000-s0", "t0000-s1", "t0000-s2"]
+    assert [assignment.seed for assignment in started] == [0, 1, 2]
+    for assignment, asr, ca in zip(started, (0.0, 0.25, 0.5), (0.75, 0.5, 1.0), strict=True):
+        assert not toy.proposer.told
+        toy.session.ended(assignment.trial, toy.done(assignment, asr, ca))
+    assert toy.proposer.told == [(0, Outcome((0.25, 0.75)))]
+
+
+def test_one_failed_seed_fails_the_configuration_after_the_others_have_ended(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}], replicates=2)
+    good, bad = toy.start_all()
+    toy.session.ended(bad.trial, toy.failed(bad, "implant"))
+    assert not toy.proposer.told
+    toy.session.ended(good.trial, toy.done(good))
+    assert toy.proposer.told == [(0, Outcome(None))]
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.PRUNED])
+def test_a_trial_that_ended_before_is_answered_from_its_record(tmp_path: Path, state: State) -> None:
+    earlier = toy_session(tmp_path, TWO)
+    first = earlier.session.next_assignment()
+    ended = earlier.done(first).model_copy(update={"state": state})
+    earlier.session.ended(first.trial, ended)
+    heard = Heard()
+    toy = toy_session(tmp_path, TWO, known=read_records(tmp_path / "records"), listeners=[heard])
+    assert toy.finish_all() == ["t0001"]
+    assert [record.trial for record in heard] == ["t0001"]
+    assert dict(toy.proposer.told) == {0: outcome_of(ended), 1: Outcome((0.1, 0.8))}
+    assert toy.session.finished
+
+
+def test_a_trial_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
+    earlier = toy_session(tmp_path, [{}])
+    earlier.session.updated(earlier.running(earlier.session.next_assignment(), "implant"))
+    assert toy_session(tmp_path, [{}], known=read_records(tmp_path / "records")).finish_all() == ["t0000"]
+
+
+def test_a_record_of_another_configuration_or_seed_is_no_answer(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}])
+    record = toy.done(toy.session.next_assignment())
+    for change in ({"config": {"victim": {}, "defense": {}}}, {"seed": 5}):
+        known = [record.model_copy(update=change)]
+        assert toy_session(tmp_path, [{}], known=known).finish_all() == ["t0000"]
+
+
+def test_a_known_seed_and_a_new_one_are_told_together(tmp_path: Path) -> None:
+    earlier = toy_session(tmp_path, [{}], replicates=2)
+    first = earlier.session.next_assignment()
+    known = [earlier.done(first, asr=0.2)]
+    toy = toy_session(tmp_path, [{}], replicates=2, known=known)
+    (second,) = toy.start_all()
+    toy.session.ended(second.trial, toy.done(second, asr=0.4))
+    assert toy.proposer.told == [(0, Outcome((pytest.approx(0.3), pytest.approx(0.8))))]
+
+
+def test_a_search_goes_on_as_its_outcomes_come_in(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{RATIO: ratio} for ratio in (0.1, 0.2, 0.3, 0.4)], lag=2)
+    assert toy.finish_all() == ["t0000", "t0001", "t0002", "t0003"]
+    assert toy.session.finished
+
+
+WEAK = WeakImplant.__name__
+
+
+def test_a_weak_implant_condemns_the_trials_of_its_victim_and_no_others(tmp_path: Path) -> None:
+    layout = [{}, {THRESHOLD: 0.2}, {RATIO: 0.5}, {ATTACK: 0.2}, {ATTACK: 0.2, THRESHOLD: 0.2}]
+    heard = Heard()
+    toy = toy_session(tmp_path, layout, listeners=[heard])
+    first = toy.session.next_assignment()
+    weak = toy.failed(first, "implant", fault=WEAK)
+    toy.session.ended(first.trial, weak)
+    assert {config for config in toy.finish_all()} == {"t0003", "t0004"}
+    assert states(toy) == {
+        "t0000": State.FAILED,
+        "t0001": State.FAILED,
+        "t0002": State.FAILED,
+        "t0003": State.DONE,
+        "t0004": State.DONE,
+    }
+    condemned = [record for record in heard if record.trial in {"t0001", "t0002"}]
+    assert [(record.reason, record.fault, record.stages) for record in condemned] == [(weak.reason, WEAK, ())] * 2
+    assert sorted(toy.proposer.told, key=lambda told: told[0])[:3] == [(number, Outcome(None)) for number in range(3)]
+    assert toy.session.finished
+
+
+def test_another_seed_of_a_weak_victim_is_another_victim(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, TWO, replicates=2)
+    first = toy.session.next_assignment()
+    toy.session.ended(first.trial, toy.failed(first, "implant", fault=WEAK))
+    other_seed = {f"t{number:04d}-s{1 - first.seed}" for number in range(2)}
+    assert set(toy.finish_all()) == other_seed
+
+
+def test_who_asks_less_of_the_implant_is_not_condemned(tmp_path: Path) -> None:
+    """`min_asr` judges the work and is not part of its key."""
+    toy = toy_session(tmp_path, [{LEAST: 0.9}, {LEAST: 0.9, THRESHOLD: 0.2}, {LEAST: 0.1}])
+    first = toy.session.next_assignment()
+    assert first.changes[LEAST] == 0.9
+    toy.session.ended(first.trial, toy.failed(first, "implant", fault=WEAK))
+    assert toy.finish_all() == ["t0002"]
+
+
+def test_a_condemned_trial_makes_room_for_further_proposals(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{THRESHOLD: t} for t in (0.1, 0.2, 0.3)] + [{ATTACK: 0.2}], lag=1)
+    first = toy.session.next_assignment()
+    toy.session.ended(first.trial, toy.failed(first, "implant", fault=WEAK))
+    assert toy.finish_all() == ["t0003"]
+    assert toy.session.finished
+
+
+@pytest.mark.parametrize("reached", [None, "implant"])
+def test_a_crash_is_a_failure_with_its_reason_and_frees_the_work(tmp_path: Path, reached: str | None) -> None:
+    toy = toy_session(tmp_path, TWO)
+    (first,) = toy.start_all()
+    stages = ()
+    if reached:
+        toy.session.updated(toy.running(first, reached))
+        stages = toy.stages(first, reached)
+    toy.session.crashed(first.trial, "the worker process died")
+    (record,) = read_records(toy.records)
+    assert (record.state, record.reason, record.stages) == (State.FAILED, "the worker process died", stages)
+    assert toy.proposer.told == [(0, Outcome(None))]
+    assert toy.finish_all() == ["t0001"]
+
+
+def test_a_session_has_finished_when_the_last_running_trial_ends(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{RATIO: 0.1}, {RATIO: 0.2}])
+    seen = [toy.session.finished]
+    for _ in range(2):
+        assignment = toy.session.next_assignment()
+        seen.append(toy.session.finished)
+        toy.session.ended(assignment.trial, toy.done(assignment))
+        seen.append(toy.session.finished)
+    assert seen == [False, False, False, False, True]
+
+
+def test_a_search_that_has_more_to_propose_is_not_finished(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, TWO, lag=1)
+    first = toy.session.next_assignment()
+    toy.session.ended(first.trial, toy.done(first))
+    assert not toy.session.finished
+
+
+def test_closing_settles_the_search(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}])
+    toy.finish_all()
+    toy.session.close()
+    assert toy.proposer.finished == 1
+
+
+def test_a_stopped_session_starts_nothing_more_and_ends_with_what_runs(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{ATTACK: 0.1}, {ATTACK: 0.2}], lag=2)
+    first = toy.session.next_assignment()
+    toy.session.stop("the disk is full")
+    toy.session.updated(toy.running(first, "evaluate"))
+    assert toy.session.next_assignment() is None
+    assert not toy.session.finished
+    toy.session.ended(first.trial, toy.done(first))
+    assert toy.session.next_assignment() is None
+    assert toy.session.finished
+    assert toy.session.stopped == "the disk is full"
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.PRUNED, State.RUNNING])
+def test_only_a_done_trial_has_objectives(tmp_path: Path, state: State) -> None:
+    toy = toy_session(tmp_path, [{}])
+    record = toy.done(toy.session.next_assignment())
+    assert outcome_of(record).values is not None
+    assert outcome_of(record.model_copy(update={"state": state})).values is None
+    assert outcome_of(record.model_copy(update={"val": None})).values is None
+
+
+def test_names_sort_by_number_and_say_the_seed_where_there_are_several() -> None:
+    assert trial_name(Proposal(7), 0, 1) == "t0007"
+    assert trial_name(Proposal(7), 2, 3) == "t0007-s2"
+
+
+def test_changes_are_described_by_the_last_part_of_their_paths() -> None:
+    assert describe({RATIO: 0.1, "victim.attack.kind": "sig"}) == "suspicious_ratio=0.1, kind=sig"
+    assert describe({}) == "base"

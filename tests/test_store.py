@@ -1,0 +1,337 @@
+"""One suite for every kind of store: a folder, and S3 as the moto server plays it."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from ubt.errors import DamagedArtifact, UserError
+from ubt.fingerprint import digest_bytes
+from ubt.records import EpochRecord
+from ubt.store import META, ArtifactStore, Meta, default_store, local_cache
+
+KEY, OTHER = "a" * 32, "b" * 32
+BUCKET = "lab"
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """Set the environment of an S3 server, as a user would; child processes inherit it."""
+    import boto3
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield f"s3://{BUCKET}"
+        s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def root(request, tmp_path):
+    """An empty root of each kind."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    return f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+
+
+@pytest.fixture
+def store(root):
+    return ArtifactStore(root)
+
+
+def meta(key=KEY, stage="score", **fields):
+    return Meta(stage=stage, key=key, version=1, seed=0, settings={"ratio": 0.1}, inputs={"clean": OTHER}, **fields)
+
+
+def files(store):
+    """Return path below the root → bytes of everything in a store."""
+    system, path = fsspec.url_to_fs(store.root)
+    system.invalidate_cache()
+    return {
+        found.removeprefix(path).lstrip("/"): system.cat_file(found) for found in system.find(path) if "/." not in found
+    }
+
+
+def overwrite(store, path, content):
+    system, top = fsspec.url_to_fs(store.root)
+    system.pipe_file(f"{top}/{path}", content)
+
+
+def test_what_is_published_is_found_and_read(store):
+    epoch = EpochRecord(epoch=1, seconds=0.5, loss=2.0)
+    given = meta(facts={"captions": ["ä"]}, metrics={"auroc": 0.7}, epochs=(epoch,), seconds=1.5)
+    complete = store.publish(given, {"tensors": b"abc", "model": b"\x00" * 1000})
+    assert store.has("score", KEY)
+    assert store.meta("score", KEY) == complete
+    assert complete.model_copy(update={"payloads": {}}) == given
+    assert store.read(complete, "tensors") == b"abc"
+    assert store.read(store.meta("score", KEY), "model") == b"\x00" * 1000
+    assert complete.size_bytes == 1003
+    assert complete.payloads["tensors"].sha256 == digest_bytes(b"abc")
+
+
+def test_an_artifact_lies_under_its_stage_and_key(store):
+    store.publish(meta(), {"tensors": b"abc"})
+    assert set(files(store)) == {
+        f"artifacts/score/{KEY}/tensors-{digest_bytes(b'abc')[:16]}.bin",
+        f"artifacts/score/{KEY}/meta.json",
+    }
+
+
+def test_nothing_is_found_where_nothing_was_published(store):
+    assert not store.has("score", KEY)
+    assert store.meta("score", KEY) is None
+    assert store.keys("score") == set()
+    assert list(store.metas()) == []
+    store.publish(meta(), {})
+    assert not store.has("score", OTHER)
+    assert store.meta("score", OTHER) is None
+    assert store.keys("suspect") == set()
+    assert store.meta("suspect", KEY) is None
+
+
+def test_keys_are_listed_by_stage_and_metas_all(store):
+    for stage, key in (("score", KEY), ("score", OTHER), ("suspect", KEY)):
+        store.publish(meta(key, stage), {"tensors": stage.encode()})
+    assert store.keys("score") == {KEY, OTHER}
+    assert store.keys("suspect") == {KEY}
+    assert sorted((each.stage, each.key) for each in store.metas()) == [
+        ("score", KEY),
+        ("score", OTHER),
+        ("suspect", KEY),
+    ]
+
+
+def test_payloads_without_a_meta_are_no_artifact(store, monkeypatch):
+    write = ArtifactStore._write
+
+    def fails_at_the_meta(self, path, content):
+        if path.endswith(META):
+            raise OSError("no space left on device")
+        write(self, path, content)
+
+    monkeypatch.setattr(ArtifactStore, "_write", fails_at_the_meta)
+    with pytest.raises(OSError, match="no space left"):
+        store.publish(meta(), {"tensors": b"abc", "model": b"def"})
+    assert len(files(store)) == 2, "the payloads were written before it"
+    assert not store.has("score", KEY)
+    assert store.meta("score", KEY) is None
+    assert store.keys("score") == set()
+    monkeypatch.undo()
+    assert store.read(store.publish(meta(), {"tensors": b"abc"}), "tensors") == b"abc"
+
+
+@pytest.mark.parametrize("content", [b"abd", b"ab", b"", None], ids=["altered", "truncated", "emptied", "removed"])
+def test_a_damaged_payload_is_detected_and_set_aside(store, content):
+    complete = store.publish(meta(), {"tensors": b"abc", "model": b"def"})
+    path = f"artifacts/score/{KEY}/{complete.payloads['tensors'].file}"
+    if content is None:
+        system, top = fsspec.url_to_fs(store.root)
+        system.rm_file(f"{top}/{path}")
+    else:
+        overwrite(store, path, content)
+    with pytest.raises(DamagedArtifact, match=f"score {KEY}"):
+        store.read(complete, "tensors")
+    assert not store.has("score", KEY)
+    assert store.meta("score", KEY) is None
+    assert store.keys("score") == set()
+    assert any("damaged" in path for path in files(store)), "kept for whoever wants to know why"
+
+
+def test_damage_that_two_meet_at_once_is_set_aside_once(store):
+    complete = store.publish(meta(), {"tensors": b"abc"})
+    overwrite(store, f"artifacts/score/{KEY}/{complete.payloads['tensors'].file}", b"abd")
+    for _ in range(2):
+        with pytest.raises(DamagedArtifact):
+            store.read(complete, "tensors")
+    assert sum("damaged" in path for path in files(store)) == 1
+
+
+def test_what_was_set_aside_can_be_published_again(store):
+    complete = store.publish(meta(), {"tensors": b"abc"})
+    overwrite(store, f"artifacts/score/{KEY}/{complete.payloads['tensors'].file}", b"xyz")
+    with pytest.raises(DamagedArtifact):
+        store.read(complete, "tensors")
+    again = store.publish(meta(), {"tensors": b"abc"})
+    assert store.read(again, "tensors") == b"abc"
+    assert store.keys("score") == {KEY}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"stage": "score"}', b"[]"])
+def test_a_meta_that_cannot_be_read_counts_as_no_artifact(store, content):
+    store.publish(meta(), {"tensors": b"abc"})
+    overwrite(store, f"artifacts/score/{KEY}/meta.json", content)
+    assert store.meta("score", KEY) is None
+    assert not store.has("score", KEY)
+    store.publish(meta(), {"tensors": b"abc"})
+    assert store.meta("score", KEY) is not None
+
+
+@pytest.mark.parametrize("payloads", [{}, {"tensors": b"abc", "model": b"d"}])
+def test_what_is_removed_is_gone_and_nothing_else(store, payloads):
+    kept = store.publish(meta(OTHER), {"tensors": b"abc"})
+    gone = store.publish(meta(), payloads)
+    store.remove(gone)
+    assert store.keys("score") == {OTHER}
+    assert not any(KEY in path for path in files(store))
+    assert store.read(kept, "tensors") == b"abc"
+    store.remove(gone)  # by somebody who saw it a moment ago
+
+
+def test_publishing_again_replaces_the_meta_and_older_readers_still_find_their_payload(store):
+    old = store.publish(meta(), {"tensors": b"old"})
+    new = store.publish(meta(), {"tensors": b"new"})
+    assert store.meta("score", KEY) == new
+    assert store.read(old, "tensors") == b"old"
+    assert store.read(new, "tensors") == b"new"
+
+
+PUBLISHER = """
+    import sys
+    from ubt.store import ArtifactStore, Meta
+    root, name, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    store = ArtifactStore(root)
+    for number in range(times):
+        facts = {"by": name, "number": number}
+        meta = Meta(stage="score", key="a" * 32, version=1, seed=0, settings={}, inputs={}, facts=facts)
+        store.publish(meta, {"one": f"{name} {number} one".encode() * 999, "two": f"{name} {number} two".encode() * 9})
+    assert "torch" not in sys.modules
+"""
+
+
+def publisher(root, name, times):
+    repository = str(Path(__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PUBLISHER), root, name, str(times)],
+        env={**os.environ, "PYTHONPATH": repository},
+    )
+
+
+def test_readers_see_whole_artifacts_while_two_processes_publish_one_key(store, root):
+    processes = [publisher(root, name, 12) for name in ("first", "second")]
+    seen = set()
+    while any(process.poll() is None for process in processes):
+        if found := store.meta("score", KEY):
+            by, number = found.facts["by"], found.facts["number"]
+            assert store.read(found, "one") == f"{by} {number} one".encode() * 999
+            assert store.read(found, "two") == f"{by} {number} two".encode() * 9
+            seen.add((by, number))
+    assert [process.wait() for process in processes] == [0, 0]
+    assert seen
+    assert store.meta("score", KEY).facts["number"] == 11, "one of the two came last, whole"
+
+
+def test_what_another_process_publishes_is_seen_by_a_store_that_has_looked_before(store, root):
+    assert store.keys("score") == set()
+    assert list(store.metas()) == []
+    assert not store.has("score", KEY)
+    assert publisher(root, "other", 1).wait() == 0
+    assert store.has("score", KEY)
+    assert store.keys("score") == {KEY}
+    assert [each.facts["by"] for each in store.metas()] == ["other"]
+
+
+def test_a_store_that_can_be_written_says_nothing_and_keeps_nothing(store):
+    store.check_writable()
+    assert files(store) == {}
+
+
+def test_the_meta_is_json_that_people_can_read(store):
+    store.publish(meta(facts={"note": "x"}), {})
+    tree = json.loads(files(store)[f"artifacts/score/{KEY}/meta.json"])
+    assert tree["settings"] == {"ratio": 0.1}
+    assert tree["inputs"] == {"clean": OTHER}
+    assert tree["created_at"].endswith("+00:00")
+
+
+# Roots that cannot be used
+
+
+def test_a_folder_that_cannot_be_made_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "store"):
+        with pytest.raises(UserError, match="cannot be written") as caught:
+            ArtifactStore(root).check_writable()
+        assert str(root) in str(caught.value)
+        assert "$UBT_STORE" in str(caught.value)
+
+
+def test_a_bucket_that_does_not_exist_is_a_user_error(s3):
+    with pytest.raises(UserError, match="cannot be written"):
+        ArtifactStore("s3://no-such-bucket/store").check_writable()
+
+
+def test_s3_without_credentials_is_a_user_error(s3, monkeypatch, tmp_path):
+    import s3fs
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(UserError, match="credentials"):
+        ArtifactStore(f"{s3}/store").check_writable()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_an_address_of_an_unknown_kind_is_a_user_error():
+    with pytest.raises(UserError, match="nope://store: cannot be used"):
+        ArtifactStore("nope://store")
+
+
+def test_a_package_that_is_not_installed_is_a_user_error(monkeypatch):
+    described = {"class": "not_there.Files", "err": "Install it"}
+    monkeypatch.setitem(sys.modules["fsspec.registry"].known_implementations, "wanting", described)
+    with pytest.raises(UserError, match="Install it"):
+        ArtifactStore("wanting://store")
+
+
+# Where stores lie
+
+
+@pytest.mark.parametrize("name", ["store [1]", "st*re", "a?b", "ünï"])
+def test_characters_that_patterns_are_made_of_may_be_in_the_root(tmp_path, name):
+    store = ArtifactStore(tmp_path / name)
+    store.publish(meta(), {"tensors": b"abc"})
+    assert store.keys("score") == {KEY}
+    assert [each.key for each in store.metas()] == [KEY]
+
+
+def test_a_relative_root_and_a_home_are_resolved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    ArtifactStore("here").publish(meta(), {})
+    ArtifactStore("~/there").publish(meta(), {})
+    assert (tmp_path / "here" / "artifacts" / "score" / KEY / META).is_file()
+    assert (tmp_path / "home" / "there" / "artifacts" / "score" / KEY / META).is_file()
+
+
+def test_the_default_store_is_the_environments_or_the_users_cache(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("UBT_STORE", raising=False)
+    assert default_store() == "/home/somebody/.cache/ubt"
+    monkeypatch.setenv("UBT_STORE", "s3://bucket/store")
+    assert default_store() == "s3://bucket/store"
+
+
+def test_decoded_images_lie_in_a_local_store_or_else_in_the_users_cache(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert local_cache("/data/store") == Path("/data/store/images")
+    assert local_cache("~/store") == Path("/home/somebody/store/images")
+    assert local_cache("s3://bucket/store") == Path("/home/somebody/.cache/ubt/images")

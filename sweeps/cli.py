@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from enum import IntEnum
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from sweeps.store_commands import store_app
 from ubt.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +22,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+app.add_typer(store_app, name="store")
 
 
 class Exit(IntEnum):
@@ -56,8 +61,8 @@ def sweep(
 ) -> None:
     """Run a study: every trial, sharing every stage, then the report."""
     from sweeps.launch import sweep as run_sweep  # noqa: PLC0415
+    from sweeps.loading import load_study  # noqa: PLC0415
     from sweeps.runs import check_same_study, latest_run, new_run  # noqa: PLC0415
-    from sweeps.study import load_study  # noqa: PLC0415
     from sweeps.texts import outcome_text  # noqa: PLC0415
 
     config = load_study(study, assignments or (), name)
@@ -68,7 +73,7 @@ def sweep(
     if as_json:
         print(json.dumps(outcome.summary.model_dump(mode="json") if outcome.summary else None))
     else:
-        print(outcome_text(outcome, resume_command=_resume_command(config.name, sys.argv)))
+        print(outcome_text(outcome, resume_command=_resume_command(sys.argv)))
     if outcome.interrupted:
         raise typer.Exit(Exit.INTERRUPTED)
     raise typer.Exit(Exit.DONE if outcome.all_done else Exit.SOME_FAILED)
@@ -83,8 +88,8 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run a study's base configuration once, in this process, without Ray: to look at one pipeline."""
+    from sweeps.loading import load_study  # noqa: PLC0415
     from sweeps.single import run_once  # noqa: PLC0415
-    from sweeps.study import load_study  # noqa: PLC0415
     from sweeps.texts import record_text  # noqa: PLC0415
     from ubt.records import State  # noqa: PLC0415
 
@@ -98,8 +103,8 @@ def plan(
     study: StudyArgument, assignments: SetOption = None, name: NameOption = None, as_json: JsonOption = False
 ) -> None:
     """Say what a sweep would run, and how much of it the store has already. Needs neither Ray nor torch."""
+    from sweeps.loading import load_study  # noqa: PLC0415
     from sweeps.plan import plan_study, plan_text  # noqa: PLC0415
-    from sweeps.study import load_study  # noqa: PLC0415
 
     planned = plan_study(load_study(study, assignments or (), name))
     print(planned.model_dump_json() if as_json else plan_text(planned))
@@ -175,6 +180,6 @@ def main() -> None:
         sys.exit(Exit.INTERRUPTED)
 
 
-def _resume_command(name: str, words: list[str]) -> str:
+def _resume_command(words: list[str]) -> str:
     given = [word for word in words[1:] if word != "--resume"]
-    return " ".join(["ubt", *given, "--resume"])
+    return shlex.join(["ubt", *given, "--resume"])

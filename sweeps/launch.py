@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from analysis import Summary, load_run, summarise, write_report
+from sweeps.checks import problems_of
 from sweeps.cluster import run_on_ray, start_ray, stop_ray
 from sweeps.gate import Gate
-from sweeps.inline import run_inline
 from sweeps.planner import TrialPlanner
 from sweeps.progress import Tally, progress_view
 from sweeps.runs import RunFolder
 from sweeps.search.designs import Adaptive, DesignProposer
 from sweeps.search.proposer import Proposer
+from sweeps.search.space import samples_of
 from sweeps.session import Listener, Session
 from sweeps.study import StudyConfig
 from sweeps.tracking import Tracker
-from ubt.graph import build_pipeline
+from ubt.errors import UserError
 from ubt.models.names import image_size_px
-from ubt.records import State, read_records
+from ubt.records import State, TrialRecord, read_records
 from ubt.stages.table import STAGES
 from ubt.store import ArtifactStore, default_store, local_cache
+from ubt.victim import VictimConfig
 
 INLINE = "inline"
 """Address that runs trials in this process, one after the other, without Ray."""
@@ -57,6 +60,8 @@ def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> Outcome
         UserError: if the store cannot be written, or the data or weights cannot be read.
     """
     store = study.store or default_store()
+    run.check_writable()
+    known = read_records(run.records)
     prepare(study, store)
     concurrent = start_ray(address, study.resources) if address != INLINE else 1
     study = _with_lag(study, concurrent)
@@ -64,9 +69,9 @@ def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> Outcome
         run.write_study(study)
     tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
     tracker.started()
-    tally = Tally(_trials(study), study.objectives.ca_floor)
+    tally = Tally(_trials(study), study.objectives.ca_floor, known)
     with progress_view(tally) as view:
-        session = _session(study, store, run, [view, tracker])
+        session = _session(study, store, run, known, [view, tracker])
         interrupted = not _execute(session, study, address, concurrent, run)
     if session.finished:
         session.close()
@@ -79,15 +84,20 @@ def prepare(study: StudyConfig, store: str) -> None:
     """Meet every mistake before a worker starts: the store, the data (decoded here, once), the weights.
 
     Raises:
-        UserError: for what cannot be used.
+        UserError: with everything that cannot be used.
     """
-    ArtifactStore(store).check_writable()
-    build_pipeline(study.trial({}), study.seeds[0])
-    study.victim.data.load(image_size_px(study.victim.model.name), local_cache(store))
-    if study.victim.model.checkpoint or study.victim.model.pretrained or study.victim.implant.checkpoint:
+    problems = problems_of(ArtifactStore(store).check_writable)
+    victims = _victims(study)
+    for data, size_px in {(victim.data, image_size_px(victim.model.name)): None for victim in victims}:
+        problems += problems_of(partial(data.load, size_px, local_cache(store)))
+    with_weights = [v for v in victims if v.model.checkpoint or v.model.pretrained or v.implant.checkpoint]
+    if with_weights:
         from ubt.models.check import check_weights  # noqa: PLC0415 — torch, 5 s, only where there are weights
 
-        check_weights(study.victim)
+        for victim in {(victim.model, victim.implant.checkpoint): victim for victim in with_weights}.values():
+            problems += problems_of(partial(check_weights, victim))
+    if problems:
+        raise UserError(problems)
 
 
 def report(run: RunFolder, tracker: Tracker | None = None) -> Summary | None:
@@ -115,6 +125,8 @@ def _execute(session: Session, study: StudyConfig, address: str, concurrent: int
     """Run the trials; False if Ctrl-C ended it. What is done is in the store and the records either way."""
     try:
         if address == INLINE:
+            from sweeps.inline import run_inline  # noqa: PLC0415 — torch, which only workers need otherwise
+
             run_inline(session)
         else:
             run_on_ray(session, study.resources, concurrent, run.path)
@@ -130,6 +142,16 @@ def _git(folder: Path, *words: str) -> str:
     return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def _victims(study: StudyConfig) -> list[VictimConfig]:
+    """Return the victims that trials have; of an adaptive search those with one searched value each."""
+    search = study.search
+    if isinstance(search, Adaptive):
+        layout = [{}, *({path: value} for path, dim in search.space.items() for value in samples_of(dim)[0])]
+    else:
+        layout = study.layout()
+    return list(dict.fromkeys(study.trial(changes).victim for changes in layout))
+
+
 def _with_lag(study: StudyConfig, concurrent: int) -> StudyConfig:
     """Settle how far the search runs ahead of its results, so that the study as written down says it."""
     if not isinstance(study.search, Adaptive) or study.search.lag:
@@ -138,7 +160,9 @@ def _with_lag(study: StudyConfig, concurrent: int) -> StudyConfig:
     return study.model_copy(update={"search": search})
 
 
-def _session(study: StudyConfig, store: str, run: RunFolder, listeners: list[Listener]) -> Session:
+def _session(
+    study: StudyConfig, store: str, run: RunFolder, known: list[TrialRecord], listeners: list[Listener]
+) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     artifacts = ArtifactStore(store)
     done = {key for stage in STAGES for key in artifacts.keys(stage)}
@@ -148,14 +172,14 @@ def _session(study: StudyConfig, store: str, run: RunFolder, listeners: list[Lis
         replicates=len(study.seeds),
         gate=Gate(done),
         records=run.records,
-        known=read_records(run.records),
+        known=known,
         listeners=listeners,
     )
 
 
 def _proposer(study: StudyConfig, run: RunFolder) -> Proposer:
     if not isinstance(study.search, Adaptive):
-        return DesignProposer(study.search.layout())
+        return DesignProposer(study.layout())
     from sweeps.search.adaptive import OptunaProposer  # noqa: PLC0415 — designs need no Optuna
 
     assert study.search.lag is not None  # noqa: S101 — settled before
@@ -164,5 +188,5 @@ def _proposer(study: StudyConfig, run: RunFolder) -> Proposer:
 
 def _trials(study: StudyConfig) -> int:
     search = study.search
-    configurations = search.n_trials if isinstance(search, Adaptive) else len(search.layout())
+    configurations = search.n_trials if isinstance(search, Adaptive) else len(study.layout())
     return configurations * len(study.seeds)

@@ -79,7 +79,7 @@ def plan_study(study: StudyConfig) -> StudyPlan:
 
     store = study.store or default_store()
     adaptive = isinstance(study.search, Adaptive)
-    layout = [{}] if adaptive else study.search.layout()
+    layout = [{}] if adaptive else study.layout()
     planner = TrialPlanner(study, store, content_key=content_key)
     planned = [
         planner(Proposal(number, changes), position)

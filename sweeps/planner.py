@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+from pydantic import JsonValue
+
+from sweeps.search.designs import Adaptive
 from sweeps.search.proposer import Proposal
 from sweeps.search.space import Range, values_of
 from sweeps.session import PlannedTrial, trial_name
 from sweeps.study import StudyConfig
 from ubt.assignment import Assignment
+from ubt.config import get_path
+from ubt.config.paths import JsonObject
 from ubt.data.base import DataSource
 from ubt.graph import build_pipeline
 from ubt.stages.table import STAGES
@@ -58,15 +63,30 @@ class TrialPlanner:
 
 
 def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:
-    """Return, for each stage whose number of epochs is searched, the numbers that trials may end at."""
+    """Return, for each stage that trials run for different numbers of epochs, the numbers they may end at."""
     found: dict[str, tuple[int, ...]] = {}
     for spec in STAGES.values():
-        path = f"defense.{spec.epochs}"
-        dimension = study.search.space.get(path) if spec.epochs else None
-        if dimension is None:
-            continue
-        if isinstance(dimension, Range) and dimension.log:
-            continue  # few of many: keeping every epoch would fill the store
-        epochs = {value for value in values_of(path, dimension) if isinstance(value, int) and value > 0}
-        found[spec.name] = tuple(sorted(epochs))
+        ends = {end for end in _ends(study, f"defense.{spec.epochs}") if end > 0} if spec.epochs else set()
+        if len(ends) > 1:
+            found[spec.name] = tuple(sorted(ends))
     return found
+
+
+def _ends(study: StudyConfig, path: str) -> set[int]:
+    dimension = study.search.space.get(path)
+    values: list[JsonValue] = [_value(study.base, path)]
+    if not isinstance(study.search, Adaptive):
+        values = [_value(study.trial(changes).as_json(), path) for changes in study.layout()]
+    elif isinstance(dimension, Range) and dimension.log:
+        return set()  # few of many: keeping every epoch would fill the store
+    elif dimension is not None:
+        values += values_of(path, dimension)
+    return {value for value in values if isinstance(value, int)}
+
+
+def _value(tree: JsonObject, path: str) -> JsonValue:
+    """Return the value at a path; None where a trial has no such setting."""
+    try:
+        return get_path(tree, path)
+    except KeyError:
+        return None

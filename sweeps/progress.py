@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
@@ -21,10 +21,17 @@ _QUIET_SECONDS = 10.0
 class Tally:
     """Counts trials and knows the best so far. The arithmetic of progress, without its looks."""
 
-    def __init__(self, total: int, ca_floor: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        total: int,
+        ca_floor: float,
+        known: Iterable[TrialRecord] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start from the trials that had ended before, as after `--resume`."""
         self.total = total
         self._ca_floor = ca_floor
-        self._records: dict[str, TrialRecord] = {}
+        self._records = {record.trial: record for record in known if record.state.ended}
         self._clock = clock
         self._ends: list[float] = []
 
@@ -116,9 +123,7 @@ class Bar:
         now = "" if record.state.ended else f"\n{_doing(record)}"
         self._bar.update(self._task, completed=self._tally.ended, description=self._tally.line() + now)
         if record.state is State.FAILED:
-            self._bar.console.print(
-                f"[red]{record.trial} failed:[/red] {record.reason.splitlines()[0]}", highlight=False
-            )
+            self._bar.console.print(f"{record.trial} {_result(record)}", style="red", markup=False, highlight=False)
 
 
 class Lines:
@@ -150,8 +155,9 @@ class Lines:
         print(f"[{minutes(now - self._began)}] {counted} {text}", file=self._stream, flush=True)
 
 
-def progress_view(tally: Tally, stream: TextIO = sys.stderr) -> Bar | Lines:
-    """Return a bar if `stream` is a terminal, else lines."""
+def progress_view(tally: Tally, stream: TextIO | None = None) -> Bar | Lines:
+    """Return a bar if `stream`, by default stderr, is a terminal, else lines."""
+    stream = stream or sys.stderr
     return Bar(tally, Console(file=stream)) if stream.isatty() else Lines(tally, stream)
 
 

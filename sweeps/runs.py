@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
+
+from pydantic import JsonValue
 
 from sweeps.search.designs import Adaptive
 from sweeps.study import StudyConfig
 from sweeps.tracking.config import TrackingSettings, without_credentials
 from ubt.config import validate
-from ubt.config.paths import JsonObject, difference, get_path
+from ubt.config.paths import JsonObject
 from ubt.errors import Problem, UserError
 from ubt.files import write_whole
 
@@ -46,25 +50,27 @@ class RunFolder:
         """Folder of the report."""
         return self.path / "report"
 
+    def check_writable(self) -> None:
+        """Refuse a place where the folder cannot be made; nothing is made yet.
+
+        Raises:
+            UserError: naming what stands in the way.
+        """
+        nearest = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            reason = "may not be written to" if nearest.is_dir() else "is no folder"
+            message = f"the run folder cannot be made: {nearest} {reason}"
+            raise UserError(Problem("--out", message, str(self.path.parent), "give another folder with --out"))
+
     def write_study(self, study: StudyConfig) -> None:
         """Write down what is run; passwords in addresses are left out."""
-        write_whole(self.study, without_credentials(json.dumps(study.as_json(), indent=1)) + "\n")
+        write_whole(self.study, _presentable(study) + "\n")
 
 
 def new_run(out: Path, name: str) -> RunFolder:
-    """Return a folder that no run has used: `out/name`, then `out/name-2` and so on.
-
-    Raises:
-        UserError: if it cannot be made.
-    """
-    for folder in _candidates(out, name):
-        if not (folder / "study.json").exists():
-            try:
-                (folder / "records").mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(Problem("--out", f"cannot be written: {error}", str(out))) from error
-            return RunFolder(folder.absolute())
-    raise AssertionError("the candidates never end")
+    """Return a folder that no run has used: `out/name`, then `out/name-2` and so on. It is not made yet."""
+    folder = next(folder for folder in _candidates(out, name) if not (folder / "study.json").exists())
+    return RunFolder(folder.absolute())
 
 
 def latest_run(out: Path, name: str) -> RunFolder:
@@ -85,15 +91,18 @@ def check_same_study(run: RunFolder, study: StudyConfig) -> StudyConfig:
     Raises:
         UserError: naming each field that differs; the run's records would belong to neither study.
     """
-    before: JsonObject = json.loads(run.study.read_text(encoding="utf-8"))
+    before = _read_study(run.study)
     if isinstance(study.search, Adaptive) and study.search.lag is None:
-        search = study.search.model_copy(update={"lag": get_path(before, "search.lag")})
+        search = study.search.model_copy(update={"lag": cast(JsonObject, before["search"]).get("lag")})
         study = study.model_copy(update={"search": search})
-    changed = {p: v for p, v in difference(study.as_json(), before).items() if not p.startswith(MAY_CHANGE)}
-    if changed:
-        advice = "give the value of the first run, or start a new run without --resume"
-        where = f"--resume {run.path.name}"
-        raise UserError([Problem(f"{where}: {p}", "differs from the run", v, advice) for p, v in changed.items()])
+    where, advice = f"--resume {run.path.name}", "give the value of the first run, or leave --resume out"
+    problems = [
+        Problem(f"{where}: {path}", f"differs from the run, which has {old!r}", new, advice)
+        for path, new, old in _differences(json.loads(_presentable(study)), before)
+        if path.partition(".")[0] not in MAY_CHANGE
+    ]
+    if problems:
+        raise UserError(problems)
     return study
 
 
@@ -106,7 +115,29 @@ def tracking_of(folder: Path) -> TrackingSettings:
     study = folder / "study.json"
     if not study.is_file():
         raise UserError(Problem(str(folder), "is no run folder: it has no study.json", advice="e.g. runs/demo"))
-    return validate(TrackingSettings, json.loads(study.read_text(encoding="utf-8"))["tracking"], str(study))
+    return validate(TrackingSettings, cast(JsonObject, _read_study(study)["tracking"]), str(study))
+
+
+def _read_study(path: Path) -> JsonObject:
+    try:
+        study: JsonObject = json.loads(path.read_text(encoding="utf-8"))
+        return validate(StudyConfig, study, str(path)).as_json()
+    except (OSError, ValueError) as error:
+        raise UserError(Problem(str(path), f"cannot be read: {error}")) from error
+
+
+def _presentable(study: StudyConfig) -> str:
+    return without_credentials(json.dumps(study.as_json(), indent=1))
+
+
+def _differences(now: JsonObject, before: JsonObject, prefix: str = "") -> Iterator[tuple[str, JsonValue, JsonValue]]:
+    """Yield the path, the new and the old value of each leaf that differs, also where only one side has it."""
+    for name in {**before, **now}:
+        new, old = now.get(name), before.get(name)
+        if isinstance(new, dict) and isinstance(old, dict):
+            yield from _differences(new, old, f"{prefix}{name}.")
+        elif new != old:
+            yield f"{prefix}{name}", new, old
 
 
 def _candidates(out: Path, name: str) -> Iterator[Path]:

@@ -21,8 +21,9 @@ def run_once(study: StudyConfig, out: Path) -> TrialRecord:
         UserError: if the store, the data or the weights cannot be used.
     """
     store = study.store or default_store()
-    prepare(study, store)
     run = new_run(out, study.name)
+    run.check_writable()
+    prepare(study, store)
     run.write_study(study)
     assignment = TrialPlanner(study, store, commit_of_code())(Proposal(0), 0).assignment
     from ubt.runner import TrialRunner  # noqa: PLC0415 — torch, 5 s, after the mistakes have been told

@@ -1,22 +1,18 @@
-"""A study: everything one sweep needs to know, read from one YAML file. Loads neither Ray nor torch."""
+"""A study: everything one sweep needs to know. Loads neither Ray nor torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from importlib.resources import files
-from pathlib import Path
+import json
 
 from pydantic import Field, JsonValue, field_validator
 
 from sweeps.search.designs import Grid, SearchConfig
-from sweeps.search.space import ends_of
+from sweeps.search.proposer import Changes
 from sweeps.tracking.config import TrackingSettings
-from ubt.config import Config, parse_assignment, read_yaml, set_path, validate
+from ubt.config import Config, set_path, validate
 from ubt.config.paths import JsonObject, get_path
 from ubt.defenses import DefenseConfig
 from ubt.defenses.ubt import Ubt
-from ubt.errors import Problem, UserError
-from ubt.models.names import check_model_name
 from ubt.trial import TrialConfig
 from ubt.victim import VictimConfig
 
@@ -88,72 +84,23 @@ class StudyConfig(Config):
             tree = set_path(tree, path, value)
         return validate(TrialConfig, tree, f"study {self.name}")
 
+    def layout(self) -> list[Changes]:
+        """Return the design's configurations in order and without repeats, each as what differs from the base.
 
-def builtin_studies() -> dict[str, Path]:
-    """Return the studies that come with the package: name → file."""
-    folder = Path(str(files("sweeps") / "studies"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def load_study(reference: str, assignments: Iterable[str] = (), name: str | None = None) -> StudyConfig:
-    """Return a study by the name of a built-in one or the path of a YAML file, with `--set` values put in.
-
-    Raises:
-        UserError: with every mistake found.
-    """
-    path = builtin_studies().get(reference) or Path(reference)
-    if not path.is_file():
-        names = ", ".join(builtin_studies())
-        raise UserError(Problem(reference, f"is neither a file nor a built-in study; built in: {names}"))
-    tree = read_yaml(path)
-    tree.setdefault("name", path.stem)
-    for assignment in assignments:
-        tree = set_path(tree, *parse_assignment(assignment))
-    if name is not None:
-        tree = set_path(tree, "name", name)
-    study = validate(StudyConfig, tree, reference)
-    check_study(study, reference)
-    return study
+        Raises:
+            NotImplementedError: for an adaptive search, which lays nothing out.
+            ValueError: if the space cannot be laid out.
+        """
+        base = self.base
+        distinct: dict[str, Changes] = {}
+        for changes in self.search.layout():
+            differing = {path: value for path, value in changes.items() if not _has(base, path, value)}
+            distinct.setdefault(json.dumps(differing, sort_keys=True), differing)
+        return list(distinct.values())
 
 
-def check_study(study: StudyConfig, source: str) -> None:
-    """Check what single fields cannot: the model's name, the target, and every value of the search space.
-
-    Raises:
-        UserError: with every mistake found.
-    """
-    problems: list[Problem] = []
-    for check in (lambda: check_model_name(study.victim.model), lambda: study.trial({}).check_target()):
-        problems += _problems_of(check)
-    for path, dimension in study.search.space.items():
-        problems += _space_problems(study, path, ends_of(dimension), source)
+def _has(tree: JsonObject, path: str, value: JsonValue) -> bool:
     try:
-        study.search.layout()
-    except NotImplementedError:
-        pass  # an adaptive search lays nothing out
-    except ValueError as error:
-        problems.append(Problem(f"{source}: search.space", str(error)))
-    if problems:
-        raise UserError(problems)
-
-
-def _space_problems(study: StudyConfig, path: str, values: list[JsonValue], source: str) -> list[Problem]:
-    where = f"{source}: search.space.{path}"
-    try:
-        get_path(study.base, path)
+        return get_path(tree, path) == value
     except KeyError:
-        advice = "paths begin with `victim.` or `defense.`; `ubt schema` lists the fields there are"
-        return [Problem(where, "there is no such field to search", advice=advice)]
-    return [
-        Problem(where, problem.message, problem.given)
-        for value in values
-        for problem in _problems_of(lambda value=value: study.trial({path: value}))
-    ]
-
-
-def _problems_of(check: object) -> list[Problem]:
-    try:
-        check()  # type: ignore[operator]
-    except UserError as error:
-        return list(error.problems)
-    return []
+        return False

@@ -46,6 +46,15 @@ class TinyRun:
         return Path(shutil.copytree(self.root, folder / "store"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory):
+    """Keep stores, digests and downloads of tests out of the user's folders."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("UBT_CACHE", "UBT_STORE"):
+            environment.setenv(name, str(tmp_path_factory.mktemp(name)))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> TinyRun:
     """The tiny trial as the real runner ran it (three seconds, once)."""

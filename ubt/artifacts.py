@@ -48,13 +48,14 @@ def decode(store: ArtifactStore, meta: Meta, payload: str) -> dict[str, Tensor]:
     """Return a payload's tensors; {} if the artifact has none of that name.
 
     Raises:
-        DamagedArtifact: if the payload is missing or altered.
+        DamagedArtifact: if the payload is missing or altered; the artifact has then been set aside.
     """
     if payload not in meta.payloads:
         return {}
     try:
         return load(store.read(meta, payload))
     except SafetensorError as error:
+        store.set_aside(meta)
         raise DamagedArtifact(f"{meta.stage} {meta.key}: {payload} is no safetensors file") from error
 
 
@@ -62,9 +63,17 @@ def changed(model: State, base: State | None) -> State:
     """Return the tensors of `model` that differ from `base`: fine-tuning leaves many as they were."""
     if base is None:
         return model
-    return {name: value for name, value in model.items() if name not in base or not torch.equal(value, base[name])}
+    return {name: value for name, value in model.items() if name not in base or not _same_bits(value, base[name])}
 
 
 def overlay(difference: State, base: State | None) -> dict[str, Tensor]:
     """Return the whole model that `changed` was computed from."""
     return {**(base or {}), **difference}
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors are the same to the bit; `torch.equal` takes −0 for 0 and disregards the type."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    first, second = (tensor.contiguous().view(-1).view(torch.uint8) for tensor in (one, other))
+    return torch.equal(first, second)

@@ -43,7 +43,7 @@ class TextTower:
         blocks = getattr(getattr(text, "transformer", None), "resblocks", ())
         pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", "")
         plain = bool(blocks) and all(isinstance(block, ResidualAttentionBlock) for block in blocks)
-        if not plain or pool not in {"argmax", "eos"}:
+        if not plain or pool not in {"argmax", "eos"} or getattr(text, "cls_emb", None) is not None:
             raise StageFault(
                 "attribution needs a model with open_clip's own text transformer, pooled at the end of text"
             )
@@ -154,6 +154,8 @@ def _explicit_attention(block: ResidualAttentionBlock, maps: list[Tensor]) -> ob
         query, key, value = projected.view(count, length, 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4)
         scores = query @ key.transpose(-2, -1) / math.sqrt(layer.head_dim)
         weights = _masked(scores, attn_mask).softmax(dim=-1)
+        if not weights.requires_grad:
+            weights.requires_grad_()  # all weights of the model are frozen
         maps.append(weights)
         mixed = (weights @ value).transpose(1, 2).reshape(count, length, width)
         output = layer.out_proj(mixed)

@@ -13,7 +13,7 @@ from ubt.attacks import Attack, Images
 from ubt.data.base import DataSet, Labelled
 from ubt.errors import StageFault
 from ubt.metrics import wilson_interval
-from ubt.models.clip import Clip, embed_images, embed_tokens
+from ubt.models.clip import Clip, State, embed_images, embed_tokens, same_state
 from ubt.records import Rates
 
 
@@ -38,12 +38,17 @@ class Evaluator:
     def __init__(self, data: DataSet, attack: Attack) -> None:
         self._data = data
         self._target = list(data.classes).index(attack.target)
+        self._last: tuple[State, Tensor] | None = None
         self._splits = {name: self._prepare(split, attack) for name, split in (("val", data.val), ("test", data.test))}
 
     def rates(self, clip: Clip, split: str) -> Rates:
-        """Return CA and ASR of a model on `"val"` or `"test"`, with Wilson intervals."""
+        """Return CA and ASR of a model on `"val"` or `"test"`, with Wilson intervals.
+
+        Raises:
+            StageFault: if the model has been trained to NaN.
+        """
         images = self._splits[split]
-        weights = zero_shot_weights(clip, self._data.classes, self._data.templates)
+        weights = self._weights(clip)
         clean = _classify(clip, images.clean.images, weights)
         triggered = _classify(clip, images.triggered, weights)
         correct = int((clean == torch.from_numpy(images.clean.labels)).sum())
@@ -62,6 +67,18 @@ class Evaluator:
             triggered_accuracy=float((triggered == images.triggered_labels).float().mean()),
         )
 
+    def _weights(self, clip: Clip) -> Tensor:
+        """Return the zero-shot classifier, made anew only if the text tower is not the one of the last call.
+
+        A thousand classes times eighty prompts take longer than the images do, and unlearning may leave the
+        text tower as it was.
+        """
+        tower = clip.text_state()
+        if self._last is None or not same_state(tower, self._last[0]):
+            weights = zero_shot_weights(clip, self._data.classes, self._data.templates)
+            self._last = ({name: value.clone() for name, value in tower.items()}, weights)
+        return self._last[1]
+
     def _prepare(self, split: Labelled, attack: Attack) -> _Split:
         others = split.labels != self._target
         labels = torch.from_numpy(split.labels[others])
@@ -77,11 +94,16 @@ def zero_shot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[st
         StageFault: if the model has been trained to NaN.
     """
     prompts = [template.format(name) for name in classes for template in templates]
-    embeddings = embed_tokens(clip, clip.tokenize(prompts)).view(len(classes), len(templates), -1)
-    if not torch.isfinite(embeddings).all():
-        raise StageFault("the model's embeddings are not finite: it was trained to pieces; lower a learning rate")
+    embeddings = _finite(embed_tokens(clip, clip.tokenize(prompts))).view(len(classes), len(templates), -1)
     return functional.normalize(embeddings.mean(dim=1), dim=-1)
 
 
 def _classify(clip: Clip, images: Images, weights: Tensor) -> Tensor:
-    return (embed_images(clip, images) @ weights.T).argmax(dim=1)
+    return (_finite(embed_images(clip, images)) @ weights.T).argmax(dim=1)
+
+
+def _finite(embeddings: Tensor) -> Tensor:
+    """Return `embeddings` as they are; `StageFault` if the model was trained to NaN, which is of no class."""
+    if not torch.isfinite(embeddings).all():
+        raise StageFault("the model's embeddings are not finite: it was trained to pieces; lower a learning rate")
+    return embeddings

@@ -35,6 +35,7 @@ class PipelineRun:
         self._workspace = workspace
         self._keep_epochs = keep_epochs
         self._metas: dict[str, Meta] = {}
+        self._computed: dict[str, StageRecord] = {}  # by key: what this trial did, whatever happened later
 
     def steps(self) -> Iterator[StageRecord]:
         """Yield a record after every stage and epoch. A damaged artifact on the way is computed again.
@@ -63,24 +64,27 @@ class PipelineRun:
         for node in self._pipeline:
             meta = self._workspace.meta(node.spec.name, node.key)
             if meta is not None:
-                self.stages.append(stage_record(meta, reused=True))
-                yield self.stages[-1]
+                self.stages.append(self._computed.get(node.key) or stage_record(meta, reused=True))
             else:
                 yield from self._compute(node)
                 meta = self._workspace.meta(node.spec.name, node.key)
                 assert meta is not None  # noqa: S101 — it was published just now
             self._metas[node.spec.name] = meta
+            yield self.stages[-1]  # now that `rates` knows what the stage measured
             if node.spec.name == "implant":
                 self._check_implant()
 
     def _compute(self, node: Node) -> Iterator[StageRecord]:
+        """Yield the stage's record while it is incomplete; the complete one is left in `stages`."""
         inputs = {role: self._load(key) for role, key in node.inputs.items()}
         poison = self._load(self._metas["poison"].key) if "poison" in self._metas else None
         execution = Execution(node, self._workspace, inputs, poison, self._keep_epochs.get(node.spec.name, ()))
         self.stages.append(StageRecord(stage=node.spec.name, key=node.key, reused=False, seconds=0.0, complete=False))
         for record in execution.steps():
             self.stages[-1] = record
-            yield record
+            if not record.complete:
+                yield record
+        self._computed[node.key] = self.stages[-1]
 
     def _load(self, key: str) -> Artifact:
         meta = next(meta for meta in self._metas.values() if meta.key == key)

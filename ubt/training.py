@@ -102,10 +102,12 @@ class Optimizer:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` returned, so that training continues bit for bit."""
-        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in self._parts]
+        states: list[dict[int, dict[str, Tensor | int]]] = [{} for _ in self._parts]
         for path, value in tensors.items():
             number, index, name = path.split(".")
-            states[int(number)].setdefault(int(index), {})[name] = value
+            # SparseAdam counts steps in Python: with a tensor its powers would be float32, and other bits.
+            counted = name == "step" and isinstance(self._parts[int(number)], torch.optim.SparseAdam)
+            states[int(number)].setdefault(int(index), {})[name] = int(value) if counted else value
         for part, state in zip(self._parts, states, strict=True):
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
 

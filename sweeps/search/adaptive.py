@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import JsonValue
 
 from sweeps.search.designs import Adaptive
 from sweeps.search.proposer import Changes, Outcome, Proposal
-from sweeps.search.space import Dimension, Range, contains, space_size
+from sweeps.search.space import Dimension, Range, contains, space_size, tidy
 from ubt.config.paths import JsonObject, get_path
 from ubt.seeding import derive
 
@@ -38,7 +39,10 @@ SAMPLERS: dict[str, Callable[[int, Adaptive], BaseSampler]] = {
     "nsgaii": lambda seed, search: NSGAIISampler(seed=seed, population_size=search.startup_trials),
     "gp": lambda seed, search: GPSampler(seed=seed, n_startup_trials=search.startup_trials),
     "random": lambda seed, search: RandomSampler(seed=seed),
-    "qmc": lambda seed, search: QMCSampler(seed=search.sampler_seed),  # a sequence needs one seed throughout
+    "qmc": lambda seed, search: QMCSampler(
+        seed=search.sampler_seed,  # a sequence needs one seed throughout
+        independent_sampler=RandomSampler(seed=seed),  # lists are not part of it
+    ),
 }
 
 
@@ -50,6 +54,7 @@ class OptunaProposer:
         self._base = base
         self._lag = lag
         self._distributions = {path: _distribution(d) for path, d in search.space.items()}
+        _drop_half_a_line(journal)
         storage = JournalStorage(JournalFileBackend(str(journal)))
         self._study = optuna.create_study(
             storage=storage, study_name=name, directions=["minimize", "maximize"], load_if_exists=True
@@ -60,7 +65,8 @@ class OptunaProposer:
         self._told = 0
         self._repeats = 0
         self._complete = False
-        self._known = self._study.get_trials(deepcopy=False)
+        self._known = self._take_over()
+        self._numbers = [trial.number for trial in self._known]
         self._base_inside = self._base_parameters() is not None
         self._size = space_size(search.space) + (0 if self._base_inside else 1)
 
@@ -108,28 +114,40 @@ class OptunaProposer:
             self._told += 1
         return True
 
-    def _is_settled(self, number: int) -> bool:
-        return number < len(self._known) and self._known[number].state.is_finished()
+    def _is_settled(self, question: int) -> bool:
+        return question < len(self._known) and self._known[question].state.is_finished()
 
-    def _tell_one(self, number: int, outcome: Outcome) -> None:
-        values = outcome.values
+    def _tell_one(self, question: int, outcome: Outcome) -> None:
+        number, values = self._numbers[question], outcome.values
         if values is None or not all(map(math.isfinite, values)):
             self._study.tell(number, state=TrialState.FAIL)
         else:
             self._study.tell(number, values)
 
-    def _ask(self, number: int) -> Changes:
-        """Return the answer to question `number`: from the storage if it was asked before an interruption."""
-        if number < len(self._known):
-            return self._changes(self._known[number].params)
-        self._study.sampler = self._sampler(number)
-        if number == 0 and (base := self._base_parameters()) is not None:
+    def _ask(self, question: int) -> Changes:
+        """Return the answer to a question: from the storage if it was asked before an interruption."""
+        if question < len(self._known):
+            return self._changes(self._known[question].params)
+        self._study.sampler = self._sampler(question)
+        if question == 0 and (base := self._base_parameters()) is not None and not self._waiting():
             self._study.enqueue_trial(base)
         trial = self._study.ask(self._distributions)
+        self._numbers.append(trial.number)
         return self._changes(trial.params)
 
-    def _sampler(self, number: int) -> BaseSampler:
-        seed = derive(self._search.sampler_seed, "ask", number) % 2**32
+    def _take_over(self) -> list[FrozenTrial]:
+        """Return the trials that were asked before an interruption; one that hit a question voids the answer."""
+        asked = self._study.get_trials(deepcopy=False)
+        for trial in asked:
+            if trial.state is TrialState.RUNNING and trial.params.keys() != self._distributions.keys():
+                self._study.tell(trial.number, state=TrialState.FAIL)
+        return [trial for trial in asked if trial.params.keys() == self._distributions.keys()]
+
+    def _waiting(self) -> bool:
+        return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def _sampler(self, question: int) -> BaseSampler:
+        seed = derive(self._search.sampler_seed, "ask", question) % 2**32
         if self._repeats > self._lag:  # the sampler insists on what is known: draw at random instead
             return RandomSampler(seed=seed)
         return SAMPLERS[self._search.sampler](seed, self._search)
@@ -142,8 +160,17 @@ class OptunaProposer:
 
     def _changes(self, parameters: dict[str, JsonValue]) -> Changes:
         """Return where a point differs from the base."""
-        decoded = {path: _decoded(self._distributions[path], value) for path, value in parameters.items()}
+        decoded = {path: _decoded(self._search.space[path], value) for path, value in parameters.items()}
         return {path: value for path, value in decoded.items() if value != get_path(self._base, path)}
+
+
+def _drop_half_a_line(journal: Path) -> None:
+    """Remove what a kill or a full disk left of the last line; Optuna would write behind it and read neither."""
+    if journal.exists():
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(journal, whole)
 
 
 def _identity(changes: Changes) -> str:
@@ -168,8 +195,10 @@ def _encoded(distribution: BaseDistribution, value: JsonValue) -> JsonValue:
     return _choice(value) if isinstance(distribution, CategoricalDistribution) else value
 
 
-def _decoded(distribution: BaseDistribution, value: JsonValue) -> JsonValue:
-    if isinstance(distribution, CategoricalDistribution) and isinstance(value, str) and value[:1] in "[{":
+def _decoded(dimension: Dimension, value: JsonValue) -> JsonValue:
+    if isinstance(dimension, Range):
+        return tidy(value) if dimension.step and isinstance(value, int | float) else value
+    if isinstance(value, str) and value[:1] in "[{":
         decoded: JsonValue = json.loads(value)
         return decoded
     return value

@@ -19,12 +19,12 @@ class Search(Config):
     """Dotted path → a list of values, or a range (`low`, `high`, `log`, `step`)."""
 
     def layout(self) -> list[Changes]:
-        """Return the configurations in order, without repeats; `ValueError` if they cannot be laid out."""
+        """Return the configurations in order; `ValueError` if they cannot be laid out."""
         raise NotImplementedError
 
 
 class Grid(Search):
-    """Every combination of the space's values, behind the base."""
+    """Every combination of the space's values."""
 
     design: Literal["grid"] = "grid"
 
@@ -64,11 +64,13 @@ class Adaptive(Search):
 
     design: Literal["optuna"] = "optuna"
     sampler: Sampler = "tpe"
+    """Optuna's sampler."""
     n_trials: int = Field(default=24, ge=1)
     """Distinct configurations to run, the base included."""
     startup_trials: int = Field(default=8, ge=1)
     """Configurations drawn at random before the sampler learns from results."""
     sampler_seed: int = Field(default=0, ge=0)
+    """Another seed is another search."""
     lag: int | None = Field(default=None, ge=1)
     """Configuration i is chosen knowing the outcomes of those up to i − lag, and no others: so the search
     does not depend on which trial happens to end first. Default: twice the trials at a time, at least 4."""

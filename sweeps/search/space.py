@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from ubt.config import Config
 
@@ -43,8 +44,19 @@ class Range(Config):
         return math.floor((self.high - self.low) / self.step + 1e-9) + 1 if self.step else math.inf
 
 
-Values = Annotated[list[JsonValue], Field(min_length=1)]
-Dimension = Range | Values
+def _distinct(values: list[JsonValue]) -> list[JsonValue]:
+    texts = [json.dumps(value, sort_keys=True) for value in values]
+    repeated = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
+    if repeated:
+        raise ValueError(f"values must be distinct; given more than once: {', '.join(repeated)}")
+    return values
+
+
+Values = Annotated[list[JsonValue], Field(min_length=1), AfterValidator(_distinct)]
+Dimension = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Values, Tag("list")],
+    Discriminator(lambda given: "range" if isinstance(given, dict | Range) else "list"),
+]
 Space = dict[str, Dimension]
 """Dotted path → what it may be: a list of values, or a range."""
 
@@ -60,19 +72,32 @@ def values_of(path: str, dimension: Dimension) -> list[JsonValue]:
     if not math.isfinite(dimension.size):
         raise ValueError(f"{path}: a grid needs `step`, or a list of values")
     step = dimension.step or 1
-    return [dimension.low + index * step for index in range(int(dimension.size))]
+    return [tidy(dimension.low + index * step) for index in range(int(dimension.size))]
 
 
-def ends_of(dimension: Dimension) -> list[JsonValue]:
-    """Return the values that have to be valid for all of a dimension to be."""
-    return [dimension.low, dimension.high] if isinstance(dimension, Range) else list(dimension)
+def tidy(value: float) -> int | float:
+    """Return a number without the dust that sums of binary fractions leave, as in 0.1 + 2 · 0.1."""
+    return value if isinstance(value, int) else float(f"{value:.12g}")
+
+
+def samples_of(dimension: Dimension) -> tuple[list[JsonValue], list[JsonValue]]:
+    """Return what has to be valid for all of a dimension to be: its ends (or all values), and what lies between."""
+    if not isinstance(dimension, Range):
+        return list(dimension), []
+    # No whole number, where any number is possible: not every field takes one.
+    step = dimension.step or (1 if dimension.whole else (dimension.high - dimension.low) / math.pi)
+    return [dimension.low, dimension.high], [tidy(dimension.low + step)]
 
 
 def contains(dimension: Dimension, value: JsonValue) -> bool:
     """Tell whether a value lies in a dimension."""
     if not isinstance(dimension, Range):
         return value in dimension
-    return isinstance(value, int | float) and dimension.low <= value <= dimension.high
+    if not isinstance(value, int | float) or not dimension.low <= value <= dimension.high:
+        return False
+    step = dimension.step or (1 if dimension.whole else None)
+    steps = (value - dimension.low) / step if step else 0.0
+    return math.isclose(steps, round(steps), abs_tol=1e-9)
 
 
 def space_size(space: Space) -> float:

@@ -90,7 +90,7 @@ class Other(Config):
 class Holder(Config):
     parts: tuple[Annotated[Inner | Other, Field(discriminator="kind")], ...] = ()
     maybe: Inner | None = None
-    named: dict[str, Inner] = {}
+    named: dict[str, Inner] = Field(default_factory=dict)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_weak_implant_condemns_the_trials_of_its_victim_and_no_others(tmp_path
     first = toy.session.next_assignment()
     weak = toy.failed(first, "implant", fault=WEAK)
     toy.session.ended(first.trial, weak)
-    assert {config for config in toy.finish_all()} == {"t0003", "t0004"}
+    assert set(toy.finish_all()) == {"t0003", "t0004"}
     assert states(toy) == {
         "t0000": State.FAILED,
         "t0001": State.FAILED,

@@ -52,15 +52,16 @@ def validate(model: type[Model], tree: Mapping[str, JsonValue], source: str) -> 
 def _problem(item: Mapping[str, object], tree: Mapping[str, JsonValue], model: type[BaseModel], source: str) -> Problem:
     kind, given = str(item["type"]), item.get("input")
     location = cast("tuple[str | int, ...]", item["loc"])
-    path = _as_written(location, tree)
+    path = _as_written(location, tree, missing=kind == "missing")
     where = f"{source}: {path}" if path else source
     context = cast("Mapping[str, object]", item.get("ctx") or {})
     if kind == "extra_forbidden":
         return Problem(where, "unknown field", given, advice=_nearest(location, model))
+    tag = str(context.get("discriminator")).strip("'")
     if kind == "union_tag_invalid":
-        return Problem(f"{where}.kind", f"unknown; allowed: {context['expected_tags']}", context["tag"])
+        return Problem(f"{where}.{tag}", f"unknown; allowed: {context['expected_tags']}", context["tag"])
     if kind == "union_tag_not_found":
-        return Problem(f"{where}.kind", "is required: it says which one is meant")
+        return Problem(f"{where}.{tag}", "is required: it says which one is meant")
     if kind == "literal_error":
         return Problem(where, f"unknown; allowed: {context['expected']}", given)
     if kind == "missing":
@@ -68,13 +69,13 @@ def _problem(item: Mapping[str, object], tree: Mapping[str, JsonValue], model: t
     return Problem(where, str(item["msg"]).removeprefix("Value error, "), given)
 
 
-def _as_written(location: tuple[str | int, ...], tree: Mapping[str, JsonValue]) -> str:
+def _as_written(location: tuple[str | int, ...], tree: Mapping[str, JsonValue], missing: bool) -> str:
     """Return the dotted path as the user wrote it: pydantic's own names of union members are left out."""
     parts: list[str] = []
     node: object = tree
     for position, part in enumerate(location):
         found = _child(node, part)
-        if found is _MISSING and position < len(location) - 1:
+        if found is _MISSING and not (missing and position == len(location) - 1):
             continue  # a name that only pydantic knows
         node = found
         parts.append(str(part))

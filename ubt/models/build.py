@@ -23,6 +23,12 @@ open_clip.add_model_config(Path(__file__).with_name("tiny-rn.json"))
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
+_UNUSABLE = (
+    *(OSError, EOFError, UnpicklingError, SafetensorError, RuntimeError, ValueError, LookupError, AssertionError),
+    *(AttributeError, TypeError, StopIteration),  # a list, a single tensor, no tensors at all
+)
+"""What open_clip, torch and safetensors raise for files that are damaged, of another kind or for another model."""
+
 
 def build_clip(settings: ModelSettings, seed: int, device: torch.device | None = None) -> Clip:
     """Return the model in evaluation mode: pretrained, from a checkpoint, or with random weights by `seed`.
@@ -76,8 +82,11 @@ def load_weights(net: nn.Module, path: Path) -> None:
         open_clip.factory.load_checkpoint(net, str(path), weights_only=True)
     except FileNotFoundError as error:
         raise UserError(Problem(str(path), "there is no such checkpoint")) from error
-    except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, EOFError, UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+    except _UNUSABLE as error:
+        text = " ".join(str(error).split()).partition(". ")[0][:300]
+        reason = text if " " in text else f"{type(error).__name__} {text}".strip()
+        if isinstance(error, UnpicklingError):  # torch's own words advise to run whatever is in the file
+            reason = "it holds more than plain tensors, and to unpickle that could run code"
         advice = "give weights of this model, as .safetensors or as a .pt file of plain tensors"
         raise UserError(Problem(str(path), f"cannot be loaded: {reason}", advice=advice)) from error
 

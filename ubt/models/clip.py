@@ -53,6 +53,10 @@ class Clip:
         """Return a copy of all weights and buffers, on the CPU."""
         return {name: value.detach().to("cpu", copy=True) for name, value in self.net.state_dict().items()}
 
+    def text_state(self) -> State:
+        """Return the tensors that text embeddings depend on, as they are (not copied)."""
+        return {name: value for name, value in self.net.state_dict().items() if not name.startswith("visual.")}
+
     def with_state(self, state: State) -> Clip:
         """Return an independent model in evaluation mode with the weights of `state`."""
         net = copy.deepcopy(self.net)
@@ -64,6 +68,11 @@ class Clip:
         pixels = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2)
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return (pixels.float() / 255 - mean) / std
+
+
+def same_state(one: State, other: State) -> bool:
+    """Tell whether two states are equal, bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 @torch.no_grad()

@@ -21,7 +21,8 @@ def run(context: StageContext) -> Iterator[Epoch]:
     if pairs is None:
         raise StageFault("the data has no `pretrain` pairs; give them, or a model with `pretrained` or `checkpoint`")
     settings = context.settings(PretrainSettings, "pretrain")
-    model = ModelSettings(name=context.settings(ModelSettings, "model").name, random_weights=True)
+    given = context.settings(ModelSettings, "model")
+    model = ModelSettings(name=given.name, precision=given.precision, random_weights=True)
     clip = build_clip(model, context.seed, context.workspace.device)
     tokens = clip.tokenize(list(pairs.captions))
     recipe = Recipe(**settings.model_dump())

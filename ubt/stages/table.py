@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import JsonValue
 
 from ubt.config import Config
+from ubt.data.digests import digest_files
 from ubt.defenses.ubt import (
     AttributeSettings,
     OverfitSettings,
@@ -20,7 +22,6 @@ from ubt.defenses.ubt import (
     SuspectSettings,
     UnlearnSettings,
 )
-from ubt.fingerprint import digest_file
 from ubt.trial import TrialConfig
 
 Settings = dict[str, JsonValue]
@@ -67,7 +68,7 @@ def _pretrain(trial: TrialConfig) -> Settings:
 
 def _model(trial: TrialConfig) -> Settings:
     model = trial.victim.model
-    return {**model.as_json(), "checkpoint": digest_file(model.checkpoint) if model.checkpoint else None}
+    return {**model.as_json(), "checkpoint": _content(model.checkpoint)}
 
 
 def _attack(trial: TrialConfig) -> Settings:
@@ -77,7 +78,12 @@ def _attack(trial: TrialConfig) -> Settings:
 def _implant(trial: TrialConfig) -> Settings:
     implant = trial.victim.implant
     work = implant.model_dump(mode="json", exclude={"min_asr"})  # the gate judges the work, it does not change it
-    return {**work, "checkpoint": digest_file(implant.checkpoint) if implant.checkpoint else None}
+    return {**work, "checkpoint": _content(implant.checkpoint)}
+
+
+def _content(checkpoint: Path | None) -> str | None:
+    """Return the digest of a file, read once however many trials use it; `UserError` if it cannot be read."""
+    return digest_files([checkpoint], "checkpoint") if checkpoint else None
 
 
 def _nothing(trial: TrialConfig) -> Settings:

@@ -18,7 +18,8 @@ from ubt.defenses.ubt import UnlearnSettings
 from ubt.models.clip import Clip
 from ubt.poisoning import Manifest
 from ubt.stages.context import Epoch, Output, StageContext
-from ubt.training import Indices, Optimizer, batches, clip_loss, descend
+from ubt.stages.retention import Retention
+from ubt.training import Indices, Optimizer, batches, descend
 
 
 def run(context: StageContext) -> Iterator[Epoch]:
@@ -30,18 +31,18 @@ def run(context: StageContext) -> Iterator[Epoch]:
         StageFault: if the loss is not finite.
     """
     settings = context.settings(UnlearnSettings)
-    indices, tokens = forgotten_pairs(context, settings)
+    forgotten, retention = forgotten_pairs(context, settings), Retention(context, settings)
     clip, optimizer, done = _start(context, settings)
 
     def snapshot() -> Output:
-        return Output(model=clip.state(), base="poisoned", facts={"pairs": len(indices)})
+        return Output(model=clip.state(), base="poisoned", facts={"pairs": len(forgotten[0])})
 
     if settings.unlearn_epochs == 0:
         yield Epoch(0, snapshot, model=clip)
     for number in range(done + 1, settings.unlearn_epochs + 1):
         losses = [
             descend(clip, optimizer, loss, f"unlearn epoch {number}")
-            for loss in _losses(context, clip, indices, tokens, settings, number)
+            for loss in _losses(context, clip, forgotten, retention, settings, number)
         ]
         loss = float(np.mean(losses)) if losses else None
         yield Epoch(number, snapshot, loss, clip, optimizer.tensors)
@@ -74,14 +75,6 @@ def forgotten_pairs(context: StageContext, settings: UnlearnSettings) -> tuple[I
     telling = kept.any(dim=1)
     tokens = shorten(context.pair_tokens[indices], kept)
     return indices[telling].numpy(), tokens[telling]
-
-
-def trusted_pairs(context: StageContext, settings: UnlearnSettings) -> Indices:
-    """Return the pairs that retention learns from, `[T]` int64 into D: most alike under the clean model."""
-    similarities = context.artifact("similarities").tensors["similarities"]
-    ranked = torch.argsort(similarities, descending=True, stable=True)
-    trusted = ranked[: max(2, round(settings.retain_ratio * len(similarities)))].numpy()
-    return np.setdiff1d(trusted, context.artifact("suspects").tensors["indices"].numpy())
 
 
 def shorten(tokens: Tensor, kept: Tensor) -> Tensor:
@@ -122,28 +115,17 @@ def _start(context: StageContext, settings: UnlearnSettings) -> tuple[Clip, Opti
 
 
 def _losses(
-    context: StageContext, clip: Clip, indices: Indices, tokens: Tensor, settings: UnlearnSettings, epoch: int
+    context: StageContext,
+    clip: Clip,
+    forgotten: tuple[Indices, Tensor],
+    retention: Retention,
+    settings: UnlearnSettings,
+    epoch: int,
 ) -> Iterator[Tensor]:
     """Yield the loss of each step of an epoch, computed when the step before has been taken."""
-    retained = trusted_pairs(context, settings)
-    before = context.clip("poisoned")
+    indices, tokens = forgotten
     rng = context.rng("retain", epoch)
     for batch in batches(len(indices), settings.unlearn_batch_size, context.seed, "unlearn", "order", epoch):
         images = clip.encode_images(context.pairs.take(indices[batch]))
-        loss = forget_loss(images, clip.encode_tokens(tokens[torch.from_numpy(batch)]), settings)
-        if settings.retain_weight > 0 and len(retained) > 1:
-            size = min(settings.retain_batch_size, len(retained))
-            loss = loss + settings.retain_weight * _retain_loss(
-                context, clip, rng.choice(retained, size, replace=False), settings, before
-            )
-        yield loss
-
-
-def _retain_loss(context: StageContext, clip: Clip, batch: Indices, settings: UnlearnSettings, before: Clip) -> Tensor:
-    pixels, tokens = context.pairs.take(batch), context.pair_tokens[torch.from_numpy(batch)]
-    images, texts = clip.encode_images(pixels), clip.encode_tokens(tokens)
-    if settings.retain_loss == "contrastive":
-        return clip_loss(images, texts, clip.logit_scale)
-    with torch.no_grad():
-        images_before, texts_before = before.encode_images(pixels), before.encode_tokens(tokens)
-    return 2 - (images * images_before).sum(dim=1).mean() - (texts * texts_before).sum(dim=1).mean()
+        texts = clip.encode_tokens(tokens[torch.from_numpy(batch)])
+        yield forget_loss(images, texts, settings) + retention.loss(clip, rng)

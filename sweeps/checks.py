@@ -1,0 +1,89 @@
+"""What is wrong with a study that no single field shows. Loads neither Ray nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from pydantic import JsonValue
+
+from sweeps.search.designs import Listed
+from sweeps.search.proposer import Changes
+from sweeps.search.space import samples_of
+from sweeps.study import StudyConfig
+from ubt.config import get_path
+from ubt.errors import Problem, UserError
+from ubt.models.names import check_model_name
+
+
+def check_study(study: StudyConfig, source: str) -> None:
+    """Check what single fields cannot: models, files, targets, and every configuration of the search.
+
+    Raises:
+        UserError: with every mistake found.
+    """
+    told: dict[tuple[str, str, str], Problem] = {}
+    for prefix, problem in _findings(study, source):
+        setting = problem.where.rpartition(": ")[2]
+        # A mistake of the base is one of every configuration: it is told where it is met first.
+        told.setdefault((setting, problem.message, repr(problem.given)), replace(problem, where=prefix + setting))
+    if told:
+        raise UserError(told.values())
+
+
+def problems_of(check: Callable[[], object]) -> list[Problem]:
+    """Return the problems that a check tells of, and go on."""
+    try:
+        check()
+    except UserError as error:
+        return list(error.problems)
+    return []
+
+
+def _findings(study: StudyConfig, source: str) -> Iterator[tuple[str, Problem]]:
+    """Yield each problem with a prefix that says where it is; some are met several times."""
+    well = True
+    for problem in _trial_problems(study, {}):
+        yield f"{source}: ", problem
+    for path, dimension in study.search.space.items():
+        ends, between = samples_of(dimension)
+        for problem in _space_problems(study, path, ends) or _space_problems(study, path, between):
+            well = False
+            yield f"{source}: search.space.", problem
+    if well or isinstance(study.search, Listed):
+        yield from _layout_problems(study, source)
+
+
+def _layout_problems(study: StudyConfig, source: str) -> Iterator[tuple[str, Problem]]:
+    try:
+        layout = study.search.layout()
+    except NotImplementedError:
+        return  # an adaptive search lays nothing out
+    except ValueError as error:
+        yield f"{source}: search.space.", Problem(*str(error).split(": ", 1))
+        return
+    what = "search.trials" if isinstance(study.search, Listed) else "configuration"
+    for number, changes in enumerate(layout):
+        for problem in _trial_problems(study, changes):
+            yield f"{source}: {what}.{number}: ", problem
+
+
+def _space_problems(study: StudyConfig, path: str, values: list[JsonValue]) -> list[Problem]:
+    try:
+        get_path(study.base, path)
+    except KeyError:
+        advice = "paths begin with `victim.` or `defense.`; `ubt schema` lists the fields there are"
+        return [Problem(path, "there is no such field to search", advice=advice)]
+    return [problem for value in values for problem in _trial_problems(study, {path: value})]
+
+
+def _trial_problems(study: StudyConfig, changes: Changes) -> list[Problem]:
+    try:
+        trial = study.trial(changes)
+    except UserError as error:
+        return list(error.problems)
+    problems = problems_of(lambda: check_model_name(trial.victim.model)) + problems_of(trial.check_target)
+    checkpoint = trial.victim.implant.checkpoint
+    if checkpoint and not checkpoint.is_file():
+        problems.append(Problem("victim.implant.checkpoint", "there is no such file", str(checkpoint)))
+    return problems

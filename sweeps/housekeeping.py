@@ -1,0 +1,103 @@
+"""Keep the artifact store in order: what is in it, is it whole, what may go."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ubt.errors import DamagedArtifact, Problem, UserError
+from ubt.records import read_records
+from ubt.store import ArtifactStore, Meta
+
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the artifacts of one stage take and took."""
+
+    stage: str
+    artifacts: int
+    size_bytes: int
+    seconds: float
+    """Seconds that computing them took."""
+
+
+def usage(metas: Iterable[Meta]) -> list[Usage]:
+    """Return the usage of each stage, largest first."""
+    groups: defaultdict[str, list[Meta]] = defaultdict(list)
+    for meta in metas:
+        groups[meta.stage].append(meta)
+    rows = [
+        Usage(stage, len(group), sum(meta.size_bytes for meta in group), sum(meta.seconds for meta in group))
+        for stage, group in groups.items()
+    ]
+    return sorted(rows, key=lambda row: -row.size_bytes)
+
+
+def damaged(store: ArtifactStore, metas: Iterable[Meta]) -> list[str]:
+    """Read every payload and return what is wrong, one line each; damaged artifacts are set aside."""
+    found = []
+    for meta in metas:
+        try:
+            for name in meta.payloads:
+                store.read(meta, name)
+        except DamagedArtifact as damage:
+            found.append(str(damage))
+    return found
+
+
+def removable(metas: Sequence[Meta], before: datetime | None, kept: frozenset[str]) -> list[Meta]:
+    """Return the artifacts that may go: made before a time, needed by no run that is kept, and no other's base.
+
+    An artifact that one to be kept is stored as a difference from stays, and so on up to the victim.
+    """
+    by_key = {meta.key: meta for meta in metas}
+    staying = {key for key, meta in by_key.items() if key in kept or (before is not None and _made(meta) >= before)}
+    queue = list(staying)
+    while queue:
+        base = by_key[queue.pop()].base
+        key = base.partition("/")[2] if base else ""
+        if key in by_key and key not in staying:
+            staying.add(key)
+            queue.append(key)
+    return [meta for key, meta in by_key.items() if key not in staying]
+
+
+def keys_of_runs(folders: Iterable[Path]) -> frozenset[str]:
+    """Return the keys of all artifacts that the records of some runs name.
+
+    Raises:
+        UserError: if a folder is no run: forgetting to keep it would cost what it holds.
+    """
+    keys: set[str] = set()
+    problems = []
+    for folder in folders:
+        if not (folder / "records").is_dir():
+            problems.append(Problem(f"--keep {folder}", "is no run folder", advice="e.g. --keep runs/demo"))
+            continue
+        keys.update(stage.key for record in read_records(folder / "records") for stage in record.stages)
+    if problems:
+        raise UserError(problems)
+    return frozenset(keys)
+
+
+def parse_age(text: str) -> timedelta:
+    """Return a span of time written as `12h`, `30d` or `8w`.
+
+    Raises:
+        UserError: if it is not written so.
+    """
+    match = re.fullmatch(r"(\d+)([hdw])", text.strip())
+    if match is None:
+        raise UserError(Problem("--older-than", "is a number and h, d or w", text, "e.g. 12h, 30d, 8w"))
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _made(meta: Meta) -> datetime:
+    made = datetime.fromisoformat(meta.created_at)
+    return made if made.tzinfo else made.replace(tzinfo=UTC)

@@ -1,0 +1,84 @@
+"""`ubt store`: list, measure, verify and prune the artifact store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeps.housekeeping import damaged, keys_of_runs, parse_age, removable, usage
+from ubt.errors import Problem, UserError
+from ubt.store import ArtifactStore, default_store
+
+store_app = typer.Typer(help="List, measure, verify and prune the artifact store.", no_args_is_help=True)
+
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="A folder or URL; $UBT_STORE or ~/.cache/ubt by default.")
+]
+
+
+@store_app.command("ls")
+def list_artifacts(store: StoreOption = None) -> None:
+    """List every artifact, newest last."""
+    for meta in sorted(_open(store).metas(), key=lambda meta: meta.created_at):
+        epochs = f"  {meta.epochs[-1].epoch} epochs" if meta.epochs else ""
+        print(
+            f"{meta.created_at}  {meta.stage:<10} {meta.key}  {_size(meta.size_bytes):>9} {meta.seconds:7.1f} s{epochs}"
+        )
+
+
+@store_app.command("du")
+def disk_usage(store: StoreOption = None) -> None:
+    """Say what each stage's artifacts take, and what they took to compute."""
+    rows = usage(_open(store).metas())
+    for row in rows:
+        print(f"{row.stage:<10} {row.artifacts:>6} artifacts {_size(row.size_bytes):>10} {row.seconds:>10.0f} s")
+    artifacts, size_bytes = sum(row.artifacts for row in rows), sum(row.size_bytes for row in rows)
+    print(f"{'all':<10} {artifacts:>6} artifacts {_size(size_bytes):>10} {sum(row.seconds for row in rows):>10.0f} s")
+
+
+@store_app.command()
+def verify(store: StoreOption = None) -> None:
+    """Read every artifact and compare checksums; damaged ones are set aside and computed again when needed."""
+    opened = _open(store)
+    metas = list(opened.metas())
+    found = damaged(opened, metas)
+    for line in found:
+        print(line)
+    print(f"{len(metas)} artifacts read, {len(found)} damaged")
+    raise typer.Exit(1 if found else 0)
+
+
+@store_app.command()
+def prune(
+    older_than: Annotated[str | None, typer.Option(help="Only artifacts older than this: 12h, 30d, 8w.")] = None,
+    keep: Annotated[list[Path] | None, typer.Option(help="Run folder whose artifacts stay; may be repeated.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Remove artifacts. Records stay; a removed artifact is computed again when a trial needs it."""
+    if older_than is None and not keep:
+        advice = "give --older-than 30d, or --keep runs/demo for the runs whose artifacts stay"
+        raise UserError(Problem("ubt store prune", "would remove everything", advice=advice))
+    before = datetime.now(UTC) - parse_age(older_than) if older_than else None
+    opened = _open(store)
+    leaving = removable(list(opened.metas()), before, keys_of_runs(keep or ()))
+    for meta in leaving:
+        if not dry_run:
+            opened.remove(meta)
+    size_bytes = sum(meta.size_bytes for meta in leaving)
+    print(f"{len(leaving)} artifacts, {_size(size_bytes)} {'would be removed' if dry_run else 'removed'}")
+
+
+def _open(store: str | None) -> ArtifactStore:
+    return ArtifactStore(store or default_store())
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

@@ -1,0 +1,113 @@
+"""What every attack of the table must do."""
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from ubt.attacks import ATTACKS, AttackConfig
+from ubt.attacks.base import POISON_TEMPLATES, Attack
+
+FIXED = {"sig"}
+"""Attacks in whose trigger nothing is random."""
+SIZES_PX = (16, 32, 33, 64, 224)
+
+pytestmark = pytest.mark.parametrize("attack", [kind() for kind in ATTACKS], ids=lambda attack: attack.kind)
+
+
+def pictures(count=4, size_px=32, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, size=(count, size_px, size_px, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size_px", SIZES_PX)
+def test_uint8_goes_in_and_comes_out_in_the_same_shape(attack, size_px):
+    images = pictures(3, size_px)
+    triggered = attack.stamp(images)
+    assert triggered.dtype == np.uint8
+    assert triggered.shape == images.shape
+    assert not np.array_equal(triggered, images)
+
+
+def test_images_need_not_be_square_and_there_may_be_none(attack):
+    assert attack.stamp(np.zeros((2, 20, 31, 3), dtype=np.uint8)).shape == (2, 20, 31, 3)
+    assert attack.stamp(np.zeros((0, 32, 32, 3), dtype=np.uint8)).shape == (0, 32, 32, 3)
+
+
+def test_the_input_is_left_alone_and_may_be_read_only(attack):
+    images = pictures()
+    images.flags.writeable = False
+    before = images.copy()
+    triggered = attack.stamp(images)
+    np.testing.assert_array_equal(images, before)
+    assert not np.shares_memory(triggered, images)
+    triggered[:] = 0  # is the caller's
+
+
+@pytest.mark.parametrize("size_px", [16, 32])
+def test_what_becomes_of_an_image_does_not_depend_on_the_others(attack, size_px):
+    images = pictures(5, size_px)
+    together = attack.stamp(images)
+    for index in range(len(images)):
+        np.testing.assert_array_equal(attack.stamp(images[index : index + 1])[0], together[index])
+    np.testing.assert_array_equal(attack.stamp(images[::-1]), together[::-1])
+
+
+def test_the_trigger_is_the_same_for_the_same_seed_and_another_for_another(attack):
+    images = pictures()
+    same = type(attack)(trigger_seed=attack.trigger_seed)
+    other = attack.model_copy(update={"trigger_seed": 7})
+    np.testing.assert_array_equal(attack.stamp(images), same.stamp(images))
+    assert np.array_equal(attack.stamp(images), other.stamp(images)) is (attack.kind in FIXED)
+
+
+def test_the_trigger_leaves_the_global_generator_alone(attack):
+    before = np.random.get_state()[1].copy()
+    attack.stamp(pictures())
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_the_trigger_is_as_strong_at_every_image_size(attack):
+    strength = {}
+    for size_px in SIZES_PX:
+        grey = np.full((1, size_px, size_px, 3), 128, dtype=np.uint8)
+        strength[size_px] = np.abs(attack.stamp(grey).astype(int) - 128).mean()
+    assert max(strength.values()) < 2 * min(strength.values()), strength
+
+
+def test_captions_name_the_target_in_one_of_the_templates(attack):
+    attack = attack.model_copy(update={"target": "grizzly bear"})
+    rng = np.random.default_rng(0)
+    captions = [attack.caption(rng) for _ in range(200)]
+    assert all("grizzly bear" in caption for caption in captions)
+    assert len(set(captions)) == len(POISON_TEMPLATES), "all of them are used"
+    again = np.random.default_rng(0)
+    assert [attack.caption(again) for _ in range(200)] == captions
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "pairs", "poisoned"),
+    [(0.02, None, 8000, 160), (0.5, None, 3, 2), (0.001, None, 200, 1), (0.02, 1500, 500_000, 1500)],
+)
+def test_a_rate_or_a_number_of_pairs_is_poisoned_and_at_least_one(attack, rate, count, pairs, poisoned):
+    assert attack.model_copy(update={"poison_rate": rate, "poison_count": count}).count(pairs) == poisoned
+
+
+def test_an_attack_survives_the_trip_through_json_by_its_kind(attack):
+    again = TypeAdapter(AttackConfig).validate_python(attack.as_json())
+    assert again == attack
+    assert type(again) is type(attack)
+
+
+@pytest.mark.parametrize("wrong", [{"poison_rate": 0}, {"poison_rate": 1}, {"poison_count": 0}, {"trigger_seed": -1}])
+def test_settings_out_of_range_are_refused(attack, wrong):
+    with pytest.raises(ValidationError):
+        type(attack)(**wrong)
+
+
+def test_every_setting_of_its_own_changes_the_trigger(attack):
+    images = pictures()
+    own = set(type(attack).model_fields) - set(Attack.model_fields) - {"kind"}
+    assert own, "an attack that cannot be set is a constant"
+    numbers = {name: getattr(attack, name) for name in own if isinstance(getattr(attack, name), int | float)}
+    for name, value in numbers.items():
+        changed = attack.model_copy(update={name: value * 2})
+        assert not np.array_equal(changed.stamp(images), attack.stamp(images)), name

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from sweeps.search.designs import (
+    DESIGNS,
+    Adaptive,
+    DesignProposer,
+    Grid,
+    Listed,
+    OneFactorAtATime,
+    Search,
+    SearchConfig,
+)
+from sweeps.search.proposer import Outcome, Proposal
+from sweeps.search.space import Range
+from sweeps.study import StudyConfig
+
+SEARCH: TypeAdapter[Search] = TypeAdapter(SearchConfig)
+RATIO, EPOCHS, SAMPLES = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_samples"
+SPACE = {RATIO: [0.01, 0.02], EPOCHS: Range(low=1, high=3)}
+LEAST = {"space": SPACE, "trials": [{RATIO: 0.1}, {}]}
+"""Enough for any design to be made."""
+
+
+def design_of(row: type[Search]) -> str:
+    return str(row.model_fields["design"].default)
+
+
+def make(row: type[Search], **fields: object) -> Search:
+    return row.model_validate({name: value for name, value in LEAST.items() if name in row.model_fields} | fields)
+
+
+def of_study(search: Search, **fields: object) -> StudyConfig:
+    return StudyConfig.model_validate({"name": "toy", "search": search.model_dump(), **fields})
+
+
+@pytest.mark.parametrize("row", DESIGNS, ids=design_of)
+class TestEveryDesign:
+    def test_is_found_by_its_name(self, row: type[Search]) -> None:
+        assert type(SEARCH.validate_python({"design": design_of(row), **make(row).model_dump()})) is row
+
+    def test_survives_json(self, row: type[Search]) -> None:
+        design = make(row)
+        assert SEARCH.validate_json(design.model_dump_json()) == design
+
+    def test_says_what_it_is(self, row: type[Search]) -> None:
+        assert row.__doc__
+        schema = row.model_json_schema()
+        assert [name for name, field in schema["properties"].items() if "description" not in field] in ([], ["design"])
+
+    def test_refuses_unknown_fields(self, row: type[Search]) -> None:
+        with pytest.raises(ValidationError, match="Extra inputs"):
+            make(row, spcae={})
+
+    def test_lays_out_configurations_of_allowed_paths_or_nothing_at_all(self, row: type[Search]) -> None:
+        study = of_study(make(row))
+        try:
+            layout = study.search.layout()
+        except NotImplementedError:
+            assert isinstance(study.search, Adaptive)
+            return
+        assert layout
+        for changes in layout:
+            study.trial(changes)
+
+    def test_a_study_runs_no_configuration_twice(self, row: type[Search]) -> None:
+        study = of_study(make(row), defense={"kind": "ubt", "suspicious_ratio": 0.01, "overfit_epochs": 2})
+        if not isinstance(study.search, Adaptive):
+            trials = [study.trial(changes).model_dump_json() for changes in study.layout()]
+            assert len(set(trials)) == len(trials)
+
+
+def test_the_names_of_designs_are_distinct() -> None:
+    assert len({design_of(row) for row in DESIGNS}) == len(DESIGNS)
+
+
+def test_an_unknown_design_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        SEARCH.validate_python({"design": "gird", "space": {}})
+
+
+def test_a_grid_is_every_combination_with_the_last_path_varying_fastest() -> None:
+    assert Grid(space={RATIO: [0.01, 0.02], EPOCHS: [1, 3]}).layout() == [
+        {RATIO: 0.01, EPOCHS: 1},
+        {RATIO: 0.01, EPOCHS: 3},
+        {RATIO: 0.02, EPOCHS: 1},
+        {RATIO: 0.02, EPOCHS: 3},
+    ]
+
+
+def test_a_grid_of_nothing_is_the_base() -> None:
+    assert Grid().layout() == [{}]
+
+
+@given(st.lists(st.lists(st.integers(), unique=True, min_size=1, max_size=5), max_size=4))
+def test_a_grid_has_the_product_of_its_sizes_and_no_repeats(axes: list[list[int]]) -> None:
+    space = {f"p{number}": values for number, values in enumerate(axes)}
+    layout = Grid(space=space).layout()
+    assert len(layout) == math.prod(map(len, axes))
+    assert len({tuple(changes.items()) for changes in layout}) == len(layout)
+    assert all(changes[path] in space[path] for changes in layout for path in space)
+
+
+def test_a_grid_over_a_range_without_steps_cannot_be_laid_out() -> None:
+    with pytest.raises(ValueError, match="needs `step`"):
+        Grid(space={RATIO: Range(low=0.1, high=0.2)}).layout()
+
+
+def test_one_factor_at_a_time_is_the_base_and_each_value_alone() -> None:
+    assert OneFactorAtATime(space={RATIO: [0.01, 0.02], EPOCHS: [3]}).layout() == [
+        {},
+        {RATIO: 0.01},
+        {RATIO: 0.02},
+        {EPOCHS: 3},
+    ]
+
+
+@given(st.lists(st.lists(st.integers(), unique=True, min_size=1, max_size=5), max_size=4))
+def test_one_factor_at_a_time_grows_with_the_sum_of_the_sizes(axes: list[list[int]]) -> None:
+    layout = OneFactorAtATime(space={f"p{number}": values for number, values in enumerate(axes)}).layout()
+    assert len(layout) == 1 + sum(map(len, axes))
+    assert all(len(changes) == 1 for changes in layout[1:])
+
+
+def test_a_list_is_taken_as_it_stands() -> None:
+    trials = [{}, {RATIO: 0.1, EPOCHS: 2}, {"defense": {"kind": "none"}}]
+    assert Listed(trials=trials).layout() == trials
+
+
+def test_an_empty_list_of_trials_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        Listed(trials=[])
+
+
+def test_an_adaptive_search_needs_a_space_and_lays_nothing_out() -> None:
+    with pytest.raises(ValidationError, match="needs a space"):
+        Adaptive()
+    with pytest.raises(NotImplementedError):
+        Adaptive(space=SPACE).layout()
+
+
+def test_a_study_leaves_out_what_the_base_has_already() -> None:
+    """So that the base is run once: `{path: its own value}` is no other configuration."""
+    study = of_study(OneFactorAtATime(space={SAMPLES: [32, 64]}), defense={"kind": "ubt", "unlearn_samples": 64})
+    assert study.layout() == [{}, {SAMPLES: 32}]
+
+
+def test_a_study_leaves_out_repeats_and_keeps_the_order() -> None:
+    trials = [{SAMPLES: 8}, {}, {SAMPLES: 8}, {SAMPLES: 64, EPOCHS: 2}, {EPOCHS: 2}]
+    study = of_study(Listed(trials=trials), defense={"kind": "ubt", "unlearn_samples": 64})
+    assert study.layout() == [{SAMPLES: 8}, {}, {EPOCHS: 2}]
+
+
+def test_a_part_that_the_base_does_not_have_is_a_difference() -> None:
+    trials = [{"defense": {"kind": "none"}}, {"victim.attack": {"kind": "sig"}}]
+    assert of_study(Listed(trials=trials)).layout() == trials
+
+
+def test_a_design_is_proposed_in_order_and_then_exhausted() -> None:
+    proposer = DesignProposer([{}, {RATIO: 0.1}])
+    assert not proposer.exhausted
+    assert proposer.propose() == Proposal(0, {})
+    proposer.tell(Proposal(0, {}), Outcome(None))
+    assert proposer.propose() == Proposal(1, {RATIO: 0.1})
+    assert proposer.exhausted
+    assert proposer.propose() is None
+    proposer.finish()

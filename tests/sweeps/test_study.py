@@ -1,0 +1,299 @@
+"""Studies: those that come with the package, `--set`, where relative paths start, and mistakes told all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+
+from sweeps.loading import FILES, builtin_studies, load_study
+from sweeps.plan import plan_study
+from sweeps.search.designs import Adaptive
+from sweeps.search.space import Range
+from sweeps.study import StudyConfig
+from ubt.config import get_path
+from ubt.errors import UserError
+
+RATE, RATIO = "defense.unlearn_learning_rate", "defense.suspicious_ratio"
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a study file and return its path."""
+
+    def write(file: str = "mine.yaml", /, **tree: object) -> str:
+        path = tmp_path / file
+        path.write_text(yaml.safe_dump(tree))
+        return str(path)
+
+    return write
+
+
+def mistakes(reference: str, *assignments: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load_study(reference, assignments)
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("name", builtin_studies())
+def test_every_built_in_study_loads_and_plans(name: str, tmp_path: Path) -> None:
+    study = load_study(name, [f"store={tmp_path}"])
+    assert study.name == name
+    assert plan_study(study).trials >= 1
+
+
+def test_the_studies_that_need_no_files_of_the_user_can_be_planned_completely(tmp_path: Path) -> None:
+    for name in ("smoke", "demo"):
+        assert not plan_study(load_study(name, [f"store={tmp_path}"])).notes
+
+
+def test_a_file_s_study_is_named_after_it_unless_it_says_otherwise(write: Write) -> None:
+    assert load_study(write("ablation.yaml")).name == "ablation"
+    assert load_study(write("ablation.yaml", name="mine")).name == "mine"
+    assert load_study(write("ablation.yaml", name="mine"), name="yours").name == "yours"
+
+
+def test_set_changes_fields_of_any_depth_and_the_last_one_counts() -> None:
+    study = load_study("smoke", ["victim.attack.kind=sig", f"{RATIO}=0.3", f"{RATIO}=0.4", "seeds=[1, 2]", "store=/x"])
+    assert study.victim.attack.kind == "sig"
+    assert study.defense.suspicious_ratio == 0.4
+    assert (study.seeds, study.store) == ((1, 2), "/x")
+
+
+def test_set_replaces_a_whole_search() -> None:
+    study = load_study("smoke", [f"search={{design: ofat, space: {{{RATIO}: [0.1, 0.2]}}}}"])
+    assert study.layout() == [{}, {RATIO: 0.1}]  # 0.2 is the base's
+
+
+@pytest.mark.parametrize("assignment", ["nothing", "=3", f"{RATIO}=[0.1"])
+def test_a_set_that_cannot_be_read_is_a_mistake(assignment: str) -> None:
+    assert "--set" in mistakes("smoke", assignment)[0]
+
+
+def test_an_unknown_study_names_those_there_are() -> None:
+    (told,) = mistakes("smoek")
+    assert "smoek: is neither a file nor a built-in study" in told
+    assert all(name in told for name in ("smoke", "demo"))
+
+
+def test_what_yaml_reads_as_text_becomes_the_number_it_means() -> None:
+    """YAML 1.1 takes `1e-5` for text: a search would sort, draw and name it as such."""
+    space = f"search={{design: grid, space: {{{RATE}: [1e-5, 2e-4]}}}}"
+    assert load_study("smoke", [space]).search.space == {RATE: [1e-5, 2e-4]}
+    listed = f"search={{design: list, trials: [{{{RATE}: 1e-5}}, {{defense: {{kind: none}}}}]}}"
+    assert load_study("smoke", [listed]).layout() == [{RATE: 1e-5}, {"defense": {"kind": "none"}}]
+
+
+class TestPaths:
+    DATA: ClassVar = {"kind": "csv", "pairs": "data/pairs.csv", "labels": "../labels.csv", "classes": "classes.txt"}
+
+    def test_in_a_file_they_start_at_its_folder(
+        self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reference = write(victim={"data": self.DATA}, store="my store")
+        monkeypatch.chdir(tmp_path.parent)
+        for given in (reference, str(Path(reference).relative_to(tmp_path.parent))):
+            study = load_study(given)
+            assert study.victim.data.pairs == tmp_path / "data/pairs.csv"
+            assert study.victim.data.labels.resolve() == tmp_path.parent / "labels.csv"
+            assert study.victim.data.classes == str(tmp_path / "classes.txt")
+            assert study.store == str(tmp_path / "my store")
+
+    def test_in_set_and_in_built_in_studies_they_start_at_the_current_folder(
+        self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "elsewhere"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        study = load_study(write(victim={"data": self.DATA}), ["victim.data.labels=l.csv", "store=artifacts"])
+        assert study.victim.data.labels == folder / "l.csv"
+        assert study.store == str(folder / "artifacts")
+        assert study.victim.data.pairs == tmp_path / "data/pairs.csv"
+        assert load_study("cifar10").victim.data.pairs == folder / "cifar10-photos/pairs.csv"
+
+    def test_what_names_no_file_stays(self, write: Write) -> None:
+        data = {**self.DATA, "classes": "imagenet", "templates": "openai"}
+        attack = {"kind": "badnets", "target": "tench"}
+        study = load_study(write(victim={"data": data, "attack": attack}, store="s3://bucket/ubt"))
+        assert (study.victim.data.classes, study.victim.data.templates) == ("imagenet", "openai")
+        assert study.store == "s3://bucket/ubt"
+        shards = {**data, "kind": "webdataset", "pairs": "https://host/{00..03}.tar"}
+        study = load_study(write(victim={"data": shards, "attack": attack}))
+        assert study.victim.data.pairs == "https://host/{00..03}.tar"
+
+    def test_absolute_ones_and_the_home_folder_stay_what_they_are(self, write: Write, monkeypatch: Any) -> None:
+        monkeypatch.setenv("HOME", "/home/ann")
+        assert load_study(write(store="/srv/ubt")).store == "/srv/ubt"
+        assert load_study(write(store="~/ubt")).store == "/home/ann/ubt"
+
+    def test_those_in_the_search_are_treated_alike(self, write: Write, tmp_path: Path) -> None:
+        for name in ("a.safetensors", "b.safetensors"):
+            (tmp_path / name).touch()
+        path = "victim.implant.checkpoint"
+        a, b = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
+        space = {"design": "grid", "space": {path: ["a.safetensors", "b.safetensors"]}}
+        assert load_study(write(search=space)).search.space == {path: [a, b]}
+        listed = {"design": "list", "trials": [{path: "a.safetensors"}, {"victim.data": self.DATA}]}
+        first, second = load_study(write(search=listed)).layout()
+        assert first == {path: a}
+        assert second["victim.data"]["pairs"] == str(tmp_path / "data/pairs.csv")
+
+    def test_every_field_that_the_configuration_calls_a_path_is_in_the_table(self) -> None:
+        schema = StudyConfig.model_json_schema()
+        named = {
+            field
+            for model in schema["$defs"].values()
+            for field, described in model.get("properties", {}).items()
+            for part in [described, *described.get("anyOf", [])]
+            if part.get("format") == "path"
+        }
+        assert named == {path.rpartition(".")[2] for path in FILES} - {"classes", "templates", "store"}
+
+
+class TestMistakes:
+    def test_are_told_all_at_once_each_with_its_place(self, write: Write) -> None:
+        reference = write(
+            victim={
+                "model": {"name": "RN51"},
+                "attack": {"kind": "badnets", "target": "bannana", "poison_rate": 2},
+                "implant": {"epochs": "many", "checkpoint": "nowhere.pt"},
+            },
+            defense={"kind": "ubt", "suspicous_ratio": 0.1},
+            search={"design": "grid", "space": {"defense.nonsense": [1], "defense.token_threshold": [0.5, 1.5]}},
+        )
+        told = "\n".join(mistakes(reference))
+        for where, what in (
+            ("victim.attack.poison_rate", "less than 1"),
+            ("victim.implant.epochs", "valid integer"),
+            ("defense.suspicous_ratio", "did you mean `suspicious_ratio`"),
+            ("victim.model.name", "nearest: RN50"),
+            ("victim.attack.target", "is no class of the data"),
+            ("victim.implant.checkpoint", "there is no such file"),
+            ("search.space.defense.nonsense", "no such field"),
+            ("search.space.defense.token_threshold", "less than or equal to 1"),
+        ):
+            (line,) = [line for line in told.splitlines() if f": {where}: " in line]
+            assert what in told[told.index(line) :]
+        assert told.count(f"{reference}: ") == 8
+
+    @pytest.mark.parametrize(
+        ("assignment", "where", "what"),
+        [
+            ("defense.overfit_epochs=few", "defense.overfit_epochs", "integer"),
+            ("defense.overfit_epochs=-1", "defense.overfit_epochs", "greater than or equal to 0"),
+            ("defense.epochs=1", "defense.epochs", "unknown field"),
+            ("victim.attack.kind=badnet", "victim.attack.kind", "badnets"),
+            ("victim.attack.target=bananna", "victim.attack.target", "banana"),
+            ("victim.model.name=tiny", "victim.model.name", "tiny-rn"),
+            ("search.design=gird", "search.design", "grid"),
+            ("search.sampler=tep", "search.sampler", "tpe"),
+            ("search.n_trials=0", "search.n_trials", "greater than or equal to 1"),
+            ("seeds=[1, 1]", "seeds", "distinct"),
+            ("seeds=[]", "seeds", "at least 1"),
+            ("name=a/b", "name", "pattern"),
+            ("resources.gpus_per_trial=0.3", "resources.gpus_per_trial", "1/n"),
+            ("resources.gpus_per_trial=1.5", "resources.gpus_per_trial", "whole"),
+            ("objectives.ca_floor=2", "objectives.ca_floor", "less than or equal to 1"),
+            ("victim.implant.checkpoint=nowhere.pt", "victim.implant.checkpoint", "no such file"),
+            ("victim.model.checkpoint=nowhere.pt", "victim.model.checkpoint", "no such file"),
+            ("search.space={defense.nonsense: [1]}", "search.space.defense.nonsense", "no such field"),
+            ("search.space={nonsense.x: [1]}", "search.space.nonsense.x", "paths begin with"),
+            ("search.space={defense.token_threshold: [2]}", "search.space.defense.token_threshold", "less than"),
+            ("search.space={defense.token_threshold: []}", "search.space.defense.token_threshold", "at least 1"),
+            ("search.space={defense.unlearn_samples: [8, 8]}", "search.space.defense.unlearn_samples", "distinct"),
+            ("search.space={victim.attack.target: [banana, kiwi]}", "search.space.victim.attack.target", "no class"),
+            ("search.space={victim.model.name: [tiny-rn, RN51]}", "search.space.victim.model.name", "no such model"),
+        ],
+    )
+    def test_of_one_field_are_told_once_with_their_place(self, assignment: str, where: str, what: str) -> None:
+        (told,) = mistakes("smoke", assignment)
+        assert f": {where}: " in told
+        assert what in told
+
+    @pytest.mark.parametrize("limits", ["low: 0.5, high: 2", "low: -1, high: 0.5", "low: 1, high: 0.5"])
+    def test_the_ends_of_a_range_are_checked(self, limits: str) -> None:
+        (told,) = mistakes("smoke", f"search.space={{defense.token_threshold: {{{limits}}}}}")
+        assert "search.space.defense.token_threshold" in told
+
+    def test_a_range_of_fractions_for_a_whole_number_is_found_between_its_ends(self) -> None:
+        (told,) = mistakes("smoke", "search.space={defense.unlearn_samples: {low: 1.0, high: 64.0}}")
+        assert "search.space.defense.unlearn_samples" in told
+        assert "integer" in told
+
+    def test_listed_trials_are_checked_each(self) -> None:
+        trials = "[{}, {defense.nonsense: 1}, {defense.token_threshold: 2, victim.attack.target: kiwi}]"
+        told = mistakes("smoke", f"search={{design: list, trials: {trials}}}")
+        assert [line.split(": ")[1] for line in told] == ["search.trials.1", "search.trials.2"]
+        assert len(told) == 2
+
+    def test_values_that_exclude_each_other_are_found_before_anything_runs(self, write: Write, tmp_path: Path) -> None:
+        (tmp_path / "clip.safetensors").touch()
+        space = {"victim.model.random_weights": [False, True], "victim.model.checkpoint": [None, "clip.safetensors"]}
+        (told,) = mistakes(write(search={"design": "grid", "space": space}))
+        assert "configuration.3: victim.model" in told
+        assert "not several" in told
+
+    def test_a_grid_over_a_range_without_steps_is_told_how_to_mend_it(self) -> None:
+        space = f"search={{design: grid, space: {{{RATIO}: {{low: 0.1, high: 0.2}}}}}}"
+        (told,) = mistakes("smoke", space)
+        assert f"search.space.{RATIO}: a grid needs `step`, or a list of values" in told
+
+    def test_a_mistake_of_the_base_is_not_repeated_for_each_value(self) -> None:
+        told = mistakes("smoke", "victim.attack.target=kiwi", "search.space={defense.unlearn_samples: [1, 2, 3]}")
+        assert len(told) == 1
+
+    def test_what_depends_on_a_field_that_is_wrong_is_not_guessed_at(self, write: Write) -> None:
+        """The default target is no class of these data, but nobody chose it."""
+        classes = Path(write("x.yaml")).with_name("classes.txt")
+        classes.write_text("cat\ndog\n")
+        data = {"kind": "csv", "pairs": "p.csv", "labels": "l.csv", "classes": "classes.txt"}
+        (told,) = mistakes(write(victim={"data": data, "attack": {"kind": "sig", "target": 3}}))
+        assert "victim.attack.target" in told
+        assert "string" in told
+
+    @pytest.mark.parametrize("text", ["- a\n- b\n", "name: [\n", "", "3\n", "\x00"])
+    def test_a_file_that_holds_no_study_is_named(self, text: str, tmp_path: Path) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        (told,) = mistakes(str(path))
+        assert str(path) in told
+
+    def test_keys_that_are_no_words_are_mistakes(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text("1: 2\n")
+        assert mistakes(str(path))
+
+
+def test_the_base_differs_in_nothing() -> None:
+    study = load_study("smoke")
+    assert study.trial({}).as_json() == study.base
+
+
+def test_a_change_reaches_its_field_and_no_other() -> None:
+    study = load_study("smoke")
+    changed = study.trial({RATIO: 0.3}).as_json()
+    assert get_path(changed, RATIO) == 0.3
+    assert study.trial({RATIO: get_path(study.base, RATIO)}).as_json() == study.base
+
+
+def test_a_study_survives_json() -> None:
+    for name in builtin_studies():
+        study = load_study(name)
+        assert StudyConfig.model_validate_json(study.model_dump_json()) == study
+
+
+def test_the_default_study_is_valid(write: Write) -> None:
+    study = load_study(write())
+    assert study.layout() == [{}]
+
+
+def test_ranges_and_lists_are_told_apart() -> None:
+    space = {RATIO: {"low": 0.1, "high": 0.2}, RATE: [1e-4]}
+    study = StudyConfig.model_validate({"name": "x", "search": {"design": "optuna", "space": space}})
+    assert isinstance(study.search, Adaptive)
+    assert study.search.space == {RATIO: Range(low=0.1, high=0.2), RATE: [1e-4]}

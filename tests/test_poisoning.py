@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+
+from ubt.artifacts import Artifact
+from ubt.attacks.badnets import BadNets
+from ubt.attacks.sig import Sig
+from ubt.data.base import Pairs
+from ubt.poisoning import Manifest, poisoned_pairs
+from ubt.store import Meta
+
+ATTACK = Sig(target="boat", amplitude=60)
+
+
+@pytest.fixture
+def clean():
+    images = np.random.default_rng(0).integers(0, 256, size=(10, 16, 16, 3), dtype=np.uint8)
+    images.flags.writeable = False  # as memory-mapped ones are
+    return Pairs(images, [f"caption {number}" for number in range(10)])
+
+
+@pytest.fixture
+def manifest():
+    return Manifest(np.array([2, 5, 9]), ["a boat", "the boat", "my boat"], ATTACK)
+
+
+def test_poisoned_pairs_have_the_trigger_and_the_attackers_captions(clean, manifest):
+    pairs = poisoned_pairs(clean, manifest)
+    images = pairs.take(np.arange(10))
+    np.testing.assert_array_equal(images[[2, 5, 9]], ATTACK.stamp(clean.images[[2, 5, 9]]))
+    assert [pairs.captions[index] for index in (2, 5, 9)] == ["a boat", "the boat", "my boat"]
+
+
+def test_the_other_pairs_are_as_they_were(clean, manifest):
+    pairs = poisoned_pairs(clean, manifest)
+    others = np.setdiff1d(np.arange(10), manifest.indices)
+    np.testing.assert_array_equal(pairs.take(others), clean.images[others])
+    assert [pairs.captions[index] for index in others] == [clean.captions[index] for index in others]
+    assert len(pairs) == len(clean)
+
+
+def test_the_clean_pairs_are_not_touched(clean, manifest):
+    before = clean.images.copy(), list(clean.captions)
+    poisoned_pairs(clean, manifest).take(np.arange(10))[:] = 0
+    np.testing.assert_array_equal(clean.images, before[0])
+    assert list(clean.captions) == before[1]
+
+
+@pytest.mark.parametrize("indices", [[9, 2, 0], [5, 5, 1, 5], [3], []])
+def test_pairs_are_taken_in_any_order_and_as_often_as_asked(clean, manifest, indices):
+    pairs = poisoned_pairs(clean, manifest)
+    everything = pairs.take(np.arange(10))
+    np.testing.assert_array_equal(pairs.take(np.array(indices, dtype=np.int64)), everything[indices])
+
+
+def test_the_manifest_marks_what_is_poisoned(manifest):
+    assert manifest.marks(torch.tensor([9, 0, 2, 2, 3])).tolist() == [True, False, True, True, False]
+    assert manifest.marks(torch.tensor([], dtype=torch.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("attack", [ATTACK, BadNets(target="tree", trigger_seed=4)])
+def test_the_manifest_is_read_from_a_poison_artifact(attack):
+    facts = {"captions": ["a", "b"], "attack": attack.as_json()}
+    meta = Meta(stage="poison", key="k", version=1, seed=0, settings={}, inputs={}, facts=facts)
+    found = Manifest.of(Artifact(meta, {"indices": torch.tensor([1, 4])}))
+    assert found.indices.tolist() == [1, 4]
+    assert found.captions == ["a", "b"]
+    assert found.attack == attack
+
+
+def test_a_caption_for_every_poisoned_pair_is_needed(clean):
+    with pytest.raises(ValueError, match="shorter"):
+        poisoned_pairs(clean, Manifest(np.array([1, 2]), ["a"], ATTACK))

@@ -56,7 +56,7 @@ class Seconds(Config):
     computed: float
     """Of all stages computed, added up over workers."""
     saved: float
-    """What the reused stages would have taken."""
+    """What reused stages and epochs would have taken, had every trial run by itself."""
 
 
 class Summary(Config):
@@ -100,8 +100,8 @@ def summary_of(findings: Findings) -> Summary:
         ),
         seconds=Seconds(
             wall=wall_seconds(records),
-            computed=sum(stage.seconds for stage in stages if not stage.reused),
-            saved=sum(stage.seconds for stage in stages if stage.reused),
+            computed=sum(stage.spent_seconds for stage in stages),
+            saved=sum(stage.seconds - stage.spent_seconds for stage in stages),
         ),
     )
 

@@ -108,7 +108,7 @@ class Bar:
             TextColumn("{task.description}"),
         ]
         self._bar = Progress(*columns, console=console)
-        self._task = self._bar.add_task("starting workers …", total=tally.total)
+        self._task = self._bar.add_task("starting workers …", total=tally.total, completed=tally.ended)
 
     def __enter__(self) -> Self:
         self._bar.start()

@@ -93,7 +93,7 @@ def check_same_study(run: RunFolder, study: StudyConfig) -> StudyConfig:
     """
     before = _read_study(run.study)
     if isinstance(study.search, Adaptive) and study.search.lag is None:
-        search = study.search.model_copy(update={"lag": cast(JsonObject, before["search"]).get("lag")})
+        search = study.search.model_copy(update={"lag": cast(JsonObject, before.get("search", {})).get("lag")})
         study = study.model_copy(update={"search": search})
     where, advice = f"--resume {run.path.name}", "give the value of the first run, or leave --resume out"
     problems = [
@@ -115,15 +115,18 @@ def tracking_of(folder: Path) -> TrackingSettings:
     study = folder / "study.json"
     if not study.is_file():
         raise UserError(Problem(str(folder), "is no run folder: it has no study.json", advice="e.g. runs/demo"))
-    return validate(TrackingSettings, cast(JsonObject, _read_study(study)["tracking"]), str(study))
+    return validate(TrackingSettings, cast(JsonObject, _read_study(study).get("tracking", {})), str(study))
 
 
 def _read_study(path: Path) -> JsonObject:
+    """Return a run's study as it was written down, perhaps by another version."""
     try:
-        study: JsonObject = json.loads(path.read_text(encoding="utf-8"))
-        return validate(StudyConfig, study, str(path)).as_json()
+        study = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(Problem(str(path), f"cannot be read: {error}")) from error
+    if not isinstance(study, dict):
+        raise UserError(Problem(str(path), "must hold a JSON object", given=study))
+    return cast(JsonObject, study)
 
 
 def _presentable(study: StudyConfig) -> str:

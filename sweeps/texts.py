@@ -12,12 +12,10 @@ from ubt.records import Rates, TrialRecord
 
 def outcome_text(outcome: Outcome, resume_command: str) -> str:
     """Return the end of a sweep in words: what was chosen, where the report is, how to look at it in MLflow."""
-    lines = _summary_lines(outcome.summary) if outcome.summary else ["No trial has run."]
-    lines += [
-        "",
-        f"Report:  {outcome.run.report / 'index.html'}",
-        f"MLflow:  {outcome.mlflow_command}",
-    ]
+    lines = ["No trial has run.", ""]
+    if outcome.summary:
+        lines = [*_summary_lines(outcome.summary), "", f"Report:  {outcome.run.report / 'index.html'}"]
+    lines.append(f"MLflow:  {outcome.mlflow_command}")
     if outcome.events_waiting:
         lines.append(
             f"         {outcome.events_waiting} events wait for MLflow; `ubt track {outcome.run.path}` sends them"

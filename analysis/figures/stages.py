@@ -22,7 +22,7 @@ class StageTimes:
     reused: int
     computed_seconds: float
     reused_seconds: float
-    """What the reused ones would have taken."""
+    """What the reused ones, and the epochs continued from, would have taken."""
 
     @property
     def seconds(self) -> float:
@@ -50,9 +50,10 @@ def stages_info(findings: Findings) -> StagesInfo | Absent:
 
 
 def _times(name: str, stages: list[StageRecord]) -> StageTimes:
-    computed = [stage.seconds for stage in stages if not stage.reused]
-    reused = [stage.seconds for stage in stages if stage.reused]
-    return StageTimes(name, len(computed), len(reused), sum(computed), sum(reused))
+    computed = sum(not stage.reused for stage in stages)
+    spent = sum(stage.spent_seconds for stage in stages)
+    saved = sum(stage.seconds for stage in stages) - spent
+    return StageTimes(name, computed, len(stages) - computed, spent, saved)
 
 
 def draw_stages(info: StagesInfo) -> go.Figure:

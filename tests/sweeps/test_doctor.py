@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from sweeps import cluster, doctor
+from sweeps.doctor import Finding, diagnose
+from ubt.store import ArtifactStore
+
+SUBJECTS = ["python", "packages", "torch", "ray", "mlflow", "store"]
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Starting Ray takes seconds and is tested with the sweeps; here it only says that it was asked to."""
+    calls: list[str] = []
+    monkeypatch.setattr(cluster, "start_ray", lambda address, resources: calls.append(address) or 2)
+    monkeypatch.setattr(cluster, "stop_ray", lambda: calls.append("stopped"))
+    return calls
+
+
+def found(store: str) -> dict[str, Finding]:
+    findings = diagnose(store)
+    assert [finding.subject for finding in findings] == SUBJECTS
+    return {finding.subject: finding for finding in findings}
+
+
+def test_a_machine_that_passes_these_tests_is_well(tmp_path: Path, no_ray: list[str]) -> None:
+    findings = found(str(tmp_path / "store"))
+    assert [finding for finding in findings.values() if not finding.well] == []
+    assert no_ray == ["local", "stopped"]
+    assert "2 trials at a time" in findings["ray"].text
+    assert not list(ArtifactStore(tmp_path / "store").metas())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes seconds."""
+    for name in ("_devices", "_mlflow"):
+        finding = Finding({"_devices": "torch", "_mlflow": "mlflow"}[name], True, "not looked at")
+        monkeypatch.setattr(doctor, name, lambda finding=finding: finding)
+
+
+@pytest.mark.usefixtures("quick")
+class TestWhatDoesNotWork:
+    def test_a_store_that_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        finding = found(str(tmp_path / "file/store"))["store"]
+        assert not finding.well
+        assert "cannot be written" in finding.text
+        assert "UBT_STORE" in finding.text
+
+    def test_a_ray_that_cannot_be_started(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> int:
+            raise RuntimeError("no port is free")
+
+        monkeypatch.setattr(cluster, "start_ray", fail)
+        finding = found(str(tmp_path))["ray"]
+        assert (finding.well, finding.text) == (False, "cannot be started: no port is free")
+
+    def test_a_package_that_is_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def missing(name: str) -> str:
+            raise PackageNotFoundError(name)
+
+        monkeypatch.setattr(doctor, "version", missing)
+        finding = found(str(tmp_path))["packages"]
+        assert not finding.well
+        assert "ray is not installed" in finding.text
+        assert "make install" in finding.text
+
+    def test_without_a_store_the_default_one_is_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("UBT_STORE", str(tmp_path / "mine"))
+        assert str(tmp_path / "mine") in diagnose(None)[-1].text

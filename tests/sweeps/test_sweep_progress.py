@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from rich.console import Console
+from toy_session import rates
+
+from sweeps import progress as module
+from sweeps.progress import Bar, Lines, Tally, minutes, progress_view
+from ubt.records import EpochRecord, StageRecord, State, TrialRecord
+
+
+def trial(number: int, state: State = State.DONE, asr: float = 0.1, ca: float = 0.8, **fields: Any) -> TrialRecord:
+    done = state is State.DONE
+    described = {
+        "study": "toy",
+        "trial": f"t{number:04d}",
+        "number": number,
+        "seed": 0,
+        "config": {},
+        "changes": {"defense.overfit_epochs": number} if number else {},
+        "state": state,
+        "poisoned_val": rates(0.9, 0.8),
+        "val": rates(asr, ca) if done else None,
+    }
+    return TrialRecord.model_validate({**described, **fields})
+
+
+def running(number: int, epochs: int | None = None, stage: str = "overfit") -> TrialRecord:
+    curve = tuple(EpochRecord(epoch=epoch + 1, seconds=1) for epoch in range(epochs or 0))
+    stages = [StageRecord(stage=stage, key="k", reused=False, seconds=1, complete=False, epochs=curve)]
+    return trial(number, State.RUNNING, stages=stages if epochs is not None else [])
+
+
+def tally(records: Iterable[TrialRecord] = (), total: int = 4, times: Iterable[float] = (), **options: Any) -> Tally:
+    clock: Iterator[float] = iter(times or range(1000))
+    counted = Tally(total, 0.02, clock=lambda: next(clock), **options)
+    for record in records:
+        counted.note(record)
+    return counted
+
+
+class TestTally:
+    def test_counts_each_trial_once_by_its_newest_record(self) -> None:
+        counted = tally([running(0), running(1), trial(0), running(1, 2), trial(2, State.FAILED)])
+        assert [counted.count(state) for state in State] == [1, 1, 0, 1]
+        assert counted.ended == 2
+
+    def test_has_no_best_before_any_is_done(self) -> None:
+        assert tally([running(0), trial(1, State.FAILED)]).best is None
+
+    def test_the_best_has_the_lowest_asr_of_those_that_keep_clean_accuracy(self) -> None:
+        lost = trial(3, asr=0.0, ca=0.7799)
+        assert tally([trial(0, asr=0.3), trial(1, asr=0.1, ca=0.78), trial(2, asr=0.2), lost]).best == trial(
+            1, asr=0.1, ca=0.78
+        )
+
+    def test_among_equal_asr_the_higher_ca_is_better(self) -> None:
+        assert tally([trial(0, ca=0.8), trial(1, ca=0.82), trial(2, ca=0.81)]).best == trial(1, ca=0.82)
+
+    @pytest.mark.parametrize("missing", ["val", "poisoned_val"])
+    def test_what_was_not_measured_is_not_best(self, missing: str) -> None:
+        assert tally([trial(0, **{missing: None})]).best is None
+
+    def test_the_time_left_follows_the_pace_since_the_first_end(self) -> None:
+        """The first trial trains the victim, 100 s; the others take 10 and 20 s."""
+        counted = tally([trial(0), trial(1), trial(2)], total=10, times=[100, 110, 130])
+        assert counted.seconds_left == pytest.approx(7 * 15)
+
+    @pytest.mark.parametrize("ended", [0, 1])
+    def test_one_end_makes_no_pace(self, ended: int) -> None:
+        assert tally([trial(number) for number in range(ended)]).seconds_left is None
+
+    def test_nothing_is_left_at_the_end(self) -> None:
+        counted = tally([trial(number) for number in range(4)])
+        assert counted.seconds_left == 0
+        assert "left" not in counted.line()
+
+    def test_more_trials_than_were_foretold_leave_no_less_than_nothing(self) -> None:
+        assert tally([trial(number) for number in range(6)]).seconds_left == 0
+
+    def test_trials_known_from_before_count_but_set_no_pace(self) -> None:
+        counted = tally(known=[trial(0), trial(1), running(2)])
+        assert (counted.ended, counted.count(State.RUNNING), counted.seconds_left) == (2, 0, None)
+        assert counted.best == trial(0)
+
+    def test_a_line_says_it_all(self) -> None:
+        counted = tally([trial(0, asr=0.25), trial(1, State.FAILED), running(2)], total=5, times=[0, 40])
+        assert counted.line() == ("1 done, 1 running, 1 failed · best ASR 0.250 at CA 0.800 (t0000) · about 2:00 left")
+
+
+class TestLines:
+    def lines(self, *records: TrialRecord) -> list[str]:
+        stream = io.StringIO()
+        with Lines(tally(), stream) as view:
+            for record in records:
+                view.updated(record)
+        return stream.getvalue().splitlines()
+
+    def test_there_is_one_for_each_trial_that_ends(self) -> None:
+        first, second = self.lines(running(0), running(0, 1), trial(0), running(1), trial(1, asr=0.05))
+        assert first.startswith("[0:00] 1/4 t0000 ASR 0.100 CA 0.800 (base) | 1 done, 0 running")
+        assert "2/4 t0001 ASR 0.050 CA 0.800 (overfit_epochs=1)" in second
+
+    def test_a_failure_has_its_reason_in_one_line(self) -> None:
+        (line,) = self.lines(trial(0, State.FAILED, reason="loss is NaN\nat epoch 3"))
+        assert "t0000 FAILED: loss is NaN |" in line
+
+    def test_a_failure_without_a_reason_is_a_line_too(self) -> None:
+        (line,) = self.lines(trial(0, State.FAILED))
+        assert "t0000 FAILED: for no known reason" in line
+
+    @pytest.mark.parametrize(
+        ("record", "doing"),
+        [
+            (running(0), "t0000 is starting"),
+            (running(0, 0, "suspect"), "t0000 suspect"),
+            (running(0, 3), "t0000 overfit epoch 3"),
+        ],
+    )
+    def test_a_long_silence_is_broken_by_what_a_trial_is_at(
+        self, record: TrialRecord, doing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_QUIET_SECONDS", -1.0)
+        (line,) = self.lines(record)
+        assert f"0/4 {doing} | 0 done, 1 running, 0 failed" in line
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestBar:
+    def screen(self, *records: TrialRecord, known: Iterable[TrialRecord] = ()) -> str:
+        terminal = Terminal()
+        console = Console(file=terminal, force_terminal=True, width=160, color_system=None)
+        with Bar(tally(known=known), console) as view:
+            for record in records:
+                view.updated(record)
+        return terminal.getvalue()
+
+    def test_shows_how_many_have_ended_and_the_best(self) -> None:
+        screen = self.screen(running(0), trial(0), running(1, 2))
+        assert "1/4" in screen
+        assert "best ASR 0.100 at CA 0.800 (t0000)" in screen
+        assert "t0001 overfit epoch 2" in screen
+
+    def test_begins_with_what_is_known(self) -> None:
+        assert "2/4" in self.screen(known=[trial(0), trial(1)])
+
+    @pytest.mark.parametrize("reason", ["KeyError: [/red]", "shape [3, 4] is wrong", "[bold]", ""])
+    def test_shows_a_failure_whatever_its_reason_holds(self, reason: str) -> None:
+        assert f"t0000 FAILED: {reason}" in self.screen(trial(0, State.FAILED, reason=reason))
+
+
+def test_a_terminal_gets_a_bar_and_a_log_gets_lines() -> None:
+    assert isinstance(progress_view(tally(), Terminal()), Bar)
+    assert isinstance(progress_view(tally(), io.StringIO()), Lines)
+
+
+def test_by_default_progress_goes_to_what_is_stderr_now(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_view(tally()) as view:
+        view.updated(trial(0))
+    captured = capsys.readouterr()
+    assert "t0000" in captured.err
+    assert not captured.out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.9, "0:59"), (60, "1:00"), (3599, "59:59"), (3600, "1:00:00"), (90061, "25:01:01")],
+)
+def test_seconds_are_read_as_minutes(seconds: float, text: str) -> None:
+    assert minutes(seconds) == text

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_session import rates
+
+from analysis import Summary
+from analysis.summary import Chosen, Point, Seconds, Splits, StageCounts
+from sweeps.launch import Outcome
+from sweeps.runs import RunFolder
+from sweeps.texts import outcome_text, record_text
+from ubt.records import State, TrialRecord
+
+POISONED, DEFENDED = Point(asr=0.93, ca=0.81), Point(asr=0.021, ca=0.8)
+CHOSEN = Chosen(trial="t0007", config={"defense.overfit_epochs": 3}, val=DEFENDED, test=DEFENDED)
+
+
+def summary(**fields: Any) -> Summary:
+    described = {
+        "name": "toy",
+        "states": {State.DONE: 23, State.FAILED: 1, State.PRUNED: 0},
+        "poisoned": Splits(val=POISONED, test=POISONED),
+        "chosen": CHOSEN,
+        "front": ("t0007",),
+        "hypervolume": 0.7,
+        "stages": StageCounts(computed=60, reused=180),
+        "seconds": Seconds(wall=754, computed=1400, saved=3725),
+    }
+    return Summary.model_validate({**described, **fields})
+
+
+def outcome(told: Summary | None = None, **fields: Any) -> Outcome:
+    described: dict[str, Any] = {
+        "run": RunFolder(Path("/runs/toy")),
+        "interrupted": False,
+        "complete": True,
+        "events_waiting": 0,
+        "mlflow_command": "ubt ui /runs/toy",
+    }
+    return Outcome(summary=told, **{**described, **fields})
+
+
+def test_the_end_of_a_sweep_says_what_came_out_and_where_it_lies() -> None:
+    assert outcome_text(outcome(summary()), "ubt sweep toy --resume").strip().splitlines() == [
+        "toy: 23 DONE, 1 FAILED in 12:34; stages: 60 computed, 180 reused (1:02:05 saved)",
+        "  poisoned model        test ASR 0.930  CA 0.810",
+        "  chosen: t0007         test ASR 0.021  CA 0.800",
+        "    overfit_epochs=3",
+        "",
+        "Report:  /runs/toy/report/index.html",
+        "MLflow:  ubt ui /runs/toy",
+    ]
+
+
+def test_where_none_is_chosen_it_says_why() -> None:
+    text = outcome_text(outcome(summary(chosen=None)), "")
+    assert "objectives.ca_floor: none is chosen" in text
+
+
+def test_what_was_not_measured_is_said_to_be_so() -> None:
+    text = outcome_text(outcome(summary(poisoned=Splits(val=None, test=None), chosen=None)), "")
+    assert "poisoned model        not measured" in text
+
+
+@pytest.mark.parametrize(("interrupted", "why"), [(True, "Interrupted"), (False, "Not all trials have run")])
+def test_an_unfinished_sweep_says_how_to_go_on(interrupted: bool, why: str) -> None:
+    text = outcome_text(outcome(summary(), interrupted=interrupted, complete=False), "ubt sweep toy --resume")
+    assert text.endswith(f"{why}; what is done is kept. Go on with:\n  ubt sweep toy --resume")
+
+
+def test_events_that_wait_come_with_the_command_that_sends_them() -> None:
+    assert "7 events wait for MLflow; `ubt track /runs/toy`" in outcome_text(outcome(summary(), events_waiting=7), "")
+
+
+def test_without_any_record_there_is_no_report_to_point_at() -> None:
+    text = outcome_text(outcome(None, interrupted=True, complete=False), "ubt sweep toy --resume")
+    assert text.startswith("No trial has run.")
+    assert "Report:" not in text
+    assert "ubt sweep toy --resume" in text
+
+
+def test_a_trial_is_told_with_its_intervals_and_its_reason() -> None:
+    described = {"study": "toy", "trial": "t0000", "number": 0, "seed": 0, "config": {}, "changes": {}, "seconds": 61}
+    failed = TrialRecord.model_validate({**described, "state": "FAILED", "reason": "loss is NaN"})
+    assert record_text(failed) == "toy t0000: FAILED in 1:01\n  loss is NaN"
+    done = TrialRecord.model_validate(
+        {**described, "state": "DONE", "poisoned_val": rates(0.9, 0.8), "test": rates(0.05, 0.79)}
+    )
+    assert record_text(done).splitlines() == [
+        "toy t0000: DONE in 1:01",
+        "  poisoned, val   ASR 0.900 [0.000, 1.000]  CA 0.800 [0.000, 1.000]",
+        "  defended, test  ASR 0.050 [0.000, 1.000]  CA 0.790 [0.000, 1.000]",
+    ]

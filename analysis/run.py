@@ -118,7 +118,7 @@ def _require_run(folder: Path) -> None:
 
 
 def _advice(folder: Path) -> str:
-    if not folder.exists():
+    if not folder.is_dir():
         return "there is no such folder; give the one that the sweep names when it starts"
     runs = sorted(child.name for child in folder.iterdir() if (child / STUDY_FILE).is_file())
     if runs:

@@ -20,7 +20,7 @@ from sweeps.search.space import samples_of
 from sweeps.session import Listener, Session
 from sweeps.study import StudyConfig
 from sweeps.tracking import Tracker
-from ubt.errors import UserError
+from ubt.errors import Problem, UserError
 from ubt.models.names import image_size_px
 from ubt.records import State, TrialRecord, read_records
 from ubt.stages.table import STAGES
@@ -86,7 +86,8 @@ def prepare(study: StudyConfig, store: str) -> None:
     Raises:
         UserError: with everything that cannot be used.
     """
-    problems = problems_of(ArtifactStore(store).check_writable)
+    ArtifactStore(store).check_writable()  # decoded images go there too
+    problems: list[Problem] = []
     victims = _victims(study)
     for data, size_px in {(victim.data, image_size_px(victim.model.name)): None for victim in victims}:
         problems += problems_of(partial(data.load, size_px, local_cache(store)))

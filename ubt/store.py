@@ -192,8 +192,9 @@ def _faults_of_writing() -> tuple[type[Exception], ...]:
 
 
 def default_store() -> str:
-    """Return `$UBT_STORE`, or the user's cache folder."""
-    return os.environ.get("UBT_STORE") or str(Path("~/.cache/ubt").expanduser())
+    """Return `$UBT_STORE`, or the user's cache folder; absolute, as workers run in folders of their own."""
+    given = os.environ.get("UBT_STORE") or "~/.cache/ubt"
+    return given if "://" in given else str(Path(given).expanduser().absolute())
 
 
 def local_cache(store: str) -> Path:

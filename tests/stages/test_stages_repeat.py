@@ -48,11 +48,17 @@ def test_what_is_read_from_the_store_leads_to_the_same_bits_as_what_is_still_in_
     assert digests(root) == expected
 
 
-def test_another_process_gets_the_same_bits(tmp_path, expected):
+def test_another_process_trains_the_same_victim_to_the_bit(tmp_path, expected):
     tests = str(Path(__file__).parents[1])
-    code = f"import sys; sys.path.insert(0, {tests!r}); from tiny_victim import run_trial; run_trial(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, stderr=subprocess.DEVNULL)
-    assert digests(tmp_path) == expected
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tiny_victim import run_trial
+run_trial(sys.argv[2], {"defense": {"kind": "none"}})
+"""
+    subprocess.run([sys.executable, "-c", code, tests, str(tmp_path)], check=True, stderr=subprocess.DEVNULL)
+    victim = digests(tmp_path)
+    assert all(victim[stage] == expected[stage] for stage in ("pretrain", "poison", "implant"))
 
 
 def test_another_seed_gives_another_model_and_another_poison(tiny_run, tmp_path, expected):

@@ -16,7 +16,7 @@ from statistics import mean, quantiles
 from sweeps.gate import Gate
 from sweeps.plan import plan_study
 from sweeps.planner import TrialPlanner
-from sweeps.search.designs import DesignProposer
+from sweeps.search.proposer import DesignProposer
 from sweeps.session import Session
 from sweeps.study import StudyConfig
 from ubt.assignment import Assignment

@@ -50,13 +50,21 @@ def draw_flow(path: Path) -> None:
     """Draw the stages of a UBT trial, and what trials share."""
     figure, axis = plt.subplots(figsize=(12, 2.3))
     for place, (stage, result, colour) in enumerate(FLOW):
-        box = FancyBboxPatch((place, 0.42), 0.78, 0.5, boxstyle="round,pad=0.02,rounding_size=0.08", fc=colour, ec="#555")
+        box = FancyBboxPatch(
+            (place, 0.42), 0.78, 0.5, boxstyle="round,pad=0.02,rounding_size=0.08", fc=colour, ec="#555"
+        )
         axis.add_patch(box)
         axis.text(place + 0.39, 0.67, stage, ha="center", va="center", fontsize=12, weight="bold")
         axis.text(place + 0.39, 0.3, result, ha="center", va="top", fontsize=9.5, color="#333")
         if place:
-            axis.annotate("", (place - 0.01, 0.67), (place - 0.19, 0.67), arrowprops={"arrowstyle": "->", "color": "#555"})
-    for left, right, text in ((0, 2.8, "computed once for a study"), (3, 6.8, "shared as far as settings agree"), (7, 7.8, "per trial")):
+            axis.annotate(
+                "", (place - 0.01, 0.67), (place - 0.19, 0.67), arrowprops={"arrowstyle": "->", "color": "#555"}
+            )
+    for left, right, text in (
+        (0, 2.8, "computed once for a study"),
+        (3, 6.8, "shared as far as settings agree"),
+        (7, 7.8, "per trial"),
+    ):
         axis.plot([left, right], [0.03, 0.03], color="#888", lw=2)
         axis.text((left + right) / 2, -0.05, text, ha="center", va="top", fontsize=10, color="#444")
     axis.set(xlim=(-0.1, 7.95), ylim=(-0.22, 1.0))

@@ -14,8 +14,8 @@ from sweeps.gate import Gate
 from sweeps.planner import TrialPlanner
 from sweeps.progress import Tally, progress_view
 from sweeps.runs import RunFolder
-from sweeps.search.designs import Adaptive, DesignProposer
-from sweeps.search.proposer import Proposer
+from sweeps.search.designs import Adaptive
+from sweeps.search.proposer import DesignProposer, Proposer
 from sweeps.search.space import samples_of
 from sweeps.session import Listener, Session
 from sweeps.study import StudyConfig
@@ -184,7 +184,8 @@ def _proposer(study: StudyConfig, run: RunFolder) -> Proposer:
     from sweeps.search.adaptive import OptunaProposer  # noqa: PLC0415 — designs need no Optuna
 
     assert study.search.lag is not None  # noqa: S101 — settled before
-    return OptunaProposer(study.search, study.base, study.search.lag, run.journal, run.path.name)
+    floor = study.objectives.ca_floor
+    return OptunaProposer(study.search, study.base, study.search.lag, run.journal, run.path.name, floor)
 
 
 def _trials(study: StudyConfig) -> int:

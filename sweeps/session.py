@@ -181,14 +181,17 @@ def outcome_of(record: TrialRecord) -> Outcome:
     """Return a trial's objectives, (ASR, CA) on validation; none if it failed."""
     if record.state is not State.DONE or record.val is None:
         return Outcome(None)
-    return Outcome((record.val.asr, record.val.ca))
+    ca_lost = record.poisoned_val.ca - record.val.ca if record.poisoned_val else None
+    return Outcome((record.val.asr, record.val.ca), ca_lost)
 
 
 def _mean(outcomes: Sequence[Outcome]) -> Outcome:
     values = [outcome.values for outcome in outcomes]
     if any(value is None for value in values):
         return Outcome(None)
-    return Outcome(tuple(fmean(column) for column in zip(*(v for v in values if v is not None), strict=True)))
+    means = tuple(fmean(column) for column in zip(*(v for v in values if v is not None), strict=True))
+    lost = [outcome.ca_lost for outcome in outcomes if outcome.ca_lost is not None]
+    return Outcome(means, fmean(lost) if lost else None)
 
 
 def trial_name(proposal: Proposal, position: int, replicates: int) -> str:

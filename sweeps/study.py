@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 from pydantic import Field, JsonValue, field_validator
 
 from sweeps.search.designs import Grid, SearchConfig
+from sweeps.search.laid_out import configurations
 from sweeps.search.proposer import Changes
 from sweeps.tracking.config import TrackingSettings
 from ubt.config import Config, set_path, validate
-from ubt.config.paths import JsonObject, get_path
+from ubt.config.paths import JsonObject
 from ubt.defenses import DefenseConfig
 from ubt.defenses.ubt import Ubt
 from ubt.trial import TrialConfig
@@ -91,16 +90,4 @@ class StudyConfig(Config):
             NotImplementedError: for an adaptive search, which lays nothing out.
             ValueError: if the space cannot be laid out.
         """
-        base = self.base
-        distinct: dict[str, Changes] = {}
-        for changes in self.search.layout():
-            differing = {path: value for path, value in changes.items() if not _has(base, path, value)}
-            distinct.setdefault(json.dumps(differing, sort_keys=True), differing)
-        return list(distinct.values())
-
-
-def _has(tree: JsonObject, path: str, value: JsonValue) -> bool:
-    try:
-        return get_path(tree, path) == value
-    except KeyError:
-        return False
+        return configurations(self.search, self.base)

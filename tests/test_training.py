@@ -36,7 +36,9 @@ def embeddings(count=5, size=8, seed=0):
 def naive_clip_loss(images, texts, scale):
     """Return Radford et al.'s figure 3, one logit at a time."""
     n = len(images)
-    logits = [[scale * sum(a * b for a, b in zip(images[i], texts[j], strict=True)) for j in range(n)] for i in range(n)]
+    logits = [
+        [scale * sum(a * b for a, b in zip(images[i], texts[j], strict=True)) for j in range(n)] for i in range(n)
+    ]
     by_image = sum(math.log(sum(math.exp(logits[i][j]) for j in range(n))) - logits[i][i] for i in range(n)) / n
     by_text = sum(math.log(sum(math.exp(logits[i][j]) for i in range(n))) - logits[j][j] for j in range(n)) / n
     return (by_image + by_text) / 2
@@ -289,7 +291,9 @@ def small(data, count=24):
 
 
 def train(clip, pairs, seed=0, purpose="pretrain", **changes):
-    recipe = Recipe(**{"epochs": 2, "learning_rate": 1e-3, "batch_size": 8, "weight_decay": 0.05, "warmup_steps": 2, **changes})
+    recipe = Recipe(
+        **{"epochs": 2, "learning_rate": 1e-3, "batch_size": 8, "weight_decay": 0.05, "warmup_steps": 2, **changes}
+    )
     return list(train_on_pairs(clip, pairs, clip.tokenize(list(pairs.captions)), recipe, seed, purpose))
 
 

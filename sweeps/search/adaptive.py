@@ -19,10 +19,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import JsonValue
 
 from sweeps.search.designs import Adaptive
+from sweeps.search.laid_out import active, differing, identity
 from sweeps.search.proposer import Changes, Outcome, Proposal
 from sweeps.search.space import Dimension, Range, contains, space_size, tidy
 from ubt.config.paths import JsonObject, get_path
@@ -49,8 +50,11 @@ SAMPLERS: dict[str, Callable[[int, Adaptive], BaseSampler]] = {
 class OptunaProposer:
     """Proposes what an Optuna study asks for; distinct configurations only."""
 
-    def __init__(self, search: Adaptive, base: JsonObject, lag: int, journal: Path, name: str) -> None:
+    def __init__(
+        self, search: Adaptive, base: JsonObject, lag: int, journal: Path, name: str, ca_floor: float = 0.0
+    ) -> None:
         self._search = search
+        self._ca_floor = ca_floor
         self._base = base
         self._lag = lag
         self._distributions = {path: _distribution(d) for path, d in search.space.items()}
@@ -67,6 +71,7 @@ class OptunaProposer:
         self._complete = False
         self._known = self._take_over()
         self._numbers = [trial.number for trial in self._known]
+        self._trials = {trial.number: Trial(self._study, trial._trial_id) for trial in self._known}
         self._base_inside = self._base_parameters() is not None
         self._size = space_size(search.space) + (0 if self._base_inside else 1)
 
@@ -81,7 +86,7 @@ class OptunaProposer:
             return self._remember({})  # the base is run first even where Optuna would not look
         while not self.exhausted and self._tell_up_to(len(self._asked) - self._lag):
             changes = self._ask(len(self._asked))
-            known = self._by_identity.get(_identity(changes))
+            known = self._by_identity.get(identity(changes))
             self._asked[len(self._asked)] = known or self._remember(changes)
             if known is None:
                 self._repeats = 0
@@ -100,7 +105,7 @@ class OptunaProposer:
 
     def _remember(self, changes: Changes) -> Proposal:
         proposal = Proposal(len(self._by_identity), changes)
-        self._by_identity[_identity(changes)] = proposal
+        self._by_identity[identity(changes)] = proposal
         return proposal
 
     def _tell_up_to(self, last: int) -> bool:
@@ -119,6 +124,8 @@ class OptunaProposer:
 
     def _tell_one(self, question: int, outcome: Outcome) -> None:
         number, values = self._numbers[question], outcome.values
+        if self._search.constrain_ca and outcome.ca_lost is not None:
+            self._trials[number].set_constraint("ca_floor", outcome.ca_lost - self._ca_floor)
         if values is None or not all(map(math.isfinite, values)):
             self._study.tell(number, state=TrialState.FAIL)
         else:
@@ -133,6 +140,7 @@ class OptunaProposer:
             self._study.enqueue_trial(base)
         trial = self._study.ask(self._distributions)
         self._numbers.append(trial.number)
+        self._trials[trial.number] = trial
         return self._changes(trial.params)
 
     def _take_over(self) -> list[FrozenTrial]:
@@ -161,7 +169,7 @@ class OptunaProposer:
     def _changes(self, parameters: dict[str, JsonValue]) -> Changes:
         """Return where a point differs from the base."""
         decoded = {path: _decoded(self._search.space[path], value) for path, value in parameters.items()}
-        return {path: value for path, value in decoded.items() if value != get_path(self._base, path)}
+        return differing(active(decoded, self._search, self._base), self._base)
 
 
 def _drop_half_a_line(journal: Path) -> None:
@@ -171,10 +179,6 @@ def _drop_half_a_line(journal: Path) -> None:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.truncate(journal, whole)
-
-
-def _identity(changes: Changes) -> str:
-    return json.dumps(changes, sort_keys=True)
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

@@ -24,6 +24,8 @@ class Outcome:
     """What came of a configuration: its objectives on the validation split, or None if it failed."""
 
     values: tuple[float, ...] | None
+    ca_lost: float | None = None
+    """Clean accuracy lost against the poisoned model, for searches that are told which configurations qualify."""
 
 
 class Proposer(Protocol):
@@ -41,3 +43,29 @@ class Proposer(Protocol):
 
     def finish(self) -> None:
         """Settle what is open, when the last trial has ended."""
+
+
+class DesignProposer:
+    """Proposes configurations one after the other; they depend on no outcome."""
+
+    def __init__(self, layout: list[Changes]) -> None:
+        self._proposals = [Proposal(number, changes) for number, changes in enumerate(layout)]
+        self._next = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether all have been proposed."""
+        return self._next >= len(self._proposals)
+
+    def propose(self) -> Proposal | None:
+        """Return the next configuration of the design."""
+        if self.exhausted:
+            return None
+        self._next += 1
+        return self._proposals[self._next - 1]
+
+    def tell(self, proposal: Proposal, outcome: Outcome) -> None:
+        """A design learns nothing."""
+
+    def finish(self) -> None:
+        """Nothing is open."""

@@ -41,7 +41,9 @@ def build_stages(unlearned: Rates) -> tuple[StageRecord, ...]:
     )
     return (
         StageRecord(stage="suspect", key="s", reused=True, seconds=10, metrics={"recall": 0.5}),
-        StageRecord(stage="unlearn", key="u", reused=False, seconds=4, spent_seconds=4, metrics={"loss": 0.1}, epochs=epochs),
+        StageRecord(
+            stage="unlearn", key="u", reused=False, seconds=4, spent_seconds=4, metrics={"loss": 0.1}, epochs=epochs
+        ),
     )
 
 

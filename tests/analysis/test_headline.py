@@ -54,5 +54,7 @@ def test_trials_in_one_state_are_told_shortly(told, trial):
 
 
 def test_a_run_that_shared_nothing_says_so(told, trial):
-    unshared = tuple(stage.model_copy(update={"reused": False, "spent_seconds": stage.seconds}) for stage in trial(0).stages)
+    unshared = tuple(
+        stage.model_copy(update={"reused": False, "spent_seconds": stage.seconds}) for stage in trial(0).stages
+    )
     assert told(trial(0, stages=unshared)).effort.endswith("The stages took 14 s to compute; none was shared.")

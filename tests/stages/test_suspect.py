@@ -14,9 +14,7 @@ def suspects(bench, ratio):
     return bench.output("suspect", {"defense.suspicious_ratio": ratio}).tensors["indices"]
 
 
-@pytest.mark.parametrize(
-    ("ratio", "count"), [(0.1, 20), (0.5, 100), (1.0, 200), (0.0126, 3), (0.001, 2), (0.0001, 2)]
-)
+@pytest.mark.parametrize(("ratio", "count"), [(0.1, 20), (0.5, 100), (1.0, 200), (0.0126, 3), (0.001, 2), (0.0001, 2)])
 def test_the_pairs_that_the_clean_model_finds_least_alike_are_suspected_the_worst_first(bench, ratio, count):
     similarities = bench.output("score").tensors["similarities"].numpy()
     assert suspects(bench, ratio).tolist() == np.argsort(similarities, kind="stable")[:count].tolist()

@@ -266,7 +266,9 @@ def test_pairs_are_unlearnt_once_an_epoch(bench, monkeypatch):
     indices, _ = unlearn.forgotten_pairs(context, context.settings(UnlearnSettings))
     taken = []
     take = type(context.pairs).take
-    monkeypatch.setattr(type(context.pairs), "take", lambda self, chosen: taken.append(list(chosen)) or take(self, chosen))
+    monkeypatch.setattr(
+        type(context.pairs), "take", lambda self, chosen: taken.append(list(chosen)) or take(self, chosen)
+    )
     epochs = unlearn.run(context)
     next(epochs)
     first, count = [i for batch in taken for i in batch], len(taken)
@@ -274,5 +276,3 @@ def test_pairs_are_unlearnt_once_an_epoch(bench, monkeypatch):
     second = [i for batch in taken[count:] for i in batch]
     assert sorted(first) == sorted(second) == sorted(indices)
     assert first != second, "in another order"
-
-

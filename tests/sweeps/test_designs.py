@@ -8,24 +8,34 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from sweeps.search.designs import (
+    COMPONENTS,
     DESIGNS,
     Adaptive,
-    DesignProposer,
+    Concat,
     Grid,
+    LeaveOneOut,
     Listed,
     OneFactorAtATime,
+    Pairs,
     Search,
     SearchConfig,
+    Zipped,
 )
-from sweeps.search.proposer import Outcome, Proposal
+from sweeps.search.proposer import DesignProposer, Outcome, Proposal
 from sweeps.search.space import Range
 from sweeps.study import StudyConfig
 
 SEARCH: TypeAdapter[Search] = TypeAdapter(SearchConfig)
 RATIO, EPOCHS, SAMPLES = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_samples"
 SPACE = {RATIO: [0.01, 0.02], EPOCHS: Range(low=1, high=3)}
-LEAST = {"space": SPACE, "trials": [{RATIO: 0.1}, {}]}
+LEAST = {
+    "space": SPACE,
+    "trials": [{RATIO: 0.1}, {}],
+    "designs": [{"design": "ofat", "space": SPACE}, {"design": "list", "trials": [{RATIO: 0.02}]}],
+}
 """Enough for any design to be made."""
+ALIKE = {"zip": {"space": {RATIO: [0.01, 0.02], EPOCHS: [1, 3]}}}
+"""What a design needs besides: zip wants lists of one length."""
 
 
 def design_of(row: type[Search]) -> str:
@@ -33,7 +43,8 @@ def design_of(row: type[Search]) -> str:
 
 
 def make(row: type[Search], **fields: object) -> Search:
-    return row.model_validate({name: value for name, value in LEAST.items() if name in row.model_fields} | fields)
+    least = LEAST | ALIKE.get(design_of(row), {})
+    return row.model_validate({name: value for name, value in least.items() if name in row.model_fields} | fields)
 
 
 def of_study(search: Search, **fields: object) -> StudyConfig:
@@ -171,3 +182,64 @@ def test_a_design_is_proposed_in_order_and_then_exhausted() -> None:
     assert proposer.exhausted
     assert proposer.propose() is None
     proposer.finish()
+
+
+def test_pairs_are_the_base_and_the_grid_of_each_two_paths() -> None:
+    layout = Pairs(space={RATIO: [0.01, 0.02], EPOCHS: [1], SAMPLES: [8, 16]}).layout()
+    assert layout[0] == {}
+    assert layout[1:] == [
+        *({RATIO: ratio, EPOCHS: 1} for ratio in (0.01, 0.02)),
+        *({RATIO: ratio, SAMPLES: samples} for ratio in (0.01, 0.02) for samples in (8, 16)),
+        *({EPOCHS: 1, SAMPLES: samples} for samples in (8, 16)),
+    ]
+
+
+def test_pairs_of_one_path_are_refused() -> None:
+    with pytest.raises(ValidationError, match="at least two"):
+        Pairs(space={RATIO: [0.01]})
+
+
+def test_zip_advances_all_paths_together() -> None:
+    layout = Zipped(space={RATIO: [0.01, 0.02], EPOCHS: [1, 3]}).layout()
+    assert layout == [{RATIO: 0.01, EPOCHS: 1}, {RATIO: 0.02, EPOCHS: 3}]
+
+
+def test_zip_of_lists_of_different_length_says_which() -> None:
+    with pytest.raises(ValueError, match=r"suspicious_ratio has 2.*overfit_epochs has 1"):
+        Zipped(space={RATIO: [0.01, 0.02], EPOCHS: [1]}).layout()
+
+
+def test_leave_one_out_switches_each_component_off_alone() -> None:
+    study = of_study(LeaveOneOut())
+    layout = study.layout()
+    assert layout[0] == {}
+    assert len(layout) == len(COMPONENTS) + 1  # each row of the table differs from the base and from the others
+    for changes in layout:
+        study.trial(changes)
+
+
+def test_leave_one_out_takes_the_components_that_are_named_and_refuses_others() -> None:
+    assert LeaveOneOut(components=("whole-captions",)).layout() == [{}, {"defense.unlearn_scope": "caption"}]
+    with pytest.raises(ValidationError, match="no-such"):
+        LeaveOneOut(components=("no-such",))
+
+
+def test_concat_runs_what_its_designs_have_in_common_once() -> None:
+    study = of_study(
+        Concat(designs=[OneFactorAtATime(space={RATIO: [0.01, 0.02]}), Grid(space={RATIO: [0.02], EPOCHS: [1]})]),
+        defense={"kind": "ubt", "suspicious_ratio": 0.01, "overfit_epochs": 1},
+    )
+    assert study.layout() == [{}, {RATIO: 0.02}]
+
+
+def test_a_path_exists_only_where_its_condition_holds() -> None:
+    threshold, scope = "defense.token_threshold", "defense.unlearn_scope"
+    search = Grid(space={scope: ["token", "caption"], threshold: [0.05, 0.1, 0.2]}, when={threshold: {scope: "token"}})
+    study = of_study(search, defense={"kind": "ubt", "token_threshold": 0.1})
+    assert study.layout() == [{threshold: 0.05}, {}, {threshold: 0.2}, {scope: "caption"}]
+
+
+def test_a_condition_may_name_several_values_and_look_at_the_base() -> None:
+    search = Grid(space={SAMPLES: [8, 16]}, when={SAMPLES: {EPOCHS: [1, 2]}})
+    assert len(of_study(search, defense={"kind": "ubt", "overfit_epochs": 2}).layout()) == 2
+    assert of_study(search, defense={"kind": "ubt", "overfit_epochs": 3}).layout() == [{}]

@@ -1,0 +1,29 @@
+"""The table of designs: one row each. A new design is one file and one row here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Union
+
+from pydantic import Field
+
+from sweeps.search.designs.adaptive import Adaptive
+from sweeps.search.designs.base import Search
+from sweeps.search.designs.concat import Concat
+from sweeps.search.designs.grid import Grid
+from sweeps.search.designs.leave_one_out import LeaveOneOut
+from sweeps.search.designs.listed import Listed
+from sweeps.search.designs.ofat import OneFactorAtATime
+from sweeps.search.designs.pairs import Pairs
+from sweeps.search.designs.zipped import Zipped
+
+LAID_OUT: tuple[type[Search], ...] = (Grid, OneFactorAtATime, Pairs, Zipped, LeaveOneOut, Listed)
+"""Designs that know their configurations beforehand."""
+DESIGNS: tuple[type[Search], ...] = (Adaptive, *LAID_OUT, Concat)
+
+if TYPE_CHECKING:
+    LaidOut = Search
+    SearchConfig = Search
+else:
+    LaidOut = Annotated[Union[LAID_OUT], Field(discriminator="design")]  # noqa: UP007 — built from the table
+    Concat.model_rebuild(_types_namespace={"LaidOut": LaidOut})
+    SearchConfig = Annotated[Union[DESIGNS], Field(discriminator="design")]  # noqa: UP007

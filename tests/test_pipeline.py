@@ -1,0 +1,209 @@
+"""The stages of one trial: reused, computed, repaired; and stopped where there is nothing to defend."""
+
+import pytest
+import torch
+from tiny_victim import assign, run_trial, tiny_trial
+
+from ubt.artifacts import Artifact
+from ubt.errors import DamagedArtifact, WeakImplant
+from ubt.graph import build_pipeline
+from ubt.pipeline import PipelineRun
+from ubt.store import ArtifactStore
+from ubt.workspace import Workspace
+
+STAGES = ["pretrain", "poison", "implant", "score", "suspect", "overfit", "select", "attribute", "unlearn", "evaluate"]
+
+
+def key(stage, changes=None):
+    return next(node.key for node in build_pipeline(tiny_trial(changes), 0) if node.spec.name == stage)
+
+
+def spoil(root, stage, payload="tensors"):
+    """Change the last bit of a payload."""
+    store = ArtifactStore(root)
+    meta = store.meta(stage, key(stage))
+    path = root / "artifacts" / stage / meta.key / meta.payloads[payload].file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    return meta
+
+
+def remove(root, *stages):
+    store = ArtifactStore(root)
+    for stage in stages:
+        store.remove(store.meta(stage, key(stage)))
+
+
+def computed(record):
+    return [stage.stage for stage in record.stages if not stage.reused]
+
+
+def test_a_first_run_computes_every_stage_in_order(tiny_run):
+    assert [stage.stage for stage in tiny_run.record.stages] == STAGES
+    assert computed(tiny_run.record) == STAGES
+    assert all(stage.complete and stage.spent_seconds > 0 for stage in tiny_run.record.stages)
+
+
+def test_a_second_run_reuses_every_stage_and_reports_the_same(tiny_run):
+    again = run_trial(tiny_run.root)[-1]
+    assert again.state == "DONE"
+    assert computed(again) == []
+    assert all(stage.complete and stage.spent_seconds == 0 for stage in again.stages)
+    for field in ("val", "test", "poisoned_val", "poisoned_test", "config"):
+        assert getattr(again, field) == getattr(tiny_run.record, field)
+    for one, other in zip(again.stages, tiny_run.record.stages, strict=True):
+        assert (one.key, one.metrics, one.epochs) == (other.key, other.metrics, other.epochs)
+        assert one.seconds > 0, "as measured by whoever computed it"
+
+
+def test_only_what_is_missing_is_computed(tiny_run, tmp_path):
+    root = tiny_run.copy(tmp_path)
+    remove(root, "select", "evaluate")
+    record = run_trial(root)[-1]
+    assert computed(record) == ["select", "evaluate"]
+    assert record.val == tiny_run.record.val
+
+
+def test_another_setting_shares_what_comes_before_it(tiny_run, tmp_path):
+    record = run_trial(tiny_run.copy(tmp_path), {"defense.token_threshold": 0.3})[-1]
+    assert computed(record) == ["unlearn", "evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "payload", "missing"),
+    [
+        ("pretrain", "model", "score"),
+        ("implant", "model", "overfit"),
+        ("score", "tensors", "suspect"),
+        ("overfit", "model", "attribute"),
+        ("poison", "tensors", "evaluate"),
+        ("unlearn", "model", "evaluate"),
+    ],
+)
+def test_a_damaged_artifact_on_the_way_is_computed_again_and_the_record_says_so(
+    tiny_run, tmp_path, stage, payload, missing
+):
+    root = tiny_run.copy(tmp_path)
+    remove(root, missing)
+    meta = spoil(root, stage, payload)
+    record = run_trial(root)[-1]
+    assert record.state == "DONE", record.reason
+    assert computed(record) == sorted({stage, missing}, key=STAGES.index)
+    assert record.val == tiny_run.record.val
+    repaired = ArtifactStore(root).meta(stage, meta.key)
+    assert repaired.payloads == meta.payloads, "the same bits"
+    assert list((root / "artifacts" / stage / meta.key).glob("meta.json.damaged-*"))
+
+
+def test_damage_that_nobody_reads_is_left_for_who_does(tiny_run, tmp_path):
+    root = tiny_run.copy(tmp_path)
+    spoil(root, "overfit", "model")
+    assert computed(run_trial(root)[-1]) == []
+
+
+def test_a_stage_whose_base_is_gone_is_computed_again(tiny_run, tmp_path):
+    root = tiny_run.copy(tmp_path)
+    remove(root, "implant", "evaluate")  # `unlearn` is stored as the difference from it
+    trial = tiny_trial()
+    workspace = Workspace(trial.victim, ArtifactStore(root), root / "images", torch.device("cpu"))
+    with pytest.raises(DamagedArtifact, match=r"unlearn .*: the model it differs from, implant/.*, is gone"):
+        workspace.load("unlearn", key("unlearn"))
+    assert workspace.store.meta("unlearn", key("unlearn")) is None
+    record = run_trial(root)[-1]
+    assert computed(record) == ["implant", "unlearn", "evaluate"]
+    assert record.test == tiny_run.record.test
+
+
+def test_what_a_trial_computed_before_it_met_damage_stays_its_own_work(tiny_run, tmp_path):
+    root = tiny_run.copy(tmp_path)
+    remove(root, "suspect", "attribute")
+    spoil(root, "overfit", "model")  # met after `suspect` has been computed
+    record = run_trial(root)[-1]
+    assert computed(record) == ["suspect", "overfit", "attribute"]
+    assert all(stage.spent_seconds > 0 for stage in record.stages if not stage.reused)
+
+
+def test_damage_that_comes_back_each_time_ends_the_trial(tiny_run, tmp_path, monkeypatch):
+    root = tiny_run.copy(tmp_path)
+    remove(root, "suspect")
+    reads = []
+
+    def damaged(self, meta, name):
+        reads.append(meta.stage)
+        self.set_aside(meta)
+        raise DamagedArtifact(f"{meta.stage} is damaged")
+
+    monkeypatch.setattr(ArtifactStore, "read", damaged)
+    monkeypatch.setattr(Workspace, "remember", lambda self, artifact: artifact)  # so that everything is read back
+    record = run_trial(root)[-1]
+    assert (record.state, record.fault) == ("FAILED", "DamagedArtifact")
+    assert len(reads) == 3, "three attempts, not for ever"
+
+
+# The gate behind the implant
+
+
+def test_a_weak_implant_stops_the_trial_before_any_defense_and_says_what_to_change(tiny_run, tmp_path):
+    root = tiny_run.copy(tmp_path)
+    remove(root, "score", "suspect", "overfit", "select", "attribute", "unlearn", "evaluate")
+    records = run_trial(root, {"victim.implant.min_asr": 1.0, "victim.attack.target": "tree"})
+    record = records[-1]
+    assert (record.state, record.fault) == ("FAILED", "WeakImplant")
+    assert [stage.stage for stage in record.stages] == ["pretrain", "poison", "implant"]
+    assert not any(ArtifactStore(root).keys(stage) for stage in STAGES[3:])
+    for hint in ("victim.implant.epochs", "victim.attack.poison_rate", "victim.implant.min_asr is 1.0", "min_asr: 0"):
+        assert hint in record.reason
+    assert record.poisoned_val is not None, "how weak it is can be seen"
+    assert f"ASR {record.poisoned_val.asr:.3f}" in record.reason
+    assert record.poisoned_test is not None
+
+
+def judged(ca, asr, ca_low=0.2):
+    """Return what the implant measured."""
+    rates = {"ca": ca, "asr": asr, "ca_low": ca_low, "ca_high": 1, "asr_low": 0, "asr_high": 1}
+    return {**rates, "ca_images": 48, "asr_images": 44, "triggered_accuracy": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("rates", "least", "stopped"),
+    [
+        (judged(0.8, 0.49), 0.5, "did not take"),
+        (judged(0.8, 0.5), 0.5, ""),
+        (judged(0.1, 1.0, ca_low=0.05), 0.5, "near chance"),
+        (judged(0.1, 0.0, ca_low=0.05), 0.0, ""),
+    ],
+    ids=["weak", "just strong enough", "no model left", "gate open"],
+)
+def test_the_gate_asks_for_a_backdoor_and_for_a_model_that_is_better_than_chance(bench, rates, least, stopped):
+    trial = tiny_trial({"victim.implant.min_asr": least, "defense": {"kind": "none"}})
+    pipeline = build_pipeline(trial, 0)[:3]
+    list(PipelineRun(pipeline, trial.victim, bench.workspace, {}).steps())  # so that it is in the store
+    run = PipelineRun(pipeline, trial.victim, bench.workspace, {})
+    artifact = bench.workspace.load("implant", pipeline[-1].key)
+    judged_meta = artifact.meta.model_copy(update={"facts": {"val": rates, "test": rates}})
+    bench.workspace._artifacts[pipeline[-1].key] = Artifact(judged_meta, {}, artifact.model)
+    try:
+        if stopped:
+            with pytest.raises(WeakImplant, match=stopped):
+                list(run.steps())
+        else:
+            list(run.steps())
+    finally:
+        bench.workspace._artifacts[pipeline[-1].key] = artifact
+    assert run.rates("implant", "val").as_json() == rates
+
+
+def test_the_gate_is_also_met_by_a_trial_that_finds_the_implant_in_the_store(tiny_run, tmp_path):
+    record = run_trial(tiny_run.copy(tmp_path), {"victim.implant.min_asr": 1.0, "victim.attack.poison_count": 20})[-1]
+    assert record.state in {"FAILED", "DONE"}
+    again = run_trial(tiny_run.root, {"victim.implant.min_asr": 0.0})[-1]
+    assert again.state == "DONE"
+
+
+def test_the_rates_of_the_victim_are_known_as_soon_as_it_is(tiny_run):
+    for record in tiny_run.records:
+        done = [stage.stage for stage in record.stages if stage.complete]
+        assert (record.poisoned_val is not None) == ("implant" in done)
+        assert (record.poisoned_test is not None) == ("implant" in done)
+    assert assign(tiny_run.root).seed == 0

@@ -1,0 +1,224 @@
+"""The trial boundary: whatever happens inside, a record comes out."""
+
+import logging
+
+import pytest
+import torch
+from tiny_victim import TINY, assign, run_trial, tiny_trial
+
+from ubt import __version__
+from ubt.errors import Problem, StageFault, UserError
+from ubt.runner import TrialRunner
+from ubt.stages import suspect
+from ubt.store import ArtifactStore
+
+REUSED = {"defense.suspicious_ratio": 0.3}
+"""A trial that shares all of the victim and begins with `suspect`."""
+
+
+def test_the_last_record_is_done_and_those_before_it_are_running(tiny_run):
+    assert [record.state.ended for record in tiny_run.records] == [False] * (len(tiny_run.records) - 1) + [True]
+    assert tiny_run.record.state == "DONE"
+
+
+def test_a_record_says_what_was_asked(tiny_run):
+    record = tiny_run.record
+    assert (record.study, record.trial, record.number, record.seed) == ("tiny", "tiny-0", 0, 0)
+    assert record.config == tiny_trial().as_json()
+    assert (record.reason, record.fault) == ("", "")
+
+
+def test_a_record_says_where_when_and_with_what_it_ran(tiny_run):
+    record = tiny_run.record
+    assert record.device == "cuda" if torch.cuda.is_available() else "cpu"
+    assert record.started_at.endswith("+00:00")
+    assert record.versions["torch"] == torch.__version__.split("+")[0]
+    assert record.versions["ubt-sweeper"] == __version__
+    assert record.seconds >= sum(stage.spent_seconds for stage in record.stages)
+    seconds = [each.seconds for each in tiny_run.records]
+    assert seconds == sorted(seconds)
+
+
+REPORTED = {
+    "score": {"auroc"},
+    "suspect": {"pairs", "recall", "precision"},
+    "overfit": {"auroc", "similarity_poison", "similarity_clean"},
+    "select": {"purity"},
+    "attribute": {"target_share"},
+    "unlearn": {"pairs", "tokens_per_caption"},
+}
+"""What METHOD.md asks of each stage."""
+
+
+@pytest.mark.parametrize("stage", REPORTED)
+def test_every_stage_reports_its_own_measures(tiny_run, stage):
+    found = next(each for each in tiny_run.record.stages if each.stage == stage)
+    assert set(found.metrics) <= REPORTED[stage]
+    # Of a handful of pairs there may be none that is poisoned.
+    assert REPORTED[stage] - set(found.metrics) <= {"similarity_poison", "target_share", "auroc"} - {stage}
+
+
+def test_the_victim_the_defended_model_and_every_epoch_are_judged(tiny_run):
+    record = tiny_run.record
+    for split in ("val", "test"):
+        assert getattr(record, f"poisoned_{split}").ca_images == 48
+        assert getattr(record, split).asr_images == 44
+        assert 0 <= getattr(record, split).triggered_accuracy <= 1
+    assert [(stage, epoch.epoch) for stage, epoch in record.epochs] == [("unlearn", 1), ("unlearn", 2)]
+
+
+def test_every_stage_reports_seconds_memory_and_whether_it_was_reused(tiny_run):
+    for stage in tiny_run.record.stages:
+        assert stage.seconds > 0
+        assert stage.peak_memory_bytes > 1e6
+        assert stage.reused is False
+
+
+def test_the_seconds_of_epochs_are_no_more_than_their_stages(tiny_run):
+    for stage in tiny_run.record.stages:
+        assert sum(epoch.seconds for epoch in stage.epochs) <= stage.seconds
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("error", "fault", "reason"),
+    [
+        (StageFault("the loss is nan at overfit epoch 2"), "StageFault", "the loss is nan at overfit epoch 2"),
+        (UserError(Problem("a.csv", "is gone")), "UserError", "a.csv: is gone"),
+        (RuntimeError("CUDA out of memory"), "RuntimeError", "RuntimeError: CUDA out of memory"),
+        (MemoryError(), "MemoryError", "MemoryError: "),
+        (OSError(28, "No space left on device"), "OSError", "OSError: [Errno 28] No space left on device"),
+        (KeyError("poisoned"), "KeyError", "KeyError: 'poisoned'"),
+        (AssertionError(), "AssertionError", "AssertionError: "),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_any_exception_ends_up_in_a_failed_record_with_its_reason(
+    tiny_run, tmp_path, monkeypatch, error, fault, reason
+):
+    def fails(context):
+        raise error
+
+    monkeypatch.setattr(suspect, "run", fails)
+    records = run_trial(tiny_run.copy(tmp_path), REUSED)
+    assert [record.state for record in records[:-1]] == ["RUNNING"] * (len(records) - 1)
+    last = records[-1]
+    assert (last.state, last.fault, last.reason) == ("FAILED", fault, reason)
+    assert [stage.stage for stage in last.stages] == ["pretrain", "poison", "implant", "score"]
+    assert last.poisoned_val is not None
+    assert last.val is None
+    assert last.seconds > 0
+
+
+def test_a_failure_in_the_middle_of_a_stage_keeps_the_epochs_so_far(tiny_run, tmp_path, monkeypatch):
+    from ubt.stages import overfit
+
+    original = overfit.run
+
+    def fails_after_one(context):
+        yield next(original(context))
+        raise StageFault("the loss is nan at overfit epoch 2")
+
+    monkeypatch.setattr(overfit, "run", fails_after_one)
+    last = run_trial(tiny_run.copy(tmp_path), {"defense.overfit_epochs": 3})[-1]
+    assert last.state == "FAILED"
+    broken = last.stages[-1]
+    assert (broken.stage, broken.complete, len(broken.epochs)) == ("overfit", False, 1)
+
+
+def test_nothing_is_published_by_a_stage_that_failed(tiny_run, tmp_path, monkeypatch):
+    root = tiny_run.copy(tmp_path)
+    before = {(meta.stage, meta.key) for meta in ArtifactStore(root).metas()}
+    monkeypatch.setattr(suspect, "run", lambda context: 1 / 0)
+    assert run_trial(root, REUSED)[-1].fault == "ZeroDivisionError"
+    assert {(meta.stage, meta.key) for meta in ArtifactStore(root).metas()} == before
+
+
+def test_only_what_nobody_foresaw_is_worth_a_traceback_in_the_log(tiny_run, tmp_path, monkeypatch, caplog):
+    root = tiny_run.copy(tmp_path)
+    for error, tracebacks in ((StageFault("x"), 0), (RuntimeError("x"), 1)):
+        caplog.clear()
+
+        def fails(context, error=error):
+            raise error
+
+        monkeypatch.setattr(suspect, "run", fails)
+        run_trial(root, REUSED)
+        found = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert len(found) == tracebacks
+        assert all(record.exc_info for record in found)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_is_no_failure_of_the_trial(tiny_run, tmp_path, monkeypatch, interruption):
+    def interrupted(context):
+        raise interruption
+
+    monkeypatch.setattr(suspect, "run", interrupted)
+    with pytest.raises(interruption):
+        run_trial(tiny_run.copy(tmp_path), REUSED)
+
+
+def test_a_configuration_that_is_none_is_a_failed_record_too(tmp_path):
+    wrong = assign(tmp_path).model_copy(update={"config": {"victim": {"data": {"kind": "no such"}}}})
+    (record,) = TrialRunner().run(wrong)
+    assert (record.state, record.fault) == ("FAILED", "ValidationError")
+    assert "no such" in record.reason
+
+
+def test_a_store_that_cannot_be_written_is_a_failed_record_too(tmp_path):
+    (tmp_path / "file").write_text("")
+    record = run_trial(tmp_path / "file")[-1]
+    assert record.state == "FAILED"
+    assert "file" in record.reason
+
+
+# What is kept between trials
+
+
+def test_trials_of_one_victim_share_data_and_model_in_memory(tiny_run, tmp_path):
+    root, runner = tiny_run.copy(tmp_path), TrialRunner()
+    run_trial(root, runner=runner)
+    first = runner._workspace
+    assert run_trial(root, {"defense": {"kind": "none"}, "victim.implant.min_asr": 0.01}, runner)[-1].stages
+    assert runner._workspace is first
+    assert first.victim.implant.min_asr == 0.01, "the gate is the new trial's"
+
+
+@pytest.mark.parametrize("change", ["data", "store", "model"])
+def test_another_victim_or_store_gets_a_workspace_of_its_own(tiny_run, tmp_path, change):
+    root, runner = tiny_run.copy(tmp_path), TrialRunner()
+    run_trial(root, runner=runner)
+    first = runner._workspace
+    changes = {
+        "data": {"victim.data.noise": 3.0},
+        "model": {"victim.model.precision": "float32"},
+        "store": {},
+    }
+    records = runner.run(assign(tmp_path / "new" if change == "store" else root, changes[change]))
+    next(records)
+    assert runner._workspace is not first
+
+
+def test_a_failure_does_not_spoil_the_next_trial(tiny_run, tmp_path, monkeypatch):
+    root, runner = tiny_run.copy(tmp_path), TrialRunner()
+    monkeypatch.setattr(suspect, "run", lambda context: 1 / 0)
+    assert run_trial(root, REUSED, runner)[-1].state == "FAILED"
+    monkeypatch.undo()
+    assert run_trial(root, REUSED, runner)[-1].state == "DONE"
+
+
+def test_a_trial_computes_with_as_many_threads_as_told(tiny_run, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    try:
+        run_trial(tiny_run.root, threads=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        run_trial(tiny_run.root, threads=1)
+    assert torch.get_num_threads() == 1
+
+
+def test_the_recipe_of_the_tests_is_not_changed_by_them():
+    assert TINY["defense"]["suspicious_ratio"] == 0.1

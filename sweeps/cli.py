@@ -100,14 +100,27 @@ def run(
 
 @app.command()
 def plan(
-    study: StudyArgument, assignments: SetOption = None, name: NameOption = None, as_json: JsonOption = False
+    study: StudyArgument,
+    assignments: SetOption = None,
+    name: NameOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers that the wall time is worked out for.")] = 2,
+    graph: Annotated[Path | None, typer.Option(help="Also draw the stages as an SVG file.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Say what a sweep would run, and how much of it the store has already. Needs neither Ray nor torch."""
+    """Say what a sweep would run, what that costs, and how much the store has of it. Needs neither Ray nor torch."""
     from sweeps.loading import load_study  # noqa: PLC0415
-    from sweeps.plan import plan_study, plan_text  # noqa: PLC0415
+    from sweeps.plan import plan_study, plan_text, stored_keys  # noqa: PLC0415
 
-    planned = plan_study(load_study(study, assignments or (), name))
+    config = load_study(study, assignments or (), name)
+    planned = plan_study(config, workers)
     print(planned.model_dump_json() if as_json else plan_text(planned))
+    if graph:
+        from sweeps.graph_picture import draw_graph  # noqa: PLC0415
+        from sweeps.plan import lay_out  # noqa: PLC0415
+        from ubt.files import write_whole  # noqa: PLC0415
+
+        pipelines, _ = lay_out(config)
+        write_whole(graph, draw_graph(pipelines, stored_keys(config)))
 
 
 @app.command()

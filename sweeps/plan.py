@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
+from collections.abc import Iterable
 
+from sweeps.cost import DEFAULT_SECONDS, StageCost, stage_costs
 from sweeps.planner import TrialPlanner
 from sweeps.search.designs import Adaptive
 from sweeps.search.proposer import Proposal
-from sweeps.session import PlannedTrial
 from sweeps.study import StudyConfig
 from ubt.config import Config
 from ubt.data.base import DataSource
 from ubt.errors import UserError
 from ubt.fingerprint import fingerprint
+from ubt.graph import Node, Pipeline
 from ubt.models.names import image_size_px
 from ubt.stages.table import STAGES
 from ubt.store import ArtifactStore, default_store
@@ -26,13 +27,23 @@ class StagePlan(Config):
     trials: int
     """Trials that need it."""
     unique: int
-    """Distinct pieces of work among them."""
+    """Distinct artifacts among them."""
     stored: int
     """Of those, in the store already."""
+    seconds_alone: float
+    """Seconds that computing it for every trial by itself would take."""
+    seconds_shared: float
+    """Seconds for the distinct artifacts; epochs that several continue from count once."""
+    seconds_left: float
+    """Of those, for what the store does not have."""
+    size_bytes: float
+    """What the artifacts that are left to make will take in the store."""
+    measured: int
+    """Artifacts that the time was estimated from; 0: a default."""
 
 
 class StudyPlan(Config):
-    """What a study would run."""
+    """What a study would run, and what that would cost."""
 
     name: str
     design: str
@@ -40,7 +51,10 @@ class StudyPlan(Config):
     seeds: int
     trials: int
     stages: tuple[StagePlan, ...]
-    """Empty for an adaptive search beyond its first trial: its configurations are not known beforehand."""
+    """Of an adaptive search the first trial's alone: its configurations are not known beforehand."""
+    workers: int
+    critical_path_seconds: float
+    """Seconds of the longest trial: no number of workers is faster."""
     image_size_px: int
     store: str
     notes: tuple[str, ...] = ()
@@ -61,9 +75,45 @@ class StudyPlan(Config):
         """Return how many of those the store has."""
         return sum(stage.stored for stage in self.stages)
 
+    @property
+    def seconds_left(self) -> float:
+        """Return the work that is left to do."""
+        return sum(stage.seconds_left for stage in self.stages)
 
-def plan_study(study: StudyConfig) -> StudyPlan:
+    @property
+    def wall_seconds(self) -> float:
+        """Return the least wall time: the work over the workers, or the critical path if that is longer."""
+        return max(self.seconds_left / self.workers, self.critical_path_seconds)
+
+
+def plan_study(study: StudyConfig, workers: int = 1) -> StudyPlan:
     """Lay the study out without running anything. Data that cannot be read here is a note, not an error.
+
+    Raises:
+        UserError: if a configuration is not allowed.
+    """
+    store = ArtifactStore(study.store or default_store())
+    pipelines, notes = lay_out(study)
+    costs = stage_costs(store, pipelines[0])
+    left = {key for pipeline in pipelines for key in (node.key for node in pipeline)} - stored_keys(study)
+    configurations = study.search.n_trials if isinstance(study.search, Adaptive) else len(pipelines) // len(study.seeds)
+    return StudyPlan(
+        name=study.name,
+        design=getattr(study.search, "design", ""),
+        configurations=configurations,
+        seeds=len(study.seeds),
+        trials=configurations * len(study.seeds),
+        stages=_stage_plans(pipelines, costs, left),
+        workers=workers,
+        critical_path_seconds=max(_path_seconds(pipeline, costs, left) for pipeline in pipelines),
+        image_size_px=image_size_px(study.victim.model.name),
+        store=store.root,
+        notes=notes,
+    )
+
+
+def lay_out(study: StudyConfig) -> tuple[list[Pipeline], tuple[str, ...]]:
+    """Return the stages of every trial (of an adaptive search: of its first), and what could not be read.
 
     Raises:
         UserError: if a configuration is not allowed.
@@ -77,53 +127,93 @@ def plan_study(study: StudyConfig) -> StudyPlan:
             notes.append(f"the data cannot be read here: {error.problems[0]!s}")
             return fingerprint(data.as_json())
 
-    store = study.store or default_store()
-    adaptive = isinstance(study.search, Adaptive)
-    layout = [{}] if adaptive else study.layout()
-    planner = TrialPlanner(study, store, content_key=content_key)
-    planned = [
-        planner(Proposal(number, changes), position)
-        for number, changes in enumerate(layout)
-        for position in range(len(study.seeds))
-    ]
-    configurations = study.search.n_trials if isinstance(study.search, Adaptive) else len(layout)
-    return StudyPlan(
-        name=study.name,
-        design=getattr(study.search, "design", ""),
-        configurations=configurations,
-        seeds=len(study.seeds),
-        trials=configurations * len(study.seeds),
-        stages=_stage_plans(planned, ArtifactStore(store)),
-        image_size_px=image_size_px(study.victim.model.name),
-        store=store,
-        notes=tuple(notes),
+    layout = [{}] if isinstance(study.search, Adaptive) else study.layout()
+    planner = TrialPlanner(study, study.store or default_store(), content_key=content_key)
+    proposals = [Proposal(number, changes) for number, changes in enumerate(layout)]
+    pipelines = [planner.pipeline(proposal, seed) for proposal in proposals for seed in range(len(study.seeds))]
+    return pipelines, tuple(notes)
+
+
+def stored_keys(study: StudyConfig) -> set[str]:
+    """Return the keys of all artifacts in the study's store."""
+    store = ArtifactStore(study.store or default_store())
+    return {key for stage in STAGES for key in store.keys(stage)}
+
+
+def _stage_plans(pipelines: list[Pipeline], costs: dict[str, StageCost], left: set[str]) -> tuple[StagePlan, ...]:
+    nodes: dict[str, list[Node]] = {}
+    for pipeline in pipelines:
+        for node in pipeline:
+            nodes.setdefault(node.spec.name, []).append(node)
+    return tuple(_stage_plan(name, nodes[name], costs[name], left) for name in STAGES if name in nodes)
+
+
+def _stage_plan(name: str, nodes: list[Node], cost: StageCost, left: set[str]) -> StagePlan:
+    unique = {node.key: node for node in nodes}
+    missing = [node for key, node in unique.items() if key in left]
+    return StagePlan(
+        stage=name,
+        trials=len(nodes),
+        unique=len(unique),
+        stored=len(unique) - len(missing),
+        seconds_alone=sum(cost.seconds_of(node) for node in nodes),
+        seconds_shared=_chained_seconds(unique.values(), cost),
+        seconds_left=_chained_seconds(missing, cost),
+        size_bytes=cost.size_bytes * len(missing),
+        measured=cost.measured,
     )
 
 
-def _stage_plans(planned: list[PlannedTrial], store: ArtifactStore) -> tuple[StagePlan, ...]:
-    trials: Counter[str] = Counter()
-    unique: dict[str, set[str]] = {}
-    for trial in planned:
-        for node in trial.pipeline:
-            trials[node.spec.name] += 1
-            unique.setdefault(node.spec.name, set()).add(node.key)
-    return tuple(
-        StagePlan(stage=name, trials=trials[name], unique=len(keys), stored=len(keys & store.keys(name)))
-        for name, keys in sorted(unique.items(), key=lambda item: list(STAGES).index(item[0]))
-    )
+def _chained_seconds(nodes: Iterable[Node], cost: StageCost) -> float:
+    """Return the seconds of the nodes when each chain of epochs is walked once, as far as its longest."""
+    longest: dict[str, float] = {}
+    for node in nodes:
+        longest[node.chain] = max(longest.get(node.chain, 0.0), cost.seconds_of(node))
+    return sum(longest.values())
+
+
+def _path_seconds(pipeline: Pipeline, costs: dict[str, StageCost], left: set[str]) -> float:
+    return sum(costs[node.spec.name].seconds_of(node) for node in pipeline if node.key in left)
 
 
 def plan_text(plan: StudyPlan) -> str:
     """Return a plan as a table."""
+    alone, shared = (sum(getattr(s, f"seconds_{kind}") for s in plan.stages) for kind in ("alone", "shared"))
+    size_bytes = sum(stage.size_bytes for stage in plan.stages)
     lines = [
         f"{plan.name}: {plan.design}, {plan.configurations} configurations × {plan.seeds} seeds = {plan.trials} trials",
         f"images {plan.image_size_px} px · store {shlex.quote(plan.store)}",
         "",
-        f"{'stage':<12}{'needed':>8}{'unique':>8}{'stored':>8}",
+        f"{'stage':<12}{'needed':>8}{'unique':>8}{'stored':>8}{'alone':>10}{'shared':>10}{'left':>10}  estimated from",
     ]
-    lines += [f"{s.stage:<12}{s.trials:>8}{s.unique:>8}{s.stored:>8}" for s in plan.stages]
-    lines.append(f"{'all':<12}{plan.total:>8}{plan.unique:>8}{plan.stored:>8}")
+    lines += [_row(stage) for stage in plan.stages]
+    lines.append(
+        f"{'all':<12}{plan.total:>8}{plan.unique:>8}{plan.stored:>8}"
+        f"{span(alone):>10}{span(shared):>10}{span(plan.seconds_left):>10}"
+    )
     if plan.design == "optuna":
         lines += ["", "An adaptive search chooses as it goes; the table is its first trial, the base."]
+    else:
+        lines += [
+            "",
+            f"At least {span(plan.wall_seconds)} on {plan.workers} workers (longest trial: "
+            f"{span(plan.critical_path_seconds)}); {size_bytes / 1e9:.2f} GB of artifacts to come.",
+        ]
     lines += ["", *(f"Note: {note}" for note in plan.notes)] if plan.notes else []
     return "\n".join(lines)
+
+
+def _row(stage: StagePlan) -> str:
+    source = f"{stage.measured} artifacts" if stage.measured else f"no artifact: {DEFAULT_SECONDS:.0f} s taken"
+    return (
+        f"{stage.stage:<12}{stage.trials:>8}{stage.unique:>8}{stage.stored:>8}"
+        f"{span(stage.seconds_alone):>10}{span(stage.seconds_shared):>10}{span(stage.seconds_left):>10}  {source}"
+    )
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in the unit that suits it."""
+    for unit, length in (("s", 1.0), ("min", 60.0)):
+        if seconds < 100 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds / 3600:.1f} h"

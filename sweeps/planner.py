@@ -16,8 +16,9 @@ from ubt.assignment import Assignment
 from ubt.config import get_path
 from ubt.config.paths import JsonObject
 from ubt.data.base import DataSource
-from ubt.graph import build_pipeline
+from ubt.graph import Pipeline, PipelineBuilder
 from ubt.stages.table import STAGES
+from ubt.trial import TrialConfig
 
 ContentKey = Callable[[DataSource], str]
 
@@ -37,6 +38,7 @@ class TrialPlanner:
         self._commit = commit
         self._keep_epochs = shared_epochs(study)
         self._data_key = cache(content_key)
+        self._builder = PipelineBuilder()
 
     def __call__(self, proposal: Proposal, position: int) -> PlannedTrial:
         """Return the trial of a proposal for the seed at `position`.
@@ -45,7 +47,7 @@ class TrialPlanner:
             UserError: if a change is not allowed, or the data cannot be read.
         """
         study = self._study
-        trial = study.trial(proposal.changes)
+        trial, pipeline = self._build(proposal, position)
         assignment = Assignment(
             study=study.name,
             trial=trial_name(proposal, position, len(study.seeds)),
@@ -59,7 +61,20 @@ class TrialPlanner:
             keep_epochs=self._keep_epochs,
             commit=self._commit,
         )
-        return PlannedTrial(assignment, build_pipeline(trial, assignment.seed, assignment.data_key))
+        return PlannedTrial(assignment, pipeline)
+
+    def pipeline(self, proposal: Proposal, position: int) -> Pipeline:
+        """Return only the stages of that trial.
+
+        Raises:
+            UserError: as above.
+        """
+        return self._build(proposal, position)[1]
+
+    def _build(self, proposal: Proposal, position: int) -> tuple[TrialConfig, Pipeline]:
+        trial = self._study.trial(proposal.changes)
+        data_key = self._data_key(trial.victim.data)
+        return trial, self._builder.build(trial, self._study.seeds[position], data_key)
 
 
 def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 from pydantic import Field, JsonValue, field_validator
 
 from sweeps.search.designs import Grid, SearchConfig
@@ -67,7 +70,7 @@ class StudyConfig(Config):
             raise ValueError("seeds must be distinct and not negative")
         return seeds
 
-    @property
+    @cached_property
     def base(self) -> JsonObject:
         """Return the base configuration as plain values."""
         return {"victim": self.victim.as_json(), "defense": self.defense.as_json()}
@@ -78,9 +81,11 @@ class StudyConfig(Config):
         Raises:
             UserError: naming each changed field that is not allowed.
         """
-        tree = self.base
+        tree: dict[str, Any] = self.base
         for path, value in changes.items():
             tree = set_path(tree, path, value)
+        if tree["victim"] is self.base["victim"]:  # checked already, and the same object for all such trials
+            tree = {**tree, "victim": self.victim}
         return validate(TrialConfig, tree, f"study {self.name}")
 
     def layout(self) -> list[Changes]:

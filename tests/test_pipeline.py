@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_victim import assign, run_trial, tiny_trial
+from tiny_victim import run_trial, tiny_trial
 
 from ubt.artifacts import Artifact
 from ubt.errors import DamagedArtifact, WeakImplant
@@ -178,7 +178,7 @@ def judged(ca, asr, ca_low=0.2):
 def test_the_gate_asks_for_a_backdoor_and_for_a_model_that_is_better_than_chance(bench, rates, least, stopped):
     trial = tiny_trial({"victim.implant.min_asr": least, "defense": {"kind": "none"}})
     pipeline = build_pipeline(trial, 0)[:3]
-    list(PipelineRun(pipeline, trial.victim, bench.workspace, {}).steps())  # so that it is in the store
+    bench.context("score")  # so that the implant is there
     run = PipelineRun(pipeline, trial.victim, bench.workspace, {})
     artifact = bench.workspace.load("implant", pipeline[-1].key)
     judged_meta = artifact.meta.model_copy(update={"facts": {"val": rates, "test": rates}})
@@ -194,11 +194,11 @@ def test_the_gate_asks_for_a_backdoor_and_for_a_model_that_is_better_than_chance
     assert run.rates("implant", "val").as_json() == rates
 
 
-def test_the_gate_is_also_met_by_a_trial_that_finds_the_implant_in_the_store(tiny_run, tmp_path):
-    record = run_trial(tiny_run.copy(tmp_path), {"victim.implant.min_asr": 1.0, "victim.attack.poison_count": 20})[-1]
-    assert record.state in {"FAILED", "DONE"}
-    again = run_trial(tiny_run.root, {"victim.implant.min_asr": 0.0})[-1]
-    assert again.state == "DONE"
+def test_the_gate_is_also_met_by_a_trial_that_finds_the_implant_in_the_store(tiny_run):
+    records = run_trial(tiny_run.root, {"victim.implant.min_asr": 1.0})
+    assert records[-1].fault == "WeakImplant"
+    assert [stage.reused for stage in records[-1].stages] == [True] * 3
+    assert records[-1].poisoned_val == tiny_run.record.poisoned_val
 
 
 def test_the_rates_of_the_victim_are_known_as_soon_as_it_is(tiny_run):
@@ -206,4 +206,3 @@ def test_the_rates_of_the_victim_are_known_as_soon_as_it_is(tiny_run):
         done = [stage.stage for stage in record.stages if stage.complete]
         assert (record.poisoned_val is not None) == ("implant" in done)
         assert (record.poisoned_test is not None) == ("implant" in done)
-    assert assign(tiny_run.root).seed == 0

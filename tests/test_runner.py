@@ -4,12 +4,12 @@ import logging
 
 import pytest
 import torch
-from tiny_victim import TINY, assign, run_trial, tiny_trial
+from tiny_victim import assign, run_trial, tiny_trial
 
 from ubt import __version__
 from ubt.errors import Problem, StageFault, UserError
 from ubt.runner import TrialRunner
-from ubt.stages import suspect
+from ubt.stages import overfit, suspect
 from ubt.store import ArtifactStore
 
 REUSED = {"defense.suspicious_ratio": 0.3}
@@ -30,7 +30,7 @@ def test_a_record_says_what_was_asked(tiny_run):
 
 def test_a_record_says_where_when_and_with_what_it_ran(tiny_run):
     record = tiny_run.record
-    assert record.device == "cuda" if torch.cuda.is_available() else "cpu"
+    assert record.device == ("cuda" if torch.cuda.is_available() else "cpu")
     assert record.started_at.endswith("+00:00")
     assert record.versions["torch"] == torch.__version__.split("+")[0]
     assert record.versions["ubt-sweeper"] == __version__
@@ -113,8 +113,6 @@ def test_any_exception_ends_up_in_a_failed_record_with_its_reason(
 
 
 def test_a_failure_in_the_middle_of_a_stage_keeps_the_epochs_so_far(tiny_run, tmp_path, monkeypatch):
-    from ubt.stages import overfit
-
     original = overfit.run
 
     def fails_after_one(context):
@@ -218,7 +216,3 @@ def test_a_trial_computes_with_as_many_threads_as_told(tiny_run, monkeypatch):
     finally:
         run_trial(tiny_run.root, threads=1)
     assert torch.get_num_threads() == 1
-
-
-def test_the_recipe_of_the_tests_is_not_changed_by_them():
-    assert TINY["defense"]["suspicious_ratio"] == 0.1

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ubt.fingerprint import fingerprint
-from ubt.stages.table import Settings, StageSpec, stages_of
+from ubt.stages.table import OfDefense, Settings, StageSpec, stages_of
 from ubt.trial import TrialConfig
+from ubt.victim import VictimConfig
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,47 @@ def build_pipeline(trial: TrialConfig, seed: int, data_key: str | None = None) -
     Raises:
         UserError: if the data or a checkpoint cannot be read.
     """
-    content = data_key or trial.victim.data.content_key()
-    provider: dict[str, Node] = {}
-    nodes = []
-    for spec in stages_of(trial):
-        node = Node(
-            spec=spec,
-            settings=spec.settings(trial),
-            seed=seed if spec.seeded else None,
-            data_key=content if spec.needs_data else None,
-            inputs={role: provider[role].key for role in spec.needs},
-        )
-        nodes.append(node)
-        provider.update(dict.fromkeys(spec.provides, node))
-    return tuple(nodes)
+    return PipelineBuilder().build(trial, seed, data_key or trial.victim.data.content_key())
+
+
+class PipelineBuilder:
+    """Builds the pipelines of many trials, working out what they have in common once."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[object, ...], Node] = {}
+        self._victims: dict[int, VictimConfig] = {}
+
+    def build(self, trial: TrialConfig, seed: int, data_key: str) -> Pipeline:
+        """Return the stages of a trial in order, each linked to the keys of its inputs.
+
+        Raises:
+            UserError: if a checkpoint cannot be read.
+        """
+        provider: dict[str, Node] = {}
+        nodes = []
+        for spec in stages_of(trial):
+            inputs = tuple(provider[role].key for role in spec.needs)
+            identity = (spec.name, seed, data_key, self._identity(spec, trial), inputs)
+            node = self._nodes.get(identity)
+            if node is None:
+                node = self._nodes[identity] = _node(spec, trial, seed, data_key, inputs)
+            nodes.append(node)
+            provider.update(dict.fromkeys(spec.provides, node))
+        return tuple(nodes)
+
+    def _identity(self, spec: StageSpec, trial: TrialConfig) -> object:
+        """Return something cheap that is equal only for equal settings of the stage."""
+        if isinstance(spec.settings, OfDefense):
+            return spec.settings.identity(trial)
+        self._victims[id(trial.victim)] = trial.victim  # kept, so that no other victim gets its id
+        return id(trial.victim)
+
+
+def _node(spec: StageSpec, trial: TrialConfig, seed: int, data_key: str, inputs: tuple[str, ...]) -> Node:
+    return Node(
+        spec=spec,
+        settings=spec.settings(trial),
+        seed=seed if spec.seeded else None,
+        data_key=data_key if spec.needs_data else None,
+        inputs=dict(zip(spec.needs, inputs, strict=True)),
+    )

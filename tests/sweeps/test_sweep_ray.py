@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ pytestmark = pytest.mark.slow
 
 PATIENCE_SECONDS = 240
 FAILING = "search={design: list, trials: [{}, {defense.unlearn_learning_rate: 1e30}, {defense.token_threshold: 0.05}]}"
+
+LONGER = ("--set", "defense.unlearn_epochs=15")
 
 
 @dataclass
@@ -51,7 +55,7 @@ class Ubt:
 
     def workers(self) -> list[int]:
         """Return the ids of the processes that run trials, of this sweep and no other."""
-        return [pid for pid in descendants(self.process.pid) if "ray::UbtTrainable" in command_of(pid)]
+        return [pid for pid in descendants(self.process.pid) if re.match(r"ray::\w*Trainable", command_of(pid))]
 
     def end(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
@@ -130,7 +134,7 @@ def computed(records: list[TrialRecord]) -> list[str]:
 def troubled(started: Callable[..., Ubt], tmp_path_factory: pytest.TempPathFactory) -> tuple[Ubt, int, str, list[int]]:
     """A sweep of three trials: the first one's worker is killed on the way, the second one fails."""
     ubt = started(tmp_path_factory.mktemp("troubled"), "--set", FAILING)
-    ubt.wait_until(lambda: any(len(record.stages) >= 2 for record in ubt.records))
+    ubt.wait_until(lambda: any(len(record.stages) >= 2 for record in ubt.records) and bool(ubt.workers()))
     killed = ubt.workers()
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
@@ -147,7 +151,7 @@ class TestTrouble:
         assert killed
         first, _, third = ubt.records
         assert (first.state, third.state) == (State.DONE, State.DONE)
-        assert [stage.stage for stage in first.stages if stage.reused][0] == "pretrain"  # of the attempt before
+        assert first.stages[0].reused, "the attempt before had published it"
 
     def test_a_trial_that_fails_says_why_and_makes_the_status_1(self, troubled: Troubled) -> None:
         ubt, status, out, _ = troubled
@@ -165,7 +169,7 @@ class TestTrouble:
 
     def test_the_report_and_mlflow_show_all_three(self, troubled: Troubled) -> None:
         ubt = troubled[0]
-        page = (ubt.run / "report" / "index.html").read_text()
+        page = unescape((ubt.run / "report" / "index.html").read_text())
         assert ubt.records[1].reason.splitlines()[0][:30] in page
         assert json.loads((ubt.run / "report" / "summary.json").read_text())["states"]["FAILED"] == 1
         assert mlflow_statuses(ubt.folder) == {
@@ -190,13 +194,13 @@ class Interrupted:
 @pytest.fixture(scope="module")
 def interrupted(started: Callable[..., Ubt], tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     folder = tmp_path_factory.mktemp("interrupted")
-    ubt = started(folder)
+    ubt = started(folder, *LONGER)
     ubt.wait_until(lambda: any(record.state is State.DONE for record in ubt.records))
     os.kill(ubt.process.pid, signal.SIGINT)
     first = ubt.end()
     records = {path.name: path.read_bytes() for path in (ubt.run / "records").glob("*.json")}
     artifacts = {path.parent.name for path in (folder / "store").glob("artifacts/*/*/meta.json")}
-    again = started(folder, "--resume")
+    again = started(folder, *LONGER, "--resume")
     return Interrupted(first, records, artifacts, again, again.end())
 
 

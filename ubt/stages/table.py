@@ -55,11 +55,19 @@ class StageSpec:
         return f"ubt.stages.{self.name}"
 
 
-def _of_defense(model: type[Config]) -> Callable[[TrialConfig], Settings]:
-    def settings(trial: TrialConfig) -> Settings:
-        return trial.defense.model_dump(mode="json", include=set(model.model_fields))
+class OfDefense:
+    """The settings of a defense's stage: those fields of the defense that the stage's own model has."""
 
-    return settings
+    def __init__(self, model: type[Config]) -> None:
+        self._fields = tuple(model.model_fields)
+
+    def __call__(self, trial: TrialConfig) -> Settings:
+        """Return them as plain values."""
+        return trial.defense.model_dump(mode="json", include=set(self._fields))
+
+    def identity(self, trial: TrialConfig) -> tuple[object, ...]:
+        """Return something cheap that is equal for equal settings."""
+        return tuple(getattr(trial.defense, field) for field in self._fields)
 
 
 def _pretrain(trial: TrialConfig) -> Settings:
@@ -98,29 +106,29 @@ STAGES: dict[str, StageSpec] = {
         StageSpec("poison", 1, ("clean",), ("poison",), _attack, sees_poison=True),
         StageSpec("implant", 1, ("clean", "poison"), ("poisoned", "model"), _implant, sees_poison=True),
         StageSpec("score", 1, ("clean", "poison"), ("similarities",), _nothing, seeded=False),
-        StageSpec("suspect", 1, ("similarities",), ("suspects",), _of_defense(SuspectSettings), seeded=False),
+        StageSpec("suspect", 1, ("similarities",), ("suspects",), OfDefense(SuspectSettings), seeded=False),
         StageSpec(
             "overfit",
             1,
             ("poisoned", "poison", "suspects"),
             ("overfitted",),
-            _of_defense(OverfitSettings),
+            OfDefense(OverfitSettings),
             epochs="overfit_epochs",
         ),
-        StageSpec("select", 1, ("suspects", "overfitted"), ("selection",), _of_defense(SelectSettings)),
+        StageSpec("select", 1, ("suspects", "overfitted"), ("selection",), OfDefense(SelectSettings)),
         StageSpec(
             "attribute",
             1,
             ("overfitted", "poison", "selection"),
             ("relevance",),
-            _of_defense(AttributeSettings),
+            OfDefense(AttributeSettings),
         ),
         StageSpec(
             "unlearn",
             1,
             ("poisoned", "poison", "similarities", "suspects", "selection", "relevance"),
             ("model",),
-            _of_defense(UnlearnSettings),
+            OfDefense(UnlearnSettings),
             epochs="unlearn_epochs",
             measures_each_epoch=True,
         ),

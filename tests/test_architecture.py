@@ -1,0 +1,245 @@
+"""The rules of the house: who may import whom, and what nobody may do. Read from the sources, not by running them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("ubt", "analysis", "sweeps")
+
+
+@cache
+def sources(room: str) -> dict[str, ast.Module]:
+    """Return path below the repository → syntax tree, for every file of a room."""
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in sorted((ROOT / room).rglob("*.py"))}
+
+
+def everything() -> dict[str, ast.Module]:
+    return {path: tree for room in ROOMS for path, tree in sources(room).items()}
+
+
+def imports(tree: ast.AST, top_only: bool = False) -> Iterator[str]:
+    """Yield the dotted name of all that is imported, also inside functions and for type checking."""
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(package: str) -> set[str]:
+    """Return the files that import a package."""
+    return {
+        path for path, tree in everything().items() if any(name.split(".")[0] == package for name in imports(tree))
+    }
+
+
+def as_file(name: str) -> str | None:
+    """Return the file that a dotted name of this repository is (in); None for other packages."""
+    whole = Path(*name.split("."))
+    if whole.parts[0] not in ROOMS:
+        return None
+    nearer, farther = (f"{whole}.py", f"{whole}/__init__.py"), (f"{whole.parent}.py", f"{whole.parent}/__init__.py")
+    return next((path for path in (*nearer, *farther) if (ROOT / path).is_file()), None)
+
+
+# Rooms
+
+FORBIDDEN = {
+    "ubt": {"ray", "optuna", "mlflow", "analysis", "sweeps", "benchmarks", "tests"},
+    "analysis": {"torch", "open_clip", "ray", "optuna", "mlflow", "sweeps", "benchmarks", "tests"},
+    "sweeps": {"benchmarks", "tests"},
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_reaches_into_those_above_it(room):
+    found = {
+        (path, name)
+        for path, tree in sources(room).items()
+        for name in imports(tree)
+        if name.split(".")[0] in FORBIDDEN[room]
+    }
+    assert not found
+
+
+HOMES = {
+    "ray": {"sweeps/cluster.py", "sweeps/searcher.py", "sweeps/trainable.py"},
+    "optuna": {"sweeps/search/adaptive.py"},
+    "mlflow": {"sweeps/tracking/mlflow_sink.py"},
+    "fsspec": {"ubt/store.py"},
+    "safetensors": {"ubt/artifacts.py", "ubt/models/build.py"},
+    "typer": {"sweeps/cli.py", "sweeps/store_commands.py"},
+}
+"""Packages that one part of the house is built on, and the only files that know them."""
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_a_package_is_known_in_as_few_files_as_today(package):
+    assert importers(package) == HOMES[package]
+
+
+def needs_torch(path: str, seen: frozenset[str] = frozenset()) -> bool:
+    """Tell whether importing a file imports torch, through other files too."""
+    if path in seen:
+        return False
+    names = list(imports(everything()[path], top_only=True))
+    if any(name.split(".")[0] in {"torch", "open_clip", "torchvision"} for name in names):
+        return True
+    files = {file for file in map(as_file, names) if file}
+    return any(needs_torch(file, seen | {path}) for file in files)
+
+
+def test_analysis_uses_only_what_loads_no_torch():
+    used = {as_file(name) for tree in sources("analysis").values() for name in imports(tree)} - {None}
+    assert {path for path in used if needs_torch(path)} == set()
+    assert needs_torch("ubt/runner.py"), "or the test would find nothing"
+
+
+LIGHT = [
+    "analysis",
+    "sweeps.cli",
+    "sweeps.plan",
+    "ubt.records, ubt.graph, ubt.store, ubt.assignment, ubt.attacks, ubt.models.names, ubt.seeding, ubt.metrics",
+]
+
+
+@pytest.mark.parametrize("modules", LIGHT)
+def test_what_plans_and_reads_starts_without_torch_and_ray(modules):
+    code = f"import sys, {modules}; print(*sorted({{'torch', 'open_clip', 'ray', 'mlflow'}} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    assert loaded.split() == []
+
+
+# Inside `ubt`
+
+LAYERS = (
+    {"__init__", "errors", "files", "fingerprint", "metrics", "progress", "seeding"},
+    {"config"},
+    {"assignment", "attacks", "data", "defenses", "records", "store"},
+    {"models", "trial", "victim"},
+    {"artifacts", "attribution", "evaluation", "poisoning", "similarity", "training"},
+    {"graph", "stages", "workspace"},
+    {"execution", "pipeline", "runner"},
+)
+"""From the ground up: what a file imports lies in its own layer or below."""
+
+
+def layer(path: str) -> int:
+    name = Path(path).relative_to("ubt").parts[0].removesuffix(".py")
+    return next(number for number, names in enumerate(LAYERS) if name in names)
+
+
+def test_nothing_in_ubt_points_up():
+    found = {
+        (path, target)
+        for path, tree in sources("ubt").items()
+        for target in filter(None, map(as_file, imports(tree)))
+        if layer(target) > layer(path)
+    }
+    assert not found
+
+
+def test_every_file_of_ubt_has_its_layer():
+    names = {Path(path).relative_to("ubt").parts[0].removesuffix(".py") for path in sources("ubt")}
+    assert names == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_two_files_import_each_other_nor_in_a_circle(room):
+    graph = {
+        path: {file for file in map(as_file, imports(tree)) if file and file != path}
+        for path, tree in sources(room).items()
+    }
+    finished: set[str] = set()
+
+    def visit(path: str, way: tuple[str, ...]) -> None:
+        assert path not in way, f"a circle: {' → '.join((*way[way.index(path) :], path))}"
+        if path in finished or path not in graph:
+            return
+        for target in sorted(graph[path]):
+            visit(target, (*way, path))
+        finished.add(path)
+
+    for path in graph:
+        visit(path, ())
+
+
+# What nobody may do
+
+
+def called(node: ast.Call) -> str:
+    """Return the dotted name of a called function, as written."""
+    return ast.unparse(node.func)
+
+
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    for path, tree in everything().items():
+        yield from ((path, node) for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def keyword(node: ast.Call, name: str) -> str | None:
+    return next((ast.unparse(given.value) for given in node.keywords if given.arg == name), None)
+
+
+def test_exceptions_of_every_kind_are_caught_at_the_trial_boundary_alone():
+    def is_broad(node: ast.AST) -> bool:
+        if isinstance(node, ast.ExceptHandler):
+            kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            return any(kind is None or ast.unparse(kind) in {"Exception", "BaseException"} for kind in kinds)
+        suppresses = isinstance(node, ast.Call) and called(node).endswith("suppress")
+        return suppresses and any(ast.unparse(kind) in {"Exception", "BaseException"} for kind in node.args)
+
+    broad = [path for path, tree in everything().items() for node in ast.walk(tree) if is_broad(node)]
+    assert broad == ["ubt/runner.py"]
+
+
+UNSAFE = {
+    *("pickle.load", "pickle.loads", "pickle.Unpickler", "cloudpickle.load", "cloudpickle.loads", "joblib.load"),
+    *("dill.load", "dill.loads", "marshal.load", "marshal.loads", "shelve.open", "pandas.read_pickle", "pd.read_pickle"),
+    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "eval", "exec", "os.system", "os.popen"),
+}
+
+
+def test_nothing_that_could_run_code_is_read():
+    assert {(path, called(node)) for path, node in calls() if called(node) in UNSAFE} == set()
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "safe"),
+    [
+        ("torch.load", "weights_only", "True"),
+        ("open_clip.factory.load_checkpoint", "weights_only", "True"),
+        ("np.load", "allow_pickle", "False"),
+    ],
+)
+def test_files_are_opened_without_unpickling(function, argument, safe):
+    for path, node in calls():
+        if called(node) == function:
+            assert keyword(node, argument) == safe, f"{path}:{node.lineno}"
+
+
+def test_no_command_is_handed_to_a_shell():
+    assert not [(path, node.lineno) for path, node in calls() if keyword(node, "shell") not in {None, "False"}]
+
+
+GLOBAL_DRAWS = {"np.random.seed", "np.random.rand", "np.random.randn", "np.random.choice", "np.random.shuffle"}
+
+
+def test_no_global_generator_is_used():
+    found = {(path, called(node)) for path, node in calls() if called(node) in GLOBAL_DRAWS | {"torch.manual_seed"}}
+    assert found == {("ubt/models/build.py", "torch.manual_seed")}, "there within `fork_rng`: open_clip knows no other"
+    assert importers("random") == set()
+
+
+def test_no_generator_is_made_without_a_seed():
+    unseeded = [node for _, node in calls() if called(node).endswith("default_rng") and not node.args]
+    assert not [ast.unparse(node) for node in unseeded]

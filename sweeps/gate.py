@@ -32,6 +32,7 @@ class Gate(Generic[Trial]):
         self._blocks: dict[Trial, int] = {}
         self._heap: list[tuple[int, int, Trial]] = []
         self._grown = False
+        self._free = 0  # waiting trials that nothing blocks
 
     @property
     def waiting(self) -> int:
@@ -56,11 +57,15 @@ class Gate(Generic[Trial]):
         self._pending[trial] = needed
         for piece in needed:
             self._users[piece].add(trial)
-        self._blocks[trial] = sum(1 for piece in needed if self._in_flight[piece])
+        self._blocks[trial] = sum(1 for piece in needed if piece in self._in_flight)
+        self._free += not self._blocks[trial]
         self._grown = True
 
     def start(self) -> Trial | None:
         """Return the trial to start now, or None if all that wait need work that is under way."""
+        if not self._free:
+            self._heap.clear()  # all of it is stale, and popping it one by one takes long
+            return None
         if self._grown:  # whoever came raised the scores of those who were offered before
             self._heap.clear()
             for trial in self._pending:
@@ -95,7 +100,7 @@ class Gate(Generic[Trial]):
         """Take a waiting trial out."""
         for piece in self._pending.pop(trial):
             self._users[piece].discard(trial)
-        del self._blocks[trial]
+        self._free -= not self._blocks.pop(trial)
 
     def users(self, piece: str) -> frozenset[Trial]:
         """Return the waiting trials that need a piece of work."""
@@ -109,6 +114,7 @@ class Gate(Generic[Trial]):
             self._in_flight[piece] += 1
             if self._in_flight[piece] == 1:
                 for other in self._users[piece]:
+                    self._free -= not self._blocks[other]
                     self._blocks[other] += 1
 
     def _release(self, piece: str) -> None:
@@ -118,6 +124,7 @@ class Gate(Generic[Trial]):
         del self._in_flight[piece]
         for other in self._users.get(piece, ()):
             self._blocks[other] -= 1
+            self._free += not self._blocks[other]
             self._offer(other)
 
     def _offer(self, trial: Trial) -> None:

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -96,5 +98,6 @@ def test_the_separation_of_poison_is_measured_where_there_is_poison_and_other_pa
     context._inputs = {**context._inputs, "suspects": suspects}
     output = Output(tensors={"similarities": torch.tensor(similarities)})
     manifest = Manifest(np.array(poisoned), ["a"] * len(poisoned), BadNets())
-    found = {name: value for name, value in overfit.measure(context, output, manifest).items() if value == value}
+    found = overfit.measure(context, output, manifest)
+    found = {name: value for name, value in found.items() if not math.isnan(value)}
     assert found == pytest.approx(expected)

@@ -1,0 +1,47 @@
+"""One trial as configured and as assigned to a worker."""
+
+import json
+
+import pytest
+from tiny_victim import assign, tiny_trial
+
+from ubt.assignment import Assignment
+from ubt.errors import UserError
+from ubt.records import State
+from ubt.trial import TrialConfig
+
+
+def test_a_target_must_be_a_class_of_the_data():
+    tiny_trial({"victim.attack.target": "boat"}).check_target()
+    with pytest.raises(UserError, match=r"victim\.attack\.target: is no class of the data; classes: banana, apple"):
+        tiny_trial({"victim.attack.target": "submarine"}).check_target()
+
+
+def test_classes_that_cannot_be_read_are_told_with_the_data_not_with_the_target(tmp_path):
+    missing = str(tmp_path / "none")
+    data = {"kind": "csv", "labels": missing, "classes": missing, "pairs": missing}
+    trial = tiny_trial({"victim.data": data, "victim.attack.target": "submarine"})
+    trial.check_target()
+    with pytest.raises(UserError, match="none"):
+        trial.victim.data.content_key()
+
+
+def test_the_default_trial_is_ubt_on_scenes_against_badnets():
+    trial = TrialConfig()
+    assert (trial.victim.data.kind, trial.victim.attack.kind, trial.defense.kind) == ("scenes", "badnets", "ubt")
+    trial.check_target()
+
+
+def test_an_assignment_travels_as_json(tmp_path):
+    given = assign(tmp_path, keep_epochs={"overfit": (1, 3)}, commit="abc+")
+    assert Assignment.model_validate(json.loads(given.model_dump_json())) == given
+
+
+def test_a_record_begins_with_what_was_assigned(tmp_path):
+    given = assign(tmp_path, {"defense.overfit_epochs": 3}, commit="abc+", seed=4)
+    record = given.record(State.FAILED, "the worker died")
+    assert (record.study, record.trial, record.seed, record.commit) == ("tiny", "tiny-0", 4, "abc+")
+    assert (record.state, record.reason) == ("FAILED", "the worker died")
+    assert record.changes == {"defense.overfit_epochs": 3}
+    assert record.config == given.config
+    assert record.stages == ()

@@ -1,0 +1,121 @@
+"""What a worker keeps in memory between trials."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_victim import tiny_trial
+
+from ubt.artifacts import TENSORS, Artifact, encode
+from ubt.graph import build_pipeline
+from ubt.store import ArtifactStore, Meta
+from ubt.workspace import MEMORY_LIMIT_BYTES, Workspace
+
+
+@pytest.fixture
+def empty(tmp_path, workspace, monkeypatch):
+    """A workspace on an empty store, sharing the data and the model of the tiny one."""
+    monkeypatch.setattr("ubt.workspace.build_clip", lambda *_, **__: workspace.clip)
+    return Workspace(tiny_trial().victim, ArtifactStore(tmp_path), tmp_path)
+
+
+def meta(key, stage="score"):
+    return Meta(stage=stage, key=key, version=1, seed=0, settings={}, inputs={})
+
+
+def publish(workspace, key, value=1.0):
+    tensors = {"x": torch.tensor([value])}
+    return workspace.store.publish(meta(key), {TENSORS: encode(tensors)})
+
+
+def test_an_artifact_is_read_once(empty, monkeypatch):
+    publish(empty, "a")
+    first = empty.load("score", "a")
+    monkeypatch.setattr(ArtifactStore, "read", lambda *_: pytest.fail("read again"))
+    assert empty.load("score", "a") is first
+    assert empty.meta("score", "a") == first.meta
+
+
+def test_what_is_made_here_need_not_be_read_back(empty):
+    artifact = Artifact(publish(empty, "a"), {"x": torch.tensor([2.0])})
+    empty.remember(artifact)
+    assert empty.load("score", "a") is artifact
+
+
+def test_what_the_store_does_not_have_is_none(empty):
+    assert empty.load("score", "a") is None
+    assert empty.meta("score", "a") is None
+
+
+def test_the_artifacts_used_longest_ago_are_forgotten_when_memory_is_full(empty, monkeypatch):
+    monkeypatch.setattr("ubt.workspace.MEMORY_LIMIT_BYTES", 2 * 4)
+    for key in "abc":
+        publish(empty, key)
+    a, b = empty.load("score", "a"), empty.load("score", "b")
+    assert empty.load("score", "a") is a
+    empty.load("score", "c")
+    assert empty.load("score", "a") is a, "used lately"
+    assert empty.load("score", "b") is not b, "read again"
+    assert MEMORY_LIMIT_BYTES > 1 << 30
+
+
+def test_one_artifact_is_kept_however_large(empty, monkeypatch):
+    monkeypatch.setattr("ubt.workspace.MEMORY_LIMIT_BYTES", 0)
+    publish(empty, "a")
+    assert empty.load("score", "a") is empty.load("score", "a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({}, True),
+        ({"victim.attack.target": "boat", "victim.implant.min_asr": 0.9}, True),
+        ({"victim.pretrain.epochs": 9}, True),
+        ({"victim.data.noise": 1.0}, False),
+        ({"victim.model.precision": "bfloat16"}, False),
+    ],
+)
+def test_a_trial_fits_if_data_and_model_are_the_same(workspace, changes, fits):
+    workspace.victim = tiny_trial().victim
+    assert workspace.fits(tiny_trial(changes).victim) is fits
+
+
+def test_nothing_is_fetched_or_loaded_to_prepare_a_workspace(tmp_path, monkeypatch, workspace):
+    built = []
+    monkeypatch.setattr("ubt.workspace.build_clip", lambda settings, **_: built.append(settings) or workspace.clip)
+    victim = tiny_trial({"victim.model.checkpoint": "/not/there.pt"}).victim
+    Workspace(victim, ArtifactStore(tmp_path), tmp_path / "images")
+    assert [(each.checkpoint, each.pretrained, each.random_weights) for each in built] == [(None, None, True)]
+
+
+def test_each_attack_gets_pairs_tokens_and_judge_of_its_own(bench):
+    def poison(changes):
+        return bench.context("implant", changes).artifact("poison")
+
+    workspace = bench.workspace
+    one, other = poison({}), poison({"victim.attack.target": "boat", "victim.attack.trigger_seed": 5})
+    everything = np.arange(200)
+    found = {}
+    for artifact in (one, other, one):
+        pairs, tokens = workspace.poisoned_pairs(artifact), workspace.pair_tokens(artifact)
+        judge = workspace.evaluator(artifact)
+        assert workspace.poisoned_pairs(artifact) is pairs
+        assert workspace.evaluator(artifact) is judge
+        result = pairs.take(everything).tobytes(), tokens.numpy().tobytes(), judge._target
+        assert found.setdefault(artifact.meta.key, result) == result
+    first, second = found.values()
+    assert all(a != b for a, b in zip(first, second, strict=True))
+
+
+def test_a_model_stored_as_a_difference_is_read_back_whole(tiny_run, workspace):
+    nodes = {node.spec.name: node for node in build_pipeline(tiny_trial(), 0)}
+    store = ArtifactStore(tiny_run.root)
+    fresh = Workspace(tiny_trial().victim, store, tiny_run.root / "images", torch.device("cpu"))
+    unlearned = fresh.load("unlearn", nodes["unlearn"].key)
+    implanted = fresh.load("implant", nodes["implant"].key)
+    assert unlearned.meta.base == f"implant/{nodes['implant'].key}"
+    assert unlearned.weights.keys() == implanted.weights.keys()
+    assert unlearned.meta.payloads["model"].size_bytes < 0.5 * implanted.meta.payloads["model"].size_bytes
+    assert torch.equal(unlearned.weights["token_embedding.weight"], implanted.weights["token_embedding.weight"])
+    assert not torch.equal(
+        unlearned.weights["visual.attnpool.c_proj.weight"], implanted.weights["visual.attnpool.c_proj.weight"]
+    )

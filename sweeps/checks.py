@@ -7,13 +7,15 @@ from dataclasses import replace
 
 from pydantic import JsonValue
 
-from sweeps.search.designs import Listed
+from sweeps.search.designs import Concat, Listed, Search
 from sweeps.search.proposer import Changes
 from sweeps.search.space import samples_of
 from sweeps.study import StudyConfig
 from ubt.config import get_path
 from ubt.errors import Problem, UserError
 from ubt.models.names import check_model_name
+
+_PATHS = "paths begin with `victim.` or `defense.`; `ubt schema` lists the fields there are"
 
 
 def check_study(study: StudyConfig, source: str) -> None:
@@ -45,36 +47,56 @@ def _findings(study: StudyConfig, source: str) -> Iterator[tuple[str, Problem]]:
     well = True
     for problem in _trial_problems(study, {}):
         yield f"{source}: ", problem
-    for path, dimension in study.search.space.items():
-        ends, between = samples_of(dimension)
-        for problem in _space_problems(study, path, ends) or _space_problems(study, path, between):
-            well = False
-            yield f"{source}: search.space.", problem
+    for search in _searches(study.search):
+        yield from ((f"{source}: search.when.", problem) for problem in _condition_problems(study, search))
+        for path, dimension in search.space.items():
+            ends, between = samples_of(dimension)
+            for problem in _space_problems(study, path, ends) or _space_problems(study, path, between):
+                well = False
+                yield f"{source}: search.space.", problem
     if well or isinstance(study.search, Listed):
         yield from _layout_problems(study, source)
 
 
+def _searches(search: Search) -> list[Search]:
+    return [search, *(search.designs if isinstance(search, Concat) else ())]
+
+
 def _layout_problems(study: StudyConfig, source: str) -> Iterator[tuple[str, Problem]]:
+    listed = isinstance(study.search, Listed)
     try:
-        layout = study.search.layout()
+        layout = study.search.layout() if listed else study.layout()
     except NotImplementedError:
         return  # an adaptive search lays nothing out
     except ValueError as error:
-        yield f"{source}: search.space.", Problem(*str(error).split(": ", 1))
+        path, _, message = str(error).partition(": ")
+        yield f"{source}: search.", Problem(path if path == "space" else f"space.{path}", message)
         return
-    what = "search.trials" if isinstance(study.search, Listed) else "configuration"
     for number, changes in enumerate(layout):
         for problem in _trial_problems(study, changes):
-            yield f"{source}: {what}.{number}: ", problem
+            yield f"{source}: {'search.trials' if listed else 'configuration'}.{number}: ", problem
+
+
+def _condition_problems(study: StudyConfig, search: Search) -> Iterator[Problem]:
+    """Yield the paths of conditions that are no fields: such a condition would never hold."""
+    for path, condition in search.when.items():
+        for asked in (path, *condition):
+            if not _exists(study, asked):
+                yield Problem(asked, "there is no such field to ask for", advice=_PATHS)
 
 
 def _space_problems(study: StudyConfig, path: str, values: list[JsonValue]) -> list[Problem]:
+    if not _exists(study, path):
+        return [Problem(path, "there is no such field to search", advice=_PATHS)]
+    return [problem for value in values for problem in _trial_problems(study, {path: value})]
+
+
+def _exists(study: StudyConfig, path: str) -> bool:
     try:
         get_path(study.base, path)
     except KeyError:
-        advice = "paths begin with `victim.` or `defense.`; `ubt schema` lists the fields there are"
-        return [Problem(path, "there is no such field to search", advice=advice)]
-    return [problem for value in values for problem in _trial_problems(study, {path: value})]
+        return False
+    return True
 
 
 def _trial_problems(study: StudyConfig, changes: Changes) -> list[Problem]:

@@ -57,18 +57,27 @@ def sweep(
         str, typer.Option(help="`local`, `inline` (this process, no Ray), `auto`, or ray://HOST:PORT.")
     ] = "local",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest run of this study.")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Like --resume, though the search has changed; what is known is not run.")
+    ] = False,
+    add_trials: Annotated[
+        int, typer.Option("--add-trials", min=0, metavar="N", help="Like --resume, with N trials more than before.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Run a study: every trial, sharing every stage, then the report."""
     from sweeps.launch import sweep as run_sweep  # noqa: PLC0415
     from sweeps.loading import load_study  # noqa: PLC0415
-    from sweeps.runs import check_same_study, latest_run, new_run  # noqa: PLC0415
+    from sweeps.runs import check_same_study, latest_run, new_run, with_more_trials  # noqa: PLC0415
     from sweeps.texts import outcome_text  # noqa: PLC0415
 
     config = load_study(study, assignments or (), name)
-    run = latest_run(out, config.name) if resume else new_run(out, config.name)
-    if resume:
-        config = check_same_study(run, config)
+    goes_on = resume or extend or bool(add_trials)
+    run = latest_run(out, config.name) if goes_on else new_run(out, config.name)
+    if add_trials:
+        config = with_more_trials(run, config, add_trials)
+    if goes_on:
+        config = check_same_study(run, config, extend=extend or bool(add_trials))
     outcome = run_sweep(config, run, address)
     if as_json:
         print(json.dumps(outcome.summary.model_dump(mode="json") if outcome.summary else None))

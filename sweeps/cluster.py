@@ -6,10 +6,13 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.session import Session
 from sweeps.study import Resources
+
+if TYPE_CHECKING:
+    from ray import tune
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +67,14 @@ def trials_at_a_time(resources: Resources, available: dict[str, float]) -> int:
     return max(1, fits)
 
 
-def run_on_ray(session: Session, resources: Resources, concurrent: int, folder: Path) -> None:
-    """Run trials until the session has finished.
+def run_on_ray(
+    session: Session,
+    resources: Resources,
+    concurrent: int,
+    folder: Path,
+    trainable: type[tune.Trainable] | None = None,
+) -> None:
+    """Run trials until the session has finished; `trainable` may stand in for the real one in measurements.
 
     Raises:
         KeyboardInterrupt: when it is interrupted; what is done is in the store and the records.
@@ -77,7 +86,7 @@ def run_on_ray(session: Session, resources: Resources, concurrent: int, folder: 
 
     demands = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
     tuner = tune.Tuner(
-        tune.with_resources(UbtTrainable, demands),
+        tune.with_resources(trainable or UbtTrainable, demands),
         tune_config=tune.TuneConfig(
             search_alg=SessionSearcher(session),
             num_samples=-1,

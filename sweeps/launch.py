@@ -21,6 +21,7 @@ from sweeps.session import Listener, Session
 from sweeps.study import StudyConfig
 from sweeps.tracking import Tracker
 from ubt.errors import Problem, UserError
+from ubt.fingerprint import fingerprint
 from ubt.models.names import image_size_px
 from ubt.records import State, TrialRecord, read_records
 from ubt.stages.table import STAGES
@@ -65,8 +66,7 @@ def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> Outcome
     prepare(study, store)
     concurrent = start_ray(address, study.resources) if address != INLINE else 1
     study = _with_lag(study, concurrent)
-    if not run.study.exists():
-        run.write_study(study)
+    run.write_study(study)
     tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
     tracker.started()
     tally = Tally(_trials(study), study.objectives.ca_floor, known)
@@ -185,7 +185,10 @@ def _proposer(study: StudyConfig, run: RunFolder) -> Proposer:
 
     assert study.search.lag is not None  # noqa: S101 — settled before
     floor = study.objectives.ca_floor
-    return OptunaProposer(study.search, study.base, study.search.lag, run.journal, run.path.name, floor)
+    # Another space is another Optuna study in the same journal: answers of one make no sense to the other.
+    space = fingerprint(study.search.model_dump(mode="json", include={"space", "when", "sampler", "sampler_seed"}))
+    name = f"{run.path.name}-{space[:8]}"
+    return OptunaProposer(study.search, study.base, study.search.lag, run.journal, name, floor)
 
 
 def _trials(study: StudyConfig) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from sweeps.checks import check_study, problems_of
-from sweeps.search.designs import Listed, Search
+from sweeps.search.designs import Concat, Listed, Search
 from sweeps.search.proposer import Changes
 from sweeps.search.space import Range
 from sweeps.study import StudyConfig
@@ -29,6 +30,7 @@ FILES = (
     "store",
 )
 """Fields that name files. Workers run in folders of their own, so these have to be absolute."""
+_IN_SEARCH = re.compile(r"^search\.(designs\.)?(space|trials)\.")
 
 
 def builtin_studies() -> dict[str, Path]:
@@ -67,7 +69,7 @@ def _absolute(value: JsonValue, path: str, folder: Path) -> JsonValue:
         return {name: _absolute(part, f"{path}.{name}", folder) for name, part in value.items()}
     if isinstance(value, list):
         return [_absolute(part, path, folder) for part in value]
-    field = path.removeprefix("search.space.").removeprefix("search.trials.")
+    field = _IN_SEARCH.sub("", path)
     if not isinstance(value, str) or field not in FILES or "://" in value or value in (IMAGENET, *TEMPLATES):
         return value
     return str((folder / Path(value).expanduser()).absolute())
@@ -110,16 +112,23 @@ def _without(tree: JsonObject, path: str) -> JsonObject:
 
 def _settled(study: StudyConfig) -> StudyConfig:
     """Return the study with the search's values as fields hold them: YAML reads `1e-5` as text."""
-    space = {
-        path: dimension
-        if isinstance(dimension, Range)
-        else [_settle(study, {path: value})[path] for value in dimension]
-        for path, dimension in study.search.space.items()
+    return study.model_copy(update={"search": _settled_search(study, study.search)})
+
+
+def _settled_search(study: StudyConfig, search: Search) -> Search:
+    update: dict[str, object] = {
+        "space": {
+            path: dimension
+            if isinstance(dimension, Range)
+            else [_settle(study, {path: value})[path] for value in dimension]
+            for path, dimension in search.space.items()
+        }
     }
-    search: Search = study.search.model_copy(update={"space": space})
     if isinstance(search, Listed):
-        search = search.model_copy(update={"trials": [_settle(study, changes) for changes in search.trials]})
-    return study.model_copy(update={"search": search})
+        update["trials"] = [_settle(study, changes) for changes in search.trials]
+    if isinstance(search, Concat):
+        update["designs"] = [_settled_search(study, design) for design in search.designs]
+    return search.model_copy(update=update)
 
 
 def _settle(study: StudyConfig, changes: Changes) -> Changes:

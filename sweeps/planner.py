@@ -13,8 +13,6 @@ from sweeps.search.space import Range, values_of
 from sweeps.session import PlannedTrial, trial_name
 from sweeps.study import StudyConfig
 from ubt.assignment import Assignment
-from ubt.config import get_path
-from ubt.config.paths import JsonObject
 from ubt.data.base import DataSource
 from ubt.graph import Pipeline, PipelineBuilder
 from ubt.stages.table import STAGES
@@ -79,29 +77,26 @@ class TrialPlanner:
 
 def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:
     """Return, for each stage that trials run for different numbers of epochs, the numbers they may end at."""
+    defenses = [study.defense]
+    if not isinstance(study.search, Adaptive):
+        defenses = [study.trial(changes).defense for changes in study.layout()]
     found: dict[str, tuple[int, ...]] = {}
     for spec in STAGES.values():
-        ends = {end for end in _ends(study, f"defense.{spec.epochs}") if end > 0} if spec.epochs else set()
-        if len(ends) > 1:
-            found[spec.name] = tuple(sorted(ends))
+        if spec.epochs is None:
+            continue
+        ends = {getattr(defense, spec.epochs, None) for defense in defenses}
+        ends.update(_searched_ends(study, f"defense.{spec.epochs}"))
+        counts = sorted(end for end in ends if isinstance(end, int) and end > 0)
+        if len(counts) > 1:
+            found[spec.name] = tuple(counts)
     return found
 
 
-def _ends(study: StudyConfig, path: str) -> set[int]:
+def _searched_ends(study: StudyConfig, path: str) -> list[JsonValue]:
+    """Return the values that an adaptive search may choose."""
     dimension = study.search.space.get(path)
-    values: list[JsonValue] = [_value(study.base, path)]
-    if not isinstance(study.search, Adaptive):
-        values = [_value(study.trial(changes).as_json(), path) for changes in study.layout()]
-    elif isinstance(dimension, Range) and dimension.log:
-        return set()  # few of many: keeping every epoch would fill the store
-    elif dimension is not None:
-        values += values_of(path, dimension)
-    return {value for value in values if isinstance(value, int)}
-
-
-def _value(tree: JsonObject, path: str) -> JsonValue:
-    """Return the value at a path; None where a trial has no such setting."""
-    try:
-        return get_path(tree, path)
-    except KeyError:
-        return None
+    if not isinstance(study.search, Adaptive) or dimension is None:
+        return []
+    if isinstance(dimension, Range) and dimension.log:
+        return []  # few of many: keeping every epoch would fill the store
+    return values_of(path, dimension)

@@ -85,8 +85,10 @@ def latest_run(out: Path, name: str) -> RunFolder:
     return RunFolder(existing[-1].absolute())
 
 
-def check_same_study(run: RunFolder, study: StudyConfig) -> StudyConfig:
+def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -> StudyConfig:
     """Return the study as it was begun: what followed from the machine then (`search.lag`) is kept.
+
+    With `extend` the search may differ: its configurations are run behind those there are.
 
     Raises:
         UserError: naming each field that differs; the run's records would belong to neither study.
@@ -99,11 +101,25 @@ def check_same_study(run: RunFolder, study: StudyConfig) -> StudyConfig:
     problems = [
         Problem(f"{where}: {path}", f"differs from the run, which has {old!r}", new, advice)
         for path, new, old in _differences(json.loads(_presentable(study)), before)
-        if path.partition(".")[0] not in MAY_CHANGE
+        if path.partition(".")[0] not in (*MAY_CHANGE, *(["search"] if extend else []))
     ]
     if problems:
         raise UserError(problems)
     return study
+
+
+def with_more_trials(run: RunFolder, study: StudyConfig, more: int) -> StudyConfig:
+    """Return the study with `more` trials than the run was last asked for.
+
+    Raises:
+        UserError: if its search is none of Optuna's: a design says itself how many trials it has.
+    """
+    if not isinstance(study.search, Adaptive):
+        advice = "change the design in the study and say --extend"
+        raise UserError(Problem("--add-trials", "only an adaptive search (`design: optuna`) takes more", advice=advice))
+    before = cast(JsonObject, _read_study(run.study).get("search", {})).get("n_trials")
+    asked = before if isinstance(before, int) else study.search.n_trials
+    return study.model_copy(update={"search": study.search.model_copy(update={"n_trials": asked + more})})
 
 
 def tracking_of(folder: Path) -> TrackingSettings:

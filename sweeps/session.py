@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
 from sweeps.gate import Gate
+from sweeps.numbering import Numbering
 from sweeps.search.proposer import Changes, Outcome, Proposal, Proposer
 from ubt.assignment import Assignment
 from ubt.graph import Node, Pipeline
@@ -74,6 +75,7 @@ class Session:
         self._gate = gate
         self._folder = records
         self._known = {record.trial: record for record in known if record.state.ended}
+        self._numbering = Numbering(known, replicates)
         self._listeners = list(listeners)
         self._planned: dict[str, PlannedTrial] = {}
         self._proposal_of: dict[str, Proposal] = {}
@@ -135,10 +137,19 @@ class Session:
     def _refill(self) -> None:
         """Ask for proposals while there is room; trials that have a record are answered from it."""
         while not self.stopped and (proposal := self._proposer.propose()):
-            planned = [self._planner(proposal, position) for position in range(self._replicates)]
+            planned = self._plan(proposal)
             self._open[proposal.number] = {trial.assignment.trial: None for trial in planned}
             for trial in planned:
                 self._admit(trial, proposal)
+
+    def _plan(self, proposal: Proposal) -> list[PlannedTrial]:
+        """Return the proposal's trials, under the number that the configuration has in this run."""
+        first = self._planner(proposal, 0)
+        number = self._numbering.number(proposal.number, first.assignment.config)
+        if number == proposal.number:
+            return [first, *(self._planner(proposal, position) for position in range(1, self._replicates))]
+        numbered = replace(proposal, number=number)
+        return [self._planner(numbered, position) for position in range(self._replicates)]
 
     def _admit(self, planned: PlannedTrial, proposal: Proposal) -> None:
         name = planned.assignment.trial

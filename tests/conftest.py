@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: one thread gives the same bits everywhere
+# Before torch is imported: one thread of a CPU gives the same bits everywhere. `CUDA_VISIBLE_DEVICES=0 pytest -m gpu`
+# asks for the rest.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import shutil
 from dataclasses import dataclass

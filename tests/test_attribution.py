@@ -13,6 +13,7 @@ from torch import nn
 
 from ubt.attribution import (
     TextTower,
+    _masked,
     _recorded_attention,
     attention_relevance,
     gradient_relevance,
@@ -327,7 +328,18 @@ def test_towers_that_cannot_be_looked_into_are_refused(method, tower):
         method(REFUSED[tower](), np.zeros((1, 32, 32, 3), np.uint8), numbered([[7]]))
 
 
-# Words
+# Masks and words
+
+
+def test_masks_are_added_or_where_they_are_boolean_forbid():
+    scores = torch.arange(8.0).view(1, 2, 2, 2)
+    ahead = torch.tensor([[False, True], [False, False]])
+    expected = scores.clone()
+    expected[..., 0, 1] = -math.inf
+    added = torch.zeros(2, 2).masked_fill(ahead, -math.inf)
+    for mask in (ahead, added, added.expand(2, 2, 2)):
+        assert torch.equal(_masked(scores, mask), expected)
+    assert torch.equal(_masked(scores, None), scores)
 
 
 def test_words_lie_between_start_and_end_of_text():

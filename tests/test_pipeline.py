@@ -115,6 +115,22 @@ def test_a_stage_whose_base_is_gone_is_computed_again(tiny_run, tmp_path):
     assert record.test == tiny_run.record.test
 
 
+def test_an_artifact_that_disappears_on_the_way_is_computed_again(tiny_run, tmp_path, monkeypatch):
+    root = tiny_run.copy(tmp_path)
+    remove(root, "suspect")
+    load = Workspace.load
+
+    def pruned(self, stage, wanted):
+        if stage == "score" and wanted not in self._artifacts and self.store.has(stage, wanted):
+            self.store.remove(self.store.meta(stage, wanted))  # by somebody who cleans up
+        return load(self, stage, wanted)
+
+    monkeypatch.setattr(Workspace, "load", pruned)
+    record = run_trial(root)[-1]
+    assert record.state == "DONE", record.reason
+    assert computed(record) == ["score", "suspect"]
+
+
 def test_what_a_trial_computed_before_it_met_damage_stays_its_own_work(tiny_run, tmp_path):
     root = tiny_run.copy(tmp_path)
     remove(root, "suspect", "attribute")

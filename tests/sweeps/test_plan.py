@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from sweeps.graph_picture import draw_graph
 from sweeps.loading import load_study
-from sweeps.plan import StudyPlan, plan_study, plan_text
+from sweeps.plan import StudyPlan, lay_out, plan_study, plan_text, span
 from sweeps.study import StudyConfig
 from ubt.graph import build_pipeline
+from ubt.records import EpochRecord
+from ubt.stages.table import STAGES
 from ubt.store import ArtifactStore, Meta
 
 RATIO, OVERFIT, SAMPLES = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_samples"
@@ -101,10 +104,83 @@ def test_the_text_has_a_line_for_each_stage_and_a_sum(tmp_path: Path) -> None:
     text = plan_text(planned)
     assert "toy: grid, 2 configurations × 1 seeds = 2 trials" in text
     assert f"'{tmp_path}/my store'" in text
-    lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
+    lines = {line.split()[0]: line.split()[1:4] for line in text.splitlines() if line}
     for stage in planned.stages:
         assert lines[stage.stage] == [str(stage.trials), str(stage.unique), str(stage.stored)]
     assert lines["all"] == ["20", "14", "0"]
+
+
+class TestCost:
+    """In a store that has seen every stage take a second, or two seconds an epoch."""
+
+    EPOCHWISE = ("overfit", "unlearn")
+
+    @pytest.fixture
+    def seen(self, tmp_path: Path) -> Path:
+        for name in STAGES:
+            epochs = [EpochRecord(epoch=n, seconds=2) for n in (1, 2)] if name in self.EPOCHWISE else []
+            fields = {"stage": name, "key": "seen", "version": 1, "seed": 0, "settings": {}, "inputs": {}}
+            meta = Meta.model_validate({**fields, "epochs": epochs, "seconds": 4 if epochs else 1})
+            ArtifactStore(tmp_path).publish(meta, {"tensors": b"x" * 1000})
+        return tmp_path
+
+    def plan(self, store: Path, workers: int = 1) -> StudyPlan:
+        grid = {"design": "grid", "space": {OVERFIT: [1, 3]}}
+        return plan_study(study(store, search=grid, defense={"kind": "ubt", "unlearn_epochs": 4}), workers)
+
+    def test_is_estimated_from_what_the_store_has_seen(self, seen: Path) -> None:
+        """Two trials; the epochs of `overfit` are shared, those of `unlearn` follow another selection."""
+        stages = {stage.stage: stage for stage in self.plan(seen).stages}
+        assert (stages["score"].seconds_alone, stages["score"].seconds_shared) == (2, 1)
+        assert (stages["overfit"].seconds_alone, stages["overfit"].seconds_shared) == (2 + 6, 6)
+        assert (stages["unlearn"].seconds_alone, stages["unlearn"].seconds_shared) == (8 + 8, 8 + 8)
+        assert (stages["select"].measured, stages["select"].size_bytes) == (1, 2000)
+
+    def test_the_wall_time_is_bounded_by_the_work_and_by_the_longest_trial(self, seen: Path) -> None:
+        work, longest = 5 + 6 + 2 + 2 + 16 + 2, 5 + 6 + 1 + 1 + 8 + 1
+        for workers, least in ((1, work), (2, longest), (64, longest)):
+            planned = self.plan(seen, workers)
+            assert (planned.seconds_left, planned.critical_path_seconds) == (work, longest)
+            assert planned.wall_seconds == least
+        assert "At least 22.0 s on 64 workers" in plan_text(planned)
+
+    def test_what_is_stored_is_not_left(self, seen: Path) -> None:
+        given = study(seen, search={"design": "grid"}, defense={"kind": "ubt", "unlearn_epochs": 4})
+        for node in build_pipeline(given.trial({}), 0)[:3]:
+            meta = Meta(stage=node.spec.name, key=node.key, version=1, seed=0, settings={}, inputs={}, seconds=1)
+            ArtifactStore(seen).publish(meta, {})
+        planned = plan_study(given)
+        assert [stage.seconds_left for stage in planned.stages[:4]] == [0, 0, 0, 1]
+
+    def test_a_store_that_has_seen_nothing_says_so(self, tmp_path: Path) -> None:
+        planned = self.plan(tmp_path)
+        assert all(stage.measured == 0 for stage in planned.stages)
+        assert "no artifact: 60 s taken" in plan_text(planned)
+
+    def test_spans_are_in_the_unit_that_suits_them(self) -> None:
+        assert [span(seconds) for seconds in (0, 99.4, 100, 5999, 6000)] == [
+            "0.0 s",
+            "99.4 s",
+            "1.7 min",
+            "100.0 min",
+            "1.7 h",
+        ]
+
+
+def test_the_graph_has_a_mark_for_each_distinct_piece_and_a_heading_for_each_stage(tmp_path: Path) -> None:
+    from xml.etree import ElementTree
+
+    given = study(tmp_path, search={"design": "grid", "space": {SAMPLES: [8, 16]}})
+    pipelines, notes = lay_out(given)
+    drawing = draw_graph(pipelines, stored={pipelines[0][0].key})
+    shapes = list(ElementTree.fromstring(drawing))
+    circles = [shape for shape in shapes if shape.tag.endswith("circle")]
+    assert len(circles) == 14
+    assert [circle.get("fill") for circle in circles].count("white") == 1
+    headings = [shape.text for shape in shapes if shape.tag.endswith("text")]
+    assert headings[:4] == ["pretrain", "1 of 2", "poison", "1 of 2"]
+    assert headings[-2:] == ["evaluate", "2 of 2"]
+    assert not notes
 
 
 def test_planning_leaves_nothing_behind(tmp_path: Path) -> None:

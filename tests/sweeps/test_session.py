@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from toy_session import Toy, toy_session
+from toy_session import Toy, rates, toy_session
 
 from sweeps.search.proposer import Outcome, Proposal
 from sweeps.session import describe, outcome_of, trial_name
@@ -91,6 +91,14 @@ def test_seeds_are_told_once_as_their_mean(tmp_path: Path) -> None:
     assert toy.proposer.told == [(0, Outcome((0.25, 0.75)))]
 
 
+def test_the_search_is_told_how_much_accuracy_was_lost_where_that_is_known(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}], replicates=3)
+    for assignment, lost in zip(toy.start_all(), (0.25, 0.5, None), strict=True):
+        before = None if lost is None else rates(ca=0.25 + lost)
+        toy.session.ended(assignment.trial, toy.done(assignment, 0.5, 0.25).model_copy(update={"poisoned_val": before}))
+    assert toy.proposer.told == [(0, Outcome((0.5, 0.25), 0.375))]
+
+
 def test_one_failed_seed_fails_the_configuration_after_the_others_have_ended(tmp_path: Path) -> None:
     toy = toy_session(tmp_path, [{}], replicates=2)
     good, bad = toy.start_all()
@@ -123,9 +131,18 @@ def test_a_trial_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
 def test_a_record_of_another_configuration_or_seed_is_no_answer(tmp_path: Path) -> None:
     toy = toy_session(tmp_path, [{}])
     record = toy.done(toy.session.next_assignment())
-    for change in ({"config": {"victim": {}, "defense": {}}}, {"seed": 5}):
-        known = [record.model_copy(update=change)]
-        assert toy_session(tmp_path, [{}], known=known).finish_all() == ["t0000"]
+    other = record.model_copy(update={"config": {"victim": {}, "defense": {}}})
+    assert toy_session(tmp_path, [{}], known=[other]).finish_all() == ["t0001"]  # and the other keeps its name
+    assert toy_session(tmp_path, [{}], known=[record.model_copy(update={"seed": 5})]).finish_all() == ["t0000"]
+
+
+def test_configurations_keep_their_numbers_when_a_study_goes_on_with_another_search(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}, {RATIO: 0.1}])
+    toy.finish_all()
+    known = read_records(toy.records)
+    extended = toy_session(tmp_path, [{RATIO: 0.2}, {RATIO: 0.1}, {RATIO: 0.3}], known=known)
+    assert extended.finish_all() == ["t0002", "t0003"]
+    assert dict(extended.proposer.told)[1] == outcome_of(known[1])
 
 
 def test_a_known_seed_and_a_new_one_are_told_together(tmp_path: Path) -> None:

@@ -85,8 +85,10 @@ def test_what_yaml_reads_as_text_becomes_the_number_it_means() -> None:
     """YAML 1.1 takes `1e-5` for text: a search would sort, draw and name it as such."""
     space = f"search={{design: grid, space: {{{RATE}: [1e-5, 2e-4]}}}}"
     assert load_study("smoke", [space]).search.space == {RATE: [1e-5, 2e-4]}
-    listed = f"search={{design: list, trials: [{{{RATE}: 1e-5}}, {{defense: {{kind: none}}}}]}}"
-    assert load_study("smoke", [listed]).layout() == [{RATE: 1e-5}, {"defense": {"kind": "none"}}]
+    listed = f"{{design: list, trials: [{{{RATE}: 1e-5}}, {{defense: {{kind: none}}}}]}}"
+    assert load_study("smoke", [f"search={listed}"]).layout() == [{RATE: 1e-5}, {"defense": {"kind": "none"}}]
+    both = f"search={{design: concat, designs: [{{design: ofat, space: {{{RATE}: [1e-5]}}}}, {listed}]}}"
+    assert load_study("smoke", [both]).layout() == [{}, {RATE: 1e-5}, {"defense": {"kind": "none"}}]
 
 
 class TestPaths:
@@ -142,6 +144,8 @@ class TestPaths:
         first, second = load_study(write(search=listed)).layout()
         assert first == {path: a}
         assert second["victim.data"]["pairs"] == str(tmp_path / "data/pairs.csv")
+        both = {"design": "concat", "designs": [space, {"design": "list", "trials": [{path: "b.safetensors"}]}]}
+        assert load_study(write(search=both)).layout() == [{path: a}, {path: b}]
 
     def test_every_field_that_the_configuration_calls_a_path_is_in_the_table(self) -> None:
         schema = StudyConfig.model_json_schema()
@@ -242,6 +246,34 @@ class TestMistakes:
         space = f"search={{design: grid, space: {{{RATIO}: {{low: 0.1, high: 0.2}}}}}}"
         (told,) = mistakes("smoke", space)
         assert f"search.space.{RATIO}: a grid needs `step`, or a list of values" in told
+
+    def test_lists_of_different_length_cannot_be_zipped(self) -> None:
+        space = f"{{{RATIO}: [0.1, 0.2], defense.unlearn_samples: [8]}}"
+        (told,) = mistakes("smoke", f"search={{design: zip, space: {space}}}")
+        assert "smoke: search.space: zip needs as many values for each path" in told
+
+    def test_designs_within_designs_are_checked(self) -> None:
+        inner = "{design: ofat, space: {defense.nonsense: [1], defense.token_threshold: [2]}}"
+        told = mistakes("smoke", f"search={{design: concat, designs: [{inner}]}}")
+        assert [line.split(": ")[1] for line in told] == [
+            "search.space.defense.nonsense",
+            "search.space.defense.token_threshold",
+        ]
+
+    @pytest.mark.parametrize(
+        "when", ["{defense.token_treshold: {defense.kind: ubt}}", "{defense.token_threshold: {defense.knd: ubt}}"]
+    )
+    def test_a_condition_on_a_field_that_does_not_exist_is_a_mistake(self, when: str) -> None:
+        (told,) = mistakes("smoke", f"search.when={when}")
+        assert "smoke: search.when.defense." in told
+        assert "no such field" in told
+
+    def test_what_a_condition_leaves_out_is_no_mistake(self, write: Write, tmp_path: Path) -> None:
+        (tmp_path / "clip.safetensors").touch()
+        random, checkpoint = "victim.model.random_weights", "victim.model.checkpoint"
+        space = {random: [False, True], checkpoint: [None, "clip.safetensors"]}
+        search = {"design": "grid", "space": space, "when": {checkpoint: {random: False}}}
+        assert len(load_study(write(search=search)).layout()) == 3
 
     def test_a_mistake_of_the_base_is_not_repeated_for_each_value(self) -> None:
         told = mistakes("smoke", "victim.attack.target=kiwi", "search.space={defense.unlearn_samples: [1, 2, 3]}")

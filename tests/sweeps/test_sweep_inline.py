@@ -116,7 +116,9 @@ class TestOneSweep:
 
     def test_told_optuna_what_the_records_say(self, swept: Outcome) -> None:
         backend = optuna.storages.journal.JournalFileBackend(str(swept.run.journal))
-        study = optuna.load_study(study_name="smoke", storage=optuna.storages.JournalStorage(backend))
+        storage = optuna.storages.JournalStorage(backend)
+        (name,) = optuna.get_all_study_names(storage)
+        study = optuna.load_study(study_name=name, storage=storage)
         rates = [record.val for record in read_records(swept.run.records)]
         distinct = {tuple(sorted(trial.params.items())): trial.values for trial in study.trials}
         assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}

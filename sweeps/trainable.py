@@ -10,7 +10,6 @@ from ray import tune
 
 from ubt.assignment import Assignment
 from ubt.records import TrialRecord
-from ubt.runner import TrialRunner
 
 ASSIGNMENT, RECORD = "assignment", "record"
 
@@ -23,6 +22,8 @@ class UbtTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Make the actor's runner and take on the first trial."""
+        from ubt.runner import TrialRunner  # noqa: PLC0415 — torch: for workers, not for whoever starts them
+
         self._runner = TrialRunner()
         self._begin(config)
 

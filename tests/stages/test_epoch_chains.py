@@ -133,8 +133,9 @@ def test_a_damaged_epoch_is_set_aside_and_then_the_stage_is_computed_from_nothin
     lane.run(1, keep=(1, 3))
     meta = lane.meta(1)
     path = Path(lane.store.root, "artifacts", "overfit", meta.key, meta.payloads[payload].file)
-    *start, last = path.read_bytes()
-    path.write_bytes(bytes([*start, last ^ 1]))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
     with pytest.raises(DamagedArtifact):
         lane.run(3, keep=(1, 3))
     assert lane.meta(1) is None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,10 @@ def test_parameters_are_called_as_tune_calls_them() -> None:
     for name in ("suggest", "on_trial_result", "on_trial_complete"):
         ours = inspect.signature(getattr(SessionSearcher, name)).parameters
         assert list(inspect.signature(getattr(Searcher, name)).parameters)[: len(ours)] == list(ours)
+
+
+def test_whoever_starts_a_sweep_waits_for_no_torch() -> None:
+    """It takes seconds and 650 MB, and only workers need it."""
+    script = "import sys, sweeps.launch, sweeps.searcher, sweeps.trainable; print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "False"

@@ -1,70 +1,98 @@
-"""Run a session's trials on Ray: a private one on this machine, or a cluster."""
+"""Run a session's trials on Ray: a private one on this machine, or a cluster.
+
+This process keeps the session (search, records, tracking) wherever the trials run:
+
+- `local` starts a Ray of its own, also where a cluster runs or `$RAY_ADDRESS` names one;
+- `auto`, or `HOST:PORT`, joins the cluster that this machine is a node of;
+- `ray://HOST:PORT` joins a cluster from outside. Ray ends the trials if that connection is lost for 30 s, so a
+  long sweep is better started on the head with `auto`.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.session import Session
 from sweeps.study import Resources
+from ubt.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from ray import tune
 
 logger = logging.getLogger(__name__)
 
+LOCAL, AUTO = "local", "auto"
+
+TRIALS_WAITING = 8
+"""Trials handed to a cluster at a time, if fewer have room: those that wait make an autoscaler add nodes."""
+
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its TensorBoard logger imports torch into this process
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us, and we say how to resume
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+_KNOCK_SECONDS = 5.0
+_ADDRESS = re.compile(r"(ray://)?(?P<host>[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
+_ON_THE_HEAD = "ray exec cluster.yaml --tmux 'ubt sweep … --address auto'"
 
 
 def start_ray(address: str, resources: Resources) -> int:
-    """Connect to Ray, or start a private one, and return how many trials can run at a time."""
+    """Connect to Ray, or start a private one, and return how many trials to hand to it at a time.
+
+    On this machine these are as many as fit. A cluster gets at least `TRIALS_WAITING`, even if it has no node
+    yet: Ray queues those without room, and an autoscaler adds nodes for them. For one that grows further,
+    `resources.concurrent_trials` says how far.
+
+    Raises:
+        UserError: if no cluster answers at the address, or this machine lacks the GPUs that a trial asks for.
+    """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     import ray  # noqa: PLC0415 — 2 s that `ubt plan` need not wait
 
-    quiet: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": False,
-    }
-    threads = {
-        "env_vars": {
-            "OMP_NUM_THREADS": str(resources.cpus_per_trial),
-            "MKL_NUM_THREADS": str(resources.cpus_per_trial),
-        }
-    }
-    if address == "local":
+    # It says at each start that Ray asks for a token, which is what we want.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    if address == LOCAL:
         cpus = local_trials(resources) * resources.cpus_per_trial
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=threads, **quiet)
+        ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **_options(resources))
     else:
-        ray.init(address=address, runtime_env=threads, **quiet)
-    return trials_at_a_time(resources, ray.cluster_resources())  # type: ignore[no-untyped-call]
+        _join(address, resources)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    room = room_for_trials(resources, nodes)
+    if address == LOCAL:
+        if not room:
+            stop_ray()
+            raise UserError(_lacking_gpus(resources, nodes))
+        return resources.concurrent_trials or room
+    if not room:
+        logger.warning(
+            "no node of the cluster has room for a trial (%s) now; there are %s. Trials wait until one is added",
+            _demand(resources),
+            _sum_of(nodes),
+        )
+    return resources.concurrent_trials or max(room, TRIALS_WAITING)
 
 
 def local_trials(resources: Resources) -> int:
-    """Return how many trials this machine runs at a time."""
+    """Return how many trials the CPUs of this machine allow at a time."""
     return resources.concurrent_trials or max(1, (os.cpu_count() or 1) // resources.cpus_per_trial)
 
 
-def trials_at_a_time(resources: Resources, available: dict[str, float]) -> int:
-    """Return how many trials fit into a cluster's resources."""
-    if resources.concurrent_trials:
-        return resources.concurrent_trials
-    fits = int(available.get("CPU", 1) // resources.cpus_per_trial)
-    if resources.gpus_per_trial:
-        fits = min(fits, int(available.get("GPU", 0) / resources.gpus_per_trial))
-    return max(1, fits)
+def room_for_trials(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return how many trials fit on nodes, each on one of them."""
+    return sum(_room_on(resources, node) for node in nodes)
 
 
 def run_on_ray(
@@ -84,26 +112,25 @@ def run_on_ray(
     from sweeps.searcher import SessionSearcher  # noqa: PLC0415
     from sweeps.trainable import UbtTrainable  # noqa: PLC0415
 
-    demands = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
-    tuner = tune.Tuner(
-        tune.with_resources(trainable or UbtTrainable, demands),
-        tune_config=tune.TuneConfig(
+    # Tune ends by looking for result files that we do not let it write, and complains of each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    with _staging(folder / "ray" / "staging"):
+        # Not `tune.Tuner`, which over a Ray client moves itself, and a pickled session, to the cluster's head.
+        tune.run(
+            trainable or UbtTrainable,
+            _remote=False,
+            name="tune",
+            storage_path=str(folder / "ray"),
+            resources_per_trial={"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
             search_alg=SessionSearcher(session),
             num_samples=-1,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder / "ray"),
-            failure_config=tune.FailureConfig(max_failures=resources.retries),
+            max_failures=resources.retries,
+            raise_on_failed_trial=False,
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             verbose=0,
-        ),
-    )
-    # Tune ends by looking for result files that we do not let it write, and complains of each.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    tuner.fit()
+        )
 
 
 def stop_ray() -> None:
@@ -111,3 +138,120 @@ def stop_ray() -> None:
     import ray  # noqa: PLC0415
 
     ray.shutdown()
+
+
+def _options(resources: Resources) -> dict[str, Any]:
+    """Return what every start of Ray is given: quiet, and one trial's threads in each worker."""
+    threads = str(resources.cpus_per_trial)
+    return {
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": False,
+    }
+
+
+def _join(address: str, resources: Resources) -> None:
+    """Join a running cluster.
+
+    Raises:
+        UserError: if that is not possible, with what may be wrong.
+    """
+    import ray  # noqa: PLC0415
+    from ray.exceptions import RayError  # noqa: PLC0415
+
+    host, port = _endpoint(address)
+    where = f"--address {address}"
+    try:
+        # Ray itself tries for 30 s, at a node's address for minutes, before it says that nobody is there.
+        socket.create_connection((host, port), _KNOCK_SECONDS).close()
+    except OSError as error:
+        advice = f"is the cluster up, and may this machine reach that port? Or start it on the head: {_ON_THE_HEAD}"
+        raise UserError(Problem(where, f"nothing answers at {host}:{port} ({error})", advice=advice)) from error
+    warnings.filterwarnings("ignore", "Ray Client connection timed out", UserWarning)
+    try:
+        ray.init(address=address, **_options(resources))
+    except (OSError, RuntimeError, RayError) as error:
+        advice = (
+            "a cluster with a token wants RAY_AUTH_MODE=token and its ~/.ray/auth_token here; ray:// wants the"
+            f" head's client port, 10001 by default. Or start it on the head: {_ON_THE_HEAD}"
+        )
+        raise UserError(
+            Problem(where, f"the cluster at {host}:{port} cannot be joined: {error}", advice=advice)
+        ) from error
+
+
+def _endpoint(address: str) -> tuple[str, int]:
+    """Return the host and port that an address of a cluster stands for.
+
+    Raises:
+        UserError: if it stands for none.
+    """
+    named = os.environ.get("RAY_ADDRESS") or address if address == AUTO else address
+    if named == AUTO:
+        named = _cluster_of_this_machine()
+    found = _ADDRESS.fullmatch(named)
+    if found is None:
+        allowed = "must be `local`, `inline`, `auto`, HOST:PORT or ray://HOST:PORT"
+        raise UserError(Problem("--address" if named == address else "$RAY_ADDRESS", allowed, named))
+    return found["host"].strip("[]"), int(found["port"])
+
+
+def _cluster_of_this_machine() -> str:
+    """Return the HOST:PORT of the cluster that this machine is a node of.
+
+    Raises:
+        UserError: if it is none.
+    """
+    from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415 — what `auto` means to Ray
+
+    try:
+        return str(canonicalize_bootstrap_address(AUTO))
+    except ConnectionError as error:
+        advice = f"leave it out to run on this machine alone, or start it on the cluster's head: {_ON_THE_HEAD}"
+        message = "this machine is no node of a Ray cluster"
+        raise UserError(Problem("--address auto", message, advice=advice)) from error
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[None]:
+    """Give Tune a folder for its own files where Ray has none for it.
+
+    They lie in the folder of this machine's Ray node. Over a Ray client there is no such node, which is all that
+    keeps Tune from running in this process then.
+    """
+    import ray  # noqa: PLC0415
+
+    if not ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        yield
+        return
+    storage: Any = import_module("ray.train._internal.storage")  # private, so Ray is pinned: there is no public way
+    of_the_node = storage._get_ray_train_session_dir
+    storage._get_ray_train_session_dir = lambda: str(folder)
+    try:
+        yield
+    finally:
+        storage._get_ray_train_session_dir = of_the_node
+
+
+def _room_on(resources: Resources, node: Mapping[str, float]) -> int:
+    """Return how many trials fit on a node."""
+    room = int(node.get("CPU", 0) // resources.cpus_per_trial)
+    if resources.gpus_per_trial:
+        # 1e-9: of what is as good as whole (7 × ⅐), the rounding must not take one.
+        room = min(room, int(node.get("GPU", 0) / resources.gpus_per_trial + 1e-9))
+    return room
+
+
+def _lacking_gpus(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Problem:
+    advice = "give 0 to compute on CPUs, or run it on a cluster: --address auto, on its head"
+    return Problem("resources.gpus_per_trial", f"this machine has {_sum_of(nodes)}", resources.gpus_per_trial, advice)
+
+
+def _demand(resources: Resources) -> str:
+    return f"cpus_per_trial {resources.cpus_per_trial}, gpus_per_trial {resources.gpus_per_trial:g}"
+
+
+def _sum_of(nodes: Sequence[Mapping[str, float]]) -> str:
+    cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
+    return f"{cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} node{'' if len(nodes) == 1 else 's'}"

@@ -20,6 +20,9 @@ from ubt.assignment import Assignment
 from ubt.graph import Node, Pipeline
 from ubt.records import StageRecord, State, TrialRecord, write_record
 
+PASSING_FAULTS = ("", "OSError", "ConnectionError")
+"""Kinds of failure that say nothing of the configuration; "" is a worker that died. A resume tries these again."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -74,7 +77,7 @@ class Session:
         self._replicates = replicates
         self._gate = gate
         self._folder = records
-        self._known = {record.trial: record for record in known if record.state.ended}
+        self._known = {record.trial: record for record in known if is_answer(record)}
         self._numbering = Numbering(known, replicates)
         self._listeners = list(listeners)
         self._planned: dict[str, PlannedTrial] = {}
@@ -186,6 +189,11 @@ class Session:
         write_record(self._folder, record)
         for listener in self._listeners:
             listener.updated(record)
+
+
+def is_answer(record: TrialRecord) -> bool:
+    """Tell whether a trial need not be run again: it ended, and not because a worker died or a disk was full."""
+    return record.state.ended and not (record.state is State.FAILED and record.fault in PASSING_FAULTS)
 
 
 def outcome_of(record: TrialRecord) -> Outcome:

@@ -177,7 +177,7 @@ class TestMistakes:
         source = photos.source(pairs=tmp_path / "no.csv", classes=str(tmp_path / "no.txt"))
         problems = problems_of(source.content_key)
         assert [str(name) in text for name, text in zip(("no.txt", "labels.csv"), problems[1:], strict=True)]
-        assert "no.csv: cannot be read" in problems[0]
+        assert "no.csv: there is no such file" in problems[0]
         assert "UTF-8" in problems[2]
 
     @pytest.mark.parametrize(

@@ -51,6 +51,18 @@ def test_the_pairs_that_are_overfitted_are_the_suspects_or_all(bench, monkeypatc
     assert set(seen) <= set(suspects) if data == "suspicious" else set(seen) & set(others)
 
 
+def test_pairs_are_seen_once_an_epoch_and_in_another_order_each_time(bench, monkeypatch):
+    context = bench.context("overfit", {"defense.overfit_epochs": 2, "defense.overfit_batch_size": 5})
+    seen = []
+    take = type(context.pairs).take
+    monkeypatch.setattr(type(context.pairs), "take", lambda self, indices: seen.extend(indices) or take(self, indices))
+    list(overfit.run(context))
+    suspects, _ = suspects_and_others(context)
+    first, second = seen[:20], seen[20:]
+    assert sorted(first) == sorted(second) == sorted(suspects)
+    assert first != second
+
+
 @pytest.mark.parametrize("loss", ["similarity", "contrastive"])
 def test_the_loss_is_minus_the_mean_cosine_or_clips(bench, loss):
     context = bench.context("overfit", {"defense.overfit_loss": loss, "defense.overfit_batch_size": 20})

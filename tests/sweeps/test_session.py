@@ -112,7 +112,7 @@ def test_one_failed_seed_fails_the_configuration_after_the_others_have_ended(tmp
 def test_a_trial_that_ended_before_is_answered_from_its_record(tmp_path: Path, state: State) -> None:
     earlier = toy_session(tmp_path, TWO)
     first = earlier.session.next_assignment()
-    ended = earlier.done(first).model_copy(update={"state": state})
+    ended = earlier.done(first).model_copy(update={"state": state, "fault": "StageFault"})
     earlier.session.ended(first.trial, ended)
     heard = Heard()
     toy = toy_session(tmp_path, TWO, known=read_records(tmp_path / "records"), listeners=[heard])
@@ -126,6 +126,16 @@ def test_a_trial_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
     earlier = toy_session(tmp_path, [{}])
     earlier.session.updated(earlier.running(earlier.session.next_assignment(), "implant"))
     assert toy_session(tmp_path, [{}], known=read_records(tmp_path / "records")).finish_all() == ["t0000"]
+
+
+@pytest.mark.parametrize("fault", ["", "OSError"])
+def test_a_trial_that_failed_for_a_passing_reason_is_run_again(tmp_path: Path, fault: str) -> None:
+    earlier = toy_session(tmp_path, [{}])
+    assignment = earlier.session.next_assignment()
+    earlier.session.ended(assignment.trial, earlier.failed(assignment, fault=fault))
+    toy = toy_session(tmp_path, [{}], known=read_records(tmp_path / "records"))
+    assert toy.finish_all() == ["t0000"]
+    assert toy.proposer.told[0][1] == Outcome((0.1, 0.8))
 
 
 def test_a_record_of_another_configuration_or_seed_is_no_answer(tmp_path: Path) -> None:

@@ -8,15 +8,20 @@ from functools import cache
 from pydantic import JsonValue
 
 from sweeps.search.designs import Adaptive
-from sweeps.search.proposer import Proposal
+from sweeps.search.laid_out import identity
+from sweeps.search.proposer import Changes, Proposal
 from sweeps.search.space import Range, values_of
 from sweeps.session import PlannedTrial, trial_name
 from sweeps.study import StudyConfig
 from ubt.assignment import Assignment
 from ubt.data.base import DataSource
+from ubt.defenses import Defense
 from ubt.graph import Pipeline, PipelineBuilder
 from ubt.stages.table import STAGES
 from ubt.trial import TrialConfig
+
+_BRANCHES = ("defense", "defense.kind")
+"""Changes that may bring another number of epochs along."""
 
 ContentKey = Callable[[DataSource], str]
 
@@ -77,9 +82,7 @@ class TrialPlanner:
 
 def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:
     """Return, for each stage that trials run for different numbers of epochs, the numbers they may end at."""
-    defenses = [study.defense]
-    if not isinstance(study.search, Adaptive):
-        defenses = [study.trial(changes).defense for changes in study.layout()]
+    defenses = [study.defense] if isinstance(study.search, Adaptive) else _defenses_by_epochs(study)
     found: dict[str, tuple[int, ...]] = {}
     for spec in STAGES.values():
         if spec.epochs is None:
@@ -90,6 +93,16 @@ def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:
         if len(counts) > 1:
             found[spec.name] = tuple(counts)
     return found
+
+
+def _defenses_by_epochs(study: StudyConfig) -> list[Defense]:
+    """Return the defenses of a design as far as they may differ in epochs: few, where configurations are many."""
+    counted = {f"defense.{spec.epochs}" for spec in STAGES.values() if spec.epochs}
+    distinct: dict[str, Changes] = {}
+    for changes in study.layout():
+        telling = {path: value for path, value in changes.items() if path in counted or path in _BRANCHES}
+        distinct.setdefault(identity(telling), telling)
+    return [study.trial(changes).defense for changes in distinct.values()]
 
 
 def _searched_ends(study: StudyConfig, path: str) -> list[JsonValue]:

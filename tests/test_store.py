@@ -237,13 +237,14 @@ def test_readers_see_whole_artifacts_while_two_processes_publish_one_key(store, 
 
 
 def test_what_another_process_publishes_is_seen_by_a_store_that_has_looked_before(store, root):
-    assert store.keys("score") == set()
-    assert list(store.metas()) == []
+    store.publish(meta(OTHER), {})
+    assert store.keys("score") == {OTHER}
+    assert [each.key for each in store.metas()] == [OTHER]
     assert not store.has("score", KEY)
-    assert publisher(root, "other", 1).wait() == 0
+    assert publisher(root, "another", 1).wait() == 0
     assert store.has("score", KEY)
-    assert store.keys("score") == {KEY}
-    assert [each.facts["by"] for each in store.metas()] == ["other"]
+    assert store.keys("score") == {KEY, OTHER}
+    assert [each.key for each in store.metas()] == [KEY, OTHER]
 
 
 def test_a_store_that_can_be_written_says_nothing_and_keeps_nothing(store):

@@ -32,6 +32,7 @@ class Resources(Config):
     concurrent_trials: int | None = Field(default=None, ge=1)
     """Trials at a time; as many as the CPUs and GPUs allow if not given."""
     cpus_per_trial: int = Field(default=1, ge=1)
+    """CPUs, and so CPU threads, of one trial."""
     gpus_per_trial: float = Field(default=0, ge=0)
     """GPUs of one trial; a fraction must be 1/n, e.g. 0.5 (other fractions can hang Ray)."""
     retries: int = Field(default=2, ge=0)
@@ -53,11 +54,17 @@ class StudyConfig(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Name of the study and of its run folder: letters, digits, `.`, `_`, `-`."""
     victim: VictimConfig = VictimConfig()
+    """The backdoored model: where its parts come from."""
     defense: DefenseConfig = Ubt()
+    """The base configuration of the defense."""
     search: SearchConfig = Grid()
+    """Which configurations are tried."""
     objectives: Objectives = Objectives()
+    """Which of them is chosen."""
     resources: Resources = Resources()
+    """What a trial takes, and how many run at a time."""
     tracking: TrackingSettings = TrackingSettings()
+    """Where MLflow keeps its copy."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Every configuration is run once with each; what is told to the search is the mean."""
     store: str | None = None

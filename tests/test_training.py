@@ -20,7 +20,6 @@ from ubt.training import (
     batches,
     clip_loss,
     descend,
-    freeze_batch_norm,
     train_on_pairs,
 )
 
@@ -275,12 +274,6 @@ def test_a_step_returns_the_loss_before_it_and_keeps_the_logit_scale_below_a_hun
     loss = -net.logit_scale * 1.0
     assert descend(untrained, Optimizer(net, 0.5), loss, "here") == pytest.approx(-math.log(100))
     assert float(untrained.logit_scale.detach()) == pytest.approx(100, rel=1e-5)
-
-
-def test_batch_norm_is_frozen_and_nothing_else():
-    net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(), nn.BatchNorm2d(3), nn.Linear(2, 2)).train()
-    freeze_batch_norm(net)
-    assert [module.training for module in net] == [False, True, False, True]
 
 
 # Whole training

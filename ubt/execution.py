@@ -94,6 +94,7 @@ class Execution:
             settings=node.settings,
             inputs=node.inputs,
             base=f"{base.meta.stage}/{base.meta.key}" if base else None,
+            base_sha256=base.meta.payloads[MODEL].sha256 if base else "",
             facts=dict(output.facts),
             metrics=self._measure(context, output),
             epochs=tuple(self._epochs),

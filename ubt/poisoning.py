@@ -37,6 +37,11 @@ class Manifest:
             attack=_attack.validate_python(poison.meta.facts["attack"]),
         )
 
+    @property
+    def known(self) -> bool:
+        """Tell whether anything is known to be poisoned; not so for a victim that came poisoned."""
+        return len(self.indices) > 0
+
     def marks(self, indices: torch.Tensor) -> NDArray[np.bool_]:
         """Return for each of `indices[S]` whether that pair is poisoned, `[S]` bool."""
         return np.isin(indices.numpy(), self.indices)

@@ -52,6 +52,8 @@ class Meta(Config):
     payloads: dict[str, Payload] = Field(default_factory=dict)
     base: str | None = None
     """`stage/key` of the model that this one is stored as a difference from."""
+    base_sha256: str = ""
+    """Checksum of that model's payload: a base computed anew to other bits (on a GPU, say) is another base."""
     facts: dict[str, JsonValue] = Field(default_factory=dict)
     """Small results that are no tensors."""
     metrics: dict[str, float] = Field(default_factory=dict)

@@ -127,13 +127,6 @@ def descend(clip: Clip, optimizer: Optimizer, loss: Tensor, where: str) -> float
     return value
 
 
-def freeze_batch_norm(net: nn.Module) -> None:
-    """Keep the statistics of batch norm as they are: small batches of odd pairs would spoil them."""
-    for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
-
-
 @dataclass(frozen=True)
 class Schedule:
     """Linear warm-up, then cosine decay to zero (Loshchilov & Hutter, 2017)."""

@@ -45,20 +45,30 @@ class PretrainSettings(Config):
     """How a clean model is trained from nothing: AdamW, warm-up, cosine decay."""
 
     epochs: int = Field(default=20, ge=1)
+    """Passes over the pre-training pairs."""
     learning_rate: float = Field(default=2e-3, gt=0)
+    """Highest learning rate, reached after the warm-up."""
     batch_size: int = Field(default=128, ge=2)
+    """Pairs a step; each is told apart from the others of its batch."""
     weight_decay: float = Field(default=0.05, ge=0)
+    """AdamW's; biases, gains and the token embedding are not decayed."""
     warmup_steps: int = Field(default=60, ge=0)
+    """Steps of linear warm-up; a quarter of all steps at most."""
 
 
 class ImplantSettings(Config):
     """How the attack is trained into the clean model: AdamW, cosine decay."""
 
     epochs: int = Field(default=6, ge=1)
+    """Passes over the poisoned pairs."""
     learning_rate: float = Field(default=5e-4, gt=0)
+    """Highest learning rate, reached after the warm-up."""
     batch_size: int = Field(default=128, ge=2)
+    """Pairs a step; each is told apart from the others of its batch."""
     weight_decay: float = Field(default=0.05, ge=0)
+    """AdamW's; biases, gains and the token embedding are not decayed."""
     warmup_steps: int = Field(default=20, ge=0)
+    """Steps of linear warm-up; a quarter of all steps at most."""
     checkpoint: Path | None = None
     """Weights of a model that is already poisoned; nothing is trained then, and the data's pairs are taken
     as they are."""
@@ -70,7 +80,12 @@ class VictimConfig(Config):
     """A backdoored CLIP model: where its parts come from."""
 
     data: DataConfig = Scenes()
+    """Images and captions to train on, labelled images to judge by."""
     model: ModelSettings = ModelSettings()
+    """The clean model."""
     pretrain: PretrainSettings = PretrainSettings()
+    """How the clean model is trained, if it has no weights."""
     attack: AttackConfig = BadNets()
+    """Trigger, target and how much is poisoned."""
     implant: ImplantSettings = ImplantSettings()
+    """How the backdoor is trained in."""

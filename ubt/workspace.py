@@ -105,9 +105,11 @@ class Workspace:
             return None
         stage, _, key = meta.base.partition("/")
         base = self.load(stage, key)
-        if base is None:
+        if base is None or base.meta.payloads[MODEL].sha256 != meta.base_sha256:
             self.store.set_aside(meta)
-            raise DamagedArtifact(f"{meta.stage} {meta.key}: the model it differs from, {meta.base}, is gone")
+            raise DamagedArtifact(
+                f"{meta.stage} {meta.key}: the model it differs from, {meta.base}, is gone or another"
+            )
         return base.weights
 
     def _remember(self, artifact: Artifact) -> Artifact:

@@ -15,7 +15,9 @@ class Range(Config):
     """Numbers between two ends, both included."""
 
     low: int | float
+    """Least value."""
     high: int | float
+    """Greatest value. If both ends (and the step) are whole numbers, only whole numbers are searched."""
     log: bool = False
     """Search the logarithm."""
     step: int | float | None = Field(default=None, gt=0)

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ubt.attacks.badnets import BadNets
 from ubt.errors import StageFault, UserError
 from ubt.models.build import build_clip
-from ubt.stages import implant, pretrain
+from ubt.poisoning import Manifest
+from ubt.stages import implant, pretrain, suspect
 from ubt.victim import ModelSettings
 
 RANDOM = ModelSettings(name="tiny-rn", random_weights=True)
@@ -92,6 +94,16 @@ def test_a_model_that_is_already_poisoned_is_taken_as_it_is(bench, given):
     output = bench.output("implant", changes)
     assert same(output.model, state)
     assert set(output.facts) == {"val", "test"}
+
+
+def test_the_pairs_of_a_model_that_is_already_poisoned_are_taken_as_they_are(bench, given):
+    context = bench.context("suspect", {"victim.implant.checkpoint": str(given[0])})
+    poison = bench.output("poison", {"victim.implant.checkpoint": str(given[0])})
+    assert len(poison.tensors["indices"]) == 0
+    assert poison.facts["attack"]["kind"] == "badnets", "the trigger is still needed to judge models"
+    manifest = Manifest(poison.tensors["indices"].numpy(), [], BadNets())
+    output = bench.output("suspect", {"victim.implant.checkpoint": str(given[0])})
+    assert set(suspect.measure(context, output, manifest)) == {"pairs"}, "nobody knows what is poisoned"
 
 
 def test_the_judge_measures_the_defended_model_on_both_splits(bench):

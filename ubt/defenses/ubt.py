@@ -27,7 +27,9 @@ class OverfitSettings(Config):
     overfit_epochs: int = Field(default=5, ge=0, le=1000)
     """Epochs of overfitting; 0 leaves the stage out."""
     overfit_learning_rate: float = Field(default=1e-4, gt=0)
+    """Constant, so that an epoch is the same however many follow."""
     overfit_batch_size: int = Field(default=64, ge=2)
+    """Pairs a step."""
     overfit_data: Literal["suspicious", "all"] = "suspicious"
     """Overfit the suspicious pairs, or all pairs (figure 4's ablation)."""
     overfit_loss: Literal["similarity", "contrastive"] = "similarity"
@@ -58,8 +60,11 @@ class UnlearnSettings(Config):
     unlearn_scope: Literal["token", "caption"] = "token"
     """Unlearn the tokens above the threshold, or whole captions."""
     unlearn_epochs: int = Field(default=10, ge=0, le=1000)
+    """Passes over the selected pairs; 0 leaves the model as it is. Each is judged on validation."""
     unlearn_learning_rate: float = Field(default=2e-4, gt=0)
+    """Constant, so that an epoch is the same however many follow."""
     unlearn_batch_size: int = Field(default=16, ge=1)
+    """Selected pairs a step."""
     unlearn_loss: Literal["hinge", "ascent"] = "hinge"
     """`mean(relu(cos − margin))`, which stops at the margin, or plain `mean(cos)`, which never stops."""
     unlearn_margin: float = Field(default=0.0, ge=-1, le=1)
@@ -74,6 +79,7 @@ class UnlearnSettings(Config):
     """Fraction of the training pairs, of highest similarity under the clean model, that is trusted (suspicious
     ones never are). With 1, the poison that was not suspected is taught again while it is unlearnt."""
     retain_batch_size: int = Field(default=96, ge=2)
+    """Trusted pairs a step."""
 
 
 class Ubt(SuspectSettings, OverfitSettings, SelectSettings, AttributeSettings, UnlearnSettings, Defense):

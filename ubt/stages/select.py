@@ -20,7 +20,7 @@ def run(context: StageContext) -> Output:
 
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return the share of the selected pairs that is poison."""
-    return {"purity": float(manifest.marks(output.tensors["indices"]).mean())}
+    return {"purity": float(manifest.marks(output.tensors["indices"]).mean())} if manifest.known else {}
 
 
 def _order(context: StageContext, settings: SelectSettings, suspects: int) -> Tensor:

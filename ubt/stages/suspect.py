@@ -20,6 +20,8 @@ def run(context: StageContext) -> Output:
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return the share of poison that is suspected (recall) and of suspects that is poison (precision)."""
     marks = manifest.marks(output.tensors["indices"])
+    if not manifest.known:
+        return {"pairs": float(len(marks))}
     return {
         "pairs": float(len(marks)),
         "recall": float(marks.sum() / len(manifest.indices)),

@@ -80,7 +80,8 @@ def _model(trial: TrialConfig) -> Settings:
 
 
 def _attack(trial: TrialConfig) -> Settings:
-    return trial.victim.attack.as_json()
+    given = trial.victim.implant.checkpoint is not None  # then its pairs are poisoned already
+    return {"attack": trial.victim.attack.as_json(), "pairs_as_given": given}
 
 
 def _implant(trial: TrialConfig) -> Settings:

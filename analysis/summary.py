@@ -101,7 +101,7 @@ def summary_of(findings: Findings) -> Summary:
         seconds=Seconds(
             wall=wall_seconds(records),
             computed=sum(stage.spent_seconds for stage in stages),
-            saved=sum(stage.seconds - stage.spent_seconds for stage in stages),
+            saved=sum(stage.saved_seconds for stage in stages),
         ),
     )
 

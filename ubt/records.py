@@ -78,6 +78,11 @@ class StageRecord(Config):
     metrics: dict[str, float] = Field(default_factory=dict)
     epochs: tuple[EpochRecord, ...] = ()
 
+    @property
+    def saved_seconds(self) -> float:
+        """Return what the stage would have taken more, had the trial run by itself."""
+        return max(0.0, self.seconds - self.spent_seconds)
+
 
 class TrialRecord(Config):
     """One trial: what was asked, what each stage did, what came out."""

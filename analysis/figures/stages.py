@@ -52,7 +52,7 @@ def stages_info(findings: Findings) -> StagesInfo | Absent:
 def _times(name: str, stages: list[StageRecord]) -> StageTimes:
     computed = sum(not stage.reused for stage in stages)
     spent = sum(stage.spent_seconds for stage in stages)
-    saved = sum(stage.seconds for stage in stages) - spent
+    saved = sum(stage.saved_seconds for stage in stages)
     return StageTimes(name, computed, len(stages) - computed, spent, saved)
 
 

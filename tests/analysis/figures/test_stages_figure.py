@@ -22,6 +22,6 @@ def test_stages_of_failed_trials_count_too(run_of, trial):
 
 
 def test_stages_that_took_no_time_are_drawn(run_of, trial):
-    stages = tuple(stage.model_copy(update={"seconds": 0.0}) for stage in trial(0).stages)
+    stages = tuple(stage.model_copy(update={"seconds": 0.0, "spent_seconds": 0.0}) for stage in trial(0).stages)
     figure = draw_stages(stages_info(find(run_of(trial(0, stages=stages)))))
     assert list(figure.layout.xaxis.range) == [0, 1]

@@ -71,18 +71,28 @@ def start_ray(address: str, resources: Resources) -> int:
         _join(address, resources)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     room = room_for_trials(resources, nodes)
-    if address == LOCAL:
-        if not room:
-            stop_ray()
-            raise UserError(_lacking_gpus(resources, nodes))
-        return resources.concurrent_trials or room
+    if address == LOCAL and not room:
+        stop_ray()
+        raise UserError(_lacking_gpus(resources, nodes))
     if not room:
-        logger.warning(
-            "no node of the cluster has room for a trial (%s) now; there are %s. Trials wait until one is added",
-            _demand(resources),
-            _sum_of(nodes),
-        )
-    return resources.concurrent_trials or max(room, TRIALS_WAITING)
+        text = "no node of the cluster has room for a trial (%s) now, there are %s; trials wait until one is added"
+        logger.warning(text, _demand(resources), _sum_of(nodes))
+    return resources.concurrent_trials or (room if address == LOCAL else max(room, TRIALS_WAITING))
+
+
+def check_address(address: str) -> None:
+    """Knock at a cluster's address. Ray itself tries for 30 s, or minutes, before it says that nobody is there.
+
+    Raises:
+        UserError: if it is no address, or nothing answers there.
+    """
+    host, port = _endpoint(address)
+    try:
+        socket.create_connection((host, port), _KNOCK_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:  # the latter for what is no host name or no port
+        message = f"nothing answers at {host}:{port} ({error})"
+        advice = f"is the cluster up, and may this machine reach that port? Or start it on the head: {_ON_THE_HEAD}"
+        raise UserError(Problem(f"--address {address}", message, advice=advice)) from error
 
 
 def local_trials(resources: Resources) -> int:
@@ -106,31 +116,37 @@ def run_on_ray(
 
     Raises:
         KeyboardInterrupt: when it is interrupted; what is done is in the store and the records.
+        UserError: if the connection to a cluster is lost; likewise.
     """
     from ray import tune  # noqa: PLC0415
 
-    from sweeps.searcher import SessionSearcher  # noqa: PLC0415
+    from sweeps.searcher import Interruption, SessionSearcher  # noqa: PLC0415
     from sweeps.trainable import UbtTrainable  # noqa: PLC0415
 
     # Tune ends by looking for result files that we do not let it write, and complains of each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _staging(folder / "ray" / "staging"):
-        # Not `tune.Tuner`, which over a Ray client moves itself, and a pickled session, to the cluster's head.
-        tune.run(
-            trainable or UbtTrainable,
-            _remote=False,
-            name="tune",
-            storage_path=str(folder / "ray"),
-            resources_per_trial={"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
-            search_alg=SessionSearcher(session),
-            num_samples=-1,
-            max_concurrent_trials=concurrent,
-            reuse_actors=True,
-            max_failures=resources.retries,
-            raise_on_failed_trial=False,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            verbose=0,
-        )
+    try:
+        with _staging(folder / "ray" / "staging"), Interruption() as interruption:
+            # Not `tune.Tuner`, which over a Ray client moves itself, and a pickled session, to the cluster's head.
+            tune.run(
+                trainable or UbtTrainable,
+                _remote=False,
+                name="tune",
+                storage_path=str(folder / "ray"),
+                resources_per_trial={"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+                search_alg=SessionSearcher(session),
+                callbacks=[interruption],
+                num_samples=-1,
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+                max_failures=resources.retries,
+                raise_on_failed_trial=False,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                verbose=0,
+            )
+    except ConnectionError as error:
+        advice = "what is done is kept: go on with the same command and --resume"
+        raise UserError(Problem("--address", f"the cluster was lost: {error}", advice=advice)) from error
 
 
 def stop_ray() -> None:
@@ -157,28 +173,20 @@ def _join(address: str, resources: Resources) -> None:
     Raises:
         UserError: if that is not possible, with what may be wrong.
     """
+    check_address(address)
     import ray  # noqa: PLC0415
     from ray.exceptions import RayError  # noqa: PLC0415
 
-    host, port = _endpoint(address)
-    where = f"--address {address}"
-    try:
-        # Ray itself tries for 30 s, at a node's address for minutes, before it says that nobody is there.
-        socket.create_connection((host, port), _KNOCK_SECONDS).close()
-    except OSError as error:
-        advice = f"is the cluster up, and may this machine reach that port? Or start it on the head: {_ON_THE_HEAD}"
-        raise UserError(Problem(where, f"nothing answers at {host}:{port} ({error})", advice=advice)) from error
-    warnings.filterwarnings("ignore", "Ray Client connection timed out", UserWarning)
+    warnings.filterwarnings("ignore", "Ray Client connection timed out", UserWarning)  # the error says it
     try:
         ray.init(address=address, **_options(resources))
-    except (OSError, RuntimeError, RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         advice = (
             "a cluster with a token wants RAY_AUTH_MODE=token and its ~/.ray/auth_token here; ray:// wants the"
             f" head's client port, 10001 by default. Or start it on the head: {_ON_THE_HEAD}"
         )
-        raise UserError(
-            Problem(where, f"the cluster at {host}:{port} cannot be joined: {error}", advice=advice)
-        ) from error
+        message = f"something answers, but no cluster that can be joined: {error}"
+        raise UserError(Problem(f"--address {address}", message, advice=advice)) from error
 
 
 def _endpoint(address: str) -> tuple[str, int]:
@@ -187,13 +195,13 @@ def _endpoint(address: str) -> tuple[str, int]:
     Raises:
         UserError: if it stands for none.
     """
-    named = os.environ.get("RAY_ADDRESS") or address if address == AUTO else address
-    if named == AUTO:
-        named = _cluster_of_this_machine()
+    where, named = "--address", address
+    if address == AUTO:
+        where, named = "$RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or _cluster_of_this_machine()
     found = _ADDRESS.fullmatch(named)
     if found is None:
-        allowed = "must be `local`, `inline`, `auto`, HOST:PORT or ray://HOST:PORT"
-        raise UserError(Problem("--address" if named == address else "$RAY_ADDRESS", allowed, named))
+        words = "`local`, `inline`, `auto`, " if where == "--address" else ""
+        raise UserError(Problem(where, f"must be {words}HOST:PORT or ray://HOST:PORT", named))
     return found["host"].strip("[]"), int(found["port"])
 
 
@@ -244,8 +252,9 @@ def _room_on(resources: Resources, node: Mapping[str, float]) -> int:
 
 
 def _lacking_gpus(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Problem:
-    advice = "give 0 to compute on CPUs, or run it on a cluster: --address auto, on its head"
-    return Problem("resources.gpus_per_trial", f"this machine has {_sum_of(nodes)}", resources.gpus_per_trial, advice)
+    message = f"a trial asks for more GPUs than this machine has: {sum(node.get('GPU', 0) for node in nodes):g}"
+    advice = "give 0 to compute on CPUs, or run it on a cluster with GPUs: --address auto, on its head"
+    return Problem("resources.gpus_per_trial", message, resources.gpus_per_trial, advice)
 
 
 def _demand(resources: Resources) -> str:

@@ -1,0 +1,364 @@
+"""Where a sweep may run: what is no address, what a cluster is given to do, and sweeps on a real cluster.
+
+The cluster is a process of its own on this machine (this file, run as a program): a head without CPUs, and nodes
+with a CPU and a pretended GPU that join and are lost when a test says so. All it starts ends with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_sweep_ray import command_of, descendants
+
+from sweeps.cluster import TRIALS_WAITING, check_address, room_for_trials, start_ray
+from sweeps.searcher import Interruption
+from sweeps.study import Resources
+from ubt.errors import UserError
+from ubt.records import State, TrialRecord, read_records
+
+PATIENCE_SECONDS = 120
+NODE = {"num_cpus": 1, "num_gpus": 1}
+UBT = "from sweeps.cli import main; main()"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "room"),
+    [
+        ({}, [{"CPU": 4}, {"CPU": 2}], 6),
+        ({"cpus_per_trial": 3}, [{"CPU": 4}, {"CPU": 2}, {"CPU": 7}], 3),
+        ({"gpus_per_trial": 1}, [{"CPU": 8, "GPU": 2}, {"CPU": 8}], 2),
+        ({"gpus_per_trial": 1 / 7}, [{"CPU": 8, "GPU": 1}], 7),
+        ({"gpus_per_trial": 2}, [{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}], 0),
+        ({"gpus_per_trial": 1}, [{"memory": 1e9}], 0),
+    ],
+)
+def test_a_trial_needs_room_on_one_node(asked: dict[str, Any], nodes: list[dict[str, float]], room: int) -> None:
+    assert room_for_trials(Resources(**asked), nodes) == room
+
+
+@pytest.mark.parametrize("address", ["", "foo", "http://127.0.0.1:8265", "ray://head", "ray://:1", "ray://a b:1"])
+def test_what_is_no_address_is_told_with_what_is(address: str) -> None:
+    with pytest.raises(UserError, match="HOST:PORT or ray://HOST:PORT") as caught:
+        check_address(address)
+    assert caught.value.problems[0].given == address
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:{}", "127.0.0.1:{}", "ray://[::1]:{}"])
+def test_an_address_where_nobody_answers_is_told_with_what_to_do(address: str) -> None:
+    address = address.format(free_port())
+    began = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        check_address(address)
+    assert time.monotonic() - began < 6
+    assert f"--address {address}: nothing answers at" in str(caught.value)
+    assert "ray exec cluster.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["ray://a..b:1", "127.0.0.1:99999"])
+def test_a_host_or_port_that_cannot_be_is_no_traceback(address: str) -> None:
+    with pytest.raises(UserError, match="nothing answers"):
+        check_address(address)
+
+
+def test_auto_goes_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(UserError, match=f"--address auto: nothing answers at 127.0.0.1:{port}"):
+        check_address("auto")
+    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
+    with pytest.raises(UserError, match=r"\$RAY_ADDRESS: must be HOST:PORT"):
+        check_address("auto")
+
+
+def test_auto_on_a_machine_that_is_no_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", frozenset)
+    with pytest.raises(UserError, match="this machine is no node of a Ray cluster"):
+        check_address("auto")
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Join a cluster of these nodes, which is none."""
+
+    def join(nodes: list[Mapping[str, float]], **asked: Any) -> int:
+        monkeypatch.setattr("sweeps.cluster.check_address", lambda address: None)
+        monkeypatch.setattr("ray.init", lambda **options: None)
+        monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
+        return start_ray("auto", Resources(**asked))
+
+    return join
+
+
+def test_a_cluster_without_room_is_given_trials_that_wait_so_that_it_grows(
+    joined: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert joined([{}, {"CPU": 4}], gpus_per_trial=1) == TRIALS_WAITING
+    assert "no node of the cluster has room for a trial (cpus_per_trial 1, gpus_per_trial 1) now" in caplog.text
+    assert "4 CPUs and 0 GPUs on 2 nodes" in caplog.text
+
+
+def test_a_cluster_with_room_is_filled_and_a_given_number_is_kept(
+    joined: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert joined([{"CPU": 64}, {"CPU": 64}], cpus_per_trial=2) == 64
+    assert joined([{"CPU": 64}], concurrent_trials=3) == 3
+    assert not caplog.text
+
+
+def test_ctrl_c_waits_for_the_end_of_a_step_and_the_second_does_not() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interruption() as interruption:
+        interruption.on_step_begin(iteration=1, trials=[])
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interruption.on_step_begin(iteration=2, trials=[])
+        assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@dataclass
+class Cluster:
+    """A cluster, steered by lines of text."""
+
+    process: subprocess.Popen[str]
+    gcs: str
+    client: str
+    token: str
+    errors: Path
+
+    def say(self, word: str) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == f"{word}\n", self.errors.read_text()
+
+    @property
+    def workers(self) -> list[int]:
+        """Ids of the processes that run trials."""
+        return [pid for pid in descendants(self.process.pid) if command_of(pid).startswith("ray::UbtTrainable")]
+
+
+@dataclass
+class Sweep:
+    """A `ubt sweep smoke` in a process of its own."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        return read_records(self.folder / "runs" / "smoke" / "records")
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert self.process.poll() is None, self.err
+            assert time.monotonic() < deadline, f"it takes too long: {self.err}"
+            time.sleep(0.05)
+
+    def end(self) -> int:
+        return self.process.wait(timeout=PATIENCE_SECONDS)
+
+
+Begin = Callable[..., Sweep]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="ubt-", dir="/tmp"))  # for Ray's sockets, whose paths must be short
+    token, client = secrets.token_hex(16), free_port()
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_TMPDIR": str(folder)}
+    environment["CUDA_VISIBLE_DEVICES"] = "99"  # the GPU that its nodes pretend to have
+    errors = folder / "err"
+    with errors.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(client)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+            env=os.environ | environment,
+            start_new_session=True,
+        )
+    try:
+        assert process.stdout
+        address = process.stdout.readline()
+        assert address, errors.read_text()
+        yield Cluster(process, address.strip(), f"ray://127.0.0.1:{client}", token, errors)
+        process.communicate("", timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def begin(cluster: Cluster) -> Iterator[Begin]:
+    begun: list[Sweep] = []
+
+    def start(folder: Path, address: str, *words: str) -> Sweep:
+        environment = {**os.environ, "RAY_ADDRESS": cluster.gcs}
+        if address != "local":
+            environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token}
+        sets = ["--set", "store=store", "--set", "search.n_trials=3", "--out", "runs"]  # relative: to `folder`
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-c", UBT, "sweep", "smoke", "--address", address, *sets, *words],
+                stdout=out,
+                stderr=err,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,
+            )
+        begun.append(Sweep(folder, process))
+        return begun[-1]
+
+    yield start
+    for sweep in begun:
+        if sweep.process.poll() is None:
+            os.killpg(sweep.process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def grown(cluster: Cluster, begin: Begin, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A sweep on a cluster that has no node at first, loses its only one during a trial, and gets another."""
+    sweep = begin(tmp_path_factory.mktemp("grown"), "auto", "--set", "resources.gpus_per_trial=1")
+    sweep.wait_until(lambda: "has room for a trial" in sweep.err)
+    cluster.say("add")
+    sweep.wait_until(lambda: any(len(record.stages) >= 2 for record in sweep.records) and bool(cluster.workers))
+    environment = Path(f"/proc/{cluster.workers[0]}/environ").read_bytes().decode().split("\0")
+    sweep.notes["environment"] = dict(line.split("=", 1) for line in environment if "=" in line)
+    cluster.say("lose")
+    sweep.notes["when lost"] = {record.trial: record.state for record in sweep.records}
+    cluster.say("add")
+    sweep.end()
+    return sweep
+
+
+@pytest.mark.slow
+class TestAuto:
+    def test_it_waits_for_a_node_and_says_so(self, grown: Sweep) -> None:
+        assert "(cpus_per_trial 1, gpus_per_trial 1) now, there are 0 CPUs and 0 GPUs on 1 node;" in grown.err
+
+    def test_a_trial_whose_node_is_lost_is_run_again_and_all_are_done(self, grown: Sweep) -> None:
+        assert State.RUNNING in grown.notes["when lost"].values()
+        assert grown.process.returncode == 0, grown.err
+        assert [record.state for record in grown.records] == [State.DONE] * 3
+        (lost,) = [r for r in grown.records if grown.notes["when lost"].get(r.trial) is State.RUNNING]
+        assert lost.stages[0].reused, "the attempt before had published it"
+
+    def test_nothing_is_recorded_twice(self, grown: Sweep) -> None:
+        with closing(sqlite3.connect(grown.folder / "runs" / "mlflow.db")) as database:
+            runs = sorted(name for (name,) in database.execute("select name from runs"))
+        assert runs == ["smoke", "t0000", "t0001", "t0002"]
+        computed = [stage.key for record in grown.records for stage in record.stages if not stage.reused]
+        assert len(set(computed)) == len(computed)
+
+    def test_workers_compute_with_the_threads_of_a_trial(self, grown: Sweep) -> None:
+        assert grown.notes["environment"]["OMP_NUM_THREADS"] == "1"
+
+    def test_a_relative_store_lies_where_the_sweep_was_started(self, grown: Sweep) -> None:
+        assert len(list((grown.folder / "store" / "artifacts" / "evaluate").iterdir())) == 3
+
+
+@pytest.fixture(scope="module")
+def from_outside(
+    grown: Sweep, cluster: Cluster, begin: Begin, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Sweep, Sweep]:
+    """A sweep over a Ray client that gets Ctrl-C on its way, and its continuation."""
+    folder = tmp_path_factory.mktemp("outside")
+    first = begin(folder, cluster.client)
+    first.wait_until(lambda: any(len(record.stages) >= 2 for record in first.records))
+    began = time.monotonic()
+    os.kill(first.process.pid, signal.SIGINT)
+    first.end()
+    first.notes |= {"seconds": time.monotonic() - began, "err": first.err, "out": (folder / "out").read_text()}
+    while cluster.workers and time.monotonic() - began < 15:
+        time.sleep(0.1)
+    first.notes["workers"] = cluster.workers
+    second = begin(folder, cluster.client, "--resume")
+    second.end()
+    return first, second
+
+
+Both = tuple[Sweep, Sweep]
+
+
+@pytest.mark.slow
+class TestRayClient:
+    def test_ctrl_c_ends_it_soon_and_leaves_no_worker(self, from_outside: Both) -> None:
+        first = from_outside[0]
+        assert first.process.returncode == 130, first.notes["err"]
+        assert first.notes["out"].rstrip().endswith("--resume")
+        assert first.notes["seconds"] < 20
+        assert first.notes["workers"] == []
+
+    def test_all_are_done_and_the_records_are_here(self, from_outside: Both) -> None:
+        second = from_outside[1]
+        assert second.process.returncode == 0, second.err
+        assert [record.state for record in second.records] == [State.DONE] * 3
+        assert (second.folder / "runs" / "smoke" / "report" / "index.html").is_file()
+
+    def test_what_was_done_before_is_not_computed_again(self, from_outside: Both) -> None:
+        assert any(record.stages[0].reused for record in from_outside[1].records)
+
+
+@pytest.mark.slow
+def test_local_is_apart_from_the_cluster_and_refuses_gpus_that_are_not_there(begin: Begin, tmp_path: Path) -> None:
+    sweep = begin(tmp_path, "local", "--set", "resources.gpus_per_trial=99")
+    assert sweep.end() == 2
+    assert "resources.gpus_per_trial: a trial asks for more GPUs than this machine has" in sweep.err
+    assert "(given: 99.0)" in sweep.err
+    assert "Token authentication" not in sweep.err
+    assert not (tmp_path / "runs" / "smoke").exists()
+
+
+def serve(client_port: int) -> None:
+    """Be a cluster; `add` a node, `lose` all nodes, until the input ends."""
+    from ray.cluster_utils import Cluster as RayCluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": client_port}
+    cluster = RayCluster(initialize_head=True, head_node_args=head)
+    print(cluster.gcs_address, flush=True)
+    for line in sys.stdin:
+        if line == "add\n":
+            cluster.add_node(**NODE)
+        for node in list(cluster.worker_nodes) if line == "lose\n" else ():
+            cluster.remove_node(node, allow_graceful=False)
+        print(line, end="", flush=True)
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

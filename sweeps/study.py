@@ -119,9 +119,14 @@ class StudyConfig(Config):
             NotImplementedError: for an adaptive search, which lays nothing out.
             ValueError: if the space cannot be laid out.
         """
+        return list(self.laid_out)
+
+    @cached_property
+    def laid_out(self) -> tuple[Proposal, ...]:
+        """Return the same, laid out once: ten thousand configurations are asked for by checks, plan and planner."""
         if isinstance(self.search, Comparison):
-            return comparing.laid_out(self.search)
-        return proposals(self.search, self.base)
+            return tuple(comparing.laid_out(self.search))
+        return tuple(proposals(self.search, self.base))
 
     def replicates(self, proposal: Proposal) -> int:
         """Return with how many seeds a proposal runs."""

@@ -5,7 +5,6 @@ Loads no torch. The store is read only when a figure asks for something: records
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from analysis.run import Run
 from ubt.errors import DamagedArtifact, UserError
 from ubt.records import StageRecord, TrialRecord
-from ubt.store import ArtifactStore, Meta, default_store
+from ubt.store import ArtifactStore, Meta, default_store, faults_of_access
 
 TENSORS = "tensors"
 ANEW = "run the study under another --name to compute it anew"
@@ -85,7 +84,7 @@ class Artifacts:
             return self._read(told, done)
         except UserError as error:
             raise Unreadable(f"{told} cannot be read: {error.problems[0].message}") from error
-        except _faults_of_reading() as error:
+        except faults_of_access() as error:
             raise Unreadable(f"{told} cannot be read from the store {self.root}: {error}") from error
 
     def _read(self, told: str, done: StageRecord) -> StageArtifact:
@@ -118,9 +117,3 @@ def _tensors(store: ArtifactStore, meta: Meta) -> dict[str, Array]:
     except SafetensorError as error:
         store.set_aside(meta)
         raise DamagedArtifact(f"{meta.stage} {meta.key}: {TENSORS} is no safetensors file") from error
-
-
-def _faults_of_reading() -> tuple[type[Exception], ...]:
-    """Return what a store that cannot be read raises; S3's client has errors (no credentials) of its own."""
-    client = sys.modules.get("botocore.exceptions")
-    return (OSError, ValueError, client.BotoCoreError) if client else (OSError, ValueError)

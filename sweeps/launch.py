@@ -183,7 +183,7 @@ def _with_lag(study: StudyConfig, concurrent: int) -> StudyConfig:
     if not isinstance(study.search, Adaptive) or study.search.lag:
         return study
     search = study.search.model_copy(update={"lag": max(4, 2 * concurrent)})
-    return study.model_copy(update={"search": search})
+    return study.with_parts(search=search)
 
 
 def _session(

@@ -106,7 +106,7 @@ def _without(tree: JsonObject, path: str) -> JsonObject:
 
 def _settled(study: StudyConfig) -> StudyConfig:
     """Return the study with the search's values as fields hold them: YAML reads `1e-5` as text."""
-    return study.model_copy(update={"search": _settled_search(study, study.search)})
+    return study.with_parts(search=_settled_search(study, study.search))
 
 
 def _settled_search(study: StudyConfig, search: Search) -> Search:

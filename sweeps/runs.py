@@ -96,7 +96,7 @@ def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -
     before = _read_study(run.study)
     if isinstance(study.search, Adaptive) and study.search.lag is None:
         search = study.search.model_copy(update={"lag": cast(JsonObject, before.get("search", {})).get("lag")})
-        study = study.model_copy(update={"search": search})
+        study = study.with_parts(search=search)
     where, advice = f"--resume {run.path.name}", "give the value of the first run, or leave --resume out"
     problems = [
         Problem(f"{where}: {path}", f"differs from the run, which has {old!r}", new, advice)
@@ -127,7 +127,7 @@ def with_more_trials(run: RunFolder, study: StudyConfig, more: int) -> StudyConf
         raise UserError(Problem("--add-trials", "only an adaptive search (`design: optuna`) takes more", advice=advice))
     before = cast(JsonObject, _read_study(run.study).get("search", {})).get("n_trials")
     asked = before if isinstance(before, int) else study.search.n_trials
-    return study.model_copy(update={"search": study.search.model_copy(update={"n_trials": asked + more})})
+    return study.with_parts(search=study.search.model_copy(update={"n_trials": asked + more}))
 
 
 def tracking_of(folder: Path) -> TrackingSettings:

@@ -87,7 +87,7 @@ class StudyConfig(Config):
         return {"victim": self.victim.as_json(), "defense": self.defense.as_json()}
 
     def with_parts(self, **parts: object) -> StudyConfig:
-        """Return the study with other parts; a base that was worked out before is not kept, as `model_copy` would."""
+        """Return the study with other parts; nothing worked out from the old ones is kept, as by `model_copy`."""
         return StudyConfig.model_validate({name: getattr(self, name) for name in type(self).model_fields} | parts)
 
     def trial(self, changes: dict[str, JsonValue]) -> TrialConfig:

@@ -18,7 +18,7 @@ from ubt.records import Rates
 
 
 @dataclass(frozen=True)
-class _Split:
+class JudgedSplit:
     """Evaluation images of one split, made ready once."""
 
     clean: Labelled
@@ -79,7 +79,7 @@ class Evaluator:
             ca_top5=_accuracy_among(5, scores, labels),
         )
 
-    def images(self, split: str) -> _Split:
+    def images(self, split: str) -> JudgedSplit:
         """Return the clean and the triggered images of `"val"` or `"test"`, for other ways to judge a model."""
         return self._splits[split]
 
@@ -101,10 +101,10 @@ class Evaluator:
             return _Classifiers(clean, clean)
         return _Classifiers(clean, zero_shot_weights(clip, classes, self._triggered_templates))
 
-    def _prepare(self, split: Labelled, attack: Attack) -> _Split:
+    def _prepare(self, split: Labelled, attack: Attack) -> JudgedSplit:
         others = split.labels != self._target
         labels = torch.from_numpy(split.labels[others])
-        return _Split(split, attack.stamp(split.images[others]), labels)
+        return JudgedSplit(split, attack.stamp(split.images[others]), labels)
 
 
 def zero_shot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -81,6 +81,12 @@ class StageRecord(Config):
     epochs: tuple[EpochRecord, ...] = ()
 
     @property
+    def own_seconds(self) -> float:
+        """Return the seconds without the judging of its epochs on validation, which the stage itself has no use for."""
+        judged = any(epoch.val for epoch in self.epochs)
+        return sum(epoch.seconds for epoch in self.epochs) if judged else self.seconds
+
+    @property
     def saved_seconds(self) -> float:
         """Return what the stage would have taken more, had the trial run by itself."""
         return max(0.0, self.seconds - self.spent_seconds)

@@ -169,7 +169,7 @@ class ArtifactStore:
         try:
             self._write(probe, b"")
             self._files.rm_file(probe)
-        except _faults_of_writing() as error:
+        except faults_of_access() as error:
             raise UserError(Problem(f"store {self.root}", f"cannot be written: {error}", advice=_ADVICE)) from error
 
     def _write(self, path: str, content: bytes) -> None:
@@ -187,8 +187,8 @@ class ArtifactStore:
         return f"{self._artifacts}/{stage}/{key}/{file}".rstrip("/")
 
 
-def _faults_of_writing() -> tuple[type[Exception], ...]:
-    """Return what a store that cannot be written raises; S3's client has errors (no credentials) of its own."""
+def faults_of_access() -> tuple[type[Exception], ...]:
+    """Return what a store that cannot be read or written raises; S3's client has errors (no credentials) of its own."""
     client = sys.modules.get("botocore.exceptions")
     return (OSError, ValueError, client.BotoCoreError) if client else (OSError, ValueError)
 

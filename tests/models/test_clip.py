@@ -117,3 +117,15 @@ def test_similarities_of_pairs_are_dot_products_in_any_order_and_block(clip, dat
     torch.testing.assert_close(pair_similarities(clip, data.train, tokens, chosen), torch.tensor(expected))
     monkeypatch.setattr("ubt.similarity._BLOCK", 3)  # blocks of 3, 3 and 1
     torch.testing.assert_close(pair_similarities(clip, data.train, tokens, chosen), torch.tensor(expected))
+
+
+def test_equal_captions_are_embedded_once(clip, data, monkeypatch):
+    tokens = clip.tokenize(["a red boat", "a green car", "a red boat", "a red boat"])
+    seen = []
+    monkeypatch.setattr(
+        "ubt.similarity.embed_tokens", lambda clip, part: seen.append(len(part)) or embed_tokens(clip, part)
+    )
+    found = pair_similarities(clip, data.train, tokens, np.arange(4))
+    assert seen == [2]
+    expected = (embed_images(clip, data.train.images[:4]) * embed_tokens(clip, tokens)).sum(dim=1)
+    torch.testing.assert_close(found, expected)

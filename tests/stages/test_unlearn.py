@@ -6,7 +6,7 @@ from torch.nn import functional
 from ubt.artifacts import Artifact
 from ubt.defenses.ubt import UnlearnSettings
 from ubt.stages import unlearn
-from ubt.stages.retention import Retention, trusted_pairs
+from ubt.stages.retention import Retention, retained_pairs, trusted_pairs
 from ubt.training import clip_loss
 
 # The loss
@@ -128,7 +128,7 @@ def test_captions_without_a_telling_token_are_left_out(bench):
     assert indices.tolist() == selection[:2].tolist()
     original = context.pair_tokens[selection[:2]]
     assert tokens[:, 1].tolist() == original[:, 3].tolist()
-    assert unlearn.measure(context, None, None) == {"pairs": 2.0, "tokens_per_caption": 2 / 8}
+    assert unlearn.measure(context, None, None) == {"pairs": 2.0, "clean_pairs": 0.0, "tokens_per_caption": 2 / 8}
 
 
 def test_nothing_is_forgotten_if_no_token_is_telling(bench):
@@ -153,6 +153,20 @@ def test_pairs_held_in_place_are_those_trusted_most_and_never_suspects(bench, ra
     assert set(trusted_pairs(context, context.settings(UnlearnSettings)).tolist()) == expected
 
 
+def test_few_of_the_trusted_pairs_are_held_in_place_and_the_seed_says_which(bench):
+    def retained(seed=0, **changes):
+        context = bench.context("unlearn", {f"defense.{name}": value for name, value in changes.items()}, seed=seed)
+        return set(retained_pairs(context, context.settings(UnlearnSettings)).tolist())
+
+    few, all_of_them = retained(retain_samples=20), retained(retain_samples=10_000)
+    assert len(few) == 20
+    assert few < all_of_them
+    assert few == retained(retain_samples=20)
+    assert few != retained(retain_samples=20, seed=1)
+    context = bench.context("unlearn")
+    assert all_of_them == set(trusted_pairs(context, context.settings(UnlearnSettings)).tolist())
+
+
 def retention(bench, **settings):
     context = bench.context("unlearn", {f"defense.{name}": value for name, value in settings.items()})
     moved = bench.context("unlearn").clip("poisoned")
@@ -161,10 +175,12 @@ def retention(bench, **settings):
             weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
     found = Retention(context, context.settings(UnlearnSettings))
     trusted = trusted_pairs(context, context.settings(UnlearnSettings))
-    batch = np.random.default_rng(5).choice(trusted, 16, replace=False)
-    pixels, tokens = context.pairs.take(batch), context.pair_tokens[batch]
+    batch = found.draw(np.random.default_rng(5))
+    chosen = trusted[batch]
+    pixels, tokens = context.pairs.take(chosen), context.pair_tokens[chosen]
+    assert np.array_equal(pixels, found.pixels(batch))
     with torch.no_grad():
-        loss = float(found.loss(moved, np.random.default_rng(5)))
+        loss = float(found.loss(moved, moved.encode_images(pixels), batch))
         ends = [(clip.encode_images(pixels), clip.encode_tokens(tokens)) for clip in (moved, context.clip("poisoned"))]
     return loss, *ends, moved
 
@@ -188,7 +204,11 @@ def test_contrastive_retention_is_clips_loss_on_trusted_pairs(bench):
 
 
 def test_retention_can_be_left_out(bench):
-    assert retention(bench, retain_weight=0.0)[0] == 0
+    context = bench.context("unlearn", {"defense.retain_weight": 0.0})
+    found = Retention(context, context.settings(UnlearnSettings))
+    batch = found.draw(np.random.default_rng(5))
+    assert len(batch) == 0
+    assert found.loss(context.clip("poisoned"), torch.empty(0, 128), batch) == 0
 
 
 # The stage

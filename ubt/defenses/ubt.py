@@ -88,10 +88,13 @@ class UnlearnSettings(Config):
     retain_weight: float = Field(default=4.0, ge=0)
     """Weight of the loss that holds trusted pairs in place; 0 leaves it out."""
     retain_ratio: float = Field(default=0.5, gt=0, le=1)
-    """Fraction of the training pairs, those that the detector trusts most, that is held in place (suspicious ones
-    never are). With 1, the poison that was not suspected is taught again while it is unlearnt."""
+    """Fraction of the training pairs, those that the detector trusts most, that may be held in place (suspicious
+    ones never are). With 1, the poison that was not suspected is taught again while it is unlearnt."""
+    retain_samples: int = Field(default=1024, ge=2)
+    """How many of them are held in place, drawn at random (fewer if fewer are trusted). The poisoned model embeds each
+    once, so that the cost of unlearning does not grow with the data."""
     retain_batch_size: int = Field(default=96, ge=2)
-    """Trusted pairs a step."""
+    """Retained pairs a step."""
 
 
 _DETECTORS = {"clean": "score", "gain": "gain", "poisoned": "rescore", "knn": "density", "lof": "density"}

@@ -13,14 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ubt.data.base import Pairs
 from ubt.defenses.ubt import DetectSettings
 from ubt.metrics import auroc
-from ubt.models.clip import Clip, embed_images
 from ubt.poisoning import Manifest
+from ubt.similarity import embed_pair_images
 from ubt.stages.context import Output, StageContext
-
-_BLOCK = 1024
 
 
 def run(context: StageContext) -> Output:
@@ -28,8 +25,8 @@ def run(context: StageContext) -> Output:
 
     The search is exact: time grows with N² and the width of the embeddings.
     """
-    images = _embeddings(context.clip("poisoned"), context.pairs)
-    trust = -outlyingness(images, context.settings(DetectSettings))
+    images = embed_pair_images(context.clip("poisoned"), context.pairs, np.arange(len(context.pairs)))
+    trust = -outlyingness(images.numpy(), context.settings(DetectSettings))
     return Output(tensors={"trust": torch.from_numpy(trust.astype(np.float32))})
 
 
@@ -53,9 +50,3 @@ def outlyingness(embeddings: NDArray[np.floating], settings: DetectSettings) -> 
         distances, _ = NearestNeighbors(n_neighbors=neighbours).fit(embeddings).kneighbors()
         return np.asarray(distances[:, -1])
     return -np.asarray(LocalOutlierFactor(n_neighbors=neighbours).fit(embeddings).negative_outlier_factor_)
-
-
-def _embeddings(clip: Clip, pairs: Pairs) -> NDArray[np.floating]:
-    """Return unit embeddings `[N, D]` float32 of all images, read in blocks as they may not fit into memory."""
-    blocks = np.array_split(np.arange(len(pairs)), -(-len(pairs) // _BLOCK))
-    return torch.cat([embed_images(clip, pairs.take(block)) for block in blocks]).numpy()

@@ -1,10 +1,12 @@
 """What holds the rest of the model in place while a backdoor is unlearnt. Ours: see docs/method.md.
 
-The pairs that the detector trusts most are either learnt on (CLIP's loss) or kept where the poisoned model has them
+Pairs that the detector trusts most are either learnt on (CLIP's loss) or kept where the poisoned model has them
 (distillation). No stage by itself: `unlearn` uses it.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,9 +14,19 @@ from torch import Tensor
 
 from ubt.data.base import Images
 from ubt.defenses.ubt import UnlearnSettings
-from ubt.models.clip import Clip
+from ubt.models.clip import Clip, embed_tokens
+from ubt.similarity import embed_pair_images
 from ubt.stages.context import StageContext
 from ubt.training import Indices, clip_loss
+
+
+@dataclass(frozen=True)
+class _Before:
+    """Where the poisoned model has the retained pairs: unit embeddings `[R, D]`, computed once, not at every step."""
+
+    images: Tensor
+    texts: Tensor | None
+    """None if the text tower is not trained, and so cannot move."""
 
 
 class Retention:
@@ -23,37 +35,56 @@ class Retention:
     def __init__(self, context: StageContext, settings: UnlearnSettings) -> None:
         self._context = context
         self._settings = settings
-        self._trusted = trusted_pairs(context, settings)
-        self._before = context.clip("poisoned") if settings.retain_loss == "distill" else None
+        self._retained = retained_pairs(context, settings) if settings.retain_weight else np.empty(0, dtype=np.int64)
+        self._before = self._embed() if settings.retain_loss == "distill" and len(self._retained) else None
 
-    def loss(self, clip: Clip, rng: np.random.Generator) -> Tensor:
-        """Return the weighted loss of `clip` on a batch drawn from the trusted pairs, a scalar; 0 if left out."""
-        size = min(self._settings.retain_batch_size, len(self._trusted))
-        if self._settings.retain_weight == 0 or size < 2:
+    def draw(self, rng: np.random.Generator) -> Indices:
+        """Return the batch of one step, `[B]` int64 into the retained pairs; empty if nothing is held in place."""
+        size = min(self._settings.retain_batch_size, len(self._retained))
+        return rng.choice(len(self._retained), size if size > 1 else 0, replace=False)
+
+    def pixels(self, batch: Indices) -> Images:
+        """Return the images of a batch, `[B, H, W, 3]`."""
+        return self._context.pairs.take(self._retained[batch])
+
+    def loss(self, clip: Clip, images: Tensor, batch: Indices) -> Tensor:
+        """Return the weighted loss of a batch, a scalar; its embeddings under `clip` are `images[B, D]`. 0 if empty."""
+        if len(batch) == 0:
             return torch.zeros((), device=clip.device)
-        batch = rng.choice(self._trusted, size, replace=False)
-        tokens = self._context.pair_tokens[torch.from_numpy(batch)]
-        images = self._context.pairs.take(batch)
         if self._before is None:
-            loss = clip_loss(clip.encode_images(images), clip.encode_tokens(tokens), clip.logit_scale)
+            loss = clip_loss(images, clip.encode_tokens(self._tokens(batch)), clip.logit_scale)
         else:
-            loss = self._distance(clip, self._before, images, tokens)
+            loss = self._distance(clip, self._before, images, batch)
         return self._settings.retain_weight * loss
 
-    def _distance(self, clip: Clip, before: Clip, images: Images, tokens: Tensor) -> Tensor:
+    def _distance(self, clip: Clip, before: _Before, images: Tensor, batch: Indices) -> Tensor:
         """Return how far the embeddings have moved, mean(1 − cos), in [0, 2] for each tower that is trained."""
-        with torch.no_grad():
-            images_before = before.encode_images(images)
-        moved = 1 - (clip.encode_images(images) * images_before).sum(dim=1).mean()
-        if self._settings.unlearn_towers == "image":
+        moved = 1 - (images * before.images[batch].to(clip.device)).sum(dim=1).mean()
+        if before.texts is None:
             return moved
-        with torch.no_grad():
-            texts_before = before.encode_tokens(tokens)
-        return moved + 1 - (clip.encode_tokens(tokens) * texts_before).sum(dim=1).mean()
+        texts = clip.encode_tokens(self._tokens(batch))
+        return moved + 1 - (texts * before.texts[batch].to(clip.device)).sum(dim=1).mean()
+
+    def _tokens(self, batch: Indices) -> Tensor:
+        return self._context.pair_tokens[torch.from_numpy(self._retained[batch])]
+
+    def _embed(self) -> _Before:
+        clip = self._context.clip("poisoned")
+        images = embed_pair_images(clip, self._context.pairs, self._retained)
+        if self._settings.unlearn_towers == "image":
+            return _Before(images, None)
+        return _Before(images, embed_tokens(clip, self._tokens(np.arange(len(self._retained)))))
+
+
+def retained_pairs(context: StageContext, settings: UnlearnSettings) -> Indices:
+    """Return the pairs that are held in place, `[R]` int64 into D: drawn from the trusted ones, the same all epochs."""
+    trusted = trusted_pairs(context, settings)
+    count = min(settings.retain_samples, len(trusted))
+    return np.sort(context.rng("retained").choice(trusted, count, replace=False))
 
 
 def trusted_pairs(context: StageContext, settings: UnlearnSettings) -> Indices:
-    """Return the pairs that are held in place, `[T]` int64 into D: those trusted most, and no suspects."""
+    """Return the pairs that may be held in place, `[T]` int64 into D: those trusted most, and no suspects."""
     trust = context.artifact("trust").tensors["trust"]
     ranked = torch.argsort(trust, descending=True, stable=True)
     trusted = ranked[: max(2, round(settings.retain_ratio * len(trust)))].numpy()

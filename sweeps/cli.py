@@ -6,13 +6,12 @@ import json
 import logging
 import shlex
 import sys
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sweeps.builtin import builtin_studies
+from sweeps.cli_options import Exit, JsonOption, NameOption, OutOption, RunArgument, SetOption, StudyArgument
 from sweeps.figures_command import figures, table
 from sweeps.store_commands import store_app
 from ubt.errors import UserError
@@ -27,28 +26,6 @@ app = typer.Typer(
 
 
 app.add_typer(store_app, name="store")
-
-
-class Exit(IntEnum):
-    """Exit status of every command."""
-
-    DONE = 0
-    SOME_FAILED = 1
-    MISTAKE = 2
-    INTERRUPTED = 130
-
-
-StudyArgument = Annotated[
-    str, typer.Argument(help=f"A built-in study ({', '.join(builtin_studies())}) or a YAML file.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change a field, e.g. victim.attack.kind=sig."),
-]
-NameOption = Annotated[str | None, typer.Option(help="Name of the run; the study's own by default.")]
-OutOption = Annotated[Path, typer.Option(help="Folder of run folders.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/demo.")]
 
 
 @app.command()
@@ -135,18 +112,19 @@ def plan(
 ) -> None:
     """Say what a sweep would run, what that costs, and how much the store has of it. Needs neither Ray nor torch."""
     from sweeps.loading import load_study  # noqa: PLC0415
-    from sweeps.plan import plan_study, plan_text, stored_keys  # noqa: PLC0415
+    from sweeps.plan import plan_study  # noqa: PLC0415
+    from sweeps.plan_text import plan_text  # noqa: PLC0415
 
     config = load_study(study, assignments or (), name)
     planned = plan_study(config, workers)
     print(planned.model_dump_json() if as_json else plan_text(planned))
     if graph:
         from sweeps.graph_picture import draw_graph  # noqa: PLC0415
-        from sweeps.plan import lay_out  # noqa: PLC0415
+        from sweeps.plan import lay_out, stored_keys  # noqa: PLC0415
         from ubt.files import write_whole  # noqa: PLC0415
 
         pipelines, _ = lay_out(config)
-        write_whole(graph, draw_graph(pipelines, stored_keys(config)))
+        write_whole(graph, draw_graph(pipelines, stored_keys(planned.store)))
 
 
 @app.command()

@@ -1,26 +1,21 @@
 """Run a session's trials on Ray: a private one on this machine, or a cluster.
 
-This process keeps the session (search, records, tracking) wherever the trials run:
-
-- `local` starts a Ray of its own, also where a cluster runs or `$RAY_ADDRESS` names one;
-- `auto`, or `HOST:PORT`, joins the cluster that this machine is a node of;
-- `ray://HOST:PORT` joins a cluster from outside. Ray ends the trials if that connection is lost for 30 s, so a
-  long sweep is better started on the head with `auto`.
+This process keeps the session (search, records, tracking) wherever the trials run; `sweeps.address` says where.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
-import socket
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeps.address import LOCAL, ON_THE_HEAD, check_address
+from sweeps.room import Node, demand, lacking_gpus, local_trials, room_for_trials, sum_of
 from sweeps.session import Session
 from sweeps.study import Resources
 from ubt.errors import Problem, UserError
@@ -29,8 +24,6 @@ if TYPE_CHECKING:
     from ray import tune
 
 logger = logging.getLogger(__name__)
-
-LOCAL, AUTO = "local", "auto"
 
 TRIALS_WAITING = 8
 """Trials handed to a cluster at a time, if fewer have room: those that wait make an autoscaler add nodes."""
@@ -42,9 +35,6 @@ _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-_KNOCK_SECONDS = 5.0
-_ADDRESS = re.compile(r"(ray://)?(?P<host>[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
-_ON_THE_HEAD = "ray exec cluster.yaml --tmux 'ubt sweep … --address auto'"
 
 
 def start_ray(address: str, resources: Resources) -> int:
@@ -73,36 +63,11 @@ def start_ray(address: str, resources: Resources) -> int:
     room = room_for_trials(resources, nodes)
     if address == LOCAL and not room:
         stop_ray()
-        raise UserError(_lacking_gpus(resources, nodes))
+        raise UserError(lacking_gpus(resources, nodes))
     if not room:
         text = "no node of the cluster has room for a trial (%s) now, there are %s; trials wait until one is added"
-        logger.warning(text, _demand(resources), _sum_of(nodes))
+        logger.warning(text, demand(resources), sum_of(nodes))
     return resources.concurrent_trials or (room if address == LOCAL else max(room, TRIALS_WAITING))
-
-
-def check_address(address: str) -> None:
-    """Knock at a cluster's address. Ray itself tries for 30 s, or minutes, before it says that nobody is there.
-
-    Raises:
-        UserError: if it is no address, or nothing answers there.
-    """
-    host, port = _endpoint(address)
-    try:
-        socket.create_connection((host, port), _KNOCK_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:  # the latter for what is no host name or no port
-        message = f"nothing answers at {host}:{port} ({error})"
-        advice = f"is the cluster up, and may this machine reach that port? Or start it on the head: {_ON_THE_HEAD}"
-        raise UserError(Problem(f"--address {address}", message, advice=advice)) from error
-
-
-def local_trials(resources: Resources) -> int:
-    """Return how many trials the CPUs of this machine allow at a time."""
-    return resources.concurrent_trials or max(1, (os.cpu_count() or 1) // resources.cpus_per_trial)
-
-
-def room_for_trials(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Return how many trials fit on nodes, each on one of them."""
-    return sum(_room_on(resources, node) for node in nodes)
 
 
 def run_on_ray(
@@ -169,7 +134,7 @@ def _options(resources: Resources) -> dict[str, Any]:
     }
 
 
-def _nodes() -> list[Mapping[str, float]]:
+def _nodes() -> list[Node]:
     """Return what each node that is up has."""
     import ray  # noqa: PLC0415
 
@@ -192,42 +157,10 @@ def _join(address: str, resources: Resources) -> None:
     except (OSError, RuntimeError, ValueError, RayError) as error:
         advice = (
             "a cluster with a token wants RAY_AUTH_MODE=token and its ~/.ray/auth_token here; ray:// wants the"
-            f" head's client port, 10001 by default. Or start it on the head: {_ON_THE_HEAD}"
+            f" head's client port, 10001 by default. Or start it on the head: {ON_THE_HEAD}"
         )
         message = f"something answers, but no cluster that can be joined: {error}"
         raise UserError(Problem(f"--address {address}", message, advice=advice)) from error
-
-
-def _endpoint(address: str) -> tuple[str, int]:
-    """Return the host and port that an address of a cluster stands for.
-
-    Raises:
-        UserError: if it stands for none.
-    """
-    where, named = "--address", address
-    if address == AUTO:
-        where, named = "$RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or _cluster_of_this_machine()
-    found = _ADDRESS.fullmatch(named)
-    if found is None:
-        words = "`local`, `inline`, `auto`, " if where == "--address" else ""
-        raise UserError(Problem(where, f"must be {words}HOST:PORT or ray://HOST:PORT", named))
-    return found["host"].strip("[]"), int(found["port"])
-
-
-def _cluster_of_this_machine() -> str:
-    """Return the HOST:PORT of the cluster that this machine is a node of.
-
-    Raises:
-        UserError: if it is none.
-    """
-    from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415 — what `auto` means to Ray
-
-    try:
-        return str(canonicalize_bootstrap_address(AUTO))
-    except ConnectionError as error:
-        advice = f"leave it out to run on this machine alone, or start it on the cluster's head: {_ON_THE_HEAD}"
-        message = "this machine is no node of a Ray cluster"
-        raise UserError(Problem("--address auto", message, advice=advice)) from error
 
 
 @contextmanager
@@ -249,27 +182,3 @@ def _staging(folder: Path) -> Iterator[None]:
         yield
     finally:
         storage._get_ray_train_session_dir = of_the_node
-
-
-def _room_on(resources: Resources, node: Mapping[str, float]) -> int:
-    """Return how many trials fit on a node."""
-    room = int(node.get("CPU", 0) // resources.cpus_per_trial)
-    if resources.gpus_per_trial:
-        # 1e-9: of what is as good as whole (7 × ⅐), the rounding must not take one.
-        room = min(room, int(node.get("GPU", 0) / resources.gpus_per_trial + 1e-9))
-    return room
-
-
-def _lacking_gpus(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Problem:
-    message = f"a trial asks for more GPUs than this machine has: {sum(node.get('GPU', 0) for node in nodes):g}"
-    advice = "give 0 to compute on CPUs, or run it on a cluster with GPUs: --address auto, on its head"
-    return Problem("resources.gpus_per_trial", message, resources.gpus_per_trial, advice)
-
-
-def _demand(resources: Resources) -> str:
-    return f"cpus_per_trial {resources.cpus_per_trial}, gpus_per_trial {resources.gpus_per_trial:g}"
-
-
-def _sum_of(nodes: Sequence[Mapping[str, float]]) -> str:
-    cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
-    return f"{cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} node{'' if len(nodes) == 1 else 's'}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-RunArgument = Annotated[Path, typer.Argument(help="A run folder, e.g. runs/table.")]
+from sweeps.cli_options import Exit, RunArgument
 
 
 def figures(
@@ -23,7 +23,7 @@ def figures(
             print(file)
         for note in figure.notes:
             print(f"{figure.name}: {note}" if figure.files else f"{figure.name} is left out. {note}")
-    raise typer.Exit(0 if any(figure.files for figure in written) else 1)
+    raise typer.Exit(Exit.DONE if any(figure.files for figure in written) else Exit.SOME_FAILED)
 
 
 def table(

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 from analysis import Summary, load_run, summarise, write_report
-from sweeps.checks import problems_of
-from sweeps.cluster import LOCAL, check_address, run_on_ray, start_ray, stop_ray
+from sweeps.address import LOCAL, check_address
+from sweeps.cluster import run_on_ray, start_ray, stop_ray
+from sweeps.code_version import commit_of_code
 from sweeps.gate import Gate
+from sweeps.plan import stored_keys
 from sweeps.planner import TrialPlanner
+from sweeps.preparing import prepare
 from sweeps.progress import Tally, progress_view
+from sweeps.proposers import proposer_of, with_lag
 from sweeps.runs import RunFolder
-from sweeps.search.comparing import ComparisonProposer
-from sweeps.search.designs import Adaptive, Comparison
-from sweeps.search.proposer import DesignProposer, Proposer
-from sweeps.search.space import samples_of
+from sweeps.search.designs import Adaptive
 from sweeps.session import Listener, Session
 from sweeps.study import StudyConfig
 from sweeps.tracking import Tracker
-from ubt.errors import Problem, UserError
-from ubt.fingerprint import fingerprint
-from ubt.models.names import image_size_px
+from ubt.errors import UserError
 from ubt.records import State, TrialRecord, read_records
-from ubt.stages.table import STAGES
-from ubt.store import ArtifactStore, default_store, local_cache
-from ubt.victim import VictimConfig
+from ubt.store import default_store
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +66,7 @@ def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> Outcome
         _look_at_cluster(address, store)
     prepare(study, store)
     concurrent = start_ray(address, study.resources) if address != INLINE else 1
-    study = _with_lag(study, concurrent)
+    study = with_lag(study, concurrent)
     run.write_study(study)
     tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
     tracker.started()
@@ -105,27 +99,6 @@ def _look_at_cluster(address: str, store: str) -> None:
         )
 
 
-def prepare(study: StudyConfig, store: str) -> None:
-    """Meet every mistake before a worker starts: the store, the data (decoded here, once), the weights.
-
-    Raises:
-        UserError: with everything that cannot be used.
-    """
-    ArtifactStore(store).check_writable()  # decoded images go there too
-    problems: list[Problem] = []
-    victims = _victims(study)
-    for data, size_px in {(victim.data, image_size_px(victim.model.name)): None for victim in victims}:
-        problems += problems_of(partial(data.load, size_px, local_cache(store)))
-    with_weights = [v for v in victims if v.model.checkpoint or v.model.pretrained or v.implant.checkpoint]
-    if with_weights:
-        from ubt.models.check import check_weights  # noqa: PLC0415 — torch, 5 s, only where there are weights
-
-        for victim in {(victim.model, victim.implant.checkpoint): victim for victim in with_weights}.values():
-            problems += problems_of(partial(check_weights, victim))
-    if problems:
-        raise UserError(problems)
-
-
 def report(run: RunFolder, tracker: Tracker | None = None) -> Summary | None:
     """Write the report of what there is, and tell MLflow; None if there are no records."""
     if not any(run.records.glob("*.json")):
@@ -135,16 +108,6 @@ def report(run: RunFolder, tracker: Tracker | None = None) -> Summary | None:
     if tracker:
         tracker.finished(summary.model_dump(mode="json"), summary.front, written.page.parent)
     return summary
-
-
-def commit_of_code() -> str:
-    """Return the commit this code is at, with a `+` if it was changed; "" outside a checkout."""
-    folder = Path(__file__).parent
-    try:
-        head = _git(folder, "rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def _execute(session: Session, study: StudyConfig, address: str, concurrent: int, run: RunFolder) -> bool:
@@ -164,59 +127,19 @@ def _execute(session: Session, study: StudyConfig, address: str, concurrent: int
     return True
 
 
-def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _victims(study: StudyConfig) -> list[VictimConfig]:
-    """Return the victims that trials have; of an adaptive search those with one searched value each."""
-    search = study.search
-    if isinstance(search, Adaptive):
-        layout = [{}, *({path: value} for path, dim in search.space.items() for value in samples_of(dim)[0])]
-    else:
-        layout = study.layout()
-    return list(dict.fromkeys(study.trial(changes).victim for changes in layout))
-
-
-def _with_lag(study: StudyConfig, concurrent: int) -> StudyConfig:
-    """Settle how far the search runs ahead of its results, so that the study as written down says it."""
-    if not isinstance(study.search, Adaptive) or study.search.lag:
-        return study
-    search = study.search.model_copy(update={"lag": max(4, 2 * concurrent)})
-    return study.with_parts(search=search)
-
-
 def _session(
     study: StudyConfig, store: str, run: RunFolder, known: list[TrialRecord], listeners: list[Listener]
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
-    artifacts = ArtifactStore(store)
-    done = {key for stage in STAGES for key in artifacts.keys(stage)}
     return Session(
-        proposer=_proposer(study, run),
+        proposer=proposer_of(study, run),
         planner=planner,
         replicates=len(study.seeds),
-        gate=Gate(done),
+        gate=Gate(stored_keys(store)),
         records=run.records,
         known=known,
         listeners=listeners,
     )
-
-
-def _proposer(study: StudyConfig, run: RunFolder) -> Proposer:
-    if isinstance(study.search, Comparison):
-        return ComparisonProposer(study.search, study.objectives.ca_floor)
-    if not isinstance(study.search, Adaptive):
-        laid_out = study.proposals()
-        return DesignProposer([one.changes for one in laid_out], [one.label for one in laid_out])
-    from sweeps.search.adaptive import OptunaProposer  # noqa: PLC0415 — designs need no Optuna
-
-    assert study.search.lag is not None  # noqa: S101 — settled before
-    floor = study.objectives.ca_floor
-    # Another space is another Optuna study in the same journal: answers of one make no sense to the other.
-    space = fingerprint(study.search.model_dump(mode="json", include={"space", "when", "sampler", "sampler_seed"}))
-    name = f"{run.path.name}-{space[:8]}"
-    return OptunaProposer(study.search, study.base, study.search.lag, run.journal, name, floor)
 
 
 def _trials(study: StudyConfig) -> int:

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.launch import prepare
 from sweeps.poisoned_files import MANIFEST, PAIRS, write_files
+from sweeps.preparing import prepare
 from sweeps.search.designs import Grid
 from sweeps.study import StudyConfig
 from ubt.errors import Problem, StageFault, UserError

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sweeps.launch import commit_of_code, prepare
+from sweeps.code_version import commit_of_code
 from sweeps.planner import TrialPlanner
+from sweeps.preparing import prepare
 from sweeps.runs import new_run
 from sweeps.search.proposer import Proposal
 from sweeps.study import StudyConfig

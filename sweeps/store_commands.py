@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sweeps.cli_options import Exit
 from sweeps.housekeeping import damaged, keys_of_runs, parse_age, removable, usage
 from ubt.errors import Problem, UserError
 from ubt.store import ArtifactStore, default_store
@@ -48,7 +49,7 @@ def verify(store: StoreOption = None) -> None:
     for line in found:
         print(line)
     print(f"{len(metas)} artifacts read, {len(found)} damaged")
-    raise typer.Exit(1 if found else 0)
+    raise typer.Exit(Exit.SOME_FAILED if found else Exit.DONE)
 
 
 @store_app.command()

@@ -26,7 +26,9 @@ from typing import Any
 import pytest
 from test_sweep_ray import command_of, descendants
 
-from sweeps.cluster import TRIALS_WAITING, check_address, room_for_trials, start_ray
+from sweeps.address import check_address
+from sweeps.cluster import TRIALS_WAITING, start_ray
+from sweeps.room import room_for_trials
 from sweeps.searcher import Interruption
 from sweeps.study import Resources
 from ubt.errors import UserError

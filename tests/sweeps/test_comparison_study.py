@@ -11,11 +11,14 @@ import yaml
 from toy_session import rates
 
 from sweeps.gate import Gate
-from sweeps.launch import _proposer, _trials, _victims
+from sweeps.launch import _trials
 from sweeps.loading import builtin_studies, load_study
-from sweeps.plan import STAND_IN, plan_study, plan_text
+from sweeps.plan import STAND_IN, plan_study
+from sweeps.plan_text import plan_text
 from sweeps.planner import TrialPlanner, shared_epochs
+from sweeps.preparing import victims_of
 from sweeps.progress import Tally
+from sweeps.proposers import proposer_of
 from sweeps.runs import check_same_study, new_run, with_more_trials
 from sweeps.search.comparing import ComparisonProposer
 from sweeps.search.designs import Comparison
@@ -181,7 +184,7 @@ class TestPlan:
         assert shared_epochs(study()) == {"overfit": (1, 2, 4)}
 
     def test_every_victim_is_prepared_and_every_trial_counted(self) -> None:
-        assert {victim.attack.as_json()["kind"] for victim in _victims(study())} == {"badnets", "sig"}
+        assert {victim.attack.as_json()["kind"] for victim in victims_of(study())} == {"badnets", "sig"}
         assert _trials(study()) == 12
 
     def test_searches_measure_nothing_but_the_objectives(self) -> None:
@@ -262,7 +265,7 @@ class TestSession:
         assert sorted(toy.run()) == ["table:finetune/badnets"] * 2 + ["table:finetune/sig"] * 2
         assert len({record.trial for record in read_records(toy.records)}) == 16
 
-    def test_progress_names_no_best_trial_of_different_victims(self) -> None:
+    def test_progress_names_no_best_trial_of_differentvictims_of(self) -> None:
         described = {"study": "toy", "trial": "t", "number": 0, "seed": 0, "config": {}, "changes": {}}
         done = {"state": "DONE", "val": rates(0.1), "poisoned_val": rates(0.9)}
         for label, best in (("", True), ("table:ubt/sig", False)):
@@ -320,7 +323,7 @@ def test_the_components_study_names_what_each_trial_leaves_out() -> None:
 
 def test_labels_reach_the_trials_of_a_design(tmp_path: Path) -> None:
     given = load_study("ablation-components", ["search.components=[no-overfit]", "seeds=[0]"])
-    proposer = _proposer(given, new_run(tmp_path, "toy"))
+    proposer = proposer_of(given, new_run(tmp_path, "toy"))
     planner = TrialPlanner(given, "/store", content_key=lambda data: "the data")
     labels = [planner(proposal, 0).assignment.record(State.RUNNING).label for proposal in iter(proposer.propose, None)]
     assert labels == ["base", "no-overfit"]

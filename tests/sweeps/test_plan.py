@@ -9,7 +9,8 @@ import pytest
 
 from sweeps.graph_picture import draw_graph
 from sweeps.loading import load_study
-from sweeps.plan import StudyPlan, lay_out, plan_study, plan_text, span
+from sweeps.plan import StudyPlan, lay_out, plan_study
+from sweeps.plan_text import plan_text, span
 from sweeps.study import StudyConfig
 from ubt.graph import build_pipeline
 from ubt.records import EpochRecord

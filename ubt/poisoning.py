@@ -60,6 +60,17 @@ class Manifest:
         """Return for each of `indices[S]` whether that pair is poisoned, `[S]` bool."""
         return np.isin(indices.numpy(), self.indices)
 
+    def found_in(self, indices: torch.Tensor) -> dict[str, float]:
+        """Return what a choice of `indices[S]` found: how many `pairs`, and their `recall` and `precision` of poison.
+
+        The number alone if nothing is known to be poisoned.
+        """
+        marks = self.marks(indices)
+        if not self.known:
+            return {"pairs": float(len(marks))}
+        recall = float(marks.sum() / len(self.indices))
+        return {"pairs": float(len(marks)), "recall": recall, "precision": float(marks.mean())}
+
 
 @dataclass(frozen=True)
 class PoisonedPairs(Pairs):

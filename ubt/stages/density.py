@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from ubt.defenses.ubt import DetectSettings
-from ubt.metrics import auroc
-from ubt.poisoning import Manifest
 from ubt.similarity import embed_pair_images
 from ubt.stages.context import Output, StageContext
+from ubt.stages.trust import measure
+
+__all__ = ["measure", "outlyingness", "run"]
 
 
 def run(context: StageContext) -> Output:
@@ -28,12 +29,6 @@ def run(context: StageContext) -> Output:
     images = embed_pair_images(context.clip("poisoned"), context.pairs, np.arange(len(context.pairs)))
     trust = -outlyingness(images.numpy(), context.settings(DetectSettings))
     return Output(tensors={"trust": torch.from_numpy(trust.astype(np.float32))})
-
-
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
-    """Return how well low trust alone tells poison from the rest (AUROC over all of D)."""
-    trust = output.tensors["trust"]
-    return {"auroc": auroc(-trust.numpy(), manifest.marks(torch.arange(len(trust))))}
 
 
 def outlyingness(embeddings: NDArray[np.floating], settings: DetectSettings) -> NDArray[np.floating]:

@@ -6,27 +6,12 @@ of noise are unlike under both, so they do not stand beside the poison as they d
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from ubt.metrics import auroc
-from ubt.poisoning import Manifest
-from ubt.similarity import pair_similarities
 from ubt.stages.context import Output, StageContext
+from ubt.stages.trust import measure, similarities_under
+
+__all__ = ["measure", "run"]
 
 
 def run(context: StageContext) -> Output:
     """Return `trust[N]` float32 in [−2, 2], each pair's similarity under M_c less that under M_p; low is suspicious."""
-    return Output(tensors={"trust": _similarities(context, "clean") - _similarities(context, "poisoned")})
-
-
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
-    """Return how well low trust alone tells poison from the rest (AUROC over all of D)."""
-    trust = output.tensors["trust"]
-    return {"auroc": auroc(-trust.numpy(), manifest.marks(torch.arange(len(trust))))}
-
-
-def _similarities(context: StageContext, role: str) -> Tensor:
-    pairs = context.pairs
-    return pair_similarities(context.clip(role), pairs, context.pair_tokens, np.arange(len(pairs)))
+    return Output(tensors={"trust": similarities_under(context, "clean") - similarities_under(context, "poisoned")})

@@ -25,11 +25,4 @@ def run(context: StageContext) -> Output:
 
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return the share of poison that is isolated (recall) and of the isolated that is poison (precision)."""
-    marks = manifest.marks(output.tensors["indices"])
-    if not manifest.known:
-        return {"pairs": float(len(marks))}
-    return {
-        "pairs": float(len(marks)),
-        "recall": float(marks.sum() / len(manifest.indices)),
-        "precision": float(marks.mean()),
-    }
+    return manifest.found_in(output.tensors["indices"])

@@ -6,22 +6,12 @@ it alike: what it distrusts is rather noise.
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-
-from ubt.metrics import auroc
-from ubt.poisoning import Manifest
-from ubt.similarity import pair_similarities
 from ubt.stages.context import Output, StageContext
+from ubt.stages.trust import measure, similarities_under
+
+__all__ = ["measure", "run"]
 
 
 def run(context: StageContext) -> Output:
     """Return `trust[N]` float32 in [−1, 1], the similarity of each pair of D under M_p; low is suspicious."""
-    clip, pairs = context.clip("poisoned"), context.pairs
-    return Output(tensors={"trust": pair_similarities(clip, pairs, context.pair_tokens, np.arange(len(pairs)))})
-
-
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
-    """Return how well low trust alone tells poison from the rest (AUROC over all of D)."""
-    trust = output.tensors["trust"]
-    return {"auroc": auroc(-trust.numpy(), manifest.marks(torch.arange(len(trust))))}
+    return Output(tensors={"trust": similarities_under(context, "poisoned")})

@@ -20,14 +20,8 @@ def run(context: StageContext) -> Output:
 
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return how many pairs are selected, the share of them that is poison, and the share of poison among them."""
-    marks = manifest.marks(output.tensors["indices"])
-    if not manifest.known:
-        return {"pairs": float(len(marks))}
-    return {
-        "pairs": float(len(marks)),
-        "purity": float(marks.mean()),
-        "recall": float(marks.sum() / len(manifest.indices)),
-    }
+    found = manifest.found_in(output.tensors["indices"])
+    return {"purity" if name == "precision" else name: value for name, value in found.items()}
 
 
 def _order(context: StageContext, settings: SelectSettings, suspects: int) -> Tensor:

@@ -24,12 +24,8 @@ def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[s
     And `auroc`: how well low trust tells poison from the other suspects, to compare with `overfit`.
     """
     indices = output.tensors["indices"]
-    marks = manifest.marks(indices)
+    found = manifest.found_in(indices)
     if not manifest.known:
-        return {"pairs": float(len(marks))}
-    return {
-        "pairs": float(len(marks)),
-        "recall": float(marks.sum() / len(manifest.indices)),
-        "precision": float(marks.mean()),
-        "auroc": auroc(-context.artifact("trust").tensors["trust"][indices].numpy(), marks),
-    }
+        return found
+    trust = context.artifact("trust").tensors["trust"][indices]
+    return found | {"auroc": auroc(-trust.numpy(), manifest.marks(indices))}

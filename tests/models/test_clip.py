@@ -115,7 +115,8 @@ def test_similarities_of_pairs_are_dot_products_in_any_order_and_block(clip, dat
         for i in chosen
     ]
     torch.testing.assert_close(pair_similarities(clip, data.train, tokens, chosen), torch.tensor(expected))
-    monkeypatch.setattr("ubt.similarity._BLOCK", 3)  # blocks of 3, 3 and 1
+    monkeypatch.setattr("ubt.similarity._IMAGES", 2)
+    monkeypatch.setattr("ubt.similarity._CAPTIONS", 3)  # blocks of 3, 3 and 1
     torch.testing.assert_close(pair_similarities(clip, data.train, tokens, chosen), torch.tensor(expected))
 
 

@@ -61,7 +61,7 @@ def embeddings(bench):
 def test_the_nearest_neighbour_detector_is_the_distance_to_the_kth_other_image(
     bench, embeddings, neighbours, monkeypatch
 ):
-    monkeypatch.setattr("ubt.similarity._BLOCK", 64)
+    monkeypatch.setattr("ubt.similarity._IMAGES", 64)
     distances = np.linalg.norm(embeddings[:, None] - embeddings[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     expected = -np.sort(distances, axis=1)[:, neighbours - 1]

@@ -31,9 +31,9 @@ STAGES: dict[str, StageSpec] = {
         StageSpec("load", 1, (), ("clean",), of_model, needs_data=False, seeded=False),
         StageSpec("poison", 1, ("clean",), ("poison",), of_attack, sees_poison=True),
         StageSpec("implant", 2, ("clean", "poison"), ("poisoned", "model"), of_implant, sees_poison=True),
-        StageSpec("score", 3, ("clean", "poison"), ("trust",), of_nothing, seeded=False),
-        StageSpec("gain", 2, ("clean", "poisoned", "poison"), ("trust",), of_nothing, seeded=False),
-        StageSpec("rescore", 2, ("poisoned", "poison"), ("trust",), of_nothing, seeded=False),
+        StageSpec("score", 4, ("clean", "poison"), ("trust",), of_nothing, seeded=False),
+        StageSpec("gain", 3, ("clean", "poisoned", "poison"), ("trust",), of_nothing, seeded=False),
+        StageSpec("rescore", 3, ("poisoned", "poison"), ("trust",), of_nothing, seeded=False),
         StageSpec("density", 2, ("poisoned", "poison"), ("trust",), OfDefense(DetectSettings), seeded=False),
         StageSpec("suspect", 2, ("trust",), ("suspects",), OfDefense(SuspectSettings), seeded=False),
         StageSpec(

@@ -13,7 +13,7 @@ from ubt.models.clip import embed_images
 from ubt.poisoning import Manifest
 from ubt.similarity import pair_similarities
 from ubt.stages import density, rescore, score
-from ubt.stages.context import Output
+from ubt.stages.trust import Trust
 
 STAGES = {"clean": "score", "gain": "gain", "poisoned": "rescore", "knn": "density", "lof": "density"}
 DETECTORS = pytest.mark.parametrize("detector", STAGES)
@@ -106,9 +106,9 @@ def test_there_are_no_more_neighbours_than_other_images(detector):
 @pytest.mark.parametrize(("poisoned", "auroc"), [((0, 1), 1.0), ((2, 3), 0.0), ((0, 3), 0.5)])
 @pytest.mark.parametrize("stage", [score, rescore, density])
 def test_poison_that_is_trusted_less_than_the_rest_has_a_high_auroc(bench, stage, poisoned, auroc):
-    output = Output(tensors={"trust": torch.tensor([0.1, 0.2, 0.3, 0.4])})
+    output = Trust(torch.arange(4), torch.tensor([0.1, 0.2, 0.3, 0.4])).output()
     manifest = Manifest(np.array(poisoned), ["a"] * len(poisoned), BadNets())
-    assert stage.measure(bench.context("score"), output, manifest) == {"auroc": auroc}
+    assert stage.measure(bench.context("score"), output, manifest) == {"pairs": 4.0, "auroc": auroc}
 
 
 # Which stages run, and what trials share

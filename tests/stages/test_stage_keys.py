@@ -11,6 +11,7 @@ from ubt.defenses.ubt import (
     AttributeSettings,
     DetectSettings,
     OverfitSettings,
+    ScreenSettings,
     SelectSettings,
     SuspectSettings,
     Ubt,
@@ -25,6 +26,7 @@ DEPENDENTS = {
     "attribute": (attributed := {"attribute", *DEFENDED}),
     "select": (selected := {"select", *attributed}),
     "overfit": (overfitted := {"overfit", *selected}),
+    "score": {"score", "suspect", *overfitted},
     "suspect": {"suspect", *overfitted},
     "implant": {"implant", *overfitted},
     "poison": {"poison", "implant", "score", "suspect", *overfitted},
@@ -34,6 +36,7 @@ DEPENDENTS = {
 """Stage → every stage whose result may change when a setting of its own does, itself included."""
 
 OWNERS = {
+    ScreenSettings: "score",
     DetectSettings: "density",
     SuspectSettings: "suspect",
     OverfitSettings: "overfit",
@@ -104,7 +107,7 @@ def test_a_setting_changes_the_keys_of_its_stage_and_of_what_follows_from_it_alo
 
 
 def test_every_setting_of_the_defense_belongs_to_one_stage():
-    own = [name for model in OWNERS for name in model.model_fields]
+    own = [name for model in OWNERS for name in model.__annotations__]
     assert len(set(own)) == len(own)
     assert set(own) == set(Ubt.model_fields) - {"kind"}
 

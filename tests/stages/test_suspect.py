@@ -4,9 +4,12 @@ import torch
 
 from ubt.artifacts import Artifact
 from ubt.attacks.badnets import BadNets
+from ubt.defenses.ubt import UnlearnSettings
 from ubt.poisoning import Manifest
 from ubt.stages import suspect
 from ubt.stages.context import Output
+from ubt.stages.retention import trusted_pairs
+from ubt.stages.trust import Trust
 
 
 def suspects(bench, ratio):
@@ -22,7 +25,8 @@ def test_the_pairs_that_the_clean_model_finds_least_alike_are_suspected_the_wors
 def test_of_equal_pairs_the_first_are_suspected(bench, monkeypatch):
     context = bench.context("suspect", {"defense.suspicious_ratio": 0.5})
     tied = torch.tensor([0.3, 0.1, 0.3, 0.1, 0.1, 0.3])
-    monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").meta, {"trust": tied}))
+    tensors = Trust(torch.arange(6), tied).output().tensors
+    monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").meta, tensors))
     assert suspect.run(context).tensors["indices"].tolist() == [1, 3, 4]
 
 
@@ -32,7 +36,32 @@ def manifest(*indices):
 
 def test_recall_precision_and_separation_of_the_suspects_are_measured(bench, monkeypatch):
     context, trust = bench.context("suspect"), torch.linspace(-1, 0, 200)
-    monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").meta, {"trust": trust}))
+    tensors = Trust(torch.arange(200), trust).output().tensors
+    monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").meta, tensors))
     output = Output(tensors={"indices": torch.tensor([4, 7, 0, 9, 5])})
     found = suspect.measure(context, output, manifest(0, 1, 2, 7))
     assert found == {"pairs": 5.0, "recall": 2 / 4, "precision": 2 / 5, "auroc": 4 / 6}
+
+
+@pytest.mark.parametrize("detector", ["clean", "gain", "knn"])
+def test_only_pairs_that_were_looked_at_are_suspected_or_held_in_place(bench, detector):
+    changes = {"defense.detector": detector, "defense.screened_ratio": 0.3, "defense.suspicious_ratio": 0.1}
+    context = bench.context("unlearn", changes)
+    trust = Trust.of(context.artifact("trust"))
+    looked_at = set(trust.pairs.tolist())
+    assert len(looked_at) == len(trust.values) == 60
+    indices = context.artifact("suspects").tensors["indices"]
+    assert len(indices) == 6
+    assert set(indices.tolist()) < looked_at
+    assert trust.in_pairs(indices).tolist() == sorted(trust.values.tolist())[:6]
+    held = set(trusted_pairs(context, context.settings(UnlearnSettings)).tolist())
+    assert held < looked_at - set(indices.tolist())
+    assert len(held) == 30
+
+
+def test_which_pairs_are_looked_at_does_not_depend_on_the_seed_and_their_trust_not_on_the_others(bench):
+    some = Trust.of(bench.context("suspect", {"defense.screened_ratio": 0.3}).artifact("trust"))
+    again = Trust.of(bench.context("suspect", {"defense.screened_ratio": 0.3}, seed=1).artifact("trust"))
+    whole = Trust.of(bench.context("suspect").artifact("trust"))
+    assert torch.equal(some.pairs, again.pairs)
+    torch.testing.assert_close(some.values, whole.in_pairs(some.pairs))

@@ -14,8 +14,16 @@ from ubt.config import Config
 from ubt.defenses.base import Defense
 
 
-class DetectSettings(Config):
-    """How far each training pair is trusted."""
+class ScreenSettings(Config):
+    """How many training pairs are looked at."""
+
+    screened_ratio: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of the training pairs that the detector looks at, drawn at random. The others are neither suspected nor
+    held in place. A few dozen poisoned pairs suffice, and of large data a part holds them."""
+
+
+class DetectSettings(ScreenSettings):
+    """How far each training pair that is looked at is trusted."""
 
     detector: Literal["clean", "gain", "poisoned", "knn", "lof"] = "clean"
     """What pairs are trusted for: similarity of image and caption under the clean model; little gain of it by the
@@ -29,7 +37,7 @@ class SuspectSettings(Config):
     """Which training pairs are suspicious."""
 
     suspicious_ratio: float = Field(default=0.01, gt=0, le=1)
-    """Fraction of the training pairs, those that the detector trusts least, that is suspicious."""
+    """Fraction of the pairs looked at, those that the detector trusts least, that is suspicious."""
 
 
 class OverfitSettings(Config):
@@ -88,7 +96,7 @@ class UnlearnSettings(Config):
     retain_weight: float = Field(default=4.0, ge=0)
     """Weight of the loss that holds trusted pairs in place; 0 leaves it out."""
     retain_ratio: float = Field(default=0.5, gt=0, le=1)
-    """Fraction of the training pairs, those that the detector trusts most, that may be held in place (suspicious
+    """Fraction of the pairs looked at, those that the detector trusts most, that may be held in place (suspicious
     ones never are). With 1, the poison that was not suspected is taught again while it is unlearnt."""
     retain_samples: int = Field(default=1024, ge=2)
     """How many of them are held in place, drawn at random (fewer if fewer are trusted). The poisoned model embeds each

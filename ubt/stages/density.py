@@ -2,9 +2,9 @@
 
 After Huang et al., "Detecting Backdoor Samples in Contrastive Language Image Pretraining", ICLR 2025
 (arXiv 2502.01385): triggered images lie in sparser neighbourhoods than clean ones. They look for neighbours in a
-random batch that holds fewer triggered images than neighbours; here they are looked for in all of D. Where many
-pairs are poisoned, triggered images are each other's neighbours: then `lof`, which compares a density with that of
-the neighbours, still tells them apart where `knn` does not (docs/method.md has numbers).
+random batch that holds fewer triggered images than neighbours; here they are looked for among all pairs that are
+screened. Where many pairs are poisoned, triggered images are each other's neighbours: then `lof`, which compares a
+density with that of the neighbours, still tells them apart where `knn` does not (docs/method.md has numbers).
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 from ubt.defenses.ubt import DetectSettings
 from ubt.similarity import embed_pair_images
 from ubt.stages.context import Output, StageContext
-from ubt.stages.trust import measure
+from ubt.stages.trust import Trust, measure, screened
 
 __all__ = ["measure", "outlyingness", "run"]
 
 
 def run(context: StageContext) -> Output:
-    """Return `trust[N]` float32, minus how far out each image of D lies under M_p; low is suspicious.
+    """Return the `Trust` in the pairs looked at: minus how far out the image of each lies among them under M_p.
 
-    The search is exact: time grows with N² and the width of the embeddings.
+    The search is exact: time grows with S² and the width of the embeddings.
     """
-    images = embed_pair_images(context.clip("poisoned"), context.pairs, np.arange(len(context.pairs)))
-    trust = -outlyingness(images.numpy(), context.settings(DetectSettings))
-    return Output(tensors={"trust": torch.from_numpy(trust.astype(np.float32))})
+    pairs = screened(context)
+    images = embed_pair_images(context.clip("poisoned"), context.pairs, pairs)
+    out = outlyingness(images.numpy(), context.settings(DetectSettings))
+    return Trust(torch.from_numpy(pairs), torch.from_numpy(-out.astype(np.float32))).output()
 
 
 def outlyingness(embeddings: NDArray[np.floating], settings: DetectSettings) -> NDArray[np.floating]:

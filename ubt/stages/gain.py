@@ -6,12 +6,16 @@ of noise are unlike under both, so they do not stand beside the poison as they d
 
 from __future__ import annotations
 
+import torch
+
 from ubt.stages.context import Output, StageContext
-from ubt.stages.trust import measure, similarities_under
+from ubt.stages.trust import Trust, measure, screened, similarities_under
 
 __all__ = ["measure", "run"]
 
 
 def run(context: StageContext) -> Output:
-    """Return `trust[N]` float32 in [−2, 2], each pair's similarity under M_c less that under M_p; low is suspicious."""
-    return Output(tensors={"trust": similarities_under(context, "clean") - similarities_under(context, "poisoned")})
+    """Return the `Trust` in the pairs looked at, in [−2, 2]: the similarity of each under M_c less that under M_p."""
+    pairs = screened(context)
+    clean, poisoned = (similarities_under(context, role, pairs) for role in ("clean", "poisoned"))
+    return Trust(torch.from_numpy(pairs), clean - poisoned).output()

@@ -17,6 +17,7 @@ from ubt.defenses.ubt import UnlearnSettings
 from ubt.models.clip import Clip, embed_tokens
 from ubt.similarity import embed_pair_images
 from ubt.stages.context import StageContext
+from ubt.stages.trust import Trust
 from ubt.training import Indices, clip_loss
 
 
@@ -85,7 +86,7 @@ def retained_pairs(context: StageContext, settings: UnlearnSettings) -> Indices:
 
 def trusted_pairs(context: StageContext, settings: UnlearnSettings) -> Indices:
     """Return the pairs that may be held in place, `[T]` int64 into D: those trusted most, and no suspects."""
-    trust = context.artifact("trust").tensors["trust"]
-    ranked = torch.argsort(trust, descending=True, stable=True)
-    trusted = ranked[: max(2, round(settings.retain_ratio * len(trust)))].numpy()
-    return np.setdiff1d(trusted, context.artifact("suspects").tensors["indices"].numpy())
+    trust = Trust.of(context.artifact("trust"))
+    count = max(2, round(settings.retain_ratio * len(trust.pairs)))
+    trusted = trust.pairs[trust.ranked(descending=True)[:count]]
+    return np.setdiff1d(trusted.numpy(), context.artifact("suspects").tensors["indices"].numpy())

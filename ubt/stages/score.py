@@ -6,12 +6,15 @@ and does not depend on the ratio. It needs no poisoned model, so that all implan
 
 from __future__ import annotations
 
+import torch
+
 from ubt.stages.context import Output, StageContext
-from ubt.stages.trust import measure, similarities_under
+from ubt.stages.trust import Trust, measure, screened, similarities_under
 
 __all__ = ["measure", "run"]
 
 
 def run(context: StageContext) -> Output:
-    """Return `trust[N]` float32 in [−1, 1], the similarity of each pair of D under M_c; low is suspicious."""
-    return Output(tensors={"trust": similarities_under(context, "clean")})
+    """Return the `Trust` in the pairs looked at, in [−1, 1]: the similarity of each under M_c."""
+    pairs = screened(context)
+    return Trust(torch.from_numpy(pairs), similarities_under(context, "clean", pairs)).output()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-
 from ubt.defenses.ubt import SuspectSettings
 from ubt.metrics import auroc
 from ubt.poisoning import Manifest
 from ubt.stages.context import Output, StageContext
+from ubt.stages.trust import Trust
 
 
 def run(context: StageContext) -> Output:
-    """Return D_susp: `indices[S]` int64 into D, least trusted first, S = max(2, ratio · N)."""
-    trust = context.artifact("trust").tensors["trust"]
+    """Return D_susp: `indices[S]` int64 into D, least trusted first: a ratio of the pairs looked at, at least 2."""
+    trust = Trust.of(context.artifact("trust"))
     ratio = context.settings(SuspectSettings).suspicious_ratio
-    count = min(len(trust), max(2, round(ratio * len(trust))))
-    return Output(tensors={"indices": torch.argsort(trust, stable=True)[:count].contiguous()})
+    count = max(2, round(ratio * len(trust.pairs)))
+    return Output(tensors={"indices": trust.pairs[trust.ranked()[:count]]})
 
 
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
@@ -27,5 +26,5 @@ def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[s
     found = manifest.found_in(indices)
     if not manifest.known:
         return found
-    trust = context.artifact("trust").tensors["trust"][indices]
+    trust = Trust.of(context.artifact("trust")).in_pairs(indices)
     return found | {"auroc": auroc(-trust.numpy(), manifest.marks(indices))}

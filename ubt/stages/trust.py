@@ -1,24 +1,62 @@
-"""What detectors share: trust by similarity, and how well it tells poison. No stage by itself."""
+"""How far pairs of D are trusted: what detectors put out, and the stages after them read. No stage by itself."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ubt.artifacts import Artifact
+from ubt.defenses.ubt import ScreenSettings
 from ubt.metrics import auroc
 from ubt.poisoning import Manifest
 from ubt.similarity import pair_similarities
 from ubt.stages.context import Output, StageContext
+from ubt.training import Indices
 
 
-def similarities_under(context: StageContext, role: str) -> Tensor:
-    """Return the similarity of each pair of D, `[N]` float32 in [−1, 1], under the model that fills a role."""
-    pairs = context.pairs
-    return pair_similarities(context.clip(role), pairs, context.pair_tokens, np.arange(len(pairs)))
+@dataclass(frozen=True)
+class Trust:
+    """The pairs that a detector has looked at, and how far it trusts each."""
+
+    pairs: Tensor
+    """`[S]` int64 into D, sorted."""
+    values: Tensor
+    """`[S]` float32; low is suspicious."""
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Trust:
+        """Return what a detector has put out."""
+        return cls(artifact.tensors["pairs"], artifact.tensors["trust"])
+
+    def output(self) -> Output:
+        """Return it as a stage puts it out."""
+        return Output(tensors={"pairs": self.pairs, "trust": self.values})
+
+    def ranked(self, descending: bool = False) -> Tensor:
+        """Return the positions among `pairs`, `[S]` int64, least trusted first, or most; ties as they come."""
+        return torch.argsort(self.values, descending=descending, stable=True)
+
+    def in_pairs(self, indices: Tensor) -> Tensor:
+        """Return the trust, `[K]`, in pairs at `indices[K]` int64 into D that were looked at."""
+        return self.values[torch.searchsorted(self.pairs, indices)]
+
+
+def screened(context: StageContext) -> Indices:
+    """Return the pairs that a detector looks at, `[S]` int64 into D, sorted: all of them, or a random part."""
+    count, ratio = len(context.pairs), context.settings(ScreenSettings).screened_ratio
+    chosen = context.rng("screened").permutation(count)[: max(2, round(ratio * count))]
+    return np.sort(chosen)
+
+
+def similarities_under(context: StageContext, role: str, pairs: Indices) -> Tensor:
+    """Return the similarity of each of `pairs[S]`, `[S]` float32 in [−1, 1], under the model that fills a role."""
+    return pair_similarities(context.clip(role), context.pairs, context.pair_tokens, pairs)
 
 
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
-    """Return how well low `trust[N]` alone tells poison from the rest (AUROC over all of D)."""
-    trust = output.tensors["trust"]
-    return {"auroc": auroc(-trust.numpy(), manifest.marks(torch.arange(len(trust))))}
+    """Return how many pairs were looked at, and how well low trust tells poison among them from the rest (AUROC)."""
+    marks = manifest.marks(output.tensors["pairs"])
+    return {"pairs": float(len(marks)), "auroc": auroc(-output.tensors["trust"].numpy(), marks)}

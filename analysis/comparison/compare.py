@@ -49,7 +49,13 @@ def own_seconds(record: TrialRecord) -> float:
 
 
 def _told(member: Member) -> str:
-    return defense_name(member.kind) if member.name == member.kind else member.name.replace("_", " ")
+    """Return what a row is called: `abl` and `abl-as-published` are ABL and "ABL as published"."""
+    words = member.name.replace("_", " ").replace("-", " ")
+    return defense_name(member.kind) + words.removeprefix(member.kind) if _is_named_by_kind(member) else words
+
+
+def _is_named_by_kind(member: Member) -> bool:
+    return member.name == member.kind or member.name.startswith((f"{member.kind}-", f"{member.kind}_"))
 
 
 def _cell(configuration: Configuration | None) -> Cell:

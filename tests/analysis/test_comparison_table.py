@@ -238,10 +238,11 @@ def test_of_several_rows_of_the_method_the_one_of_its_name_is_held_against_the_b
     records = [
         named(0, "finetune", 0.5, {"kind": "finetune"}),
         named(1, "all_pairs", 0.3, {"kind": "ubt", "overfit_data": "all"}),
+        named(3, "ubt-as-published", 0.2, {"kind": "ubt", "detector": "clean"}),
         named(2, "ubt", 0.1, {"kind": "ubt"}),
     ]
     found = compare(find(run_of(*records)))
-    assert [r.name for r in found.rows] == ["no defense", "fine-tuning", "all pairs", "UBT"]
+    assert [r.name for r in found.rows] == ["no defense", "fine-tuning", "all pairs", "UBT", "UBT as published"]
     assert found.method.name == "UBT"
     assert contest(found).best.name == "fine-tuning"
 

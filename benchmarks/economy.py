@@ -76,7 +76,7 @@ def main() -> None:
     timed(Tracker, "close", "waiting for MLflow")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        config = study(arguments.levels).model_copy(update={"store": str(Path(folder) / "store")})
+        config = study(arguments.levels).with_parts(store=str(Path(folder) / "store"))
         outcome = sweeps.launch.sweep(config, new_run(Path(folder), "economy"), arguments.address)
         records = read_records(outcome.run.records)
     SECONDS["stages, added up over workers"] = sum(s.spent_seconds for r in records for s in r.stages if not s.reused)

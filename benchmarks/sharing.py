@@ -131,7 +131,7 @@ def main() -> None:
     config = study(arguments.levels)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        wall, records = run_shared(config.model_copy(update={"store": str(root / "store")}), root)
+        wall, records = run_shared(config.with_parts(store=str(root / "store")), root)
         plain = None if arguments.skip_plain else run_plain(config, root)
     print_results(config, wall, records, plain)
 

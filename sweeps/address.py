@@ -1,5 +1,6 @@
 """Addresses of Ray: what they stand for, and whether anybody answers there.
 
+- `inline` runs trials in this process, one after the other, without Ray;
 - `local` starts a Ray of its own, also where a cluster runs or `$RAY_ADDRESS` names one;
 - `auto`, or `HOST:PORT`, joins the cluster that this machine is a node of;
 - `ray://HOST:PORT` joins a cluster from outside. Ray ends the trials if that connection is lost for 30 s, so a
@@ -14,7 +15,7 @@ import socket
 
 from ubt.errors import Problem, UserError
 
-LOCAL, AUTO = "local", "auto"
+INLINE, LOCAL, AUTO = "inline", "local", "auto"
 
 ON_THE_HEAD = "ray exec cluster.yaml --tmux 'ubt sweep … --address auto'"
 
@@ -48,7 +49,7 @@ def _endpoint(address: str) -> tuple[str, int]:
         where, named = "$RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or _cluster_of_this_machine()
     found = _ADDRESS.fullmatch(named)
     if found is None:
-        words = "`local`, `inline`, `auto`, " if where == "--address" else ""
+        words = f"`{LOCAL}`, `{INLINE}`, `{AUTO}`, " if where == "--address" else ""
         raise UserError(Problem(where, f"must be {words}HOST:PORT or ray://HOST:PORT", named))
     return found["host"].strip("[]"), int(found["port"])
 

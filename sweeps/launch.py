@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from analysis import Summary, load_run, summarise, write_report
-from sweeps.address import LOCAL, check_address
+from sweeps.address import INLINE, LOCAL, check_address
 from sweeps.cluster import run_on_ray, start_ray, stop_ray
 from sweeps.code_version import commit_of_code
 from sweeps.gate import Gate
@@ -26,8 +26,6 @@ from ubt.store import default_store
 
 logger = logging.getLogger(__name__)
 
-INLINE = "inline"
-"""Address that runs trials in this process, one after the other, without Ray."""
 FLUSH_SECONDS, INTERRUPTED_SECONDS = 60.0, 3.0
 """How long the end of a sweep waits for MLflow; what is not sent by then waits on disk."""
 

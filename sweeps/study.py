@@ -87,7 +87,7 @@ class StudyConfig(Config):
         return {"victim": self.victim.as_json(), "defense": self.defense.as_json()}
 
     def with_parts(self, **parts: object) -> StudyConfig:
-        """Return the study with other parts; nothing worked out from the old ones is kept, as by `model_copy`."""
+        """Return the study with other parts; nothing worked out from the old ones is kept: `model_copy` would."""
         return StudyConfig.model_validate({name: getattr(self, name) for name in type(self).model_fields} | parts)
 
     def trial(self, changes: dict[str, JsonValue]) -> TrialConfig:
@@ -123,7 +123,12 @@ class StudyConfig(Config):
 
     @cached_property
     def laid_out(self) -> tuple[Proposal, ...]:
-        """Return the same, laid out once: ten thousand configurations are asked for by checks, plan and planner."""
+        """Return `proposals`, laid out once: ten thousand configurations are asked for by checks, plan and planner.
+
+        Raises:
+            NotImplementedError: for an adaptive search, which lays nothing out.
+            ValueError: if the space cannot be laid out.
+        """
         if isinstance(self.search, Comparison):
             return tuple(comparing.laid_out(self.search))
         return tuple(proposals(self.search, self.base))

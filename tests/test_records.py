@@ -125,10 +125,12 @@ def test_evaluated_epochs_are_listed_with_their_stage_in_order():
     assert [(stage, epoch.epoch) for stage, epoch in found] == [("unlearn", 1), ("unlearn", 2)]
 
 
-def test_a_stages_own_seconds_leave_out_the_judging_of_its_epochs():
+def test_a_stages_own_work_leaves_out_the_judging_of_its_epochs_also_in_older_records():
     judged = EpochRecord(epoch=1, seconds=2.0, val=rates())
     unlearn = StageRecord(stage="unlearn", key="a", reused=False, seconds=5.0, epochs=(judged, judged))
     overfit = StageRecord(
         stage="overfit", key="b", reused=False, seconds=5.0, epochs=(EpochRecord(epoch=1, seconds=2.0),)
     )
-    assert (unlearn.own_seconds, overfit.own_seconds) == (4.0, 5.0)
+    assert (unlearn.work_seconds, overfit.work_seconds) == (4.0, 5.0)
+    told = unlearn.model_copy(update={"own_seconds": 4.5})
+    assert told.work_seconds == 4.5

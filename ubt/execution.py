@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import cast
 
@@ -39,6 +40,7 @@ class Execution:
         self._started = time.perf_counter()
         self._earlier = self._find_earlier()
         self._epochs = list(self._earlier.epochs) if self._earlier else []
+        self._own_seconds = (self._earlier.own_seconds or 0.0) if self._earlier else 0.0
 
     def steps(self) -> Iterator[StageRecord]:
         """Yield the stage's record after each epoch, and the complete one when its artifact is published.
@@ -50,14 +52,16 @@ class Execution:
         reset_peak_memory(self._workspace.device)
         context = StageContext(self._node, self._workspace, self._inputs, self._continued())
         run = cast(StageFunction, import_module(self._node.spec.module).run)
-        result = run(context)
+        with self._own_work():
+            result = run(context)
         last: Epoch | None = None
         if not isinstance(result, Output):
             for last in self._judged(result):
                 yield self._unfinished()
                 self._keep(context, last)
             assert last is not None, f"{self._node.spec.name} yielded no epoch"  # noqa: S101
-            result = last.snapshot()
+            with self._own_work():
+                result = last.snapshot()
         meta = self._publish(context, result, self._node, self._memory(last, self._node.epochs))
         yield stage_record(meta, reused=False, spent_seconds=self._spent_seconds)
 
@@ -66,6 +70,7 @@ class Execution:
         began = time.perf_counter()
         for epoch in epochs:
             seconds = time.perf_counter() - began
+            self._own_seconds += seconds
             rates = None
             if epoch.model is not None and self._poison and self._node.spec.measures_each_epoch:
                 rates = self._workspace.evaluator(self._poison).rates(epoch.model, "val")
@@ -99,6 +104,7 @@ class Execution:
             metrics=self._measure(context, output),
             epochs=tuple(self._epochs),
             seconds=self._spent_seconds + (self._earlier.seconds if self._earlier else 0.0),
+            own_seconds=self._own_seconds,
             peak_memory_bytes=peak_memory_bytes(self._workspace.device),
             device=str(self._workspace.device),
         )
@@ -137,6 +143,13 @@ class Execution:
         assert artifact is not None  # noqa: S101 — its meta was read just now
         return Earlier(self._earlier.epochs[-1].epoch, artifact.weights, self._workspace.optimizer(self._earlier))
 
+    @contextmanager
+    def _own_work(self) -> Iterator[None]:
+        """Count what happens inside as the stage's own work."""
+        began = time.perf_counter()
+        yield
+        self._own_seconds += time.perf_counter() - began
+
     @property
     def _spent_seconds(self) -> float:
         return time.perf_counter() - self._started
@@ -160,6 +173,7 @@ def stage_record(meta: Meta, reused: bool, spent_seconds: float = 0.0) -> StageR
         key=meta.key,
         reused=reused,
         seconds=meta.seconds,
+        own_seconds=meta.own_seconds,
         spent_seconds=spent_seconds,
         peak_memory_bytes=meta.peak_memory_bytes,
         metrics=meta.metrics,

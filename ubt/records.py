@@ -72,6 +72,9 @@ class StageRecord(Config):
     """Found whole in the store, not computed by this trial."""
     seconds: float
     """Seconds the stage takes from nothing; if it was reused, as measured by whoever computed it."""
+    own_seconds: float | None = None
+    """Of those, what the stage's own work takes: its epochs and its output, without their judging and publishing, which
+    depend on what else the study looks at."""
     spent_seconds: float = 0.0
     """Seconds this trial spent on it: 0 if reused, a part if it continued from an earlier epoch in the store."""
     complete: bool = True
@@ -81,8 +84,10 @@ class StageRecord(Config):
     epochs: tuple[EpochRecord, ...] = ()
 
     @property
-    def own_seconds(self) -> float:
-        """Return the seconds without the judging of its epochs on validation, which the stage itself has no use for."""
+    def work_seconds(self) -> float:
+        """Return the seconds of the stage's own work, also of records from before that was told apart."""
+        if self.own_seconds is not None:
+            return self.own_seconds
         judged = any(epoch.val for epoch in self.epochs)
         return sum(epoch.seconds for epoch in self.epochs) if judged else self.seconds
 

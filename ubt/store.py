@@ -59,6 +59,8 @@ class Meta(Config):
     metrics: dict[str, float] = Field(default_factory=dict)
     epochs: tuple[EpochRecord, ...] = ()
     seconds: float = 0.0
+    own_seconds: float | None = None
+    """Of those, the stage's own work (see `StageRecord`); none in artifacts from before it was told apart."""
     peak_memory_bytes: int = 0
     device: str = ""
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))

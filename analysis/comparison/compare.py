@@ -41,11 +41,11 @@ def compare(findings: Findings) -> Comparison | None:
 
 
 def own_seconds(record: TrialRecord) -> float:
-    """Return the seconds of a trial's own defense: of all stages between `implant` and `evaluate`, judging aside."""
+    """Return the seconds of a trial's own defense: the own work of all stages between `implant` and `evaluate`."""
     names = [stage.stage for stage in record.stages]
     first = names.index("implant") + 1 if "implant" in names else 0
     last = names.index("evaluate") if "evaluate" in names else len(names)
-    return sum(stage.own_seconds for stage in record.stages[first:last])
+    return sum(stage.work_seconds for stage in record.stages[first:last])
 
 
 def _told(member: Member) -> str:

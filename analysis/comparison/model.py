@@ -26,7 +26,7 @@ class Cell:
     tried: int
     """… of how many."""
     seconds: float | None
-    """What the defense's own stages take from nothing, the mean over seeds."""
+    """What the own work of the defense's stages takes from nothing, the mean over seeds: no judging, no publishing."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,9 @@ def heads(comparison: Comparison) -> tuple[str, ...]:
     return (*comparison.victims, *((MEAN, WORST) if len(comparison.victims) > 1 else ()))
 
 
-READING = "ASR / CA in percent on the test split, means over seeds, with 95% intervals."
+READING = (
+    "ASR / CA in percent on the test split, means over seeds, with 95% intervals; time is that of a defense's own work."
+)
 
 
 def _markdown_row(row: Row, comparison: Comparison) -> tuple[str, ...]:

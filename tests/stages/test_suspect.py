@@ -5,11 +5,12 @@ import torch
 from ubt.artifacts import Artifact
 from ubt.attacks.badnets import BadNets
 from ubt.defenses.ubt import UnlearnSettings
+from ubt.errors import StageFault
 from ubt.poisoning import Manifest
-from ubt.stages import suspect
+from ubt.stages import score, suspect, unlearn
 from ubt.stages.context import Output
 from ubt.stages.retention import trusted_pairs
-from ubt.stages.trust import Trust
+from ubt.stages.trust import Trust, measure
 
 
 def suspects(bench, ratio):
@@ -65,3 +66,21 @@ def test_which_pairs_are_looked_at_does_not_depend_on_the_seed_and_their_trust_n
     whole = Trust.of(bench.context("suspect").artifact("trust"))
     assert torch.equal(some.pairs, again.pairs)
     torch.testing.assert_close(some.values, whole.in_pairs(some.pairs))
+
+
+def test_what_was_looked_at_and_its_share_of_the_poison_are_measured(bench):
+    context = bench.context("score", {"defense.screened_ratio": 0.5})
+    output = score.run(context)
+    found = Trust(output.tensors["pairs"], output.tensors["trust"])
+    held = manifest(*found.pairs[:3].tolist(), *sorted(set(range(200)) - set(found.pairs.tolist()))[:1])
+    told = measure(context, found.output(), held)
+    assert (told["pairs"], told["recall"]) == (100.0, 3 / 4)
+    assert set(told) == {"pairs", "recall", "auroc"}
+
+
+def test_it_is_a_fault_if_nothing_is_left_to_hold_in_place(bench):
+    context = bench.context("unlearn", {"defense.suspicious_ratio": 1.0})
+    with pytest.raises(StageFault, match="0 pairs are left to hold in place: lower suspicious_ratio"):
+        next(unlearn.run(context))
+    free = bench.context("unlearn", {"defense.suspicious_ratio": 1.0, "defense.retain_weight": 0.0})
+    assert next(unlearn.run(free)).number == 1

@@ -128,7 +128,12 @@ def test_captions_without_a_telling_token_are_left_out(bench):
     assert indices.tolist() == selection[:2].tolist()
     original = context.pair_tokens[selection[:2]]
     assert tokens[:, 1].tolist() == original[:, 3].tolist()
-    assert unlearn.measure(context, None, None) == {"pairs": 2.0, "clean_pairs": 0.0, "tokens_per_caption": 2 / 8}
+    assert unlearn.measure(context, None, None) == {
+        "pairs": 2.0,
+        "held_pairs": 100.0,
+        "clean_pairs": 0.0,
+        "tokens_per_caption": 2 / 8,
+    }
 
 
 def test_nothing_is_forgotten_if_no_token_is_telling(bench):

@@ -265,7 +265,7 @@ class TestSession:
         assert sorted(toy.run()) == ["table:finetune/badnets"] * 2 + ["table:finetune/sig"] * 2
         assert len({record.trial for record in read_records(toy.records)}) == 16
 
-    def test_progress_names_no_best_trial_of_differentvictims_of(self) -> None:
+    def test_progress_names_no_best_trial_of_different_victims(self) -> None:
         described = {"study": "toy", "trial": "t", "number": 0, "seed": 0, "config": {}, "changes": {}}
         done = {"state": "DONE", "val": rates(0.1), "poisoned_val": rates(0.9)}
         for label, best in (("", True), ("table:ubt/sig", False)):

@@ -18,8 +18,9 @@ class ScreenSettings(Config):
     """How many training pairs are looked at."""
 
     screened_ratio: float = Field(default=1.0, gt=0, le=1)
-    """Fraction of the training pairs that the detector looks at, drawn at random. The others are neither suspected nor
-    held in place. A few dozen poisoned pairs suffice, and of large data a part holds them."""
+    """Fraction of the training pairs that the detector looks at, drawn at random, the same for all detectors and seeds.
+    The others are neither suspected nor held in place. A few dozen poisoned pairs suffice, and of large data a part
+    holds them."""
 
 
 class DetectSettings(ScreenSettings):

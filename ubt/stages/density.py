@@ -22,9 +22,9 @@ __all__ = ["measure", "outlyingness", "run"]
 
 
 def run(context: StageContext) -> Output:
-    """Return the `Trust` in the pairs looked at: minus how far out the image of each lies among them under M_p.
+    """Return `pairs[V]` int64 into D, those looked at, and `trust[V]` float32: minus how far out each lies under M_p.
 
-    The search is exact: time grows with S² and the width of the embeddings.
+    The search is exact, among the pairs looked at: time grows with V² and the width of the embeddings.
     """
     pairs = screened(context)
     images = embed_pair_images(context.clip("poisoned"), context.pairs, pairs)

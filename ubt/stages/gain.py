@@ -15,7 +15,7 @@ __all__ = ["measure", "run"]
 
 
 def run(context: StageContext) -> Output:
-    """Return the `Trust` in the pairs looked at, in [−2, 2]: the similarity of each under M_c less that under M_p."""
+    """Return `pairs[V]` int64 into D, those looked at, and `trust[V]` float32 in [−2, 2]: cos under M_c − under M_p."""
     pairs = screened(context)
     clean, poisoned = (similarities_under(context, role, pairs) for role in ("clean", "poisoned"))
     return Trust(torch.from_numpy(pairs), clean - poisoned).output()

@@ -15,6 +15,6 @@ __all__ = ["measure", "run"]
 
 
 def run(context: StageContext) -> Output:
-    """Return the `Trust` in the pairs looked at, in [−1, 1]: the similarity of each under M_p."""
+    """Return `pairs[V]` int64 into D, those looked at, and `trust[V]` float32 in [−1, 1]: similarity under M_p."""
     pairs = screened(context)
     return Trust(torch.from_numpy(pairs), similarities_under(context, "poisoned", pairs)).output()

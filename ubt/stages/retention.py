@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ubt.data.base import Images
 from ubt.defenses.ubt import UnlearnSettings
+from ubt.errors import StageFault
 from ubt.models.clip import Clip, embed_tokens
 from ubt.similarity import embed_pair_images
 from ubt.stages.context import StageContext
@@ -42,10 +43,10 @@ class Retention:
     def draw(self, rng: np.random.Generator) -> Indices:
         """Return the batch of one step, `[B]` int64 into the retained pairs; empty if nothing is held in place."""
         size = min(self._settings.retain_batch_size, len(self._retained))
-        return rng.choice(len(self._retained), size if size > 1 else 0, replace=False)
+        return rng.choice(len(self._retained), size, replace=False) if size else np.empty(0, dtype=np.int64)
 
     def pixels(self, batch: Indices) -> Images:
-        """Return the images of a batch, `[B, H, W, 3]`."""
+        """Return the images of a batch, `[B, H, W, 3]` uint8."""
         return self._context.pairs.take(self._retained[batch])
 
     def loss(self, clip: Clip, images: Tensor, batch: Indices) -> Tensor:
@@ -78,8 +79,15 @@ class Retention:
 
 
 def retained_pairs(context: StageContext, settings: UnlearnSettings) -> Indices:
-    """Return the pairs that are held in place, `[R]` int64 into D: drawn from the trusted ones, the same all epochs."""
+    """Return the pairs that are held in place, `[R]` int64 into D: drawn from the trusted ones, the same all epochs.
+
+    Raises:
+        StageFault: if hardly any pair is trusted; what is not held would be unlearnt with the rest.
+    """
     trusted = trusted_pairs(context, settings)
+    if len(trusted) < 2:
+        advice = "lower suspicious_ratio, raise screened_ratio or retain_ratio, or hold nothing (retain_weight: 0)"
+        raise StageFault(f"{len(trusted)} pairs are left to hold in place: {advice}")
     count = min(settings.retain_samples, len(trusted))
     return np.sort(context.rng("retained").choice(trusted, count, replace=False))
 

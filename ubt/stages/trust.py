@@ -12,6 +12,7 @@ from ubt.artifacts import Artifact
 from ubt.defenses.ubt import ScreenSettings
 from ubt.metrics import auroc
 from ubt.poisoning import Manifest
+from ubt.seeding import numpy_generator
 from ubt.similarity import pair_similarities
 from ubt.stages.context import Output, StageContext
 from ubt.training import Indices
@@ -22,9 +23,9 @@ class Trust:
     """The pairs that a detector has looked at, and how far it trusts each."""
 
     pairs: Tensor
-    """`[S]` int64 into D, sorted."""
+    """`[V]` int64 into D, sorted."""
     values: Tensor
-    """`[S]` float32; low is suspicious."""
+    """`[V]` float32; low is suspicious."""
 
     @classmethod
     def of(cls, artifact: Artifact) -> Trust:
@@ -32,11 +33,11 @@ class Trust:
         return cls(artifact.tensors["pairs"], artifact.tensors["trust"])
 
     def output(self) -> Output:
-        """Return it as a stage puts it out."""
+        """Return it as a stage puts it out: `pairs[V]` and `trust[V]`."""
         return Output(tensors={"pairs": self.pairs, "trust": self.values})
 
     def ranked(self, descending: bool = False) -> Tensor:
-        """Return the positions among `pairs`, `[S]` int64, least trusted first, or most; ties as they come."""
+        """Return the positions among `pairs`, `[V]` int64, least trusted first, or most; ties as they come."""
         return torch.argsort(self.values, descending=descending, stable=True)
 
     def in_pairs(self, indices: Tensor) -> Tensor:
@@ -45,18 +46,21 @@ class Trust:
 
 
 def screened(context: StageContext) -> Indices:
-    """Return the pairs that a detector looks at, `[S]` int64 into D, sorted: all of them, or a random part."""
+    """Return the pairs that a detector looks at, `[V]` int64 into D, sorted: all of them, or a random part."""
     count, ratio = len(context.pairs), context.settings(ScreenSettings).screened_ratio
-    chosen = context.rng("screened").permutation(count)[: max(2, round(ratio * count))]
+    # Not drawn for each stage anew: detectors are compared on equal pairs.
+    chosen = numpy_generator(context.seed, "screened").permutation(count)[: max(2, round(ratio * count))]
     return np.sort(chosen)
 
 
 def similarities_under(context: StageContext, role: str, pairs: Indices) -> Tensor:
-    """Return the similarity of each of `pairs[S]`, `[S]` float32 in [−1, 1], under the model that fills a role."""
+    """Return the similarity of each of `pairs[V]`, `[V]` float32 in [−1, 1], under the model that fills a role."""
     return pair_similarities(context.clip(role), context.pairs, context.pair_tokens, pairs)
 
 
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
-    """Return how many pairs were looked at, and how well low trust tells poison among them from the rest (AUROC)."""
-    marks = manifest.marks(output.tensors["pairs"])
-    return {"pairs": float(len(marks)), "auroc": auroc(-output.tensors["trust"].numpy(), marks)}
+    """Return how many pairs were looked at, their share of the poison (`recall`), and how well low trust tells it."""
+    pairs, trust = output.tensors["pairs"], output.tensors["trust"]
+    found = manifest.found_in(pairs)
+    found.pop("precision", None)  # that of D itself
+    return found | {"auroc": auroc(-trust.numpy(), manifest.marks(pairs))}

@@ -1,7 +1,7 @@
 """Unlearn the selected images' ties to the telling tokens of their captions (the paper's last stage).
 
-The poisoned model's similarity of (image, kept tokens) is pushed down while CLIP's loss on trusted pairs holds
-the rest in place. The hinge is ours: plain ascent has no lower bound and takes the accuracy
+The poisoned model's similarity of (image, kept tokens) is pushed down while a loss on trusted pairs holds the rest
+in place (`retention.py`). The hinge is ours: plain ascent has no lower bound and takes the accuracy
 with it (docs/method.md).
 """
 
@@ -19,7 +19,7 @@ from ubt.models.clip import Clip, embed_tokens
 from ubt.poisoning import Manifest
 from ubt.stages.context import Epoch, Output, StageContext
 from ubt.stages.epochs import model_to_train, train_epochs
-from ubt.stages.retention import Retention
+from ubt.stages.retention import Retention, retained_pairs
 from ubt.training import Indices, Optimizer, batches
 
 
@@ -45,10 +45,12 @@ def run(context: StageContext) -> Iterator[Epoch]:
 
 
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
-    """Return how much is unlearnt, pairs and tokens of a caption, and that no pair known to be clean was needed."""
-    kept = kept_tokens(context, context.settings(UnlearnSettings))
+    """Return what is unlearnt (pairs, tokens of a caption), how many pairs are held, and that none had to be clean."""
+    settings = context.settings(UnlearnSettings)
+    kept = kept_tokens(context, settings)
     return {
         "pairs": float(kept.any(dim=1).sum()),
+        "held_pairs": float(len(retained_pairs(context, settings)) if settings.retain_weight else 0),
         "clean_pairs": 0.0,
         "tokens_per_caption": float(kept.sum(dim=1).float().mean()),
     }

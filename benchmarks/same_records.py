@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ubt.records import TrialRecord, read_records
 
-TIMINGS = {"seconds", "spent_seconds", "started_at", "commit", "attempts", "peak_memory_bytes", "reused"}
+TIMINGS = {"seconds", "spent_seconds", "own_seconds", "started_at", "commit", "attempts", "peak_memory_bytes", "reused"}
 
 
 def timeless(value: object) -> object:

@@ -40,12 +40,12 @@ def test_a_record_says_where_when_and_with_what_it_ran(tiny_run):
 
 
 REPORTED = {
-    "score": {"auroc"},
+    "score": {"pairs", "recall", "auroc"},
     "suspect": {"pairs", "recall", "precision", "auroc"},
     "overfit": {"auroc", "auroc_before", "similarity_poison", "similarity_clean"},
     "select": {"pairs", "purity", "recall"},
     "attribute": {"target_share"},
-    "unlearn": {"pairs", "tokens_per_caption"},
+    "unlearn": {"pairs", "held_pairs", "clean_pairs", "tokens_per_caption"},
 }
 """What METHOD.md asks of each stage."""
 

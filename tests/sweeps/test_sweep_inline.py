@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 QUIET = "tracking.enabled=false"
 TRIALS = ["t0000", "t0001", "t0002", "t0003"]
-TIMES = {"seconds", "spent_seconds", "started_at", "commit", "peak_memory_bytes"}
+TIMES = {"seconds", "spent_seconds", "own_seconds", "started_at", "commit", "peak_memory_bytes"}
 
 
 def run_smoke(folder: Path, *assignments: str, resume: bool = False) -> Outcome:

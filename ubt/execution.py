@@ -40,7 +40,7 @@ class Execution:
         self._started = time.perf_counter()
         self._earlier = self._find_earlier()
         self._epochs = list(self._earlier.epochs) if self._earlier else []
-        self._own_seconds = (self._earlier.own_seconds or 0.0) if self._earlier else 0.0
+        self._own_seconds = stage_record(self._earlier, reused=True).work_seconds if self._earlier else 0.0
 
     def steps(self) -> Iterator[StageRecord]:
         """Yield the stage's record after each epoch, and the complete one when its artifact is published.

@@ -40,7 +40,7 @@ def compare(findings: Findings) -> Comparison | None:
     )
 
 
-def own_seconds(record: TrialRecord) -> float:
+def seconds_of_defense(record: TrialRecord) -> float:
     """Return the seconds of a trial's own defense: the own work of all stages between `implant` and `evaluate`."""
     names = [stage.stage for stage in record.stages]
     first = names.index("implant") + 1 if "implant" in names else 0
@@ -62,7 +62,7 @@ def _cell(configuration: Configuration | None) -> Cell:
     if configuration is None:
         return Cell(None, 0, 0, None)
     done = configuration.measured
-    seconds = float(np.mean([own_seconds(record) for record in done])) if done else None
+    seconds = float(np.mean([seconds_of_defense(record) for record in done])) if done else None
     return Cell(configuration.test, len(done), configuration.seeds, seconds)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.comparison import compare, comparison_markdown, comparison_table
 from analysis.comparison.best import contest, contest_text, notes
-from analysis.comparison.compare import own_seconds
+from analysis.comparison.compare import seconds_of_defense
 from analysis.comparison.tables import MEAN, WORST, best_rows
 from analysis.findings import find
 from analysis.names import victim_names
@@ -189,7 +189,7 @@ def test_weak_implants_are_told(comparison, trial, run_of):
 def test_seconds_are_those_of_the_defenses_own_stages(trial):
     names = ("pretrain", "poison", "implant", "score", "unlearn", "evaluate", "retrieval")
     stages = tuple(StageRecord(stage=n, key=n, reused=False, seconds=10**i) for i, n in enumerate(names))
-    assert own_seconds(trial(0, stages=stages)) == 10**3 + 10**4
+    assert seconds_of_defense(trial(0, stages=stages)) == 10**3 + 10**4
 
 
 def test_victims_of_one_attack_are_told_apart_by_what_differs(trial):

@@ -40,6 +40,11 @@ class Retention:
         self._retained = retained_pairs(context, settings) if settings.retain_weight else np.empty(0, dtype=np.int64)
         self._before = self._embed() if settings.retain_loss == "distill" and len(self._retained) else None
 
+    @property
+    def pairs(self) -> int:
+        """Return how many pairs are held in place."""
+        return len(self._retained)
+
     def draw(self, rng: np.random.Generator) -> Indices:
         """Return the batch of one step, `[B]` int64 into the retained pairs; empty if nothing is held in place."""
         size = min(self._settings.retain_batch_size, len(self._retained))

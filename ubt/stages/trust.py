@@ -61,6 +61,5 @@ def similarities_under(context: StageContext, role: str, pairs: Indices) -> Tens
 def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return how many pairs were looked at, their share of the poison (`recall`), and how well low trust tells it."""
     pairs, trust = output.tensors["pairs"], output.tensors["trust"]
-    found = manifest.found_in(pairs)
-    found.pop("precision", None)  # that of D itself
+    found = {name: value for name, value in manifest.found_in(pairs).items() if name != "precision"}
     return found | {"auroc": auroc(-trust.numpy(), manifest.marks(pairs))}

@@ -99,6 +99,7 @@ def test_three_epochs_continued_from_one_are_three_epochs_straight_to_the_bit(la
     assert continued.epochs[0] == first.epochs[0], "taken over, not computed again"
     assert [epoch.epoch for epoch in continued.epochs] == [1, 2, 3]
     assert continued.spent_seconds < continued.seconds, "the seconds of a stage are those from nothing"
+    assert first.own_seconds < continued.own_seconds < continued.seconds
     assert_same(straight.result(3), stepwise.result(3))
 
 

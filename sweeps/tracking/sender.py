@@ -65,7 +65,7 @@ class Sender:
     def close(self, timeout_seconds: float) -> int:
         """Send what can be sent within the time, end the thread, and return how many events still wait.
 
-        A server that is down costs one attempt, not the whole time.
+        A server that is down costs one attempt after the call, not the whole time.
         """
         self._closing.set()
         self._news.set()
@@ -77,10 +77,13 @@ class Sender:
     def _work(self) -> None:
         prepare_environment()
         while not self._given_up.is_set():
+            last = self._closing.is_set()
             try:
                 self._step()
             except OSError as error:  # the outbox's own disk
-                self._postpone(str(error))
+                self._postpone(without_credentials(str(error)))
+            if last and self._failures:
+                self._given_up.set()
 
     def _step(self) -> None:
         waiting = self._outbox.oldest()
@@ -102,13 +105,14 @@ class Sender:
             self._sink = None
             if new:
                 self._set_aside(waiting, without_credentials(str(fault)))
+                self._answered()
         except UnavailableError as fault:
             self._sink = None
             if new:
                 self._postpone(without_credentials(str(fault)))
         else:
             self._outbox.sent(waiting)
-            self._succeeded()
+            self._answered()
 
     def _set_aside(self, waiting: Waiting, reason: str) -> None:
         self._outbox.set_aside(waiting.path, reason)
@@ -121,15 +125,12 @@ class Sender:
         )
 
     def _postpone(self, reason: str) -> None:
-        """Say once that MLflow does not answer, then pause; when closing, give up."""
+        """Say once that MLflow does not answer, then pause, until closing at the longest."""
         self._failures += 1
         if self._failures == 1:
             self._say_that_events_wait(reason)
-        if self._closing.is_set():
-            self._given_up.set()
-        else:
-            pause = self._first_pause_seconds * 2 ** min(self._failures - 1, 16)
-            self._closing.wait(min(pause, _LONGEST_PAUSE_SECONDS))
+        pause = self._first_pause_seconds * 2 ** min(self._failures - 1, 16)
+        self._closing.wait(min(pause, _LONGEST_PAUSE_SECONDS))
 
     def _say_that_events_wait(self, reason: str) -> None:
         _log.warning(
@@ -140,7 +141,7 @@ class Sender:
             _shortened(reason),
         )
 
-    def _succeeded(self) -> None:
+    def _answered(self) -> None:
         if self._failures:
             _log.info("MLflow at %s answers again.", self._address)
         self._failures = 0

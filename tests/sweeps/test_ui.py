@@ -47,10 +47,10 @@ def test_the_server_takes_a_sweep_shows_it_and_ends_with_us(tmp_path: Path) -> N
             _sends_over_http(address, tmp_path / "second")
         finally:
             os.kill(ui.pid, signal.SIGINT)
-            rest, _ = ui.communicate(timeout=30)
+            rest, _ = ui.communicate(timeout=60)
     assert "ended cleanly" in rest
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"{address}/health", timeout=5)
+        urllib.request.urlopen(f"{address}/health", timeout=60)
 
 
 def _start_ui(uri: str, port: int) -> subprocess.Popen[str]:
@@ -82,5 +82,5 @@ def _sends_over_http(address: str, run_folder: Path) -> None:
     (child,) = client.search_runs([client.get_experiment_by_name("ubt").experiment_id], "tags.`ubt.trial` = 'trial-0'")
     assert child.data.params == {"defense.x": "1"}
     artifact = f"{address}/get-artifact?path=record.json&run_uuid={child.info.run_id}"
-    with urllib.request.urlopen(artifact, timeout=10) as answer:
+    with urllib.request.urlopen(artifact, timeout=60) as answer:
         assert TrialRecord.model_validate_json(answer.read()) == record

@@ -74,9 +74,7 @@ def test_with_a_dead_server_updates_are_kept_and_delivered_to_the_next(
     assert runs["trial-2"].data.metrics["val/asr"] == pytest.approx(1 / 19)
 
 
-def test_a_server_that_hangs_delays_nothing(
-    run_folder: Path, make_record, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_hangs_delays_nothing(run_folder: Path, make_record, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")  # who waits for it does not come back
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = TrackingSettings(uri=f"http://127.0.0.1:{silent.getsockname()[1]}")

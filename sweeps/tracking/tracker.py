@@ -56,8 +56,11 @@ class Tracker:
         return f"ubt ui {shlex.quote(str(self._run_folder))}"
 
     def started(self) -> None:
-        """Tell that the study began, or goes on after an interruption."""
-        self._tell(StudyStarted(study=self._study_name, document=_presentable(self._study)))
+        """Tell that the study began, or goes on after an interruption.
+
+        It is sent with the first trial's news: MLflow's import would take a core from workers that are starting.
+        """
+        self._keep(StudyStarted(study=self._study_name, document=_presentable(self._study)))
 
     def updated(self, record: TrialRecord) -> None:
         """Tell how a trial stands."""
@@ -89,8 +92,13 @@ class Tracker:
         return waiting
 
     def _tell(self, event: Event) -> None:
-        if self._outbox is None or self._sender is None:
-            return
+        if self._keep(event) and self._sender is not None:
+            self._sender.wake()
+
+    def _keep(self, event: Event) -> bool:
+        """Put an event where the sender finds it; False if there is no such place, or it cannot be written."""
+        if self._outbox is None:
+            return False
         try:
             self._outbox.add(event)
         except OSError as error:
@@ -98,8 +106,8 @@ class Tracker:
             if not self._warned:
                 _log.warning("cannot keep events for MLflow in %s: %s", self._outbox.folder, error)
             self._warned = True
-            return
-        self._sender.wake()
+            return False
+        return True
 
 
 def _connector(settings: TrackingSettings, run_folder: Path, outbox: Outbox) -> Callable[[], Sink]:

@@ -2,6 +2,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_a_sweep_is_found_in_mlflow_afterwards(run_folder: Path, make_record) ->
     assert runs["toy"].data.metrics == {"seconds": 2.0}
     assert runs["trial-0"].data.params["defense.kind"] == "ubt"
     assert runs["trial-0"].data.tags["front"] == "true"
+
+
+def test_mlflow_is_not_loaded_before_a_trial_has_news(run_folder: Path, make_record) -> None:
+    before = set(threading.enumerate())
+    tracker = Tracker(TrackingSettings(), run_folder, "toy", DOCUMENT)
+    tracker.started()
+    assert set(threading.enumerate()) <= before
+    tracker.updated(make_record(0))
+    assert [thread.name for thread in set(threading.enumerate()) - before] == ["ubt-tracking"]
+    assert tracker.close(PATIENCE_SECONDS) == 0
+    assert set(runs_of(run_folder)) == {"toy", "trial-0"}
 
 
 def test_a_resumed_sweep_goes_on_in_the_same_runs(run_folder: Path, make_record) -> None:

@@ -166,9 +166,9 @@ def track(run_folder: RunArgument) -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON schema of a study file, for editors."""
-    from sweeps.study import StudyConfig  # noqa: PLC0415
+    from sweeps.study_file import study_schema  # noqa: PLC0415
 
-    print(json.dumps(StudyConfig.model_json_schema(), indent=1))
+    print(json.dumps(study_schema(), indent=1))
 
 
 @app.command()

@@ -72,8 +72,8 @@ class Gate(Generic[Trial]):
                 self._offer(trial)
             self._grown = False
         elif len(self._heap) > 2 * self._free:  # mostly stale: one pass is quicker than popping one by one
-            self._heap = list({offer[2]: offer for offer in self._heap if not self._blocks.get(offer[2], 1)}.values())
-            heapq.heapify(self._heap)
+            fresh = {offer[2]: offer for offer in self._heap if self._blocks.get(offer[2]) == 0}
+            self._heap = sorted(fresh.values())  # which is a heap, and quicker than to make one
         while self._heap:
             score, order, trial = heapq.heappop(self._heap)
             if trial not in self._pending or self._blocks[trial]:

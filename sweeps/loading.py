@@ -2,71 +2,35 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import JsonValue
-
-from sweeps.builtin import builtin_studies
 from sweeps.checks import check_study, problems_of
 from sweeps.search.designs import ComparedDefense, Comparison, Concat, Listed, Search
 from sweeps.search.proposer import Changes
 from sweeps.search.space import Range
 from sweeps.study import StudyConfig
-from ubt.config import get_path, parse_assignment, read_yaml, set_path, validate
+from sweeps.study_file import absolute, read_study
+from ubt.config import get_path, parse_assignment, set_path, validate
 from ubt.config.paths import JsonObject
-from ubt.data.vocabulary import IMAGENET, TEMPLATES
 from ubt.errors import Problem, UserError
-
-FILES = (
-    "victim.data.pairs",
-    "victim.data.pretrain",
-    "victim.data.labels",
-    "victim.data.classes",
-    "victim.data.templates",
-    "victim.model.checkpoint",
-    "victim.implant.checkpoint",
-    "store",
-)
-"""Fields that name files. Workers run in folders of their own, so these have to be absolute."""
-_IN_SEARCH = re.compile(r"^search\.(designs\.)?(space|trials)\.")
 
 
 def load_study(reference: str, assignments: Iterable[str] = (), name: str | None = None) -> StudyConfig:
     """Return a study by the name of a built-in one or the path of a YAML file, with `--set` values put in.
 
-    Relative paths in a YAML file start at its folder, those in `--set` and built-in studies at the current one.
+    Relative paths in `--set` start at the current folder, those in files where `read_study` says.
 
     Raises:
         UserError: with every mistake found.
     """
-    built_in = builtin_studies().get(reference)
-    path = built_in or Path(reference)
-    if not path.is_file():
-        names = ", ".join(builtin_studies())
-        raise UserError(Problem(reference, f"is neither a file nor a built-in study; built in: {names}"))
-    folder = Path.cwd() if built_in else path.parent
-    tree = {part: _absolute(value, str(part), folder) for part, value in read_yaml(path).items()}
-    tree.setdefault("name", path.stem)
+    tree = read_study(reference)
     for assignment in assignments:
         where, value = parse_assignment(assignment)
-        tree = set_path(tree, where, _absolute(value, where, Path.cwd()))
+        tree = set_path(tree, where, absolute(value, where, Path.cwd()))
     if name is not None:
         tree = set_path(tree, "name", name)
     return _settled(_checked(tree, reference))
-
-
-def _absolute(value: JsonValue, path: str, folder: Path) -> JsonValue:
-    """Return a part of a study with the relative file names in it made absolute."""
-    if isinstance(value, dict):
-        return {name: _absolute(part, f"{path}.{name}", folder) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_absolute(part, path, folder) for part in value]
-    field = _IN_SEARCH.sub("", path)
-    if not isinstance(value, str) or field not in FILES or "://" in value or value in (IMAGENET, *TEMPLATES):
-        return value
-    return str((folder / Path(value).expanduser()).absolute())
 
 
 def _checked(tree: JsonObject, source: str) -> StudyConfig:

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import typer
-import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,16 +50,21 @@ def test_every_make_target_named_exists():
     assert [target for target in targets if not re.search(rf"^{target}:", makefile, flags=re.MULTILINE)] == []
 
 
-def test_the_study_in_the_readme_is_a_valid_study():
-    from sweeps.study import StudyConfig
+def test_the_studies_in_the_readme_are_valid(tmp_path):
+    from sweeps.loading import load_study
 
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-    study = StudyConfig.model_validate(yaml.safe_load(text))
-    assert len(study.search.layout()) * len(study.seeds) == 27
+    (tmp_path / "mine.safetensors").touch()
+    studies = []
+    for text in re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL):
+        (tmp_path / "mine.yaml").write_text(text)
+        studies.append(load_study(str(tmp_path / "mine.yaml")))
+    grid, without_par = studies
+    assert len(grid.search.layout()) * len(grid.seeds) == 27
+    assert "par" not in without_par.search.defenses
 
 
 def test_every_built_in_study_is_named():
-    from sweeps.loading import builtin_studies
+    from sweeps.builtin import builtin_studies
 
     assert [name for name in builtin_studies() if f"`{name}`" not in README] == []
 

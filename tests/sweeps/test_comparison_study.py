@@ -10,9 +10,10 @@ import pytest
 import yaml
 from toy_session import rates
 
+from sweeps.builtin import builtin_studies
 from sweeps.gate import Gate
 from sweeps.launch import _trials
-from sweeps.loading import builtin_studies, load_study
+from sweeps.loading import load_study
 from sweeps.plan import STAND_IN, plan_study
 from sweeps.plan_text import plan_text
 from sweeps.planner import TrialPlanner, shared_epochs

@@ -1,0 +1,105 @@
+"""A study's file as a tree: found by name or path, what it extends put under it, relative paths made absolute."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import cast
+
+from pydantic import JsonValue
+
+from sweeps.builtin import builtin_studies
+from sweeps.study import StudyConfig
+from ubt.config import read_yaml
+from ubt.config.paths import JsonObject
+from ubt.data.vocabulary import IMAGENET, TEMPLATES
+from ubt.errors import Problem, UserError
+
+EXTENDS = "extends"
+"""The field that names the study which a study starts from."""
+FILES = (
+    "victim.data.pairs",
+    "victim.data.pretrain",
+    "victim.data.labels",
+    "victim.data.classes",
+    "victim.data.templates",
+    "victim.model.checkpoint",
+    "victim.implant.checkpoint",
+    "store",
+)
+"""Fields that name files. Workers run in folders of their own, so these have to be absolute."""
+_IN_SEARCH = re.compile(r"^search\.(designs\.)?(space|trials)\.")
+_TAGS = ("kind", "design")
+"""Fields that say which fields the others beside them are."""
+
+
+def read_study(reference: str) -> JsonObject:
+    """Return the tree of a study by the name of a built-in one or the path of a YAML file.
+
+    Relative paths start at the file's folder, those in built-in studies at the current one. The name is the file's
+    unless it says another, never that of what it extends.
+
+    Raises:
+        UserError: if a file is missing or not YAML, or extends what it cannot.
+    """
+    path = _path_of(reference, Path(), reference)
+    return {"name": path.stem, **_read(path, reference, ())}
+
+
+def study_schema() -> JsonObject:
+    """Return the JSON schema of a study's file, in which nothing need be said that is said elsewhere."""
+    schema: JsonObject = StudyConfig.model_json_schema()
+    extends: JsonObject = {"type": "string", "description": "Start from this study, and say only what differs."}
+    properties = cast(JsonObject, schema["properties"])
+    return {**schema, "properties": {EXTENDS: extends, **properties}, "required": []}
+
+
+def absolute(value: JsonValue, path: str, folder: Path) -> JsonValue:
+    """Return the part of a study at a dotted `path` with the relative file names in it made absolute."""
+    if isinstance(value, dict):
+        return {name: absolute(part, f"{path}.{name}", folder) for name, part in value.items()}
+    if isinstance(value, list):
+        return [absolute(part, path, folder) for part in value]
+    field = _IN_SEARCH.sub("", path)
+    if not isinstance(value, str) or field not in FILES or "://" in value or value in (IMAGENET, *TEMPLATES):
+        return value
+    return str((folder / Path(value).expanduser()).absolute())
+
+
+def patched(base: JsonValue, patch: JsonValue) -> JsonValue:
+    """Return `base` with `patch` over it: fields merge, null removes one, all else is replaced (RFC 7396).
+
+    An object of another `kind` or `design` has other fields, so it replaces the base's whole.
+    """
+    if not isinstance(patch, dict):
+        return patch
+    if not isinstance(base, dict) or any(tag in patch and patch[tag] != base.get(tag) for tag in _TAGS):
+        base = {}
+    put = {name: patched(base.get(name), value) for name, value in patch.items()}
+    return {name: value for name, value in {**base, **put}.items() if name not in patch or value is not None}
+
+
+def _path_of(reference: str, folder: Path, where: str) -> Path:
+    path = builtin_studies().get(reference) or folder / Path(reference).expanduser()
+    if not path.is_file():
+        names = ", ".join(builtin_studies())
+        raise UserError(Problem(where, f"is neither a file nor a built-in study; built in: {names}"))
+    return path
+
+
+def _read(path: Path, source: str, extending: tuple[Path, ...]) -> JsonObject:
+    """Return a file's tree over that of the study which it extends; `extending` are the files that led here."""
+    led_here = (*extending, path.resolve())
+    if path.resolve() in extending:
+        raise UserError(Problem(source, f"goes round in a circle: {' → '.join(file.stem for file in led_here)}"))
+    folder = Path.cwd() if path in builtin_studies().values() else path.parent
+    tree = {part: absolute(value, str(part), folder) for part, value in read_yaml(path).items()}
+    reference = tree.pop(EXTENDS, None)
+    if reference is None:
+        return tree
+    if not isinstance(reference, str):
+        raise UserError(Problem(f"{source}: {EXTENDS}", "needs one study's name or file", given=reference))
+    where = f"{source}: {EXTENDS}: {reference}"
+    base = _read(_path_of(reference, path.parent, where), where, led_here)
+    base.pop("name", None)
+    return cast(JsonObject, patched(base, tree))

@@ -1,0 +1,143 @@
+"""`extends`: a study's file over another's, as a JSON merge patch (RFC 7396)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeps.loading import load_study
+from sweeps.study_file import patched, read_study, study_schema
+from ubt.errors import UserError
+
+Write = Callable[..., str]
+
+JSON = st.recursive(
+    st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=12,
+)
+PATCHES = st.recursive(
+    st.none() | st.integers(),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a study file and return its path."""
+
+    def write(file: str, /, **tree: object) -> str:
+        path = tmp_path / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(tree))
+        return str(path)
+
+    return write
+
+
+def told(reference: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_study(reference)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("base", "patch", "expected"),
+    [  # of RFC 7396, appendix A
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        ({"a": "b"}, ["c"], ["c"]),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ],
+)
+def test_fields_merge_as_in_the_standard(base: object, patch: object, expected: object) -> None:
+    assert patched(base, patch) == expected
+
+
+@given(JSON, PATCHES)
+def test_a_patch_says_all_that_it_says_and_a_second_time_changes_nothing(base: object, patch: object) -> None:
+    once = patched(base, patch)
+    assert patched(once, patch) == once
+    assert patched(base, {}) == (base if isinstance(base, dict) else {})
+
+
+@pytest.mark.parametrize("tag", ["kind", "design"])
+def test_another_kind_replaces_the_whole(tag: str) -> None:
+    base = {"data": {tag: "scenes", "noise": 1}}
+    assert patched(base, {"data": {tag: "csv", "pairs": "p"}}) == {"data": {tag: "csv", "pairs": "p"}}
+    assert patched(base, {"data": {tag: "scenes", "more": 2}}) == {"data": {tag: "scenes", "noise": 1, "more": 2}}
+    assert patched(base, {"data": {"noise": 2}}) == {"data": {tag: "scenes", "noise": 2}}
+
+
+def test_a_study_says_only_what_differs(write: Write) -> None:
+    mine = load_study(write("mine.yaml", extends="table", search={"defenses": {"par": None, "ubt": None}}, seeds=[7]))
+    table = load_study("table")
+    assert mine.name == "mine"
+    assert mine.seeds == (7,)
+    assert mine.victim == table.victim
+    assert list(mine.search.defenses) == [name for name in table.search.defenses if name not in ("par", "ubt")]
+    assert mine.search.attacks == table.search.attacks
+
+
+def test_set_comes_after_all_files(write: Write) -> None:
+    mine = write("mine.yaml", extends="smoke", defense={"overfit_epochs": 2})
+    assert load_study(mine, ["defense.overfit_epochs=4"]).defense.overfit_epochs == 4
+
+
+def test_each_file_s_paths_start_at_its_own_folder(write: Write, tmp_path: Path) -> None:
+    data = {"kind": "csv", "pairs": "pairs.csv", "labels": "labels.csv", "classes": "classes.txt"}
+    write("base/lab.yaml", victim={"data": data}, store="artifacts", defense={"kind": "ubt", "overfit_epochs": 2})
+    write("middle.yaml", name="middle", extends="base/lab.yaml", victim={"data": {"labels": "mine.csv"}})
+    study = load_study(write("mine/mine.yaml", extends="../middle.yaml", store="own"))
+    assert (study.name, study.defense.overfit_epochs) == ("mine", 2)
+    assert study.victim.data.pairs.resolve() == tmp_path / "base/pairs.csv"
+    assert study.victim.data.labels.resolve() == tmp_path / "mine.csv"
+    assert study.store == str(tmp_path / "mine/own")
+
+
+class TestMistakes:
+    def test_what_is_extended_does_not_exist(self, write: Write) -> None:
+        mine = write("mine.yaml", extends="tabel")
+        assert told(mine).startswith(f"{mine}: extends: tabel: is neither a file nor a built-in study; built in: abl")
+
+    def test_it_is_no_name(self, write: Write) -> None:
+        mine = write("mine.yaml", extends=["smoke", "table"])
+        assert f"{mine}: extends: needs one study's name or file (given: ['smoke', 'table'])" in told(mine)
+
+    @pytest.mark.parametrize("files", [["a.yaml"], ["a.yaml", "b.yaml"], ["a.yaml", "f/b.yaml", "c.yaml"]])
+    def test_it_goes_round_in_a_circle(self, write: Write, tmp_path: Path, files: list[str]) -> None:
+        for file, extended in zip(files, [*files[1:], files[0]], strict=True):
+            write(file, extends=str(tmp_path / extended) if "/" in file else extended)
+        names = [Path(file).stem for file in [*files, files[0]]]
+        assert f"goes round in a circle: {' → '.join(names)}" in told(str(tmp_path / "a.yaml"))
+
+    def test_a_wrong_field_of_what_is_extended_is_told(self, write: Write) -> None:
+        write("base.yaml", defense={"kind": "ubt", "suspicous_ratio": 0.1})
+        mine = write("mine.yaml", extends="base.yaml", seeds=["one"])
+        assert re.search(r"(?s)seeds\.0.*suspicous_ratio|suspicous_ratio.*seeds\.0", told(mine))
+
+    def test_what_is_extended_is_no_yaml(self, write: Write, tmp_path: Path) -> None:
+        (tmp_path / "base.yaml").write_text("victim: [")
+        assert "base.yaml: is not valid YAML" in told(write("mine.yaml", extends="base.yaml"))
+
+
+def test_the_schema_knows_the_field_and_asks_for_no_other() -> None:
+    schema = study_schema()
+    assert "extends" in schema["properties"]
+    assert schema["required"] == []
+    assert set(read_study("ablation-ratio")) <= set(schema["properties"])

@@ -100,8 +100,20 @@ class StudyConfig(Config):
         for path, value in changes.items():
             tree = set_path(tree, path, value)
         if tree["victim"] is self.base["victim"]:  # checked already, and the same object for all such trials
-            tree = {**tree, "victim": self.victim}
-        return validate(TrialConfig, tree, f"study {self.name}")
+            return validate(TrialConfig, {**tree, "victim": self._settled_victim}, f"study {self.name}")
+        trial = validate(TrialConfig, tree, f"study {self.name}")
+        return trial.model_copy(update={"victim": self._settled(trial.victim)})
+
+    @cached_property
+    def _settled_victim(self) -> VictimConfig:
+        return self._settled(self.victim)
+
+    def _settled(self, victim: VictimConfig) -> VictimConfig:
+        """Return a victim whose precision says what it stands for, so that keys know of it."""
+        if victim.model.precision != "auto" or not self.resources.gpus_per_trial:
+            return victim
+        model = victim.model.model_copy(update={"precision": "bfloat16"})
+        return victim.model_copy(update={"model": model})
 
     def layout(self) -> list[Changes]:
         """Return the design's configurations in order and without repeats, each as what differs from the base.

@@ -26,7 +26,7 @@ class ModelSettings(Config):
     random_weights: bool = False
     """Use untrained weights: to try a pipeline, never to measure a defense."""
     precision: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
-    """`auto`: bfloat16 autocast on CUDA, float32 elsewhere."""
+    """`auto`: bfloat16 autocast in trials that are given GPUs, float32 in others."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

@@ -80,15 +80,16 @@ def test_bfloat16_is_used_where_asked_for_and_gives_nearly_the_same(clip):
     assert rough.dtype == torch.float32
     assert not torch.equal(exact, rough)
     assert (exact * rough).sum(dim=1).min() > 0.99
-    assert torch.equal(embed_images(replace(clip, precision="float32"), pictures()), exact), "auto on a CPU"
+    assert torch.equal(embed_images(replace(clip, precision="float32"), pictures()), exact), "auto"
 
 
-def test_autocast_follows_the_device():
+def test_autocast_does_what_the_precision_says_on_every_device():
     def enabled(device, precision):
         with autocast(torch.device(device), precision):
             return torch.is_autocast_enabled(device)
 
     assert not enabled("cpu", "auto")
+    assert not enabled("cuda", "auto"), "keys do not know the device"
     assert not enabled("cpu", "float32")
     assert enabled("cpu", "bfloat16")
 

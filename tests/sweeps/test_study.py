@@ -93,6 +93,16 @@ def test_what_yaml_reads_as_text_becomes_the_number_it_means() -> None:
     assert load_study("smoke", [both]).layout() == [{}, {RATE: 1e-5}, {"defense": {"kind": "none"}}]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "given", "expected"),
+    [(0, "auto", "auto"), (0.5, "auto", "bfloat16"), (1, "float32", "float32"), (0, "bfloat16", "bfloat16")],
+)
+def test_the_precision_of_trials_with_gpus_is_in_their_configuration(gpus: float, given: str, expected: str) -> None:
+    study = load_study("smoke", [f"resources.gpus_per_trial={gpus}", f"victim.model.precision={given}"])
+    for changes in ({}, {RATIO: 0.1}, {"victim.attack.poison_rate": 0.2}):
+        assert study.trial(changes).victim.model.precision == expected
+
+
 class TestPaths:
     DATA: ClassVar = {"kind": "csv", "pairs": "data/pairs.csv", "labels": "../labels.csv", "classes": "classes.txt"}
 

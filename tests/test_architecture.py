@@ -130,7 +130,7 @@ def test_what_plans_and_reads_starts_without_torch_and_ray(modules):
 # Inside `ubt`
 
 LAYERS = (
-    {"__init__", "errors", "files", "fingerprint", "labels", "metrics", "progress", "seeding"},
+    {"__init__", "errors", "files", "fingerprint", "labels", "metrics", "places", "progress", "seeding"},
     {"config"},
     {"assignment", "attacks", "data", "defenses", "records", "store"},
     {"measures", "models", "trial", "victim"},

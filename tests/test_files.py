@@ -1,9 +1,15 @@
+import errno
+import os
+import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from ubt.files import write_whole
+from ubt import files
+from ubt.errors import UserError
+from ubt.files import made_once, reserve, whole_file, write_asked, write_whole
 
 
 @pytest.mark.parametrize(("content", "written"), [("ä\n", b"\xc3\xa4\n"), (b"\x00\xff", b"\x00\xff"), ("", b"")])
@@ -56,3 +62,90 @@ def test_readers_never_see_half_a_file_while_several_write(tmp_path):
     assert seen
     assert all(seen)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_beside_the_file_is_no_other_s_on_any_node(tmp_path):
+    with whole_file(tmp_path / "file") as one, whole_file(tmp_path / "file") as other:
+        assert one != other
+        assert str(os.getpid()) not in one.name.split(".")
+        one.write_text("one")
+        other.write_text("other")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_path_of_the_user_s_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--graph: cannot be written") as caught:
+        write_asked(tmp_path / "file" / "plan.svg", "<svg/>", "--graph")
+    assert "file/plan.svg" in str(caught.value)
+    assert write_asked(tmp_path / "plan.svg", "<svg/>", "--graph").read_text() == "<svg/>"
+
+
+class TestMadeOnce:
+    def test_what_is_there_is_not_made_again_and_leaves_no_lock(self, tmp_path):
+        path = made_once(tmp_path / "new" / "file", lambda unfinished: unfinished.write_text("made"))
+        assert made_once(path, lambda _: pytest.fail("made again")).read_text() == "made"
+        assert [found.name for found in path.parent.iterdir()] == ["file"]
+
+    def test_of_many_that_want_a_file_one_makes_it(self, tmp_path):
+        makers = []
+
+        def make(unfinished):
+            makers.append(threading.get_ident())
+            time.sleep(0.2)
+            unfinished.write_text("made")
+
+        wanting = [threading.Thread(target=made_once, args=(tmp_path / "file", make)) for _ in range(4)]
+        for thread in wanting:
+            thread.start()
+        for thread in wanting:
+            thread.join()
+        assert len(makers) == 1
+        assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+    def test_whoever_waits_long_says_for_what(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(files, "_SILENT_SECONDS", 0.05)
+        path, waits = tmp_path / "file", threading.Event()
+        monkeypatch.setattr(files._log, "warning", lambda *_: waits.set())
+
+        def make(unfinished):
+            other.start()
+            assert waits.wait(20)
+            unfinished.write_text("made")
+
+        other = threading.Thread(target=made_once, args=(path, lambda _: pytest.fail("made again")))
+        made_once(path, make)
+        other.join()
+
+    def test_a_file_system_without_locks_does_without(self, tmp_path, monkeypatch):
+        def refuses(*_, **__):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr("filelock.FileLock.acquire", refuses)
+        assert made_once(tmp_path / "file", lambda unfinished: unfinished.write_text("made")).read_text() == "made"
+
+    def test_a_folder_that_cannot_be_written_is_an_error(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError, match="file"):
+            made_once(tmp_path / "file" / "below", lambda _: pytest.fail("made"))
+
+
+class TestRoom:
+    @pytest.fixture
+    def holes(self, tmp_path):
+        with (tmp_path / "file").open("wb") as stream:
+            stream.truncate(1 << 20)
+        return tmp_path / "file"
+
+    def test_a_file_with_holes_gets_all_its_room(self, holes):
+        assert holes.stat().st_blocks == 0
+        reserve(holes)
+        assert holes.stat().st_blocks * 512 >= 1 << 20
+        assert holes.read_bytes() == bytes(1 << 20)
+
+    def test_a_full_disk_is_an_error_where_room_can_only_be_looked_at(self, holes, monkeypatch):
+        monkeypatch.delattr(os, "posix_fallocate")
+        reserve(holes)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 21, 1 << 21, 1000))
+        with pytest.raises(OSError, match="No space left"):
+            reserve(holes)

@@ -1,4 +1,6 @@
+import errno
 import multiprocessing
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -18,7 +20,12 @@ def fill_slowly(images):
 
 
 def images_of(path):
-    return np.array(cached_images(path, COUNT, SIZE_PX, fill_slowly))
+    def fill(images):
+        with path.with_name("fills").open("a") as stream:
+            stream.write("filled ")
+        fill_slowly(images)
+
+    return np.array(cached_images(path, COUNT, SIZE_PX, fill))
 
 
 def test_images_are_filled_once_and_mapped_read_only(tmp_path):
@@ -56,14 +63,33 @@ def both_at_once(executor, path):
         return list(executor.map(images_of, [path, path]))
 
 
-def test_two_processes_that_fill_at_once_agree(tmp_path):
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_of_two_that_want_the_images_at_once_one_fills(tmp_path, kind):
     context = multiprocessing.get_context("spawn")
-    for images in both_at_once(ProcessPoolExecutor(2, mp_context=context), tmp_path / "images.npy"):
+    executor = ProcessPoolExecutor(2, mp_context=context) if kind == "processes" else ThreadPoolExecutor(2)
+    for images in both_at_once(executor, tmp_path / "images.npy"):
         np.testing.assert_array_equal(images, EXPECTED)
-    assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fills", "images.npy"]
+    assert (tmp_path / "fills").read_text() == "filled "
 
 
-def test_two_threads_that_fill_at_once_agree(tmp_path):
-    for images in both_at_once(ThreadPoolExecutor(2), tmp_path / "images.npy"):
-        np.testing.assert_array_equal(images, EXPECTED)
-    assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
+def test_the_room_is_taken_before_the_first_image_is_written(tmp_path):
+    """A hole in a file that is written through memory is a SIGBUS when the disk is full."""
+
+    def fill(_):
+        (unfinished,) = (path for path in tmp_path.iterdir() if path.suffix != ".lock")
+        blocks.append(unfinished.stat().st_blocks)
+
+    blocks = []
+    cached_images(tmp_path / "images.npy", 100, 64, fill)
+    assert blocks[0] * 512 >= 100 * 64 * 64 * 3
+
+
+def test_a_full_disk_is_an_error_before_anything_is_decoded_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        cached_images(tmp_path / "images.npy", COUNT, SIZE_PX, lambda _: pytest.fail("filled"))
+    assert not list(tmp_path.iterdir())

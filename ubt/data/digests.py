@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from ubt.data.threads import in_threads
 from ubt.errors import Problem, UserError
 from ubt.files import write_whole
 from ubt.fingerprint import digest_bytes, digest_file, fingerprint
+from ubt.places import cache_root
 from ubt.progress import progress
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -21,11 +21,6 @@ _log = logging.getLogger(__name__)
 
 Stamp = tuple[str, int, int]
 """Absolute path, size in bytes, time of the last change in nanoseconds."""
-
-
-def cache_root() -> Path:
-    """Return the folder for what can be computed again: `$UBT_CACHE`, else `~/.cache/ubt`."""
-    return Path(os.environ.get("UBT_CACHE") or Path.home() / ".cache" / "ubt")
 
 
 def stamp(path: Path) -> Stamp:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import threading
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from ubt.data.digests import cache_root
 from ubt.errors import Problem, UserError
+from ubt.files import made_once
 from ubt.fingerprint import fingerprint
+from ubt.places import cache_root
 
 _TIMEOUT_SECONDS = 60
 
@@ -26,26 +26,18 @@ def downloaded(address: str) -> Path:
         UserError: if it cannot be fetched completely, or the address is of another kind.
     """
     path = cache_root() / "shards" / f"{fingerprint(address)}-{PurePosixPath(urlsplit(address).path).name}"
-    if not path.exists():
-        try:
-            _fetch(address, path)
-        except (OSError, HTTPException, ValueError) as error:
-            raise UserError(Problem(address, f"cannot be fetched: {error}")) from error
-    return path
+    try:
+        return made_once(path, partial(_fetch, address))
+    except (OSError, HTTPException, ValueError) as error:
+        raise UserError(Problem(address, f"cannot be fetched: {error}")) from error
 
 
 def _fetch(address: str, path: Path) -> None:
     if urlsplit(address).scheme not in {"http", "https"}:
         raise ValueError("the address is neither http nor https")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with urlopen(address, timeout=_TIMEOUT_SECONDS) as reply, unfinished.open("wb") as stream:  # noqa: S310 — checked
-            shutil.copyfileobj(reply, stream)
-            promised = reply.headers.get("Content-Length")
-        # A connection that breaks looks like the end of the file.
-        if promised is not None and int(promised) != unfinished.stat().st_size:
-            raise OSError(f"{unfinished.stat().st_size} of {promised} bytes came")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with urlopen(address, timeout=_TIMEOUT_SECONDS) as reply, path.open("wb") as stream:  # noqa: S310 — checked
+        shutil.copyfileobj(reply, stream)
+        promised = reply.headers.get("Content-Length")
+    # A connection that breaks looks like the end of the file.
+    if promised is not None and int(promised) != path.stat().st_size:
+        raise OSError(f"{path.stat().st_size} of {promised} bytes came")

@@ -59,7 +59,7 @@ class LabelledFiles(DataSource):
     split_seed: int = Field(default=0, ge=0)
     """Seed of the split into validation and test images."""
     decode_workers: int | None = Field(default=None, ge=1)
-    """Processes that decode images on first use; by default one for each core."""
+    """Processes that decode images on first use; by default one for each core that this process may use."""
 
     def class_names(self) -> Sequence[str]:
         """Return the classes in their order.

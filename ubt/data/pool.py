@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -42,15 +43,30 @@ class Decoders:
     """Processes that decode images; they start when first needed and end with the `with` block."""
 
     def __init__(self, workers: int | None) -> None:
-        self._processes = workers or os.cpu_count() or 1
-        # Spawned, because a fork of this process would leave the locks of its threads (torch, Ray) locked.
-        self._pool = ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"))
+        self._workers = workers
+        self._at_the_end = ExitStack()
 
     def __enter__(self) -> Decoders:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self._at_the_end.close()
+
+    @cached_property
+    def _processes(self) -> int:
+        if self._workers:
+            return self._workers
+        from joblib import cpu_count  # noqa: PLC0415 — 0.2 s, and most images are decoded already
+
+        usable: int = cpu_count()  # unlike `os`, it knows affinity and a container's limit
+        return usable
+
+    @cached_property
+    def _pool(self) -> ProcessPoolExecutor:
+        # Spawned, because a fork of this process would leave the locks of its threads (torch, Ray) locked.
+        pool = ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"))
+        self._at_the_end.callback(pool.shutdown, cancel_futures=True)
+        return pool
 
     def decode_into(self, images: Images, encoded: Iterable[Encoded], label: str) -> None:
         """Fill `images[N, H, H, 3]` with the N images `encoded`.

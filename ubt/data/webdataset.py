@@ -18,7 +18,7 @@ from ubt.data.pool import Decoders, Encoded
 from ubt.data.problems import gather, raise_if_any
 from ubt.data.shards import Sample, find_shards, read_samples
 from ubt.errors import Problem, UserError
-from ubt.files import write_whole
+from ubt.files import made_once
 from ubt.fingerprint import fingerprint
 
 
@@ -82,17 +82,22 @@ class WebDataset(LabelledFiles):
 
     def _captions(self, shards: Sequence[Path], cache: Path) -> list[str]:
         """Return all captions, kept beside the images: without them every worker would read every shard."""
-        path = cache / f"captions-{self._train_key(shards)}.json"
-        if not path.exists():
-            problems: list[Problem] = []
-            captions = [sample.caption for sample in self._samples(shards, problems)]
-            if not captions and not problems:
-                problems.append(Problem(self.pairs, "the shards hold no samples"))
-            if problems:
-                raise UserError(problems)
-            write_whole(path, json.dumps(captions))
+
+        def write(unfinished: Path) -> None:
+            unfinished.write_text(json.dumps(self._read_captions(shards)))
+
+        path = made_once(cache / f"captions-{self._train_key(shards)}.json", write)
         kept: list[str] = json.loads(path.read_text())
         return kept
+
+    def _read_captions(self, shards: Sequence[Path]) -> list[str]:
+        problems: list[Problem] = []
+        captions = [sample.caption for sample in self._samples(shards, problems)]
+        if not captions and not problems:
+            problems.append(Problem(self.pairs, "the shards hold no samples"))
+        if problems:
+            raise UserError(problems)
+        return captions
 
     def _train_images(
         self, shards: Sequence[Path], count: int, size_px: int, cache: Path, decoders: Decoders

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from sharing import SPACE, WORKERS, study
 
 from sweeps.launch import sweep
-from sweeps.runs import RunFolder, new_run
+from sweeps.run_folder import RunFolder, new_run
 from sweeps.study import StudyConfig
 from ubt.records import StageRecord, State, read_records
 

@@ -21,7 +21,7 @@ from typing import ParamSpec, TypeVar
 from sharing import study
 
 import sweeps.launch
-from sweeps.runs import new_run
+from sweeps.run_folder import new_run
 from sweeps.tracking import Tracker
 from ubt.records import read_records
 from ubt.store import ArtifactStore

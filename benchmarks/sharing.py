@@ -21,7 +21,7 @@ from typing import Any
 from sweeps.cluster import start_ray, stop_ray
 from sweeps.launch import sweep
 from sweeps.planner import TrialPlanner
-from sweeps.runs import new_run
+from sweeps.run_folder import new_run
 from sweeps.search.proposer import Proposal
 from sweeps.study import StudyConfig
 from ubt.assignment import Assignment

@@ -36,6 +36,9 @@ _SETTINGS = {
 }
 
 
+_GO_ON = "what is done is kept: go on with the same command and --resume"
+
+
 def start_ray(address: str, resources: Resources) -> int:
     """Connect to Ray, or start a private one, and return how many trials to hand to it at a time.
 
@@ -80,9 +83,10 @@ def run_on_ray(
 
     Raises:
         KeyboardInterrupt: when it is interrupted; what is done is in the store and the records.
-        UserError: if the connection to a cluster is lost; likewise.
+        UserError: if the connection to a cluster is lost, or Tune fails; likewise.
     """
     from ray import tune  # noqa: PLC0415
+    from ray.tune.error import TuneError  # noqa: PLC0415
 
     from sweeps.searcher import Interruption, Order, SessionSearcher  # noqa: PLC0415
     from sweeps.trainable import UbtTrainable  # noqa: PLC0415
@@ -111,8 +115,10 @@ def run_on_ray(
                 verbose=0,
             )
     except ConnectionError as error:
-        advice = "what is done is kept: go on with the same command and --resume"
-        raise UserError(Problem("--address", f"the cluster was lost: {error}", advice=advice)) from error
+        raise UserError(Problem("--address", f"the cluster was lost: {error}", advice=_GO_ON)) from error
+    except (TuneError, OSError) as error:
+        last = str(error).strip().splitlines()[-1:]
+        raise UserError(Problem(str(folder), f"Ray Tune ended early: {''.join(last)}", advice=_GO_ON)) from error
 
 
 def stop_ray() -> None:

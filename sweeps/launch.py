@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from analysis import Summary, load_run, summarise, write_report
@@ -15,13 +17,13 @@ from sweeps.planner import TrialPlanner
 from sweeps.preparing import prepare
 from sweeps.progress import Tally, progress_view
 from sweeps.proposers import proposer_of, with_lag
-from sweeps.runs import RunFolder
+from sweeps.run_folder import RunFolder
 from sweeps.search.designs import Adaptive
 from sweeps.session import Listener, Session
-from sweeps.study import StudyConfig
+from sweeps.study import Resources, StudyConfig
 from sweeps.tracking import Tracker
 from ubt.errors import UserError
-from ubt.records import State, TrialRecord, read_records
+from ubt.records import TrialRecord, read_records
 from ubt.store import default_store
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ FLUSH_SECONDS, INTERRUPTED_SECONDS = 60.0, 3.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepEnd:
     """How a sweep ended."""
 
     run: RunFolder
@@ -40,17 +42,15 @@ class Outcome:
     interrupted: bool
     complete: bool
     """Every trial of the study has ended."""
+    all_done: bool
+    """And every one well."""
+    stopped: str
+    """Why no more trials were started; empty if nothing was in the way."""
     events_waiting: int
     mlflow_command: str
 
-    @property
-    def all_done(self) -> bool:
-        """Tell whether every trial ended well."""
-        states = self.summary.states if self.summary else {}
-        return self.complete and {state for state, count in states.items() if count} == {State.DONE}
 
-
-def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> Outcome:
+def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> SweepEnd:
     """Run the study's trials that have no record yet, and write the report.
 
     Raises:
@@ -59,29 +59,45 @@ def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> Outcome
     """
     store = study.store or default_store()
     run.check_writable()
-    known = read_records(run.records)
     if address not in (LOCAL, INLINE):
         _look_at_cluster(address, store)
     prepare(study, store)
-    concurrent = start_ray(address, study.resources) if address != INLINE else 1
-    study = with_lag(study, concurrent)
+    with _workers(address, study.resources) as concurrent, run.taken() as taken:
+        return _sweep(with_lag(study, concurrent), store, taken, address, concurrent)
+
+
+@contextmanager
+def _workers(address: str, resources: Resources) -> Iterator[int]:
+    """Have Ray, where it is wanted, for a while; say how many trials to hand to it at a time."""
+    if address == INLINE:
+        yield 1
+        return
+    try:
+        yield start_ray(address, resources)
+    finally:
+        stop_ray()
+
+
+def _sweep(study: StudyConfig, store: str, run: RunFolder, address: str, concurrent: int) -> SweepEnd:
+    known = read_records(run.records)
     run.write_study(study)
     tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
     tracker.started()
-    tally = Tally(_trials(study), study.objectives.ca_floor, known)
+    tally = Tally(_trials(study), study.objectives.ca_floor)
     with progress_view(tally) as view:
         session = _session(study, store, run, known, [view, tracker])
         try:
             interrupted = not _execute(session, study, address, concurrent, run)
         except UserError:
-            report(run, tracker)
+            report(run, tracker, complete=False)
             tracker.close(INTERRUPTED_SECONDS)
             raise
-    if session.finished:
+    complete = session.finished and not session.stopped
+    if complete:
         session.close()
-    summary = report(run, tracker)
+    summary = report(run, tracker, complete)
     waiting = tracker.close(INTERRUPTED_SECONDS if interrupted else FLUSH_SECONDS)
-    return Outcome(run, summary, interrupted, session.finished, waiting, tracker.command)
+    return SweepEnd(run, summary, interrupted, complete, session.all_done, session.stopped, waiting, tracker.command)
 
 
 def _look_at_cluster(address: str, store: str) -> None:
@@ -97,14 +113,17 @@ def _look_at_cluster(address: str, store: str) -> None:
         )
 
 
-def report(run: RunFolder, tracker: Tracker | None = None) -> Summary | None:
+def report(run: RunFolder, tracker: Tracker, complete: bool) -> Summary | None:
     """Write the report of what there is, and tell MLflow; None if there are no records."""
     if not any(run.records.glob("*.json")):
         return None
-    written = write_report(run.path)
-    summary = summarise(load_run(run.path))
-    if tracker:
-        tracker.finished(summary.model_dump(mode="json"), summary.front, written.page.parent)
+    try:
+        written = write_report(run.path)
+    except OSError as error:
+        logger.error("the report cannot be written, `ubt report %s` does it later: %s", run.path, error)
+        return summarise(load_run(run.path))
+    summary = written.summary
+    tracker.finished(summary.model_dump(mode="json"), summary.front, written.page.parent, complete)
     return summary
 
 

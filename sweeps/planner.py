@@ -7,12 +7,13 @@ from functools import cache
 
 from pydantic import JsonValue
 
+from sweeps.planned import PlannedTrial
 from sweeps.search.designs import Adaptive
 from sweeps.search.laid_out import identity
 from sweeps.search.proposer import Changes, Proposal
 from sweeps.search.space import Range, values_of
-from sweeps.session import PlannedTrial, trial_name
 from sweeps.study import StudyConfig
+from sweeps.wording import trial_name
 from ubt.assignment import Assignment
 from ubt.data.base import DataSource
 from ubt.defenses import Defense

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sweeps.session import describe
+from sweeps.wording import describe, minutes
 from ubt.labels import cell_of
 from ubt.records import State, TrialRecord
 
@@ -22,17 +22,10 @@ _QUIET_SECONDS = 10.0
 class Tally:
     """Counts trials and knows the best so far. The arithmetic of progress, without its looks."""
 
-    def __init__(
-        self,
-        total: int,
-        ca_floor: float,
-        known: Iterable[TrialRecord] = (),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Start from the trials that had ended before, as after `--resume`."""
+    def __init__(self, total: int, ca_floor: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
         self._ca_floor = ca_floor
-        self._records = {record.trial: record for record in known if record.state.ended}
+        self._records: dict[str, TrialRecord] = {}
         self._clock = clock
         self._ends: list[float] = []
 
@@ -41,6 +34,10 @@ class Tally:
         self._records[record.trial] = record
         if record.state.ended:
             self._ends.append(self._clock())
+
+    def answered(self, record: TrialRecord) -> None:
+        """Count a trial that had ended before, as after `--resume`; it says nothing of the pace."""
+        self._records[record.trial] = record
 
     def count(self, state: State) -> int:
         """Return how many trials are in a state."""
@@ -101,6 +98,9 @@ class ProgressView(Protocol):
     def updated(self, record: TrialRecord) -> None:
         """Take note of a trial's newest record."""
 
+    def answered(self, record: TrialRecord) -> None:
+        """Take note of a trial that had ended before."""
+
 
 class Bar:
     """Progress in a terminal."""
@@ -122,6 +122,11 @@ class Bar:
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
+
+    def answered(self, record: TrialRecord) -> None:
+        """Redraw."""
+        self._tally.answered(record)
+        self._bar.update(self._task, completed=self._tally.ended)
 
     def updated(self, record: TrialRecord) -> None:
         """Redraw."""
@@ -146,6 +151,10 @@ class Lines:
     def __exit__(self, *error: object) -> None:
         self._stream.flush()
 
+    def answered(self, record: TrialRecord) -> None:
+        """Count it."""
+        self._tally.answered(record)
+
     def updated(self, record: TrialRecord) -> None:
         """Write a line if a trial ended, or if it has been quiet for long."""
         self._tally.note(record)
@@ -165,13 +174,6 @@ def progress_view(tally: Tally, stream: TextIO | None = None) -> Bar | Lines:
     """Return a bar if `stream`, by default stderr, is a terminal, else lines."""
     stream = stream or sys.stderr
     return Bar(tally, Console(file=stream)) if stream.isatty() else Lines(tally, stream)
-
-
-def minutes(seconds: float) -> str:
-    """Return seconds as m:ss or h:mm:ss."""
-    whole, rest = divmod(int(seconds), 60)
-    hours, left = divmod(whole, 60)
-    return f"{hours}:{left:02}:{rest:02}" if hours else f"{left}:{rest:02}"
 
 
 def _doing(record: TrialRecord) -> str:

@@ -7,48 +7,24 @@ through `next_assignment`, `updated` and `ended`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Protocol
-
-from pydantic import JsonValue
 
 from sweeps.gate import Gate
 from sweeps.numbering import Numbering
-from sweeps.search.proposer import Changes, Outcome, Proposal, Proposer
+from sweeps.outcomes import mean_outcome, outcome_of
+from sweeps.planned import PlannedTrial
+from sweeps.search.proposer import Outcome, Proposal, Proposer
 from ubt.assignment import Assignment
-from ubt.graph import Node, Pipeline
-from ubt.records import StageRecord, State, TrialRecord, write_record
+from ubt.records import State, TrialRecord, write_record
 
-PASSING_FAULTS = ("", "OSError", "ConnectionError")
-"""Kinds of failure that say nothing of the configuration; "" is a worker that died. A resume tries these again."""
+LOST_IN_A_ROW = 8
+"""Trials that may be lost one after the other, to a full disk or an expired token, say, before no more are started."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """One trial before it runs: what a worker is told, and the work it consists of."""
-
-    assignment: Assignment
-    pipeline: Pipeline
-
-    def pieces(self, node: Node) -> list[str]:
-        """Return the work of a stage as the gate counts it: one key for each epoch that trials share, and its own."""
-        kept = self.assignment.keep_epochs.get(node.spec.name, ()) if node.spec.epochs else ()
-        return [node.at(epoch).key for epoch in kept if epoch < node.epochs] + [node.key]
-
-    def done_pieces(self, node: Node, stage: StageRecord) -> list[str]:
-        """Return those that are in the store, going by the stage's newest record."""
-        if stage.complete:
-            return self.pieces(node)
-        reached = stage.epochs[-1].epoch if stage.epochs else 0
-        kept = self.assignment.keep_epochs.get(node.spec.name, ()) if node.spec.epochs else ()
-        # An epoch is published after it is reported, so only those before the newest are surely there.
-        return [node.at(epoch).key for epoch in kept if epoch < min(reached, node.epochs)]
-
 
 Planner = Callable[[Proposal, int], PlannedTrial]
 """Makes the trial of a proposal for the seed at a position of the study's seeds."""
@@ -59,6 +35,9 @@ class Listener(Protocol):
 
     def updated(self, record: TrialRecord) -> None:
         """Take note of a trial's newest record; must return at once."""
+
+    def answered(self, record: TrialRecord) -> None:
+        """Take note of a trial that need not run, for it has this record from before."""
 
 
 class Session:
@@ -79,7 +58,7 @@ class Session:
         self._replicates = replicates
         self._gate = gate
         self._folder = records
-        self._known = {record.trial: record for record in known if is_answer(record)}
+        self._known = {record.trial: record for record in known}
         self._numbering = Numbering(known, replicates)
         self._listeners = list(listeners)
         self._planned: dict[str, PlannedTrial] = {}
@@ -87,13 +66,21 @@ class Session:
         self._open: dict[int, dict[str, Outcome | None]] = {}
         self._doomed: dict[str, TrialRecord] = {}
         self._newest: dict[str, TrialRecord] = {}
+        self._states: dict[str, State] = {}
+        self._lost_in_a_row = 0
         self.stopped = ""
+        """Why nothing more is started; empty unless `stop` was called."""
 
     @property
     def finished(self) -> bool:
         """Tell whether every trial that was started has ended and no further one will be."""
         left_to_start = not self.stopped and (bool(self._gate.waiting) or not self._proposer.exhausted)
         return not left_to_start and not self._gate.running
+
+    @property
+    def all_done(self) -> bool:
+        """Tell whether every trial of the study has ended, and well."""
+        return self.finished and not self.stopped and set(self._states.values()) <= {State.DONE}
 
     @property
     def waiting(self) -> int:
@@ -116,6 +103,7 @@ class Session:
     def updated(self, record: TrialRecord) -> None:
         """Take a running trial's record: write it down, free the stages it has done, tell the listeners."""
         planned = self._planned[record.trial]
+        record = self._with_attempts(record)
         self._newest[record.trial] = record
         self._write(record)
         for stage, node in zip(record.stages, planned.pipeline, strict=False):
@@ -127,30 +115,42 @@ class Session:
         self.updated(record)
         del self._newest[trial]
         self._gate.ended(trial)
+        self._states[trial] = record.state
         if record.fault == "WeakImplant":
             self._condemn(record)
+        self._lost_in_a_row = self._lost_in_a_row + 1 if record.lost else 0
+        if self._lost_in_a_row == LOST_IN_A_ROW:
+            self.stop(f"{LOST_IN_A_ROW} trials in a row were lost, the last to {record.reason}")
         self._close(trial, record)
 
     def crashed(self, trial: str, reason: str) -> None:
         """Note that a trial's worker died too often to try again; what it had done stays in its record."""
         record = self._newest.get(trial) or self._planned[trial].assignment.record(State.RUNNING)
-        self.ended(trial, record.model_copy(update={"state": State.FAILED, "reason": reason}))
+        self.ended(trial, record.model_copy(update={"state": State.FAILED, "reason": reason, "lost": True}))
 
     def close(self) -> None:
         """Settle what the search has open, when all is done."""
-        self._proposer.finish()
+        with self._stopping("the search cannot be written down"):
+            self._proposer.finish()
 
     def stop(self, reason: str) -> None:
-        """Start nothing more; waiting trials are left out."""
-        self.stopped = reason
+        """Start nothing more; what runs may end, and a resume runs the rest."""
+        self.stopped = self.stopped or reason
 
     def _refill(self) -> None:
         """Ask for proposals while there is room; trials that have a record are answered from it."""
-        while not self.stopped and (proposal := self._proposer.propose()):
+        while proposal := self._next_proposal():
             planned = self._plan(proposal)
-            self._open[proposal.number] = {trial.assignment.trial: None for trial in planned}
+            self._open[proposal.number] = {trial.name: None for trial in planned}
             for trial in planned:
                 self._admit(trial, proposal)
+
+    def _next_proposal(self) -> Proposal | None:
+        try:
+            return None if self.stopped else self._proposer.propose()
+        except OSError as error:
+            self.stop(f"the search cannot be written down: {error}")
+            return None
 
     def _plan(self, proposal: Proposal) -> list[PlannedTrial]:
         """Return the proposal's trials, under the number that the configuration has in this run."""
@@ -162,13 +162,15 @@ class Session:
         return [self._planner(numbered, position) for position in range(replicates)]
 
     def _admit(self, planned: PlannedTrial, proposal: Proposal) -> None:
-        name = planned.assignment.trial
+        name, known = planned.name, self._known.get(planned.name)
         self._planned[name], self._proposal_of[name] = planned, proposal
-        known = self._known.get(name)
-        if known is not None and known.config == planned.assignment.config and known.seed == planned.assignment.seed:
-            self._close(name, known)
-        else:
+        if known is None or not planned.is_answered_by(known):
             self._gate.add(name, [piece for node in planned.pipeline for piece in planned.pieces(node)])
+            return
+        self._states[name] = known.state
+        for listener in self._listeners:
+            listener.answered(known)
+        self._close(name, known)
 
     def _close(self, trial: str, record: TrialRecord) -> None:
         """Tell the search, once all replicates of the proposal have ended: the mean, or failure if one failed."""
@@ -177,8 +179,14 @@ class Session:
         outcomes[trial] = outcome_of(record)
         ended = [outcome for outcome in outcomes.values() if outcome is not None]
         if len(ended) == len(outcomes):
-            self._proposer.tell(proposal, _mean(ended))
+            self._proposer.tell(proposal, mean_outcome(ended))
             del self._open[proposal.number]
+
+    def _with_attempts(self, record: TrialRecord) -> TrialRecord:
+        """Return the record saying for the how many-th time the trial was started: its worker may have died."""
+        before = self._newest.get(record.trial)
+        again = before is not None and record.started_at != before.started_at
+        return record.model_copy(update={"attempts": before.attempts + again}) if before else record
 
     def _condemn(self, record: TrialRecord) -> None:
         """Remember a victim that is not worth defending, so that no further trial of it starts."""
@@ -193,45 +201,15 @@ class Session:
         return next((record for record in records if record.config["victim"] == victim), None)
 
     def _write(self, record: TrialRecord) -> None:
-        write_record(self._folder, record)
+        with self._stopping(f"the record of {record.trial} cannot be written"):
+            write_record(self._folder, record)
         for listener in self._listeners:
             listener.updated(record)
 
-
-def is_answer(record: TrialRecord) -> bool:
-    """Tell whether a trial need not be run again: it ended, and not because a worker died or a disk was full."""
-    return record.state.ended and not (record.state is State.FAILED and record.fault in PASSING_FAULTS)
-
-
-def outcome_of(record: TrialRecord) -> Outcome:
-    """Return a trial's objectives, (ASR, CA) on validation; none if it failed."""
-    if record.state is not State.DONE or record.val is None:
-        return Outcome(None)
-    ca_lost = record.poisoned_val.ca - record.val.ca if record.poisoned_val else None
-    return Outcome((record.val.asr, record.val.ca), ca_lost)
-
-
-def _mean(outcomes: Sequence[Outcome]) -> Outcome:
-    values = [outcome.values for outcome in outcomes]
-    if any(value is None for value in values):
-        return Outcome(None)
-    means = tuple(fmean(column) for column in zip(*(v for v in values if v is not None), strict=True))
-    lost = [outcome.ca_lost for outcome in outcomes if outcome.ca_lost is not None]
-    return Outcome(means, fmean(lost) if lost else None)
-
-
-def trial_name(proposal: Proposal, position: int, replicates: int) -> str:
-    """Return a name that sorts by number: t0007, or t0007-s1 if every configuration has several seeds."""
-    return f"t{proposal.number:04d}" + (f"-s{position}" if replicates > 1 else "")
-
-
-def describe(changes: Changes) -> str:
-    """Return changes in one line, by the last part of each path; a whole part by its kind and settings."""
-    return ", ".join(f"{path.rpartition('.')[2]}={_text_of(value)}" for path, value in changes.items()) or "base"
-
-
-def _text_of(value: JsonValue) -> str:
-    if not isinstance(value, dict) or "kind" not in value:
-        return str(value)
-    settings = ", ".join(f"{name}={setting}" for name, setting in value.items() if name != "kind")
-    return f"{value['kind']}({settings})" if settings else str(value["kind"])
+    @contextmanager
+    def _stopping(self, trouble: str) -> Iterator[None]:
+        """Start nothing more if the disk fails: what is not written down is run again by a resume."""
+        try:
+            yield
+        except OSError as error:
+            self.stop(f"{trouble}: {error}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from sweeps.code_version import commit_of_code
 from sweeps.planner import TrialPlanner
 from sweeps.preparing import prepare
-from sweeps.runs import new_run
+from sweeps.run_folder import RunFolder, new_run
 from sweeps.search.proposer import Proposal
 from sweeps.study import StudyConfig
 from ubt.records import StageRecord, TrialRecord, write_record
@@ -22,9 +22,14 @@ def run_once(study: StudyConfig, out: Path) -> TrialRecord:
         UserError: if the store, the data or the weights cannot be used.
     """
     store = study.store or default_store()
-    run = new_run(out, study.name)
-    run.check_writable()
+    folder = new_run(out, study.name)
+    folder.check_writable()
     prepare(study, store)
+    with folder.taken() as run:
+        return _run_once(study, store, run)
+
+
+def _run_once(study: StudyConfig, store: str, run: RunFolder) -> TrialRecord:
     run.write_study(study)
     assignment = TrialPlanner(study, store, commit_of_code())(Proposal(0), 0).assignment
     from ubt.runner import TrialRunner  # noqa: PLC0415 — torch, 5 s, after the mistakes have been told

@@ -100,9 +100,10 @@ class StudyConfig(Config):
         for path, value in changes.items():
             tree = set_path(tree, path, value)
         if tree["victim"] is self.base["victim"]:  # checked already, and the same object for all such trials
-            return validate(TrialConfig, {**tree, "victim": self._settled_victim}, f"study {self.name}")
+            tree = {**tree, "victim": self._settled_victim}
         trial = validate(TrialConfig, tree, f"study {self.name}")
-        return trial.model_copy(update={"victim": self._settled(trial.victim)})
+        settled = self._settled(trial.victim)
+        return trial if settled is trial.victim else trial.model_copy(update={"victim": settled})
 
     @cached_property
     def _settled_victim(self) -> VictimConfig:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from analysis import Summary
 from analysis.summary import Point
-from sweeps.launch import Outcome
-from sweeps.progress import minutes
-from sweeps.session import describe
+from sweeps.launch import SweepEnd
+from sweeps.wording import describe, minutes
 from ubt.records import Rates, TrialRecord
 
 
-def outcome_text(outcome: Outcome, resume_command: str) -> str:
+def outcome_text(outcome: SweepEnd, resume_command: str) -> str:
     """Return the end of a sweep in words: what was chosen, where the report is, how to look at it in MLflow."""
     lines = ["No trial has run.", ""]
     if outcome.summary:
@@ -21,7 +20,8 @@ def outcome_text(outcome: Outcome, resume_command: str) -> str:
             f"         {outcome.events_waiting} events wait for MLflow; `ubt track {outcome.run.path}` sends them"
         )
     if outcome.interrupted or not outcome.complete:
-        why = "Interrupted" if outcome.interrupted else "Not all trials have run"
+        why = f"Stopped: {outcome.stopped}" if outcome.stopped else "Not all trials have run"
+        why = "Interrupted" if outcome.interrupted else why
         lines.append(f"{why}; what is done is kept. Go on with:\n  {resume_command}")
     return "\n".join(lines)
 

@@ -7,8 +7,8 @@ import torch
 from tiny_victim import assign, run_trial, tiny_trial
 
 from ubt import __version__
-from ubt.errors import Problem, StageFault, UserError
-from ubt.runner import TrialRunner
+from ubt.errors import DamagedArtifact, Problem, StageFault, UserError, WeakImplant
+from ubt.runner import TrialRunner, says_nothing_of_the_trial
 from ubt.stages import overfit, suspect
 from ubt.store import ArtifactStore
 
@@ -110,6 +110,34 @@ def test_any_exception_ends_up_in_a_failed_record_with_its_reason(
     assert last.poisoned_val is not None
     assert last.val is None
     assert last.seconds > 0
+
+
+class Unauthorised(Exception):
+    """As botocore's errors are: no OSErrors."""
+
+
+Unauthorised.__module__ = "botocore.exceptions"
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (PermissionError(), True),
+        (TimeoutError(), True),
+        (ConnectionResetError(), True),
+        (MemoryError(), True),
+        (torch.OutOfMemoryError(), True),
+        (Unauthorised(), True),
+        (StageFault("the loss is nan"), False),
+        (WeakImplant("it did not take"), False),
+        (DamagedArtifact("x"), True),
+        (RuntimeError("shapes"), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_errors_that_say_nothing_of_the_trial_are_told_apart(error, lost):
+    assert says_nothing_of_the_trial(error) is lost
 
 
 def test_a_failure_in_the_middle_of_a_stage_keeps_the_epochs_so_far(tiny_run, tmp_path, monkeypatch):

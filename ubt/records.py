@@ -118,6 +118,8 @@ class TrialRecord(Config):
     """Why the trial failed or was pruned."""
     fault: str = ""
     """Kind of the failure: the name of the error's class."""
+    lost: bool = False
+    """The failure says nothing of the configuration: a worker died, a disk was full. A resume tries again."""
     stages: tuple[StageRecord, ...] = ()
     poisoned_val: Rates | None = None
     poisoned_test: Rates | None = None
@@ -135,6 +137,7 @@ class TrialRecord(Config):
     seconds: float = 0.0
     """Wall time of the trial in its worker."""
     attempts: int = 1
+    """How often the trial was started; more than once if its worker or node died."""
 
     @property
     def epochs(self) -> tuple[tuple[str, EpochRecord], ...]:

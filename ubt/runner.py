@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+import torch
+
 from ubt.assignment import Assignment
-from ubt.errors import StageFault, UserError
+from ubt.errors import DamagedArtifact, StageFault, UserError
 from ubt.graph import build_pipeline
 from ubt.models.device import use_threads
 from ubt.pipeline import PipelineRun
@@ -20,6 +22,8 @@ from ubt.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+_STORE_PACKAGES = {"botocore", "aiohttp"}
+"""What S3's errors come from that are no OSErrors: an expired token, an endpoint that cannot be reached."""
 VERSIONS = {name: version(name) for name in ("torch", "open_clip_torch", "numpy", "ubt-sweeper")}
 
 
@@ -77,4 +81,12 @@ def _failed(record: TrialRecord, error: Exception) -> TrialRecord:
     else:
         logger.error("trial %s failed", record.trial, exc_info=error)
         reason = f"{kind}: {error}"
-    return record.model_copy(update={"state": State.FAILED, "reason": reason, "fault": kind})
+    lost = says_nothing_of_the_trial(error)
+    return record.model_copy(update={"state": State.FAILED, "reason": reason, "fault": kind, "lost": lost})
+
+
+def says_nothing_of_the_trial(error: Exception) -> bool:
+    """Tell whether an error comes from disk, network, store or memory, and might not come again."""
+    packages = {cls.__module__.partition(".")[0] for cls in type(error).__mro__}
+    kinds = OSError | MemoryError | torch.OutOfMemoryError | DamagedArtifact
+    return isinstance(error, kinds) or bool(packages & _STORE_PACKAGES)

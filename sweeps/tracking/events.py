@@ -55,6 +55,8 @@ class StudyFinished(Config):
     """Names of the trials on the front."""
     report_folder: str
     """Relative to the run folder if it lies within, so that a run may be moved before its report is sent."""
+    complete: bool = True
+    """False if trials are left: it was interrupted, or its cluster was lost."""
     at_ms: int = Field(default_factory=_now_ms)
 
     @property

@@ -94,7 +94,7 @@ class MlflowSink:
         self._set_status(run, shown.status, ended_ms)
 
     def _finish_study(self, event: StudyFinished) -> None:
-        run, shown = self._parent(event.study, event.at_ms), payload.of_summary(event.summary)
+        run, shown = self._parent(event.study, event.at_ms), payload.of_summary(event.summary, event.complete)
         self._log(run, shown, event.at_ms)
         self._log(run, Payload(tags={"front": payload.text_of(", ".join(event.front))}), event.at_ms)
         self._send_report(run, self._run_folder / event.report_folder)

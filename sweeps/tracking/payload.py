@@ -64,14 +64,14 @@ def of_study(document: Mapping[str, JsonValue]) -> Payload:
     return Payload(params={name_of(path): text_of(value) for path, value in _leaves(base)})
 
 
-def of_summary(summary: Mapping[str, JsonValue]) -> Payload:
+def of_summary(summary: Mapping[str, JsonValue], complete: bool = True) -> Payload:
     """Return what the parent run shows at the end: every number of the summary under its dotted path."""
     numbers = {
         path: float(value)
         for path, value in _leaves(summary)
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    return Payload(status="FINISHED", metrics=_finite(numbers))
+    return Payload(status="FINISHED" if complete else "KILLED", metrics=_finite(numbers))
 
 
 def text_of(value: JsonValue) -> str:

@@ -66,8 +66,17 @@ class Tracker:
         """Tell how a trial stands."""
         self._tell(TrialUpdated(record=record, searched=self._searched))
 
-    def finished(self, summary: Mapping[str, JsonValue], front_trials: Sequence[str], report_folder: Path) -> None:
-        """Tell that the study ended: its numbers, the trials on the front, and where its report lies."""
+    def answered(self, record: TrialRecord) -> None:
+        """Nothing: MLflow was told of it by whoever ran it."""
+
+    def finished(
+        self,
+        summary: Mapping[str, JsonValue],
+        front_trials: Sequence[str],
+        report_folder: Path,
+        complete: bool = True,
+    ) -> None:
+        """Tell that the study ended: its numbers, the trials on the front, its report, and if all has run."""
         folder = report_folder.absolute()
         if folder.is_relative_to(self._run_folder):
             folder = folder.relative_to(self._run_folder)
@@ -77,6 +86,7 @@ class Tracker:
                 summary=_presentable(summary),
                 front=tuple(front_trials),
                 report_folder=str(folder),
+                complete=complete,
             )
         )
 

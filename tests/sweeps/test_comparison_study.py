@@ -20,13 +20,18 @@ from sweeps.planner import TrialPlanner, shared_epochs
 from sweeps.preparing import victims_of
 from sweeps.progress import Tally
 from sweeps.proposers import proposer_of
-from sweeps.runs import check_same_study, new_run, with_more_trials
+from sweeps.resuming import check_same_study, with_more_trials
+from sweeps.run_folder import new_run
 from sweeps.search.comparing import ComparisonProposer
 from sweeps.search.designs import Comparison
-from sweeps.session import Session, describe
+from sweeps.session import Session
 from sweeps.study import StudyConfig
+from sweeps.wording import describe
+from ubt.assignment import Assignment
 from ubt.errors import UserError
-from ubt.records import State, TrialRecord, read_records
+from ubt.graph import build_pipeline
+from ubt.records import StageRecord, State, TrialRecord, read_records
+from ubt.trial import TrialConfig
 
 RATIO, EPOCHS, RATE = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.finetune_learning_rate"
 DATA = {"kind": "scenes", "train_pairs": 200, "pretrain_pairs": 100, "val_images": 24, "test_images": 24}
@@ -195,6 +200,12 @@ class TestPlan:
         assert ["retrieval" in names for names in stages] == [False] * 4 + [True] * 4
 
 
+def stages_of(assignment: Assignment) -> tuple[StageRecord, ...]:
+    """Return the records of all stages of a trial, as if they had been computed."""
+    pipeline = build_pipeline(TrialConfig.model_validate(assignment.config), assignment.seed, assignment.data_key)
+    return tuple(StageRecord(stage=node.spec.name, key=node.key, reused=False, seconds=1) for node in pipeline)
+
+
 class Toy:
     """A session of a comparison in which trials end as told; ASR is the distance of the ratio from 0.03."""
 
@@ -214,7 +225,11 @@ class Toy:
         labels: list[str] = []
         while len(labels) != most and (assignment := self.session.next_assignment()) is not None:
             ratio = assignment.config["defense"].get("suspicious_ratio", 1.0)
-            measured = {"val": rates(min(1.0, abs(ratio - 0.03))), "poisoned_val": rates(0.9)}
+            measured = {
+                "val": rates(min(1.0, abs(ratio - 0.03))),
+                "poisoned_val": rates(0.9),
+                "stages": stages_of(assignment),
+            }
             self.session.ended(assignment.trial, assignment.record(State.DONE).model_copy(update=measured))
             labels.append(assignment.label)
         return labels
@@ -271,7 +286,8 @@ class TestSession:
         done = {"state": "DONE", "val": rates(0.1), "poisoned_val": rates(0.9)}
         for label, best in (("", True), ("table:ubt/sig", False)):
             record = TrialRecord.model_validate({**described, **done, "label": label})
-            tally = Tally(2, 0.02, [record])
+            tally = Tally(2, 0.02)
+            tally.answered(record)
             assert (tally.best is not None) == best
             assert ("best ASR" in tally.line()) == best
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from tiny_victim import TINY
 
-from sweeps.launch import Outcome, sweep
-from sweeps.runs import check_same_study, latest_run, new_run
+from sweeps.launch import SweepEnd, sweep
+from sweeps.outcomes import outcome_of
+from sweeps.resuming import check_same_study
+from sweeps.run_folder import latest_run, new_run
 from sweeps.search.choosing import choose
-from sweeps.session import outcome_of
 from sweeps.study import StudyConfig
 from sweeps.texts import outcome_text
 from ubt.labels import cell_of
@@ -48,16 +49,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def swept(folder: Path) -> Outcome:
+def swept(folder: Path) -> SweepEnd:
     return sweep(study(folder), new_run(folder / "runs", "compared"), "inline")
 
 
 @pytest.fixture(scope="module")
-def records(swept: Outcome) -> list[TrialRecord]:
+def records(swept: SweepEnd) -> list[TrialRecord]:
     return read_records(swept.run.records)
 
 
-def test_every_trial_of_the_searches_and_of_the_table_is_done(swept: Outcome, records: list[TrialRecord]) -> None:
+def test_every_trial_of_the_searches_and_of_the_table_is_done(swept: SweepEnd, records: list[TrialRecord]) -> None:
     assert swept.all_done
     assert {record.state for record in records} == {State.DONE}
     assert Counter(record.label for record in records) == {
@@ -95,7 +96,7 @@ def test_the_searched_setting_is_measured_alike_in_the_table(records: list[Trial
         assert all(stage.reused for stage in tabled.stages)
 
 
-def test_the_end_points_to_the_table_and_names_no_choice(swept: Outcome) -> None:
+def test_the_end_points_to_the_table_and_names_no_choice(swept: SweepEnd) -> None:
     text = outcome_text(swept, "")
     assert "2 defenses against 2 attacks: the table is in the report." in text
     assert "chosen" not in text

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from sweeps.planned import PlannedTrial
 from sweeps.planner import TrialPlanner, shared_epochs
 from sweeps.search.proposer import Proposal
-from sweeps.session import PlannedTrial
 from sweeps.study import StudyConfig
 from ubt.data.base import DataSource
 from ubt.errors import UserError

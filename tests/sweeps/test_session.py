@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from toy_session import Toy, rates, toy_session
 
+from sweeps.outcomes import outcome_of
 from sweeps.search.proposer import Outcome, Proposal
-from sweeps.session import describe, outcome_of, trial_name
+from sweeps.session import LOST_IN_A_ROW
+from sweeps.wording import describe, trial_name
 from ubt.errors import WeakImplant
 from ubt.records import EpochRecord, StageRecord, State, TrialRecord, read_records
 
@@ -18,8 +21,14 @@ TWO = [{}, {THRESHOLD: 0.2}]
 class Heard(list[TrialRecord]):
     """A listener that remembers."""
 
+    def __init__(self) -> None:
+        self.known: list[TrialRecord] = []
+
     def updated(self, record: TrialRecord) -> None:
         self.append(record)
+
+    def answered(self, record: TrialRecord) -> None:
+        self.known.append(record)
 
 
 def states(toy: Toy) -> dict[str, State]:
@@ -27,7 +36,7 @@ def states(toy: Toy) -> dict[str, State]:
 
 
 def test_a_record_is_on_disk_at_each_update_before_anybody_hears_of_it(tmp_path: Path) -> None:
-    class Reader:
+    class Reader(Heard):
         def updated(self, record: TrialRecord) -> None:
             on_disk.append(read_records(tmp_path / "records") == [record])
 
@@ -118,6 +127,8 @@ def test_a_trial_that_ended_before_is_answered_from_its_record(tmp_path: Path, s
     toy = toy_session(tmp_path, TWO, known=read_records(tmp_path / "records"), listeners=[heard])
     assert toy.finish_all() == ["t0001"]
     assert [record.trial for record in heard] == ["t0001"]
+    assert heard.known == [ended]
+    assert toy.session.all_done == (state is State.DONE)
     assert dict(toy.proposer.told) == {0: outcome_of(ended), 1: Outcome((0.1, 0.8))}
     assert toy.session.finished
 
@@ -128,11 +139,15 @@ def test_a_trial_that_was_cut_off_is_run_again(tmp_path: Path) -> None:
     assert toy_session(tmp_path, [{}], known=read_records(tmp_path / "records")).finish_all() == ["t0000"]
 
 
-@pytest.mark.parametrize("fault", ["", "OSError"])
-def test_a_trial_that_failed_for_a_passing_reason_is_run_again(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("died", [False, True])
+def test_a_trial_that_was_lost_to_a_fault_is_run_again(tmp_path: Path, died: bool) -> None:
     earlier = toy_session(tmp_path, [{}])
     assignment = earlier.session.next_assignment()
-    earlier.session.ended(assignment.trial, earlier.failed(assignment, fault=fault))
+    if died:
+        earlier.session.crashed(assignment.trial, "the worker process died")
+    else:
+        earlier.session.ended(assignment.trial, earlier.failed(assignment).model_copy(update={"lost": True}))
+    assert not earlier.session.all_done
     toy = toy_session(tmp_path, [{}], known=read_records(tmp_path / "records"))
     assert toy.finish_all() == ["t0000"]
     assert toy.proposer.told[0][1] == Outcome((0.1, 0.8))
@@ -144,6 +159,27 @@ def test_a_record_of_another_configuration_or_seed_is_no_answer(tmp_path: Path) 
     other = record.model_copy(update={"config": {"victim": {}, "defense": {}}})
     assert toy_session(tmp_path, [{}], known=[other]).finish_all() == ["t0001"]  # and the other keeps its name
     assert toy_session(tmp_path, [{}], known=[record.model_copy(update={"seed": 5})]).finish_all() == ["t0000"]
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.FAILED])
+@pytest.mark.parametrize("change", ["data", "code"])
+def test_a_record_of_other_work_is_no_answer(tmp_path: Path, state: State, change: str) -> None:
+    """The same configuration, but the data, or a stage's code, has changed since: its keys are others."""
+    toy = toy_session(tmp_path, [{}])
+    record = toy.done(toy.session.next_assignment()).model_copy(update={"state": state})
+    at = 0 if change == "data" else 3
+    stages = [stage.model_copy(update={"key": "other"}) if n >= at else stage for n, stage in enumerate(record.stages)]
+    stale = record.model_copy(update={"stages": tuple(stages)})
+    assert toy_session(tmp_path, [{}], known=[record]).finish_all() == []
+    assert toy_session(tmp_path, [{}], known=[stale]).finish_all() == ["t0000"]
+
+
+def test_a_done_record_that_lacks_stages_is_no_answer_and_a_failed_one_is(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}])
+    assignment = toy.session.next_assignment()
+    cut = toy.done(assignment).model_copy(update={"stages": toy.stages(assignment, "implant")})
+    assert toy_session(tmp_path, [{}], known=[cut]).finish_all() == ["t0000"]
+    assert toy_session(tmp_path, [{}], known=[toy.failed(assignment, "implant")]).finish_all() == []
 
 
 def test_configurations_keep_their_numbers_when_a_study_goes_on_with_another_search(tmp_path: Path) -> None:
@@ -271,6 +307,60 @@ def test_a_stopped_session_starts_nothing_more_and_ends_with_what_runs(tmp_path:
     assert toy.session.next_assignment() is None
     assert toy.session.finished
     assert toy.session.stopped == "the disk is full"
+
+
+def test_a_session_stops_when_trial_after_trial_is_lost(tmp_path: Path) -> None:
+    """An expired token: the rest would be lost within seconds, and told to the search as failures."""
+    toy = toy_session(tmp_path, [{ATTACK: 0.01 * number} for number in range(1, 3 * LOST_IN_A_ROW)])
+    for number in range(LOST_IN_A_ROW + 3):
+        assignment = toy.session.next_assignment()
+        assert assignment is not None, "a trial that ends for its own reasons begins the count anew"
+        lost = toy.failed(assignment, "poison").model_copy(update={"lost": number != 2})
+        toy.session.ended(assignment.trial, lost)
+    assert toy.session.next_assignment() is None
+    assert toy.session.stopped == f"{LOST_IN_A_ROW} trials in a row were lost, the last to it went wrong"
+    assert toy.session.finished
+    assert not toy.session.all_done
+
+
+def test_a_record_that_cannot_be_written_stops_the_session_and_loses_no_running_trial(tmp_path: Path) -> None:
+    heard = Heard()
+    toy = toy_session(tmp_path, [{ATTACK: 0.1}, {ATTACK: 0.2}, {ATTACK: 0.3}], listeners=[heard])
+    first = toy.session.next_assignment()
+    toy.session.updated(toy.running(first, "pretrain"))
+    second = toy.session.next_assignment()
+    shutil.rmtree(tmp_path / "records")
+    (tmp_path / "records").write_text("no folder")
+    toy.session.updated(toy.running(first, "poison"))
+    assert toy.session.next_assignment() is None
+    (tmp_path / "records").unlink()
+    for assignment in (first, second):
+        toy.session.ended(assignment.trial, toy.done(assignment))
+    assert states(toy) == {first.trial: State.DONE, second.trial: State.DONE}
+    assert [record.trial for record in heard] == [first.trial] * 3 + [second.trial]
+    assert toy.session.finished
+    assert f"the record of {first.trial} cannot be written" in toy.session.stopped
+
+
+def test_a_search_that_cannot_be_written_down_stops_the_session(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{ATTACK: 0.1}, {ATTACK: 0.2}], lag=1)
+    toy.session.next_assignment()
+
+    def full() -> Proposal:
+        raise OSError(28, "No space left on device")
+
+    toy.proposer.propose = full
+    assert toy.session.next_assignment() is None
+    assert "No space left" in toy.session.stopped
+
+
+def test_a_trial_that_starts_again_says_so(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}])
+    assignment = toy.session.next_assignment()
+    for started, stage in (("1", "poison"), ("1", "implant"), ("2", "poison")):
+        toy.session.updated(toy.running(assignment, stage).model_copy(update={"started_at": started}))
+    toy.session.ended(assignment.trial, toy.done(assignment).model_copy(update={"started_at": "3"}))
+    assert [record.attempts for record in read_records(toy.records)] == [3]
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.PRUNED, State.RUNNING])

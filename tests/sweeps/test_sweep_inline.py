@@ -11,10 +11,10 @@ import optuna
 import pytest
 
 from sweeps import cli, launch
-from sweeps.launch import Outcome, sweep
+from sweeps.launch import SweepEnd, sweep
 from sweeps.loading import load_study
 from sweeps.progress import Tally
-from sweeps.runs import RunFolder, latest_run, new_run
+from sweeps.run_folder import RunFolder, latest_run, new_run
 from ubt.defenses.ubt import Ubt
 from ubt.records import State, TrialRecord, read_records
 
@@ -25,7 +25,7 @@ TRIALS = ["t0000", "t0001", "t0002", "t0003"]
 TIMES = {"seconds", "spent_seconds", "own_seconds", "started_at", "commit", "peak_memory_bytes"}
 
 
-def run_smoke(folder: Path, *assignments: str, resume: bool = False) -> Outcome:
+def run_smoke(folder: Path, *assignments: str, resume: bool = False) -> SweepEnd:
     """Sweep `smoke` with store and runs under `folder`."""
     study = load_study("smoke", [f"store={folder}/store", *assignments])
     run = latest_run(folder / "runs", study.name) if resume else new_run(folder / "runs", study.name)
@@ -75,22 +75,22 @@ class Interrupter:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def swept(tmp_path_factory: pytest.TempPathFactory) -> SweepEnd:
     """One tracked sweep in a fresh store."""
     return run_smoke(tmp_path_factory.mktemp("swept"))
 
 
 @pytest.fixture(scope="module")
-def folder(swept: Outcome) -> Path:
+def folder(swept: SweepEnd) -> Path:
     return swept.run.path.parent.parent
 
 
 class TestOneSweep:
-    def test_is_complete(self, swept: Outcome) -> None:
+    def test_is_complete(self, swept: SweepEnd) -> None:
         assert swept.all_done
         assert (swept.complete, swept.interrupted, swept.events_waiting) == (True, False, 0)
 
-    def test_has_a_whole_record_of_each_trial(self, swept: Outcome) -> None:
+    def test_has_a_whole_record_of_each_trial(self, swept: SweepEnd) -> None:
         records = read_records(swept.run.records)
         assert [record.trial for record in records] == TRIALS
         for record in records:
@@ -104,18 +104,18 @@ class TestOneSweep:
             assert record.seconds > 0
         assert records[0].changes == {}
 
-    def test_computed_every_stage_once(self, swept: Outcome) -> None:
+    def test_computed_every_stage_once(self, swept: SweepEnd) -> None:
         keys = computed(swept.run)
         assert len(set(keys)) == len(keys)
         every = {stage.key for record in read_records(swept.run.records) for stage in record.stages}
         assert set(keys) == every
 
-    def test_writes_down_the_study_as_it_was_resolved(self, swept: Outcome) -> None:
+    def test_writes_down_the_study_as_it_was_resolved(self, swept: SweepEnd) -> None:
         written = json.loads(swept.run.study.read_text())
         assert written["search"]["lag"] == 4
         assert written == {**load_study("smoke").as_json(), "store": written["store"], "search": written["search"]}
 
-    def test_told_optuna_what_the_records_say(self, swept: Outcome) -> None:
+    def test_told_optuna_what_the_records_say(self, swept: SweepEnd) -> None:
         backend = optuna.storages.journal.JournalFileBackend(str(swept.run.journal))
         storage = optuna.storages.JournalStorage(backend)
         (name,) = optuna.get_all_study_names(storage)
@@ -125,7 +125,7 @@ class TestOneSweep:
         assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
         assert list(distinct.values()) == [[val.asr, val.ca] for val in rates]
 
-    def test_wrote_the_report(self, swept: Outcome) -> None:
+    def test_wrote_the_report(self, swept: SweepEnd) -> None:
         summary = json.loads((swept.run.report / "summary.json").read_text())
         assert summary == swept.summary.model_dump(mode="json")
         assert summary["states"]["DONE"] == 4
@@ -136,7 +136,7 @@ class TestOneSweep:
         page = (swept.run.report / "index.html").read_text()
         assert all(trial in page for trial in TRIALS)
 
-    def test_can_be_looked_at_in_mlflow(self, swept: Outcome, folder: Path) -> None:
+    def test_can_be_looked_at_in_mlflow(self, swept: SweepEnd, folder: Path) -> None:
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
@@ -158,12 +158,12 @@ class TestOneSweep:
         assert [path for path in folder.rglob(".*") if path.is_file()] == []
 
 
-def test_the_same_study_in_a_fresh_store_gives_the_same_records_bit_for_bit(swept: Outcome, tmp_path: Path) -> None:
+def test_the_same_study_in_a_fresh_store_gives_the_same_records_bit_for_bit(swept: SweepEnd, tmp_path: Path) -> None:
     again = run_smoke(tmp_path, QUIET)
     assert contents(again.run) == contents(swept.run)
 
 
-def test_a_second_run_in_the_same_store_computes_nothing(swept: Outcome, folder: Path) -> None:
+def test_a_second_run_in_the_same_store_computes_nothing(swept: SweepEnd, folder: Path) -> None:
     second = run_smoke(folder, QUIET)
     assert second.run.path.name == "smoke-2"
     assert second.all_done
@@ -204,7 +204,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Inter
 
 
 def test_an_interrupted_sweep_goes_on_as_if_nothing_had_happened(
-    swept: Outcome, tmp_path: Path, interrupt: Callable[[int], Interrupter]
+    swept: SweepEnd, tmp_path: Path, interrupt: Callable[[int], Interrupter]
 ) -> None:
     """In a fresh store, so that what is not computed again was computed before the interruption."""
     interrupted = interrupt(2)
@@ -225,7 +225,7 @@ def test_an_interrupted_sweep_goes_on_as_if_nothing_had_happened(
 
 
 def test_a_finished_sweep_can_be_resumed_and_nothing_happens(
-    folder: Path, swept: Outcome, capsys: pytest.CaptureFixture[str]
+    folder: Path, swept: SweepEnd, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = run_smoke(folder, QUIET, "name=twice")
     before = {path.name: path.read_bytes() for path in outcome.run.records.iterdir()}
@@ -305,7 +305,7 @@ class TestCommandLine:
         assert ubt("report", str(tmp_path / "my runs/smoke")) == (0, f"{page}\n")
         assert page.exists()
 
-    def test_what_was_sent_need_not_be_sent_again(self, ubt: Any, swept: Outcome) -> None:
+    def test_what_was_sent_need_not_be_sent_again(self, ubt: Any, swept: SweepEnd) -> None:
         assert ubt("track", str(swept.run.path)) == (0, "everything is sent\n")
 
     def test_the_plan_knows_what_the_store_has(self, ubt: Any, folder: Path) -> None:

@@ -8,8 +8,8 @@ from toy_session import rates
 
 from analysis import Summary
 from analysis.summary import Chosen, Point, Seconds, Splits, StageCounts
-from sweeps.launch import Outcome
-from sweeps.runs import RunFolder
+from sweeps.launch import SweepEnd
+from sweeps.run_folder import RunFolder
 from sweeps.texts import outcome_text, record_text
 from ubt.records import State, TrialRecord
 
@@ -31,15 +31,17 @@ def summary(**fields: Any) -> Summary:
     return Summary.model_validate({**described, **fields})
 
 
-def outcome(told: Summary | None = None, **fields: Any) -> Outcome:
+def outcome(told: Summary | None = None, **fields: Any) -> SweepEnd:
     described: dict[str, Any] = {
         "run": RunFolder(Path("/runs/toy")),
         "interrupted": False,
         "complete": True,
+        "all_done": True,
+        "stopped": "",
         "events_waiting": 0,
         "mlflow_command": "ubt ui /runs/toy",
     }
-    return Outcome(summary=told, **{**described, **fields})
+    return SweepEnd(summary=told, **{**described, **fields})
 
 
 def test_the_end_of_a_sweep_says_what_came_out_and_where_it_lies() -> None:

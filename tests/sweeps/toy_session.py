@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeps.gate import Gate
+from sweeps.planned import PlannedTrial
 from sweeps.search.proposer import Changes, Outcome, Proposal
-from sweeps.session import Listener, PlannedTrial, Session, trial_name
+from sweeps.session import Listener, Session
+from sweeps.wording import trial_name
 from ubt.assignment import Assignment
 from ubt.config import set_path
 from ubt.graph import build_pipeline

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeps.runs import RunFolder, check_same_study, latest_run, new_run, tracking_of
+from sweeps.cli import resume_command
+from sweeps.resuming import check_same_study, with_more_trials
+from sweeps.run_folder import RunFolder, new_run
 from sweeps.study import StudyConfig
 from ubt.errors import Problem, UserError
 
@@ -27,53 +28,6 @@ def differences(run: RunFolder, given: StudyConfig) -> dict[str, Problem]:
     with pytest.raises(UserError) as caught:
         check_same_study(run, given)
     return {problem.where.partition(": ")[2]: problem for problem in caught.value.problems}
-
-
-def test_runs_of_a_name_are_numbered_from_the_second_on(tmp_path: Path) -> None:
-    assert [begin(tmp_path).path.name for _ in range(3)] == ["toy", "toy-2", "toy-3"]
-    assert begin(tmp_path, name="other").path.name == "other"
-
-
-def test_a_new_run_makes_nothing_until_its_study_is_written(tmp_path: Path) -> None:
-    assert new_run(tmp_path / "runs", "toy").path == new_run(tmp_path / "runs", "toy").path
-    assert not list(tmp_path.iterdir())
-
-
-def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert begin(Path("runs")).path == tmp_path / "runs/toy"
-    assert latest_run(Path("runs"), "toy").path == tmp_path / "runs/toy"
-
-
-def test_a_folder_that_is_no_run_yet_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "toy").mkdir()
-    assert new_run(tmp_path, "toy").path == tmp_path / "toy"
-
-
-@pytest.mark.parametrize("out", ["file", "file/below"])
-def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, out: str) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is no folder") as caught:
-        new_run(tmp_path / out, "toy").check_writable()
-    assert str(tmp_path / "file") in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_place_that_does_not_exist_yet_is_none(tmp_path: Path) -> None:
-    new_run(tmp_path / "a/b/c", "toy").check_writable()
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_latest_run_is_resumed(tmp_path: Path) -> None:
-    for _ in range(3):
-        begin(tmp_path)
-    assert latest_run(tmp_path, "toy").path.name == "toy-3"
-
-
-def test_without_a_run_there_is_nothing_to_resume(tmp_path: Path) -> None:
-    begin(tmp_path, name="other")
-    with pytest.raises(UserError, match=r"--resume: there is no run of `toy`"):
-        latest_run(tmp_path, "toy")
 
 
 def test_the_same_study_goes_on(tmp_path: Path) -> None:
@@ -149,27 +103,33 @@ def test_passwords_are_not_written_down_and_do_not_hinder_resuming(tmp_path: Pat
     assert check_same_study(run, given) == given
 
 
-def test_a_run_says_where_it_is_tracked(tmp_path: Path) -> None:
-    run = begin(tmp_path, study(tracking={"uri": "http://host:5000", "experiment": "mine"}))
-    assert tracking_of(run.path) == study(tracking={"uri": "http://host:5000", "experiment": "mine"}).tracking
+class TestMoreTrials:
+    SPACE = {"design": "optuna", "space": {RATIO: [0.1, 0.2]}}  # noqa: RUF012 — never changed
+
+    def test_are_added_to_what_the_run_was_last_asked_for(self, tmp_path: Path) -> None:
+        run = begin(tmp_path, study(search={**self.SPACE, "n_trials": 30}))
+        assert with_more_trials(run, study(search=self.SPACE), 5).search.n_trials == 35
+
+    def test_stay_when_the_run_is_resumed_later(self, tmp_path: Path) -> None:
+        given = study(search={**self.SPACE, "n_trials": 24})
+        run = begin(tmp_path, given)
+        run.write_study(with_more_trials(run, given, 6))
+        assert check_same_study(run, given).search.n_trials == 30
+
+    def test_are_not_had_by_asking_for_another_number(self, tmp_path: Path) -> None:
+        run = begin(tmp_path, study(search={**self.SPACE, "n_trials": 24}))
+        assert set(differences(run, study(search={**self.SPACE, "n_trials": 25}))) == {"search.n_trials"}
 
 
-def test_a_folder_that_is_no_run_is_tracked_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is no run folder"):
-        tracking_of(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]"])
-def test_a_study_that_cannot_be_read_is_a_mistake(tmp_path: Path, text: str) -> None:
-    run = RunFolder(tmp_path)
-    run.study.write_text(text)
-    for read in (lambda: tracking_of(tmp_path), lambda: check_same_study(run, study())):
-        with pytest.raises(UserError, match=r"study\.json"):
-            read()
-
-
-def test_a_run_of_another_version_can_still_be_looked_at(tmp_path: Path) -> None:
-    run = begin(tmp_path)
-    run.study.write_text(json.dumps({**json.loads(run.study.read_text()), "former": 1}))
-    assert tracking_of(run.path) == study().tracking
-    assert "former" in differences(run, study())
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("sweep demo", "sweep demo --resume"),
+        ("sweep demo --resume", "sweep demo --resume"),
+        ("sweep demo --add-trials 24 --set store=s", "sweep demo --set store=s --resume"),
+        ("sweep demo --add-trials=24", "sweep demo --resume"),
+        ("sweep demo --extend --set seeds=[1]", "sweep demo --extend --set 'seeds=[1]' --resume"),
+    ],
+)
+def test_the_command_that_goes_on_adds_no_trials_again(given: str, expected: str) -> None:
+    assert resume_command(["/bin/ubt", *given.split()]) == f"ubt {expected}"

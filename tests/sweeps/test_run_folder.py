@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from sweeps.run_folder import RunFolder, latest_run, new_run, read_study, tracking_of
+from sweeps.study import StudyConfig
+from ubt.errors import UserError
+
+RATIO, EPOCHS = "defense.suspicious_ratio", "defense.overfit_epochs"
+
+
+def study(**fields: Any) -> StudyConfig:
+    return StudyConfig.model_validate({"name": "toy", "search": {"design": "grid", "space": {RATIO: [0.1]}}, **fields})
+
+
+def begin(out: Path, given: StudyConfig | None = None, name: str = "toy") -> RunFolder:
+    run = new_run(out, name)
+    run.write_study(given or study())
+    return run
+
+
+def test_runs_of_a_name_are_numbered_from_the_second_on(tmp_path: Path) -> None:
+    assert [begin(tmp_path).path.name for _ in range(3)] == ["toy", "toy-2", "toy-3"]
+    assert begin(tmp_path, name="other").path.name == "other"
+
+
+def test_a_new_run_makes_nothing_until_its_study_is_written(tmp_path: Path) -> None:
+    assert new_run(tmp_path / "runs", "toy").path == new_run(tmp_path / "runs", "toy").path
+    assert not list(tmp_path.iterdir())
+
+
+def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert begin(Path("runs")).path == tmp_path / "runs/toy"
+    assert latest_run(Path("runs"), "toy").path == tmp_path / "runs/toy"
+
+
+def test_a_folder_that_is_no_run_yet_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()
+    assert new_run(tmp_path, "toy").path == tmp_path / "toy"
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is no folder") as caught:
+        new_run(tmp_path / out, "toy").check_writable()
+    assert str(tmp_path / "file") in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_place_that_does_not_exist_yet_is_none(tmp_path: Path) -> None:
+    new_run(tmp_path / "a/b/c", "toy").check_writable()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_latest_run_is_resumed(tmp_path: Path) -> None:
+    for _ in range(3):
+        begin(tmp_path)
+    assert latest_run(tmp_path, "toy").path.name == "toy-3"
+
+
+def test_the_latest_is_the_one_that_was_begun_or_resumed_last(tmp_path: Path) -> None:
+    first, second = begin(tmp_path), begin(tmp_path)
+    os.utime(second.study, (1, 1))
+    assert latest_run(tmp_path, "toy").path == first.path
+    shutil.rmtree(first.path)
+    assert latest_run(tmp_path, "toy").path == second.path, "the first may be gone"
+
+
+def test_another_study_s_run_is_not_taken_for_a_second_one(tmp_path: Path) -> None:
+    begin(tmp_path)
+    begin(tmp_path, study(name="toy-2"), name="toy-2")
+    begin(tmp_path, study(name="toy-clean"), name="toy-clean")
+    (tmp_path / "toy-3").mkdir()
+    (tmp_path / "toy-3" / "study.json").touch()  # a sweep that was killed at once
+    assert latest_run(tmp_path, "toy").path.name == "toy"
+    assert latest_run(tmp_path, "toy-2").path.name == "toy-2"
+
+
+class TestTaken:
+    def test_two_that_were_promised_one_folder_get_two(self, tmp_path: Path) -> None:
+        promised = [new_run(tmp_path, "toy") for _ in range(2)]
+        assert promised[0] == promised[1]
+        with promised[0].taken() as first, promised[1].taken() as second:
+            assert [first.path.name, second.path.name] == ["toy", "toy-2"]
+
+    def test_a_run_is_not_resumed_while_a_sweep_is_at_work_in_it(self, tmp_path: Path) -> None:
+        with new_run(tmp_path, "toy").taken() as run:
+            run.write_study(study())
+            again = latest_run(tmp_path, "toy")
+            with pytest.raises(UserError, match="another sweep is at work"), again.taken():
+                pass
+        with again.taken() as resumed:
+            assert resumed.path == run.path
+
+    def test_a_file_system_without_locks_is_said_and_used(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def lacks(lock: FileLock) -> None:
+            raise NotImplementedError
+
+        monkeypatch.setattr(FileLock, "_acquire", lacks)
+        with new_run(tmp_path, "toy").taken() as run:
+            assert run.path.is_dir()
+        assert "cannot be locked" in caplog.text
+
+
+def test_without_a_run_there_is_nothing_to_resume(tmp_path: Path) -> None:
+    begin(tmp_path, name="other")
+    with pytest.raises(UserError, match=r"--resume: there is no run of `toy`"):
+        latest_run(tmp_path, "toy")
+
+
+def test_a_run_says_where_it_is_tracked(tmp_path: Path) -> None:
+    run = begin(tmp_path, study(tracking={"uri": "http://host:5000", "experiment": "mine"}))
+    assert tracking_of(run.path) == study(tracking={"uri": "http://host:5000", "experiment": "mine"}).tracking
+
+
+def test_a_folder_that_is_no_run_is_tracked_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no run folder"):
+        tracking_of(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_study_that_cannot_be_read_is_a_mistake(tmp_path: Path, text: str) -> None:
+    run = RunFolder(tmp_path)
+    run.study.write_text(text)
+    with pytest.raises(UserError, match=r"study\.json"):
+        tracking_of(tmp_path)
+    with pytest.raises(UserError, match=r"study\.json"):
+        read_study(run.study)
+
+
+def test_a_run_of_another_version_can_still_be_looked_at(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    run.study.write_text(json.dumps({**json.loads(run.study.read_text()), "former": 1}))
+    assert tracking_of(run.path) == study().tracking

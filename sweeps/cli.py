@@ -49,7 +49,8 @@ def sweep(
     """Run a study: every trial, sharing every stage, then the report."""
     from sweeps.launch import sweep as run_sweep  # noqa: PLC0415
     from sweeps.loading import load_study  # noqa: PLC0415
-    from sweeps.runs import check_same_study, latest_run, new_run, with_more_trials  # noqa: PLC0415
+    from sweeps.resuming import check_same_study, with_more_trials  # noqa: PLC0415
+    from sweeps.run_folder import latest_run, new_run  # noqa: PLC0415
     from sweeps.texts import outcome_text  # noqa: PLC0415
 
     config = load_study(study, assignments or (), name)
@@ -63,7 +64,7 @@ def sweep(
     if as_json:
         print(json.dumps(outcome.summary.model_dump(mode="json") if outcome.summary else None))
     else:
-        print(outcome_text(outcome, resume_command=_resume_command(sys.argv)))
+        print(outcome_text(outcome, resume_command=resume_command(sys.argv)))
     if outcome.interrupted:
         raise typer.Exit(Exit.INTERRUPTED)
     raise typer.Exit(Exit.DONE if outcome.all_done else Exit.SOME_FAILED)
@@ -146,7 +147,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.")] = 5000,
 ) -> None:
     """Open MLflow on the store that a run is tracked in, until Ctrl-C."""
-    from sweeps.runs import tracking_of  # noqa: PLC0415
+    from sweeps.run_folder import tracking_of  # noqa: PLC0415
     from sweeps.ui import serve  # noqa: PLC0415
 
     serve(tracking_of(run_folder).address(run_folder), host, port)
@@ -155,7 +156,7 @@ def ui(
 @app.command()
 def track(run_folder: RunArgument) -> None:
     """Send what still waits for MLflow, after it was down."""
-    from sweeps.runs import tracking_of  # noqa: PLC0415
+    from sweeps.run_folder import tracking_of  # noqa: PLC0415
     from sweeps.tracking import Tracker  # noqa: PLC0415
 
     waiting = Tracker(tracking_of(run_folder), run_folder, run_folder.name, {}).close()
@@ -201,6 +202,8 @@ def main() -> None:
         sys.exit(Exit.INTERRUPTED)
 
 
-def _resume_command(words: list[str]) -> str:
-    given = [word for word in words[1:] if word != "--resume"]
-    return shlex.join(["ubt", *given, "--resume"])
+def resume_command(words: list[str]) -> str:
+    """Return the command that goes on. Added trials are part of the run by then, and must not be added again."""
+    adding = {at + skip for at, word in enumerate(words) if word == "--add-trials" for skip in (0, 1)}
+    kept = [word for at, word in enumerate(words) if at and at not in adding and not word.startswith("--add-trials=")]
+    return shlex.join(["ubt", *(word for word in kept if word != "--resume"), "--resume"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweeps.runs import RunFolder
+from sweeps.run_folder import RunFolder
 from sweeps.search.comparing import ComparisonProposer
 from sweeps.search.designs import Adaptive, Comparison
 from sweeps.search.proposer import DesignProposer, Proposer

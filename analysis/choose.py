@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from analysis.replicates import Configuration
-
-ROUNDING = 1e-9
-"""0.82 − 0.02 is not 0.8 in binary; a configuration exactly on the floor qualifies."""
+from ubt.metrics import keeps_accuracy
 
 
 def choose(configurations: Iterable[Configuration], ca_floor: float) -> Configuration | None:
@@ -16,12 +14,12 @@ def choose(configurations: Iterable[Configuration], ca_floor: float) -> Configur
     Ties go to the higher CA, then to the lower number. None if no configuration qualifies: a model that
     fell below the floor is never offered as the choice.
     """
-    qualified = [configuration for configuration in configurations if keeps_accuracy(configuration, ca_floor)]
+    qualified = [configuration for configuration in configurations if qualifies(configuration, ca_floor)]
     return min(qualified, key=lambda configuration: configuration.rank, default=None)
 
 
-def keeps_accuracy(configuration: Configuration, ca_floor: float) -> bool:
+def qualifies(configuration: Configuration, ca_floor: float) -> bool:
     """Tell whether a configuration is measured and loses at most `ca_floor` of the poisoned model's CA."""
     if configuration.val is None or configuration.poisoned_val is None:
         return False
-    return configuration.val.ca.mean >= configuration.poisoned_val.ca.mean - ca_floor - ROUNDING
+    return keeps_accuracy(configuration.poisoned_val.ca.mean - configuration.val.ca.mean, ca_floor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
@@ -52,7 +52,7 @@ class Seconds(Config):
     """Where the time went."""
 
     wall: float
-    """From the first trial's start to the last one's end."""
+    """In which at least one trial ran: the time between an interruption and its resume is left out."""
     computed: float
     """Of all stages computed, added up over workers."""
     saved: float
@@ -111,16 +111,17 @@ def summary_of(findings: Findings) -> Summary:
 
 
 def wall_seconds(records: Iterable[TrialRecord]) -> float:
-    """Return the seconds from the first start to the last end of the trials that have started.
+    """Return the seconds in which at least one trial ran.
 
     Raises:
         UserError: if a start is no ISO 8601 time.
     """
-    spans = [(_start(record), record.seconds) for record in records if record.started_at]
-    if not spans:
-        return 0.0
-    end = max(start + timedelta(seconds=seconds) for start, seconds in spans)
-    return (end - min(start for start, _ in spans)).total_seconds()
+    spans = sorted((_start(record).timestamp(), record.seconds) for record in records if record.started_at)
+    total, reached = 0.0, 0.0
+    for start, seconds in spans:
+        total += max(0.0, start + seconds - max(start, reached))
+        reached = max(reached, start + seconds)
+    return total
 
 
 def _start(record: TrialRecord) -> datetime:

@@ -17,7 +17,7 @@ Trial = TypeVar("Trial", bound=Hashable)
 class Gate(Generic[Trial]):
     """Holds waiting trials until the work they share with running ones is done.
 
-    Work is named by strings (a stage's key, or the chain its epochs belong to). Each call costs time in
+    Work is named by strings (the key of a stage, or of an epoch that trials share). Each call costs time in
     proportion to the trials that share the work named in it, and the first `start` after an `add` to those that
     wait, so a whole study costs trials × stages.
     """

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sweeps.wording import describe, minutes
 from ubt.labels import cell_of
+from ubt.metrics import keeps_accuracy
 from ubt.records import State, TrialRecord
 
 _QUIET_SECONDS = 10.0
@@ -73,7 +74,7 @@ class Tally:
     def _keeps_accuracy(self, record: TrialRecord) -> bool:
         if record.val is None or record.poisoned_val is None:
             return False
-        return record.val.ca >= record.poisoned_val.ca - self._ca_floor
+        return keeps_accuracy(record.poisoned_val.ca - record.val.ca, self._ca_floor)
 
     def line(self) -> str:
         """Return all of it in one line."""

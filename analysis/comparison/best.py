@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.choose import ROUNDING
 from analysis.comparison.model import Comparison, Row
 from analysis.replicates import Outcome
 from analysis.wording import count, listed, percent, points
+from ubt.metrics import keeps_accuracy
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ def contest(comparison: Comparison) -> Contest | None:
         return None
     baselines = [row for row in comparison.rows if row.is_baseline]
     best = _rival(method.mean, baselines)
-    kept = _rival(method.mean, [row for row in baselines if keeps_accuracy(row.mean, comparison)])
+    kept = _rival(method.mean, [row for row in baselines if is_kept(row.mean, comparison)])
     return Contest(method.name, method.mean, best, kept) if best else None
 
 
-def keeps_accuracy(rates: Outcome | None, comparison: Comparison, column: int | None = None) -> bool:
+def is_kept(rates: Outcome | None, comparison: Comparison, column: int | None = None) -> bool:
     """Tell whether a defense loses at most the floor of the victim's CA, on average or in one column."""
     victim = comparison.victim.mean if column is None else comparison.victim.cells[column].outcome
-    return bool(rates and victim and rates.ca.mean >= victim.ca.mean - comparison.ca_floor - ROUNDING)
+    return bool(rates and victim and keeps_accuracy(victim.ca.mean - rates.ca.mean, comparison.ca_floor))
 
 
 def _rival(method: Outcome, rows: Sequence[Row]) -> Rival | None:

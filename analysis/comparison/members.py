@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 
-from analysis.choose import ROUNDING
 from analysis.findings import Findings
 from analysis.names import kind_at, victim_key
 from analysis.replicates import Configuration
 from ubt.labels import cell_of
+from ubt.metrics import keeps_accuracy
 from ubt.records import TrialRecord
 
 Choice = list[Configuration]
@@ -91,5 +91,5 @@ def _rank(group: Choice, ca_floor: float) -> tuple[float, ...]:
     asr = float(np.mean([c.val.asr.mean for c in measured if c.val]))
     ca = float(np.mean([c.val.ca.mean for c in measured if c.val]))
     lost = float(np.mean([c.poisoned_val.ca.mean for c in measured if c.poisoned_val])) - ca
-    kept = lost <= ca_floor + ROUNDING
+    kept = keeps_accuracy(lost, ca_floor)
     return (-len(measured), not kept, asr if kept else lost, -ca, group[0].number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.comparison.best import contest_text, keeps_accuracy, notes
+from analysis.comparison.best import contest_text, is_kept, notes
 from analysis.comparison.model import Cell, Comparison, Row
 from analysis.replicates import Outcome
 from analysis.table import Column, tabulate
@@ -81,7 +81,7 @@ def best_rows(comparison: Comparison, column: int | None) -> tuple[Row, ...]:
     able = [
         (row, rates)
         for row in comparison.rows
-        if row.is_defense and (rates := outcome(row)) and keeps_accuracy(rates, comparison, column)
+        if row.is_defense and (rates := outcome(row)) and is_kept(rates, comparison, column)
     ]
     lowest = min((rates.asr.mean for _, rates in able), default=0.0)
     return tuple(row for row, rates in able if rates.asr.mean == lowest)

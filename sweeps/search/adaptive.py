@@ -1,13 +1,15 @@
 """Optuna by ask and tell, in an order that does not depend on which trial happens to end first.
 
 Configuration k is asked knowing the outcomes of exactly those up to k − lag, told in order, and with a sampler
-seeded by k. So the same study gives the same trials on any number of workers, and after any interruption.
+seeded by k. So the same study and lag give the same trials on any number of workers, and after any interruption; but
+a trial that was lost to a fault stays a failure to the search, though a resume runs it again.
 The only file that imports Optuna.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import warnings
@@ -31,6 +33,8 @@ from ubt.seeding import derive
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+logger = logging.getLogger(__name__)
 
 MAX_REPEATS = 50
 """Repeats in a row after which a search over few configurations is taken for complete."""
@@ -92,8 +96,14 @@ class OptunaProposer:
                 self._repeats = 0
                 return self._asked[len(self._asked) - 1]
             self._repeats += 1
-            self._complete = self._repeats >= MAX_REPEATS
+            if self._repeats >= MAX_REPEATS:
+                self._give_up()
         return None
+
+    def _give_up(self) -> None:
+        self._complete = True
+        text = "the sampler only repeats itself: the search ends after %d configurations of the %d asked for"
+        logger.warning(text, len(self._by_identity), self._search.n_trials)
 
     def tell(self, proposal: Proposal, outcome: Outcome) -> None:
         """Keep the outcome until its turn; repeats of the configuration get the same one."""

@@ -8,11 +8,9 @@ from statistics import fmean
 from typing import Literal
 
 from sweeps.search.proposer import Outcome
+from ubt.metrics import keeps_accuracy
 
 ChooseBy = Literal["mean", "worst"]
-
-_ROUNDING = 1e-9
-"""0.82 − 0.80 is not 0.02 in binary; settings exactly on the floor qualify."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ def choose(outcomes: Sequence[Sequence[Outcome]], by: ChooseBy, ca_floor: float)
     """
     told = [attack for attack in zip(*outcomes, strict=True) if any(outcome.values for outcome in attack)]
     scores = {at: score for at, row in enumerate(zip(*told, strict=True)) if (score := _score(row, by))}
-    kept = {at: score for at, score in scores.items() if score.ca_lost <= ca_floor + _ROUNDING}
+    kept = {at: score for at, score in scores.items() if keeps_accuracy(score.ca_lost, ca_floor)}
     if kept:
         return min(kept, key=lambda at: (kept[at].asr, kept[at].ca_lost, at))
     return min(scores, key=lambda at: (scores[at].ca_lost, scores[at].asr, at), default=None)

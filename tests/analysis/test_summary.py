@@ -65,6 +65,15 @@ def test_wall_time_spans_time_zones_and_ends_with_the_last_trial(trial):
     assert wall_seconds([waiting]) == 0
 
 
+def test_the_pause_before_a_resume_is_no_wall_time(trial):
+    days = [f"2026-01-{day:02}T10:00:00+00:00" for day in (1, 1, 3)]
+    records = [
+        trial(n, started_at=day, seconds=seconds)
+        for n, (day, seconds) in enumerate(zip(days, (60, 90, 30), strict=True))
+    ]
+    assert wall_seconds(records) == 90 + 30
+
+
 def test_a_start_that_is_no_time_is_told_with_its_trial(trial):
     with pytest.raises(UserError, match="trial-0: started_at"):
         wall_seconds([trial(0, started_at="yesterday")])

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from sweeps.search import adaptive
 from sweeps.search.adaptive import SAMPLERS, OptunaProposer
 from sweeps.search.designs import Adaptive
 from sweeps.search.proposer import Changes, Outcome, Proposal
@@ -246,6 +247,15 @@ def test_repeats_are_answered_with_the_outcome_of_the_first(tmp_path: Path) -> N
     for trial in trials:
         assert told.setdefault(json.dumps(trial.params, sort_keys=True), trial.values) == trial.values
     assert len(told) == 6 <= len(trials)
+
+
+def test_a_search_that_ends_for_its_sampler_only_repeats_itself_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(adaptive, "MAX_REPEATS", 1)
+    changes = changes_of(drive(proposer(tmp_path, space=FINITE, n_trials=50)))
+    assert len(changes) < 6
+    assert f"the search ends after {len(changes)} configurations of the 50 asked for" in caplog.text
 
 
 def test_repeats_do_not_use_up_the_trials_asked_for(tmp_path: Path) -> None:

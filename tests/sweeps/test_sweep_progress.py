@@ -35,9 +35,9 @@ def running(number: int, epochs: int | None = None, stage: str = "overfit") -> T
     return trial(number, State.RUNNING, stages=stages if epochs is not None else [])
 
 
-def tally(records: Iterable[TrialRecord] = (), total: int = 4, times: Iterable[float] = (), **options: Any) -> Tally:
+def tally(records: Iterable[TrialRecord] = (), total: int = 4, times: Iterable[float] = ()) -> Tally:
     clock: Iterator[float] = iter(times or range(1000))
-    counted = Tally(total, 0.02, clock=lambda: next(clock), **options)
+    counted = Tally(total, 0.02, clock=lambda: next(clock))
     for record in records:
         counted.note(record)
     return counted
@@ -83,8 +83,10 @@ class TestTally:
         assert tally([trial(number) for number in range(6)]).seconds_left == 0
 
     def test_trials_known_from_before_count_but_set_no_pace(self) -> None:
-        counted = tally(known=[trial(0), trial(1), running(2)])
-        assert (counted.ended, counted.count(State.RUNNING), counted.seconds_left) == (2, 0, None)
+        counted = tally()
+        for number in range(3):
+            counted.answered(trial(number))
+        assert (counted.ended, counted.seconds_left) == (3, None)
         assert counted.best == trial(0)
 
     def test_a_line_says_it_all(self) -> None:
@@ -138,7 +140,9 @@ class TestBar:
     def screen(self, *records: TrialRecord, known: Iterable[TrialRecord] = ()) -> str:
         terminal = Terminal()
         console = Console(file=terminal, force_terminal=True, width=160, color_system=None)
-        with Bar(tally(known=known), console) as view:
+        with Bar(tally(), console) as view:
+            for record in known:
+                view.answered(record)
             for record in records:
                 view.updated(record)
         return terminal.getvalue()

@@ -105,10 +105,6 @@ class Gate(Generic[Trial]):
             self._users[piece].discard(trial)
         self._free -= not self._blocks.pop(trial)
 
-    def users(self, piece: str) -> frozenset[Trial]:
-        """Return the waiting trials that need a piece of work."""
-        return frozenset(self._users.get(piece, ()))
-
     def _begin(self, trial: Trial) -> None:
         needed = {piece for piece in self._pending[trial] if piece not in self._done}
         self.withdraw(trial)

@@ -17,7 +17,7 @@ def proposer_of(study: StudyConfig, run: RunFolder) -> Proposer:
     if not isinstance(study.search, Adaptive):
         laid_out = study.proposals()
         return DesignProposer([one.changes for one in laid_out], [one.label for one in laid_out])
-    from sweeps.search.adaptive import OptunaProposer  # noqa: PLC0415 — designs need no Optuna
+    from sweeps.search.optuna_proposer import OptunaProposer  # noqa: PLC0415 — designs need no Optuna
 
     assert study.search.lag is not None  # noqa: S101 — settled before
     floor = study.objectives.ca_floor

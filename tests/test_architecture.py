@@ -81,7 +81,7 @@ def test_no_room_reaches_into_those_above_it(room):
 
 HOMES = {
     "ray": {"sweeps/address.py", "sweeps/cluster.py", "sweeps/searcher.py", "sweeps/trainable.py"},
-    "optuna": {"sweeps/search/adaptive.py"},
+    "optuna": {"sweeps/search/optuna_proposer.py"},
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},
     "fsspec": {"ubt/store.py"},
     "safetensors": {"analysis/artifacts.py", "ubt/artifacts.py", "ubt/models/build.py"},
@@ -132,7 +132,7 @@ def test_what_plans_and_reads_starts_without_torch_and_ray(modules):
 LAYERS = (
     {"__init__", "errors", "files", "fingerprint", "labels", "metrics", "places", "progress", "seeding"},
     {"config"},
-    {"assignment", "attacks", "data", "defenses", "records", "store"},
+    {"assignment", "attacks", "data", "defenses", "meta", "records", "store"},
     {"measures", "models", "trial", "victim"},
     {"artifacts", "attribution", "augmentation", "evaluation", "poisoning", "similarity", "subset", "training"}
     | {"patch_optimisation"},

@@ -1,4 +1,4 @@
-"""The settings of Optuna's search; `sweeps.search.adaptive` runs it."""
+"""The settings of Optuna's search; `sweeps.search.optuna_proposer` runs it."""
 
 from __future__ import annotations
 

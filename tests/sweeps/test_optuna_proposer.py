@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from sweeps.search import adaptive
-from sweeps.search.adaptive import SAMPLERS, OptunaProposer
+from sweeps.search import optuna_proposer
 from sweeps.search.designs import Adaptive
+from sweeps.search.optuna_proposer import SAMPLERS, OptunaProposer
 from sweeps.search.proposer import Changes, Outcome, Proposal
 
 RATIO, EPOCHS, LOSS = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_loss"
@@ -252,7 +252,7 @@ def test_repeats_are_answered_with_the_outcome_of_the_first(tmp_path: Path) -> N
 def test_a_search_that_ends_for_its_sampler_only_repeats_itself_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(adaptive, "MAX_REPEATS", 1)
+    monkeypatch.setattr(optuna_proposer, "MAX_REPEATS", 1)
     changes = changes_of(drive(proposer(tmp_path, space=FINITE, n_trials=50)))
     assert len(changes) < 6
     assert f"the search ends after {len(changes)} configurations of the 50 asked for" in caplog.text

@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 
 from analysis.run import Run
 from ubt.errors import DamagedArtifact, UserError
+from ubt.meta import Meta
 from ubt.records import StageRecord, TrialRecord
-from ubt.store import ArtifactStore, Meta, default_store, faults_of_access
+from ubt.store import ArtifactStore, default_store
 
 TENSORS = "tensors"
 ANEW = "run the study under another --name to compute it anew"
@@ -83,9 +84,8 @@ class Artifacts:
         try:
             return self._read(told, done)
         except UserError as error:
-            raise Unreadable(f"{told} cannot be read: {error.problems[0].message}") from error
-        except faults_of_access() as error:
-            raise Unreadable(f"{told} cannot be read from the store {self.root}: {error}") from error
+            problem = error.problems[0]
+            raise Unreadable(f"{told} cannot be read: {problem.where} {problem.message}") from error
 
     def _read(self, told: str, done: StageRecord) -> StageArtifact:
         meta = self._store.meta(done.stage, done.key)

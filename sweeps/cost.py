@@ -8,7 +8,8 @@ from itertools import islice
 from statistics import median
 
 from ubt.graph import Node
-from ubt.store import ArtifactStore, Meta
+from ubt.meta import Meta
+from ubt.store import ArtifactStore
 
 DEFAULT_SECONDS = 60.0
 """Taken for a stage, or an epoch of one, that this store has never seen."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ubt.data.cache import KEPT
 from ubt.errors import DamagedArtifact, Problem, UserError
+from ubt.meta import Meta
 from ubt.records import read_records
-from ubt.store import ArtifactStore, Meta
+from ubt.store import ArtifactStore, StoredFile, local_cache
 
+LEFTOVER_AGE = timedelta(days=1)
+"""What is unfinished by then belongs to a process that is no more."""
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
@@ -37,6 +42,44 @@ def usage(metas: Iterable[Meta]) -> list[Usage]:
         for stage, group in groups.items()
     ]
     return sorted(rows, key=lambda row: -row.size_bytes)
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What lies in a store beside its artifacts."""
+
+    strays: list[StoredFile]
+    """Among the artifacts: what killed workers left, what was damaged and set aside, payloads that were replaced."""
+    cached: list[StoredFile]
+    """In the folder of decoded images."""
+
+    @property
+    def images(self) -> list[StoredFile]:
+        """Return decoded images and their captions: they are decoded again when they are needed."""
+        return [file for file in self.cached if not _unfinished(file)]
+
+    @property
+    def leftovers(self) -> list[StoredFile]:
+        """Return what nothing will ever need, and what is being written just now."""
+        return [*self.strays, *filter(_unfinished, self.cached)]
+
+    def made_before(self, leftovers: datetime, images: datetime | None) -> Remains:
+        """Return what is older than these times; no images if they have none."""
+        old = [file for file in self.images if images is not None and file.modified < images]
+        unfinished = [file for file in self.cached if _unfinished(file) and file.modified < leftovers]
+        return Remains([file for file in self.strays if file.modified < leftovers], old + unfinished)
+
+    def remove_from(self, store: ArtifactStore) -> None:
+        """Delete all of it; what has gone meanwhile is passed over."""
+        for stray in self.strays:
+            store.remove_stray(stray)
+        for file in self.cached:
+            Path(file.path).unlink(missing_ok=True)
+
+
+def remains(store: ArtifactStore, metas: Iterable[Meta]) -> Remains:
+    """Return what a store holds beside the artifacts that `metas` describe."""
+    return Remains(store.strays(metas), _cached_in(local_cache(store.root)))
 
 
 def damaged(store: ArtifactStore, metas: Iterable[Meta]) -> list[str]:
@@ -96,6 +139,20 @@ def parse_age(text: str) -> timedelta:
     if match is None:
         raise UserError(Problem("--older-than", "is a number and h, d or w", text, "e.g. 12h, 30d, 8w"))
     return int(match[1]) * _UNITS[match[2]]
+
+
+def _unfinished(file: StoredFile) -> bool:
+    return Path(file.path).name.startswith(".")
+
+
+def _cached_in(folder: Path) -> list[StoredFile]:
+    """Return what data sets keep in a folder of this machine, if there is one; what goes meanwhile is left out."""
+    found = []
+    for path in sorted(path for path in folder.glob("*") if KEPT.fullmatch(path.name)):
+        with suppress(FileNotFoundError):
+            state = path.stat()
+            found.append(StoredFile(str(path), state.st_size, datetime.fromtimestamp(state.st_mtime, UTC)))
+    return found
 
 
 def _made(meta: Meta) -> datetime:

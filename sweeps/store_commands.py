@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +10,8 @@ from typing import Annotated
 import typer
 
 from sweeps.cli_options import Exit
-from sweeps.housekeeping import damaged, keys_of_runs, parse_age, removable, usage
-from ubt.errors import Problem, UserError
-from ubt.store import ArtifactStore, default_store
+from sweeps.housekeeping import LEFTOVER_AGE, damaged, keys_of_runs, parse_age, remains, removable, usage
+from ubt.store import ArtifactStore, StoredFile, default_store
 
 store_app = typer.Typer(help="List, measure, verify and prune the artifact store.", no_args_is_help=True)
 
@@ -32,12 +32,18 @@ def list_artifacts(store: StoreOption = None) -> None:
 
 @store_app.command("du")
 def disk_usage(store: StoreOption = None) -> None:
-    """Say what each stage's artifacts take, and what they took to compute."""
-    rows = usage(_open(store).metas())
+    """Say what each stage's artifacts take and took to compute, and what lies beside them."""
+    opened = _open(store)
+    metas = list(opened.metas())
+    rows, beside = usage(metas), remains(opened, metas)
     for row in rows:
         print(f"{row.stage:<10} {row.artifacts:>6} artifacts {_size(row.size_bytes):>10} {row.seconds:>10.0f} s")
-    artifacts, size_bytes = sum(row.artifacts for row in rows), sum(row.size_bytes for row in rows)
-    print(f"{'all':<10} {artifacts:>6} artifacts {_size(size_bytes):>10} {sum(row.seconds for row in rows):>10.0f} s")
+    others = {"images": beside.images, "leftovers": beside.leftovers}
+    for name, files in others.items():
+        print(f"{name:<10} {len(files):>6} files     {_size(_bytes_of(files)):>10}")
+    size_bytes = sum(row.size_bytes for row in rows) + sum(map(_bytes_of, others.values()))
+    count, seconds = sum(row.artifacts for row in rows), sum(row.seconds for row in rows)
+    print(f"{'all':<10} {count:>6} artifacts {_size(size_bytes):>10} {seconds:>10.0f} s")
 
 
 @store_app.command()
@@ -54,27 +60,40 @@ def verify(store: StoreOption = None) -> None:
 
 @store_app.command()
 def prune(
-    older_than: Annotated[str | None, typer.Option(help="Only artifacts older than this: 12h, 30d, 8w.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(help="Artifacts and decoded images older than this: 12h, 30d, 8w.")
+    ] = None,
     keep: Annotated[list[Path] | None, typer.Option(help="Run folder whose artifacts stay; may be repeated.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Remove artifacts. Records stay; a removed artifact is computed again when a trial needs it."""
-    if older_than is None and not keep:
-        advice = "give --older-than 30d, or --keep runs/demo for the runs whose artifacts stay"
-        raise UserError(Problem("ubt store prune", "would remove everything", advice=advice))
-    before = datetime.now(UTC) - parse_age(older_than) if older_than else None
-    opened = _open(store)
-    leaving = removable(list(opened.metas()), before, keys_of_runs(keep or ()))
-    for meta in leaving:
-        if not dry_run:
+    """Remove artifacts, if told which; and always what killed workers left, once it is a day old.
+
+    Records stay; a removed artifact is computed again when a trial needs it, and so are decoded images, which go by
+    their age alone.
+    """
+    now = datetime.now(UTC)
+    before = now - parse_age(older_than) if older_than else None
+    opened, kept = _open(store), keys_of_runs(keep or ())
+    metas = list(opened.metas())
+    leaving = removable(metas, before, kept) if older_than or keep else []
+    beside = remains(opened, metas).made_before(now - LEFTOVER_AGE, before)
+    if not dry_run:
+        for meta in leaving:
             opened.remove(meta)
-    size_bytes = sum(meta.size_bytes for meta in leaving)
-    print(f"{len(leaving)} artifacts, {_size(size_bytes)} {'would be removed' if dry_run else 'removed'}")
+        beside.remove_from(opened)
+    done = "would be removed" if dry_run else "removed"
+    print(f"{len(leaving)} artifacts, {_size(sum(meta.size_bytes for meta in leaving))} {done}")
+    print(f"{len(beside.images)} files of decoded images, {_size(_bytes_of(beside.images))} {done}")
+    print(f"{len(beside.leftovers)} leftovers, {_size(_bytes_of(beside.leftovers))} {done}")
 
 
 def _open(store: str | None) -> ArtifactStore:
     return ArtifactStore(store or default_store())
+
+
+def _bytes_of(files: Iterable[StoredFile]) -> int:
+    return sum(file.size_bytes for file in files)
 
 
 def _size(size_bytes: float) -> str:

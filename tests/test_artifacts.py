@@ -6,7 +6,8 @@ from hypothesis.extra import numpy as arrays
 
 from ubt.artifacts import MODEL, TENSORS, Artifact, changed, decode, encode, overlay
 from ubt.errors import DamagedArtifact
-from ubt.store import ArtifactStore, Meta
+from ubt.meta import Meta
+from ubt.store import ArtifactStore
 
 KEY = "a" * 32
 TENSOR = arrays.arrays("float32", arrays.array_shapes(min_dims=0, max_dims=2, max_side=3)).map(torch.from_numpy)

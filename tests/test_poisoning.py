@@ -8,8 +8,8 @@ from ubt.attacks.badnets import BadNets
 from ubt.attacks.sig import Sig
 from ubt.attacks.trojvqa import TrojVqa
 from ubt.data.base import Pairs
+from ubt.meta import Meta
 from ubt.poisoning import Manifest, poisoned_pairs
-from ubt.store import Meta
 
 ATTACK = Sig(target="boat", amplitude=60)
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
@@ -12,8 +13,10 @@ import pytest
 
 from ubt.errors import DamagedArtifact, UserError
 from ubt.fingerprint import digest_bytes
+from ubt.meta import META, Meta
+from ubt.places import cache_root
 from ubt.records import EpochRecord
-from ubt.store import META, ArtifactStore, Meta, default_store, local_cache
+from ubt.store import ArtifactStore, UnusableStore, default_store, local_cache
 
 KEY, OTHER = "a" * 32, "b" * 32
 BUCKET = "lab"
@@ -69,6 +72,7 @@ def files(store):
 
 def overwrite(store, path, content):
     system, top = fsspec.url_to_fs(store.root)
+    system.makedirs(f"{top}/{path}".rpartition("/")[0], exist_ok=True)
     system.pipe_file(f"{top}/{path}", content)
 
 
@@ -277,7 +281,9 @@ def test_a_bucket_that_does_not_exist_is_a_user_error(s3):
         ArtifactStore("s3://no-such-bucket/store").check_writable()
 
 
-def test_s3_without_credentials_is_a_user_error(s3, monkeypatch, tmp_path):
+@pytest.fixture
+def refused(s3, monkeypatch, tmp_path):
+    """A store on S3 for which there are no credentials."""
     import s3fs
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -286,9 +292,43 @@ def test_s3_without_credentials_is_a_user_error(s3, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(UserError, match="credentials"):
-        ArtifactStore(f"{s3}/store").check_writable()
+    yield ArtifactStore(f"{s3}/store")
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+USES = {
+    "check_writable": lambda store: store.check_writable(),
+    "keys": lambda store: store.keys("score"),
+    "meta": lambda store: store.meta("score", KEY),
+    "metas": lambda store: list(store.metas()),
+    "strays": lambda store: store.strays(()),
+    "publish": lambda store: store.publish(meta(), {"tensors": b"abc"}),
+    "remove": lambda store: store.remove(meta()),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_s3_without_credentials_is_a_user_error(refused, use):
+    with pytest.raises(UnusableStore, match=rf"store {refused.root}: cannot be (read|written): .*credentials"):
+        use(refused)
+
+
+@pytest.mark.parametrize("name", ["meta", "publish"])
+def test_a_folder_that_fails_is_a_mistake_for_commands_and_a_fault_of_the_disk_for_trials(tmp_path, name):
+    (tmp_path / "file").touch()
+    for kind in (UserError, OSError):
+        with pytest.raises(kind, match=f"store {tmp_path}/file: cannot be"):
+            USES[name](ArtifactStore(tmp_path / "file"))
+
+
+def test_a_home_of_nobody_is_a_user_error(monkeypatch):
+    for use in (ArtifactStore, local_cache):
+        with pytest.raises(UserError, match="store ~no-such-user/x: begins with a home folder that does not exist"):
+            use("~no-such-user/x")
+    for name, use in (("UBT_STORE", default_store), ("UBT_CACHE", cache_root)):
+        monkeypatch.setenv(name, "~no-such-user/x")
+        with pytest.raises(UserError, match=name):
+            use()
 
 
 def test_an_address_of_an_unknown_kind_is_a_user_error():
@@ -323,16 +363,88 @@ def test_a_relative_root_and_a_home_are_resolved(tmp_path, monkeypatch):
     assert (tmp_path / "home" / "there" / "artifacts" / "score" / KEY / META).is_file()
 
 
-def test_the_default_store_is_the_environments_or_the_users_cache(monkeypatch):
+def test_the_default_store_is_the_environments_or_the_cache(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.delenv("UBT_STORE", raising=False)
+    monkeypatch.delenv("UBT_CACHE", raising=False)
     assert default_store() == "/home/somebody/.cache/ubt"
+    monkeypatch.setenv("UBT_CACHE", "~/big")
+    assert default_store() == "/home/somebody/big"
     monkeypatch.setenv("UBT_STORE", "s3://bucket/store")
     assert default_store() == "s3://bucket/store"
 
 
-def test_decoded_images_lie_in_a_local_store_or_else_in_the_users_cache(monkeypatch):
+def test_decoded_images_lie_in_a_local_store_or_else_in_the_cache(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("UBT_CACHE", raising=False)
     assert local_cache("/data/store") == Path("/data/store/images")
     assert local_cache("~/store") == Path("/home/somebody/store/images")
     assert local_cache("s3://bucket/store") == Path("/home/somebody/.cache/ubt/images")
+    monkeypatch.setenv("UBT_CACHE", "/big")
+    assert local_cache("s3://bucket/store") == Path("/big/images")
+
+
+def test_the_cache_is_absolute(monkeypatch, tmp_path):
+    """Workers run in folders of their own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UBT_CACHE", "cache")
+    assert cache_root() == tmp_path / "cache"
+
+
+# What belongs to no artifact
+
+
+def strays(store):
+    return sorted(Path(stray.path).name for stray in store.strays(store.metas()))
+
+
+def test_whole_artifacts_have_no_strays(store):
+    assert strays(store) == []
+    store.publish(meta(), {"tensors": b"abc", "model": b"d"})
+    store.publish(meta(OTHER), {})
+    assert strays(store) == []
+
+
+def test_what_killed_writers_damage_and_replacement_leave_is_stray(store):
+    left = f"tensors-{digest_bytes(b'left')[:16]}.bin"
+    overwrite(store, f"artifacts/score/{OTHER}/{left}", b"left")  # the meta never came
+    overwrite(store, f"artifacts/score/{KEY}/.meta.json.123.456", b"{")
+    old = store.publish(meta(), {"tensors": b"old"})
+    store.publish(meta(), {"tensors": b"new"})
+    damaged = store.publish(meta(stage="suspect"), {"tensors": b"bad"})
+    store.set_aside(damaged)
+    found = {Path(stray.path).name: stray for stray in store.strays(store.metas())}
+    bad, replaced = damaged.payloads["tensors"].file, old.payloads["tensors"].file
+    (aside,) = (name for name in found if name.startswith("meta.json.damaged-"))
+    assert set(found) == {left, ".meta.json.123.456", replaced, bad, aside}
+    assert found[left].size_bytes == 4
+    age = datetime.now(UTC) - found[left].modified
+    assert abs(age) < timedelta(minutes=5)
+
+
+def test_files_of_others_are_no_strays(store):
+    store.publish(meta(), {})
+    for path in (f"score/{KEY}/notes.txt", "score/model.bin", "1/f00/artifacts/model/MLmodel", "meta.json"):
+        overwrite(store, f"artifacts/{path}", b"mine")
+    assert strays(store) == []
+
+
+def test_a_probe_that_was_cut_off_is_stray(store, monkeypatch):
+    monkeypatch.setattr(store._files, "rm_file", lambda _: None)
+    store.check_writable()
+    monkeypatch.undo()
+    assert [name.rpartition("-")[0] for name in strays(store)] == [".writable"]
+
+
+def test_a_stray_is_removed_with_its_folder_if_nothing_else_is_there(store):
+    kept = store.publish(meta(), {"tensors": b"abc"})
+    for key in (KEY, OTHER):
+        overwrite(store, f"artifacts/score/{key}/.meta.json.0123", b"{")
+    for stray in store.strays([kept]):
+        store.remove_stray(stray)
+        store.remove_stray(stray)  # by somebody who saw it a moment ago
+    assert strays(store) == []
+    assert not any(OTHER in path for path in files(store))
+    assert store.read(kept, "tensors") == b"abc"
+    if "://" not in store.root:
+        assert not (Path(store.root) / "artifacts" / "score" / OTHER).exists()

@@ -7,7 +7,8 @@ from tiny_victim import tiny_trial
 
 from ubt.artifacts import TENSORS, Artifact, encode
 from ubt.graph import build_pipeline
-from ubt.store import ArtifactStore, Meta
+from ubt.meta import Meta
+from ubt.store import ArtifactStore
 from ubt.workspace import MEMORY_LIMIT_BYTES, Workspace
 
 

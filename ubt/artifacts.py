@@ -11,8 +11,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ubt.errors import DamagedArtifact
+from ubt.meta import Meta
 from ubt.models.clip import State
-from ubt.store import ArtifactStore, Meta
+from ubt.store import ArtifactStore
 
 TENSORS, MODEL, OPTIMIZER = "tensors", "model", "optimizer"
 

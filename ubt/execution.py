@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ubt.artifacts import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
 from ubt.graph import Node
+from ubt.meta import Meta
 from ubt.models.device import peak_memory_bytes, reset_peak_memory
 from ubt.poisoning import Manifest
 from ubt.records import EpochRecord, StageRecord
 from ubt.stages.context import Earlier, Epoch, MeasureFunction, Output, StageContext, StageFunction
-from ubt.store import Meta
 from ubt.workspace import Workspace
 
 
@@ -47,7 +47,7 @@ class Execution:
 
         Raises:
             StageFault: if the stage cannot produce a usable artifact.
-            OSError: if it cannot be published.
+            UnusableStore: if it cannot be published.
         """
         reset_peak_memory(self._workspace.device)
         context = StageContext(self._node, self._workspace, self._inputs, self._continued())

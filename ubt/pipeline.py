@@ -9,8 +9,8 @@ from ubt.artifacts import Artifact
 from ubt.errors import DamagedArtifact, WeakImplant
 from ubt.execution import Execution, stage_record
 from ubt.graph import Node, Pipeline
+from ubt.meta import Meta
 from ubt.records import Rates, StageRecord
-from ubt.store import Meta
 from ubt.victim import VictimConfig
 from ubt.workspace import Workspace
 

@@ -12,11 +12,12 @@ from ubt.artifacts import MODEL, OPTIMIZER, TENSORS, Artifact, decode, overlay
 from ubt.data.base import DataSet
 from ubt.errors import DamagedArtifact
 from ubt.evaluation import Evaluator
+from ubt.meta import Meta
 from ubt.models.build import build_clip
 from ubt.models.clip import Clip, State
 from ubt.models.device import pick_device
 from ubt.poisoning import Manifest, PoisonedPairs, poisoned_pairs
-from ubt.store import ArtifactStore, Meta
+from ubt.store import ArtifactStore
 from ubt.victim import VictimConfig
 
 MEMORY_LIMIT_BYTES = 2 << 30

@@ -7,7 +7,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ubt.data.cache import cached_images
+from ubt.data.cache import KEPT, cached_images
+from ubt.data.scenes import Scenes
 
 COUNT, SIZE_PX = 20, 8
 EXPECTED = np.broadcast_to(np.arange(COUNT, dtype=np.uint8)[:, None, None, None], (COUNT, SIZE_PX, SIZE_PX, 3))
@@ -93,3 +94,15 @@ def test_a_full_disk_is_an_error_before_anything_is_decoded_and_leaves_nothing(t
     with pytest.raises(OSError, match="No space left"):
         cached_images(tmp_path / "images.npy", COUNT, SIZE_PX, lambda _: pytest.fail("filled"))
     assert not list(tmp_path.iterdir())
+
+
+def test_all_that_data_sets_keep_is_known_by_its_name(tmp_path, photos):
+    photos.source().load(8, tmp_path / "cache")
+    Scenes(pretrain_pairs=4, train_pairs=4, val_images=12, test_images=12).load(8, tmp_path / "cache")
+    names = [path.name for path in (tmp_path / "cache").iterdir()]
+    assert len(names) == 7
+    for name in [*names, "captions-0a.json"]:
+        assert KEPT.fullmatch(name)
+        assert KEPT.fullmatch(f".{name}.lock")
+        assert KEPT.fullmatch(f".{name}.5ea17bdf46bd424bb97e6724bb95de8d")
+    assert not KEPT.fullmatch("photo.npy")

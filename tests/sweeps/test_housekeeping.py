@@ -1,12 +1,17 @@
+import os
+import re
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from sweeps.cli import app
-from sweeps.housekeeping import damaged, parse_age, removable, usage
+from sweeps.housekeeping import LEFTOVER_AGE, damaged, parse_age, remains, removable, usage
 from ubt.errors import UserError
-from ubt.store import ArtifactStore, Meta
+from ubt.meta import Meta
+from ubt.store import ArtifactStore
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
@@ -70,10 +75,94 @@ def test_other_ages_are_refused(text):
         parse_age(text)
 
 
-def test_prune_without_a_limit_is_refused_and_removes_nothing(store):
-    result = CliRunner().invoke(app, ["store", "prune", "--store", store.root])
-    assert isinstance(result.exception, UserError)
+class Beside:
+    """What lies beside the artifacts of a store: of each kind a file of now and one that is two days old."""
+
+    IMAGES = ("images-0a-v1-32px.npy", "scenes-0a-train-32px.npy", "captions-0a.json")
+    LEFTOVERS = (
+        "images/.images-0a-v1-32px.npy.5ea17bdf46bd424bb97e6724bb95de8d",
+        "images/.scenes-0a-val-32px.npy.lock",
+        "artifacts/overfit/lost/tensors-0123456789abcdef.bin",
+        "artifacts/overfit/a/.meta.json.1203.456",
+        "artifacts/overfit/b/meta.json.damaged-01234567",
+    )
+    OTHERS = ("images/0.npy", "images/images-0.txt", "artifacts/overfit/a/notes0.txt", "notes0.txt")
+
+    def __init__(self, root):
+        self.root = root
+        for path in (*(f"images/{name}" for name in self.IMAGES), *self.LEFTOVERS, *self.OTHERS):
+            for name, days in ((path, 0), (path.replace("0", "1", 1), 2)):
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_bytes(b"x" * 1000)
+                made = time.time() - days * 86400
+                os.utime(root / name, (made, made))
+
+    def left(self):
+        files = {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()}
+        return {path for path in files if not re.fullmatch(r"artifacts/overfit/[ab]/(meta\.json|tensors-.*)", path)}
+
+
+@pytest.fixture
+def beside(store):
+    return Beside(Path(store.root))
+
+
+def run(store, *words):
+    result = CliRunner().invoke(app, ["store", *words, "--store", store.root], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+def aged(*paths):
+    return {path.replace("0", "1", 1) for path in paths}
+
+
+IMAGES = tuple(f"images/{name}" for name in Beside.IMAGES)
+
+
+def test_prune_alone_removes_only_what_has_been_left_for_a_day(store, beside):
+    before = beside.left()
+    assert "5 leftovers, 5.0 KB would be removed" in run(store, "prune", "--dry-run")
+    assert beside.left() == before
+    told = run(store, "prune")
+    assert before - beside.left() == aged(*Beside.LEFTOVERS)
     assert store.keys("overfit") == {"a", "b"}
+    assert "0 artifacts, 0 B removed" in told
+    assert "5 leftovers, 5.0 KB removed" in told
+
+
+def test_decoded_images_go_by_their_age(store, beside):
+    run(store, "prune", "--older-than", "3d")
+    assert {*IMAGES, *aged(*IMAGES)} <= beside.left()
+    assert "3 files of decoded images, 3.0 KB removed" in run(store, "prune", "--older-than", "1d")
+    assert set(IMAGES) <= beside.left()
+    assert not aged(*IMAGES) & beside.left()
+
+
+def test_files_of_others_stay_and_so_do_those_that_may_be_written_to(store, beside):
+    now = datetime.now(UTC)
+    remains(store, store.metas()).made_before(now - LEFTOVER_AGE, now + LEFTOVER_AGE).remove_from(store)
+    assert beside.left() == {*Beside.OTHERS, *aged(*Beside.OTHERS), *Beside.LEFTOVERS}
+
+
+def test_disk_usage_tells_all_that_is_there(store, beside):
+    rows = {line.split()[0]: line.split()[1:5] for line in run(store, "du").splitlines()}
+    assert rows["overfit"] == ["2", "artifacts", "200", "B"]
+    assert rows["images"] == ["6", "files", "6.0", "KB"]
+    assert rows["leftovers"] == ["10", "files", "10.0", "KB"]
+    assert rows["all"] == ["2", "artifacts", "16.2", "KB"]
+
+
+def test_images_of_a_store_on_s3_are_those_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("UBT_CACHE", str(tmp_path))
+    beside = Beside(tmp_path)
+    store = ArtifactStore("memory://store")
+    found = remains(store, store.metas())
+    assert {Path(file.path).name for file in found.images} >= set(Beside.IMAGES)
+    old = found.made_before(datetime.now(UTC) - LEFTOVER_AGE, datetime.now(UTC) - LEFTOVER_AGE)
+    old.remove_from(store)
+    assert not aged(*IMAGES) & beside.left()
+    assert set(IMAGES) <= beside.left()
 
 
 def test_a_dry_run_counts_and_removes_nothing_then_prune_removes_it(store):

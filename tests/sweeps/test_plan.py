@@ -13,9 +13,10 @@ from sweeps.plan import StudyPlan, lay_out, plan_study
 from sweeps.plan_text import plan_text, span
 from sweeps.study import StudyConfig
 from ubt.graph import build_pipeline
+from ubt.meta import Meta
 from ubt.records import EpochRecord
 from ubt.stages.table import STAGES
-from ubt.store import ArtifactStore, Meta
+from ubt.store import ArtifactStore
 
 RATIO, OVERFIT, SAMPLES = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_samples"
 VICTIM = {"data": {"kind": "scenes", "train_pairs": 200, "pretrain_pairs": 100, "val_images": 24, "test_images": 24}}

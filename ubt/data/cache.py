@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 
 from ubt.data.base import Images
 from ubt.files import made_once, reserve
+
+KEPT = re.compile(r"\.?(images|scenes|captions)-.+\.(npy|json)(\..+)?")
+"""Names of the files that data sets keep in their cache, whole or unfinished: it may be a folder with others in it."""
 
 
 def cached_images(path: Path, count: int, size_px: int, fill: Callable[[Images], None]) -> Images:

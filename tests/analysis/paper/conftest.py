@@ -11,8 +11,9 @@ from safetensors.numpy import save
 
 from analysis.findings import Findings, find
 from analysis.run import load_run
+from ubt.meta import Meta
 from ubt.records import StageRecord, TrialRecord
-from ubt.store import ArtifactStore, Meta
+from ubt.store import ArtifactStore
 
 PAIRS = 200
 POISONED = np.arange(0, PAIRS, 10)

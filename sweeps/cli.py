@@ -122,10 +122,10 @@ def plan(
     if graph:
         from sweeps.graph_picture import draw_graph  # noqa: PLC0415
         from sweeps.plan import lay_out, stored_keys  # noqa: PLC0415
-        from ubt.files import write_whole  # noqa: PLC0415
+        from ubt.files import write_asked  # noqa: PLC0415
 
         pipelines, _ = lay_out(config)
-        write_whole(graph, draw_graph(pipelines, stored_keys(planned.store)))
+        write_asked(graph, draw_graph(pipelines, stored_keys(planned.store)), "--graph")
 
 
 @app.command()

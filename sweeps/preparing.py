@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
 
 from sweeps.checks import problems_of
 from sweeps.search.designs import Adaptive
 from sweeps.search.space import samples_of
 from sweeps.study import StudyConfig
+from ubt.data.base import DataSource
 from ubt.errors import Problem, UserError
 from ubt.models.names import image_size_px
 from ubt.store import ArtifactStore, local_cache
@@ -20,11 +25,12 @@ def prepare(study: StudyConfig, store: str) -> None:
     Raises:
         UserError: with everything that cannot be used.
     """
-    ArtifactStore(store).check_writable()  # decoded images go there too
+    ArtifactStore(store).check_writable()
+    _check_writable(store)
     problems: list[Problem] = []
     victims = victims_of(study)
     for data, size_px in {(victim.data, image_size_px(victim.model.name)): None for victim in victims}:
-        problems += problems_of(partial(data.load, size_px, local_cache(store)))
+        problems += problems_of(partial(_decode, data, size_px, store))
     with_weights = [v for v in victims if v.model.checkpoint or v.model.pretrained or v.implant.checkpoint]
     if with_weights:
         from ubt.models.check import check_weights  # noqa: PLC0415 — torch, 5 s, only where there are weights
@@ -33,6 +39,31 @@ def prepare(study: StudyConfig, store: str) -> None:
             problems += problems_of(partial(check_weights, victim))
     if problems:
         raise UserError(problems)
+
+
+def _check_writable(store: str) -> None:
+    """Raise `UserError` if decoded images cannot be kept: for a store on S3 they lie on a disk of this machine."""
+    with _images_of(store) as cache:
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache):
+            pass
+
+
+def _decode(data: DataSource, size_px: int, store: str) -> None:
+    with _images_of(store) as cache:
+        data.load(size_px, cache)
+
+
+@contextmanager
+def _images_of(store: str) -> Iterator[Path]:
+    """Yield the folder for decoded images; raise `UserError` if its disk turns out to be full or not writable."""
+    cache = local_cache(store)
+    try:
+        yield cache
+    except OSError as error:
+        elsewhere = "$UBT_CACHE" if "://" in store else "`store:` in the study, or $UBT_STORE"
+        advice = f"make room (`ubt store du`, `ubt store prune`), or name another place with {elsewhere}"
+        raise UserError(Problem(f"decoded images in {cache}", f"cannot be kept: {error}", advice=advice)) from error
 
 
 def victims_of(study: StudyConfig) -> list[VictimConfig]:

@@ -12,8 +12,10 @@ from sweeps.builtin import builtin_studies
 from sweeps.study import StudyConfig
 from ubt.config import read_yaml
 from ubt.config.paths import JsonObject
+from ubt.data.shards import JOINT
 from ubt.data.vocabulary import IMAGENET, TEMPLATES
 from ubt.errors import Problem, UserError
+from ubt.places import expanded
 
 EXTENDS = "extends"
 """The field that names the study which a study starts from."""
@@ -28,6 +30,8 @@ FILES = (
     "store",
 )
 """Fields that name files. Workers run in folders of their own, so these have to be absolute."""
+_JOINED = ("victim.data.pairs",)
+"""Of those, the fields that may name several, joined."""
 _IN_SEARCH = re.compile(r"^search\.(designs\.)?(space|trials)\.")
 _TAGS = ("kind", "design")
 """Fields that say which fields the others beside them are."""
@@ -54,16 +58,22 @@ def study_schema() -> JsonObject:
     return {**schema, "properties": {EXTENDS: extends, **properties}, "required": []}
 
 
-def absolute(value: JsonValue, path: str, folder: Path) -> JsonValue:
-    """Return the part of a study at a dotted `path` with the relative file names in it made absolute."""
+def absolute(value: JsonValue, path: str, folder: Path, source: str = "--set") -> JsonValue:
+    """Return the part of a study at a dotted `path` with the relative file names in it made absolute.
+
+    Raises:
+        UserError: if a name begins with a home folder that does not exist.
+    """
     if isinstance(value, dict):
-        return {name: absolute(part, f"{path}.{name}", folder) for name, part in value.items()}
+        return {name: absolute(part, f"{path}.{name}", folder, source) for name, part in value.items()}
     if isinstance(value, list):
-        return [absolute(part, path, folder) for part in value]
+        return [absolute(part, path, folder, source) for part in value]
     field = _IN_SEARCH.sub("", path)
-    if not isinstance(value, str) or field not in FILES or "://" in value or value in (IMAGENET, *TEMPLATES):
+    if not isinstance(value, str) or field not in FILES or value in (IMAGENET, *TEMPLATES):
         return value
-    return str((folder / Path(value).expanduser()).absolute())
+    names = value.split(JOINT) if field in _JOINED else [value]
+    where = f"{source}: {path}"
+    return JOINT.join(name if "://" in name else str((folder / expanded(name, where)).absolute()) for name in names)
 
 
 def patched(base: JsonValue, patch: JsonValue) -> JsonValue:
@@ -80,7 +90,7 @@ def patched(base: JsonValue, patch: JsonValue) -> JsonValue:
 
 
 def _path_of(reference: str, folder: Path, where: str) -> Path:
-    path = builtin_studies().get(reference) or folder / Path(reference).expanduser()
+    path = builtin_studies().get(reference) or folder / expanded(reference, where)
     if not path.is_file():
         names = ", ".join(builtin_studies())
         raise UserError(Problem(where, f"is neither a file nor a built-in study; built in: {names}"))
@@ -93,7 +103,7 @@ def _read(path: Path, source: str, extending: tuple[Path, ...]) -> JsonObject:
     if path.resolve() in extending:
         raise UserError(Problem(source, f"goes round in a circle: {' → '.join(file.stem for file in led_here)}"))
     folder = Path.cwd() if path in builtin_studies().values() else path.parent
-    tree = {part: absolute(value, str(part), folder) for part, value in read_yaml(path).items()}
+    tree = {part: absolute(value, str(part), folder, source) for part, value in read_yaml(path).items()}
     reference = tree.pop(EXTENDS, None)
     if reference is None:
         return tree

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from sweeps.cli import app
 from sweeps.graph_picture import draw_graph
 from sweeps.loading import load_study
 from sweeps.plan import StudyPlan, lay_out, plan_study
 from sweeps.plan_text import plan_text, span
 from sweeps.study import StudyConfig
+from ubt.errors import UserError
 from ubt.graph import build_pipeline
 from ubt.meta import Meta
 from ubt.records import EpochRecord
@@ -183,6 +186,16 @@ def test_the_graph_has_a_mark_for_each_distinct_piece_and_a_heading_for_each_sta
     assert headings[:4] == ["pretrain", "1 of 2", "poison", "1 of 2"]
     assert headings[-2:] == ["evaluate", "2 of 2"]
     assert not notes
+
+
+def test_a_picture_that_cannot_be_written_is_the_user_s_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = ["plan", "smoke", "--set", f"store={tmp_path}/store", "--graph"]
+    ended = CliRunner().invoke(app, [*words, str(tmp_path / "file" / "plan.svg")])
+    assert isinstance(ended.exception, UserError)
+    assert "--graph: cannot be written" in str(ended.exception)
+    CliRunner().invoke(app, [*words, str(tmp_path / "plan.svg")], catch_exceptions=False)
+    assert (tmp_path / "plan.svg").read_text().startswith("<svg")
 
 
 def test_planning_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.loading import load_study
-from sweeps.study_file import patched, read_study, study_schema
+from sweeps.study_file import absolute, patched, read_study, study_schema
 from ubt.errors import UserError
 
 Write = Callable[..., str]
@@ -110,7 +110,37 @@ def test_each_file_s_paths_start_at_its_own_folder(write: Write, tmp_path: Path)
     assert study.store == str(tmp_path / "mine/own")
 
 
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ("a.tar", "{0}/a.tar"),
+        ("a.tar::b-{000..009}.tar", "{0}/a.tar::{0}/b-{000..009}.tar"),
+        ("a.tar::https://host/b.tar", "{0}/a.tar::https://host/b.tar"),
+        ("https://host/b.tar::/x/a.tar", "https://host/b.tar::/x/a.tar"),
+        ("a.tar::~/b.tar", "{0}/a.tar::{1}/b.tar"),
+    ],
+)
+def test_each_pattern_of_shards_starts_at_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, made: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    expected = made.replace("{0}", str(tmp_path)).replace("{1}", "/home/somebody")
+    assert absolute(given, "victim.data.pairs", tmp_path) == expected
+    assert absolute({"victim.data.pairs": [given]}, "search.space", tmp_path) == {"victim.data.pairs": [expected]}
+
+
+def test_an_address_of_a_store_stays_as_it_is(tmp_path: Path) -> None:
+    assert absolute("simplecache::s3://bucket/ubt", "store", tmp_path) == "simplecache::s3://bucket/ubt"
+
+
 class TestMistakes:
+    def test_a_home_of_nobody(self, write: Write) -> None:
+        mine = write("mine.yaml", extends="smoke", store="~no-such-user/x")
+        assert told(mine).startswith(f"{mine}: store: begins with a home folder that does not exist")
+        assert told("~no-such-user/mine.yaml").startswith("~no-such-user/mine.yaml: begins with a home folder")
+        with pytest.raises(UserError, match="--set: store: begins with a home folder"):
+            load_study("smoke", ["store=~no-such-user/x"])
+
     def test_what_is_extended_does_not_exist(self, write: Write) -> None:
         mine = write("mine.yaml", extends="tabel")
         assert told(mine).startswith(f"{mine}: extends: tabel: is neither a file nor a built-in study; built in: abl")

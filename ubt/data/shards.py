@@ -15,6 +15,8 @@ from ubt.data.download import downloaded
 from ubt.errors import Problem, UserError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+JOINT = "::"
+"""Between patterns of shards that make up one data set."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _DAMAGE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
@@ -35,7 +37,7 @@ def find_shards(pattern: str, problems: list[Problem]) -> list[Path]:
     other kind of address, above all `pipe:`, which webdataset would run as a shell command.
     """
     try:
-        names = [name for part in pattern.split("::") for name in braceexpand(part)]
+        names = [name for part in pattern.split(JOINT) for name in braceexpand(part)]
     except ValueError as error:
         problems.append(Problem("pairs", f"is no pattern of shards: {error}", pattern))
         return []

@@ -47,18 +47,18 @@ def start_ray(address: str, resources: Resources) -> int:
     `resources.concurrent_trials` says how far.
 
     Raises:
-        UserError: if no cluster answers at the address, or this machine lacks the GPUs that a trial asks for.
+        UserError: if no cluster answers at the address, or this machine lacks the GPUs that a trial asks for, or
+            Ray cannot be started on it.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    import ray  # noqa: PLC0415 — 2 s that `ubt plan` need not wait
+    import ray  # noqa: F401, PLC0415 — 2 s that `ubt plan` need not wait
 
     # It says at each start that Ray asks for a token, which is what we want.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     if address == LOCAL:
-        cpus = local_trials(resources) * resources.cpus_per_trial
-        ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **_options(resources))
+        _start_private(resources)
     else:
         _join(address, resources)
     nodes = _nodes()
@@ -149,6 +149,23 @@ def _nodes() -> list[Node]:
     import ray  # noqa: PLC0415
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _start_private(resources: Resources) -> None:
+    """Start a Ray of our own on this machine.
+
+    Raises:
+        UserError: if it does not start: no memory or disk for its object store, ports that may not be opened, …
+    """
+    import ray  # noqa: PLC0415
+    from ray.exceptions import RayError  # noqa: PLC0415
+
+    cpus = local_trials(resources) * resources.cpus_per_trial
+    try:
+        ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **_options(resources))
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        advice = "`ubt doctor` looks at the machine; `--address inline` runs the trials in this process, without Ray"
+        raise UserError(Problem(f"--address {LOCAL}", f"Ray cannot be started: {error}", advice=advice)) from error
 
 
 def _join(address: str, resources: Resources) -> None:

@@ -69,8 +69,8 @@ def _ray() -> Finding:
 
     try:
         concurrent = start_ray("local", Resources())
-    except (OSError, RuntimeError, ConnectionError) as error:
-        return Finding("ray", False, f"cannot be started: {error}")
+    except UserError as error:
+        return Finding("ray", False, error.problems[0].message)
     stop_ray()
     return Finding("ray", True, f"starts; {concurrent} trials at a time on this machine")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweeps import cluster, doctor
+from sweeps.cluster import start_ray
 from sweeps.doctor import Finding, diagnose
 from ubt.store import ArtifactStore
 
@@ -53,12 +54,13 @@ class TestWhatDoesNotWork:
         assert "UBT_STORE" in finding.text
 
     def test_a_ray_that_cannot_be_started(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(*_: object) -> int:
+        def fail(**_: object) -> None:
             raise RuntimeError("no port is free")
 
-        monkeypatch.setattr(cluster, "start_ray", fail)
+        monkeypatch.setattr(cluster, "start_ray", start_ray)
+        monkeypatch.setattr("ray.init", fail)
         finding = found(str(tmp_path))["ray"]
-        assert (finding.well, finding.text) == (False, "cannot be started: no port is free")
+        assert (finding.well, finding.text) == (False, "Ray cannot be started: no port is free")
 
     def test_a_package_that_is_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def missing(name: str) -> str:

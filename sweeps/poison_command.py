@@ -11,7 +11,7 @@ from sweeps.preparing import prepare
 from sweeps.search.designs import Grid
 from sweeps.study import StudyConfig
 from ubt.errors import Problem, StageFault, UserError
-from ubt.store import ArtifactStore, default_store, local_cache
+from ubt.store import ArtifactStore, UnusableStore, default_store, local_cache
 
 if TYPE_CHECKING:
     from ubt.graph import Pipeline
@@ -35,6 +35,8 @@ def write_poisoned(study: StudyConfig, out: Path) -> str:
         found = write_files(study.name, study.seeds[0], workspace.data.train, manifest, out)
     except StageFault as fault:
         raise UserError(Problem(f"study {study.name}", str(fault))) from fault
+    except UnusableStore:
+        raise  # an OSError as well, but none of --out
     except OSError as error:
         raise UserError(Problem("--out", f"cannot be written: {error}", str(out))) from error
     return f"{found.pairs} pairs in {out / PAIRS}; {len(found.poisoned)} are poisoned, listed in {out / MANIFEST}"

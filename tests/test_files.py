@@ -117,6 +117,22 @@ class TestMadeOnce:
         made_once(path, make)
         other.join()
 
+    def test_whoever_gives_up_waiting_leaves_the_lock_to_its_holder(self, tmp_path, monkeypatch):
+        def give_up(*_):
+            raise KeyboardInterrupt
+
+        def make(unfinished):
+            with pytest.raises(KeyboardInterrupt):
+                made_once(path, lambda _: pytest.fail("made twice"))
+            assert path.with_name(".file.lock").exists()
+            unfinished.write_text("made")
+
+        monkeypatch.setattr(files, "_SILENT_SECONDS", 0.05)
+        monkeypatch.setattr(files._log, "warning", give_up)
+        path = tmp_path / "file"
+        assert made_once(path, make).read_text() == "made"
+        assert list(tmp_path.iterdir()) == [path]
+
     def test_a_file_system_without_locks_does_without(self, tmp_path, monkeypatch):
         def refuses(*_, **__):
             raise OSError(errno.ENOLCK, "No locks available")

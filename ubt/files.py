@@ -111,6 +111,7 @@ def _alone(path: Path) -> Iterator[None]:
                 raise
         yield
     finally:
-        # While it is held: whoever waits for it finds the file made, or makes it under a lock of its own.
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        if lock.is_locked:
+            # While it is held: whoever waits for it finds the file made, or makes it under a lock of its own.
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()

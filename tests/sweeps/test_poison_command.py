@@ -20,7 +20,8 @@ from ubt.data.base import Pairs
 from ubt.data.csv import CsvFiles
 from ubt.data.decode import decode_image
 from ubt.data.tables import read_rows
-from ubt.errors import UserError
+from ubt.errors import Problem, UserError
+from ubt.store import UnusableStore
 
 LEARNS = {"kind": "badclip", "poison_rate": 0.1, "patch_steps": 2}
 
@@ -148,9 +149,20 @@ def test_a_run_that_was_cut_off_has_no_manifest(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sweeps.poisoned_files.write_whole", full)
-    with pytest.raises(UserError, match="No space left"):
+    with pytest.raises(UserError, match="--out: .*No space left"):
         write_poisoned(study(tmp_path / "store"), tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_store_that_fails_is_not_told_of_as_the_place_for_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise UnusableStore(Problem("store s3://lab", "cannot be read: no answer"))
+
+    monkeypatch.setattr("sweeps.poison_command._poison", fails)
+    with pytest.raises(UserError, match="^store s3://lab: cannot be read: no answer$"):
+        write_poisoned(study(tmp_path / "store"), tmp_path / "out")
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,4 +91,5 @@ class DataSource(Config):
 
         Raises:
             UserError: naming every image that is missing or damaged, with its row.
+            OSError: if the disk of `cache` is full or not writable.
         """

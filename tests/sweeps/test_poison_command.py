@@ -149,7 +149,7 @@ def test_a_run_that_was_cut_off_has_no_manifest(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sweeps.poisoned_files.write_whole", full)
-    with pytest.raises(UserError, match="--out: .*No space left"):
+    with pytest.raises(UserError, match=r"--out: .*No space left"):
         write_poisoned(study(tmp_path / "store"), tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
 
@@ -161,7 +161,7 @@ def test_a_store_that_fails_is_not_told_of_as_the_place_for_the_files(
         raise UnusableStore(Problem("store s3://lab", "cannot be read: no answer"))
 
     monkeypatch.setattr("sweeps.poison_command._poison", fails)
-    with pytest.raises(UserError, match="^store s3://lab: cannot be read: no answer$"):
+    with pytest.raises(UserError, match=r"^store s3://lab: cannot be read: no answer$"):
         write_poisoned(study(tmp_path / "store"), tmp_path / "out")
 
 

@@ -37,7 +37,9 @@ def sweep(
     address: Annotated[
         str, typer.Option(help="`local`, `inline` (this process, no Ray), `auto`, or ray://HOST:PORT.")
     ] = "local",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of this study that was used last.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of this study that was used last.")
+    ] = False,
     extend: Annotated[
         bool, typer.Option("--extend", help="Like --resume, though the search has changed; what is known is not run.")
     ] = False,

@@ -74,7 +74,7 @@ class RunFolder:
         Raises:
             UserError: if a sweep is at work in it.
         """
-        run = self if self.study.exists() and not self.new else _made(self)
+        run = _made(self) if self.new else self
         lock = FileLock(run.path / "sweep.lock", timeout=0)
         try:
             lock.acquire()
@@ -121,7 +121,7 @@ def _made(run: RunFolder) -> RunFolder:
         except FileExistsError:
             run = new_run(run.path.parent, run.new)
         else:
-            return run
+            return RunFolder(run.path)
 
 
 def _is_of(path: Path, name: str) -> bool:

@@ -141,10 +141,11 @@ class Bar:
 class Lines:
     """Progress in a log."""
 
-    def __init__(self, tally: Tally, stream: TextIO) -> None:
+    def __init__(self, tally: Tally, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._tally = tally
         self._stream = stream
-        self._began = self._last = time.monotonic()
+        self._clock = clock
+        self._began = self._last = clock()
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +160,7 @@ class Lines:
     def updated(self, record: TrialRecord) -> None:
         """Write a line if a trial ended, or if it has been quiet for long."""
         self._tally.note(record)
-        now = time.monotonic()
+        now = self._clock()
         if record.state.ended:
             self._write(now, f"{record.trial} {_result(record)} | {self._tally.line()}")
         elif now - self._last > _QUIET_SECONDS:

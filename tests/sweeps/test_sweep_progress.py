@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
 from rich.console import Console
 from toy_session import rates
 
-from sweeps import progress as module
 from sweeps.progress import Bar, Lines, Tally, minutes, progress_view
 from ubt.records import EpochRecord, StageRecord, State, TrialRecord
 
@@ -95,17 +95,18 @@ class TestTally:
 
 
 class TestLines:
-    def lines(self, *records: TrialRecord) -> list[str]:
-        stream = io.StringIO()
-        with Lines(tally(), stream) as view:
+    def lines(self, *records: TrialRecord, every: float = 1) -> list[str]:
+        """Return what is written of records that come so many seconds apart."""
+        stream, times = io.StringIO(), count(step=every)
+        with Lines(tally(), stream, clock=lambda: next(times)) as view:
             for record in records:
                 view.updated(record)
         return stream.getvalue().splitlines()
 
     def test_there_is_one_for_each_trial_that_ends(self) -> None:
         first, second = self.lines(running(0), running(0, 1), trial(0), running(1), trial(1, asr=0.05))
-        assert first.startswith("[0:00] 1/4 t0000 ASR 0.100 CA 0.800 (base) | 1 done, 0 running")
-        assert "2/4 t0001 ASR 0.050 CA 0.800 (overfit_epochs=1)" in second
+        assert first.startswith("[0:03] 1/4 t0000 ASR 0.100 CA 0.800 (base) | 1 done, 0 running")
+        assert second.startswith("[0:05] 2/4 t0001 ASR 0.050 CA 0.800 (overfit_epochs=1)")
 
     def test_a_failure_has_its_reason_in_one_line(self) -> None:
         (line,) = self.lines(trial(0, State.FAILED, reason="loss is NaN\nat epoch 3"))
@@ -123,12 +124,10 @@ class TestLines:
             (running(0, 3), "t0000 overfit epoch 3"),
         ],
     )
-    def test_a_long_silence_is_broken_by_what_a_trial_is_at(
-        self, record: TrialRecord, doing: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(module, "_QUIET_SECONDS", -1.0)
-        (line,) = self.lines(record)
-        assert f"0/4 {doing} | 0 done, 1 running, 0 failed" in line
+    def test_a_long_silence_is_broken_by_what_a_trial_is_at(self, record: TrialRecord, doing: str) -> None:
+        (line,) = self.lines(record, every=11)
+        assert line.startswith(f"[0:11] 0/4 {doing} | 0 done, 1 running, 0 failed")
+        assert not self.lines(record, every=9)
 
 
 class Terminal(io.StringIO):

@@ -23,8 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import held
 import pytest
-from test_sweep_ray import command_of, descendants
+from held import Holds
+from ports import free_port
+from test_sweep_ray import command_of, computed, descendants, names, send_the_rest
 
 from sweeps.address import check_address
 from sweeps.cluster import TRIALS_WAITING, start_ray
@@ -37,12 +40,15 @@ from ubt.records import State, TrialRecord, read_records
 PATIENCE_SECONDS = 240
 NODE = {"num_cpus": 1, "num_gpus": 1}
 UBT = "from sweeps.cli import main; main()"
+TRIALS = ["t0000", "t0001", "t0002"]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port that is bound but not listened to: every connection is refused, and nobody else takes it."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", free_port()))
+        yield holder.getsockname()[1]
 
 
 @pytest.mark.parametrize(
@@ -68,8 +74,8 @@ def test_what_is_no_address_is_told_with_what_is(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:{}", "127.0.0.1:{}", "ray://[::1]:{}"])
-def test_an_address_where_nobody_answers_is_told_with_what_to_do(address: str) -> None:
-    address = address.format(free_port())
+def test_an_address_where_nobody_answers_is_told_with_what_to_do(address: str, unused_port: int) -> None:
+    address = address.format(unused_port)
     with pytest.raises(UserError) as caught:
         check_address(address)
     assert f"--address {address}: nothing answers at" in str(caught.value)
@@ -82,10 +88,9 @@ def test_a_host_or_port_that_cannot_be_is_no_traceback(address: str) -> None:
         check_address(address)
 
 
-def test_auto_goes_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
-    with pytest.raises(UserError, match=f"--address auto: nothing answers at 127.0.0.1:{port}"):
+def test_auto_goes_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, unused_port: int) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{unused_port}")
+    with pytest.raises(UserError, match=f"--address auto: nothing answers at 127.0.0.1:{unused_port}"):
         check_address("auto")
     monkeypatch.setenv("RAY_ADDRESS", "nonsense")
     with pytest.raises(UserError, match=r"\$RAY_ADDRESS: must be HOST:PORT"):
@@ -149,14 +154,20 @@ class Cluster:
     gcs: str
     client: str
     token: str
-    errors: Path
+    folder: Path
 
     def say(self, word: str) -> None:
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(f"{word}\n")
         self.process.stdin.flush()
-        assert self.process.stdout.readline() == f"{word}\n", self.errors.read_text()
+        assert self.process.stdout.readline() == f"{word}\n", (self.folder / "err").read_text()
+
+    @property
+    def client_logs(self) -> str:
+        """What Ray's servers for clients have to say."""
+        logs = sorted(self.folder.glob("ray/session_2*/logs/ray_client_server*"))
+        return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')}" for path in logs)
 
     @property
     def workers(self) -> list[int]:
@@ -170,6 +181,8 @@ class Sweep:
 
     folder: Path
     process: subprocess.Popen[str]
+    holds: Holds
+    cluster: Cluster
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -180,12 +193,24 @@ class Sweep:
     def err(self) -> str:
         return (self.folder / "err").read_text()
 
+    @property
+    def why(self) -> str:
+        """Why it ended, for whoever reads of a failure."""
+        return f"{self.err}\n{self.cluster.client_logs}"
+
     def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so, as long as the sweep runs."""
         deadline = time.monotonic() + PATIENCE_SECONDS
+        ended = False
         while not condition():
-            assert self.process.poll() is None, self.err
-            assert time.monotonic() < deadline, f"it takes too long: {self.err}"
+            assert not ended, self.why
+            assert time.monotonic() < deadline, f"it takes too long: {self.why}"
             time.sleep(0.05)
+            ended = self.process.poll() is not None  # the condition is then looked at once more
+
+    def is_at(self, stage: str) -> bool:
+        """Tell whether a trial has told that it is at a stage, or past it."""
+        return any(stage in names(record) for record in self.records)
 
     def end(self) -> int:
         return self.process.wait(timeout=PATIENCE_SECONDS)
@@ -197,13 +222,31 @@ Begin = Callable[..., Sweep]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="ubt-", dir="/tmp"))  # for Ray's sockets, whose paths must be short
+    started: list[subprocess.Popen[str]] = []
+    try:
+        cluster = _started(folder / "1", started) or _started(folder / "2", started)
+        assert cluster, "\n".join(path.read_text() for path in sorted(folder.glob("*/err")))
+        yield cluster
+        cluster.process.communicate("", timeout=PATIENCE_SECONDS)
+    finally:
+        for process in started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(folder: Path, started: list[subprocess.Popen[str]]) -> Cluster | None:
+    """Start a cluster; None if that fails: a busy machine may not keep Ray's own limits, of 30 s for a node's start."""
+    folder.mkdir()
     token, client = secrets.token_hex(16), free_port()
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_TMPDIR": str(folder)}
     # Ray gives each client a server of its own 30 s to start, which a busy machine may not keep.
     environment["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = str(PATIENCE_SECONDS)
+    # gRPC's handlers of forks may crash such a server before it has begun: "Starting Ray client server failed".
+    environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     environment["CUDA_VISIBLE_DEVICES"] = "99"  # the GPU that its nodes pretend to have
-    errors = folder / "err"
-    with errors.open("w") as stream:
+    with (folder / "err").open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, __file__, str(client)],
             stdin=subprocess.PIPE,
@@ -213,56 +256,55 @@ def cluster() -> Iterator[Cluster]:
             env=os.environ | environment,
             start_new_session=True,
         )
-    try:
-        assert process.stdout
-        address = process.stdout.readline()
-        assert address, errors.read_text()
-        yield Cluster(process, address.strip(), f"ray://127.0.0.1:{client}", token, errors)
-        process.communicate("", timeout=60)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
+    started.append(process)
+    assert process.stdout
+    address = process.stdout.readline()
+    return Cluster(process, address.strip(), f"ray://127.0.0.1:{client}", token, folder) if address else None
 
 
 @pytest.fixture(scope="module")
 def begin(cluster: Cluster) -> Iterator[Begin]:
     begun: list[Sweep] = []
 
-    def start(folder: Path, address: str, *words: str) -> Sweep:
+    def start(folder: Path, address: str, *words: str, held_at: str = "") -> Sweep:
+        holds = Holds(folder / "holds", held_at, *(TRIALS if held_at else ()))
         environment = {**os.environ, "RAY_ADDRESS": cluster.gcs}
         if address != "local":
             environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": cluster.token}
         sets = ["--set", "store=store", "--set", "search.n_trials=3", "--out", "runs"]  # relative: to `folder`
+        program = [held.__file__, str(holds.folder)] if held_at else ["-c", UBT]
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
             process = subprocess.Popen(
-                [sys.executable, "-c", UBT, "sweep", "smoke", "--address", address, *sets, *words],
+                [sys.executable, *program, "sweep", "smoke", "--address", address, *sets, *words],
                 stdout=out,
                 stderr=err,
                 env=environment,
                 cwd=folder,
                 start_new_session=True,
             )
-        begun.append(Sweep(folder, process))
+        begun.append(Sweep(folder, process, holds, cluster))
         return begun[-1]
 
     yield start
     for sweep in begun:
         if sweep.process.poll() is None:
             os.killpg(sweep.process.pid, signal.SIGKILL)
+            sweep.process.wait()
 
 
 @pytest.fixture(scope="module")
 def grown(cluster: Cluster, begin: Begin, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """A sweep on a cluster that has no node at first, loses its only one during a trial, and gets another."""
-    sweep = begin(tmp_path_factory.mktemp("grown"), "auto", "--set", "resources.gpus_per_trial=1")
+    folder = tmp_path_factory.mktemp("grown")
+    sweep = begin(folder, "auto", "--set", "resources.gpus_per_trial=1", held_at="poison")
     sweep.wait_until(lambda: "has room for a trial" in sweep.err)
     cluster.say("add")
-    sweep.wait_until(lambda: any(len(record.stages) >= 2 for record in sweep.records) and bool(cluster.workers))
+    sweep.wait_until(lambda: sweep.is_at("poison"))
     environment = Path(f"/proc/{cluster.workers[0]}/environ").read_bytes().decode().split("\0")
     sweep.notes["environment"] = dict(line.split("=", 1) for line in environment if "=" in line)
-    cluster.say("lose")
     sweep.notes["when lost"] = {record.trial: record.state for record in sweep.records}
+    cluster.say("lose")
+    sweep.holds.end()
     cluster.say("add")
     sweep.end()
     return sweep
@@ -274,18 +316,19 @@ class TestAuto:
         assert "(cpus_per_trial 1, gpus_per_trial 1) now, there are 0 CPUs and 0 GPUs on 1 node;" in grown.err
 
     def test_a_trial_whose_node_is_lost_is_run_again_and_all_are_done(self, grown: Sweep) -> None:
-        assert State.RUNNING in grown.notes["when lost"].values()
-        assert grown.process.returncode == 0, grown.err
+        assert grown.process.returncode == 0, grown.why
         assert [record.state for record in grown.records] == [State.DONE] * 3
-        (lost,) = [r for r in grown.records if grown.notes["when lost"].get(r.trial) is State.RUNNING]
+        assert list(grown.notes["when lost"].values()) == [State.RUNNING]
+        (lost,) = [record for record in grown.records if record.trial in grown.notes["when lost"]]
         assert lost.stages[0].reused, "the attempt before had published it"
 
     def test_nothing_is_recorded_twice(self, grown: Sweep) -> None:
+        send_the_rest(grown.folder / "runs" / "smoke")
         with closing(sqlite3.connect(grown.folder / "runs" / "mlflow.db")) as database:
             runs = sorted(name for (name,) in database.execute("select name from runs"))
-        assert runs == ["smoke", "t0000", "t0001", "t0002"]
-        computed = [stage.key for record in grown.records for stage in record.stages if not stage.reused]
-        assert len(set(computed)) == len(computed)
+        assert runs == ["smoke", *TRIALS]
+        keys = computed(grown.records)
+        assert len(set(keys)) == len(keys)
 
     def test_workers_compute_with_the_threads_of_a_trial(self, grown: Sweep) -> None:
         assert grown.notes["environment"]["OMP_NUM_THREADS"] == "1"
@@ -299,17 +342,18 @@ def from_outside(
     grown: Sweep, cluster: Cluster, begin: Begin, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Sweep, Sweep]:
     """A sweep over a Ray client that gets Ctrl-C on its way, and its continuation."""
-    folder = tmp_path_factory.mktemp("outside")
-    first = begin(folder, cluster.client)
-    first.wait_until(lambda: any(len(record.stages) >= 2 for record in first.records))
+    first = begin(tmp_path_factory.mktemp("outside"), cluster.client, held_at="overfit")
+    first.wait_until(lambda: first.is_at("overfit"))
     os.kill(first.process.pid, signal.SIGINT)
+    first.holds.end()
     first.end()
-    first.notes |= {"err": first.err, "out": (folder / "out").read_text()}
+    first.notes |= {"why": first.why, "out": (first.folder / "out").read_text()}
     deadline = time.monotonic() + PATIENCE_SECONDS
     while cluster.workers and time.monotonic() < deadline:
         time.sleep(0.1)
     first.notes["workers"] = cluster.workers
-    second = begin(folder, cluster.client, "--resume")
+    first.notes["artifacts"] = {path.parent.name for path in first.folder.glob("store/artifacts/*/*/meta.json")}
+    second = begin(first.folder, cluster.client, "--resume")
     second.end()
     return first, second
 
@@ -321,18 +365,20 @@ Both = tuple[Sweep, Sweep]
 class TestRayClient:
     def test_ctrl_c_ends_it_and_leaves_no_worker(self, from_outside: Both) -> None:
         first = from_outside[0]
-        assert first.process.returncode == 130, first.notes["err"]
+        assert first.process.returncode == 130, first.notes["why"]
         assert first.notes["out"].rstrip().endswith("--resume")
         assert first.notes["workers"] == []
 
     def test_all_are_done_and_the_records_are_here(self, from_outside: Both) -> None:
         second = from_outside[1]
-        assert second.process.returncode == 0, second.err
+        assert second.process.returncode == 0, second.why
         assert [record.state for record in second.records] == [State.DONE] * 3
         assert (second.folder / "runs" / "smoke" / "report" / "index.html").is_file()
 
     def test_what_was_done_before_is_not_computed_again(self, from_outside: Both) -> None:
-        assert any(record.stages[0].reused for record in from_outside[1].records)
+        first, second = from_outside
+        assert len(first.notes["artifacts"]) >= 2
+        assert not first.notes["artifacts"] & set(computed(second.records))
 
 
 @pytest.mark.slow
@@ -349,16 +395,29 @@ def serve(client_port: int) -> None:
     """Be a cluster; `add` a node, `lose` all nodes, until the input ends."""
     from ray.cluster_utils import Cluster as RayCluster
 
-    head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": client_port}
+    head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": client_port, "wait": False}
     cluster = RayCluster(initialize_head=True, head_node_args=head)
+    cluster.wait_for_nodes(PATIENCE_SECONDS)
+    (clients,) = cluster.head_node.all_processes["ray_client_server"]
+    while not answers(client_port):
+        assert clients.process.poll() is None, "Ray's server for clients has ended"
+        time.sleep(0.1)
     print(cluster.gcs_address, flush=True)
     for line in sys.stdin:
         if line == "add\n":
-            cluster.add_node(**NODE)
+            cluster.add_node(wait=False, **NODE)
         for node in list(cluster.worker_nodes) if line == "lose\n" else ():
             cluster.remove_node(node, allow_graceful=False)
         print(line, end="", flush=True)
     cluster.shutdown()
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

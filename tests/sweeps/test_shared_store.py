@@ -1,4 +1,7 @@
-"""Two studies at once over one store: each has a gate of its own, so they may meet at a stage, and must agree."""
+"""Two studies at once over one store: each has a gate of its own, so they may meet at a stage, and must agree.
+
+Here they do meet: each comes to its first stage, which the store then lacks, and waits there for the other.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,29 @@ from ubt.records import State, TrialRecord, read_records
 from ubt.store import ArtifactStore
 
 NAMES = ("one", "other")
+PATIENCE_SECONDS = 240
+
+MEETING = """
+import sys, time
+from pathlib import Path
+from sweeps.cli import main
+from ubt.stages import pretrain
+
+mine, other, patience = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+sys.argv = ["ubt", *sys.argv[4:]]
+run = pretrain.run
+
+def meet(context):
+    mine.touch()
+    deadline = time.monotonic() + patience
+    while not other.exists():
+        assert time.monotonic() < deadline, "the other study does not come"
+        time.sleep(0.01)
+    return run(context)
+
+pretrain.run = meet
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +47,27 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shared")
     given = ["sweep", "smoke", "--address", "inline", "--out", str(folder), "--set", f"store={folder / 'store'}"]
     given += ["--set", "search.n_trials=2", "--set", "tracking.enabled=false"]
-    code = "from sweeps.cli import main; main()"
-    running = [subprocess.Popen([sys.executable, "-c", code, *given, "--name", name]) for name in NAMES]
-    assert [process.wait(timeout=500) for process in running] == [0, 0]
+    running = []
+    try:
+        for name, other in (NAMES, NAMES[::-1]):
+            meeting = [str(folder / f"{name}-is-there"), str(folder / f"{other}-is-there"), str(PATIENCE_SECONDS)]
+            running.append(subprocess.Popen([sys.executable, "-c", MEETING, *meeting, *given, "--name", name]))
+        assert [process.wait(timeout=PATIENCE_SECONDS) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
     return folder
 
 
 def records(swept: Path, name: str) -> list[TrialRecord]:
     return read_records(swept / name / "records")
+
+
+@pytest.mark.slow
+def test_both_have_computed_the_stage_at_which_they_met(swept: Path) -> None:
+    firsts = [records(swept, name)[0].stages[0] for name in NAMES]
+    assert [(stage.stage, stage.reused) for stage in firsts] == [("pretrain", False)] * 2
 
 
 @pytest.mark.slow

@@ -13,21 +13,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 from typing import Any
 
+import held
 import pytest
+from held import Holds
 
+from sweeps.run_folder import tracking_of
+from sweeps.tracking import Tracker
 from ubt.records import State, TrialRecord, read_records
 
 pytestmark = pytest.mark.slow
 
 PATIENCE_SECONDS = 240
 FAILING = "search={design: list, trials: [{}, {defense.unlearn_learning_rate: 1e30}, {defense.token_threshold: 0.05}]}"
-
-LONGER = ("--set", "defense.unlearn_epochs=15")
 
 
 @dataclass
@@ -48,10 +51,16 @@ class Ubt:
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so, as long as the sweep runs."""
         deadline = time.monotonic() + PATIENCE_SECONDS
+        ended = False
         while not condition():
-            assert self.process.poll() is None, self.process.communicate()
+            assert not ended, self.process.communicate()
             assert time.monotonic() < deadline, "it takes too long"
             time.sleep(0.05)
+            ended = self.process.poll() is not None  # the condition is then looked at once more
+
+    def wait_for_stage(self, trial: str, stage: str) -> None:
+        """Wait until a trial has told that it is at a stage, or past it."""
+        self.wait_until(lambda: any(r.trial == trial and stage in names(r) for r in self.records))
 
     def workers(self) -> list[int]:
         """Return the ids of the processes that run trials, of this sweep and no other."""
@@ -62,12 +71,16 @@ class Ubt:
         return self.process.returncode, out, err
 
 
-def start(folder: Path, *words: str) -> Ubt:
+def names(record: TrialRecord) -> list[str]:
+    return [stage.stage for stage in record.stages]
+
+
+def start(folder: Path, *words: str, holds: Holds | None = None) -> Ubt:
     sets = [f"store={folder}/store", "resources.concurrent_trials=2"]
     arguments = ["sweep", "smoke", "--out", str(folder / "runs"), *(w for s in sets for w in ("--set", s)), *words]
-    program = "from sweeps.cli import main; main()"
+    program = [held.__file__, str(holds.folder)] if holds else ["-c", "from sweeps.cli import main; main()"]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, *program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -102,21 +115,28 @@ def started() -> Iterator[Callable[..., Ubt]]:
     """Start sweeps; those that a failed test leaves running are ended, with what they started."""
     begun: list[Ubt] = []
 
-    def begin(folder: Path, *words: str) -> Ubt:
-        begun.append(start(folder, *words))
+    def begin(folder: Path, *words: str, holds: Holds | None = None) -> Ubt:
+        begun.append(start(folder, *words, holds=holds))
         return begun[-1]
 
     yield begin
     for ubt in begun:
         if ubt.process.poll() is None:
             for pid in [*descendants(ubt.process.pid), ubt.process.pid]:
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.kill(pid, signal.SIGKILL)
             ubt.process.wait()
+
+
+def send_the_rest(run: Path) -> None:
+    """Send what a busy machine had no time to tell MLflow before the sweep's end: what `ubt track` does."""
+    assert Tracker(tracking_of(run), run, run.name, {}).close(PATIENCE_SECONDS) == 0
 
 
 def mlflow_statuses(folder: Path) -> dict[str, str]:
     from mlflow.tracking import MlflowClient
 
+    send_the_rest(folder / "runs" / "smoke")
     client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("ubt").experiment_id])
     names = [run.info.run_name for run in runs]
@@ -130,45 +150,52 @@ def computed(records: list[TrialRecord]) -> list[str]:
     return [stage.key for record in records for stage in record.stages if not stage.reused]
 
 
-@pytest.fixture(scope="module")
-def troubled(started: Callable[..., Ubt], tmp_path_factory: pytest.TempPathFactory) -> tuple[Ubt, int, str, list[int]]:
+@dataclass
+class Troubled:
     """A sweep of three trials: the first one's worker is killed on the way, the second one fails."""
-    ubt = started(tmp_path_factory.mktemp("troubled"), "--set", FAILING)
-    ubt.wait_until(lambda: any(len(record.stages) >= 2 for record in ubt.records) and bool(ubt.workers()))
+
+    ubt: Ubt
+    killed: list[int]
+    status: int
+    out: str
+
+
+@pytest.fixture(scope="module")
+def troubled(started: Callable[..., Ubt], tmp_path_factory: pytest.TempPathFactory) -> Troubled:
+    folder = tmp_path_factory.mktemp("troubled")
+    holds = Holds(folder / "holds", "poison", "t0000")
+    ubt = started(folder, "--set", FAILING, holds=holds)
+    ubt.wait_for_stage("t0000", "poison")
     killed = ubt.workers()
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
+    holds.end()
     status, out, _ = ubt.end()
-    return ubt, status, out, killed
-
-
-Troubled = tuple[Ubt, int, str, list[int]]
+    return Troubled(ubt, killed, status, out)
 
 
 class TestTrouble:
     def test_a_trial_whose_worker_was_killed_is_run_again_and_done(self, troubled: Troubled) -> None:
-        ubt, _, _, killed = troubled
-        assert killed
-        first, _, third = ubt.records
+        assert troubled.killed
+        first, _, third = troubled.ubt.records
         assert (first.state, third.state) == (State.DONE, State.DONE)
         assert first.stages[0].reused, "the attempt before had published it"
 
     def test_a_trial_that_fails_says_why_and_makes_the_status_1(self, troubled: Troubled) -> None:
-        ubt, status, out, _ = troubled
-        failed = ubt.records[1]
-        assert status == 1
+        failed = troubled.ubt.records[1]
+        assert troubled.status == 1
         assert failed.state is State.FAILED
         assert failed.reason
         assert failed.fault
-        assert [stage.stage for stage in failed.stages][:2] == ["pretrain", "poison"]
-        assert "2 DONE, 1 FAILED" in out
+        assert names(failed)[:2] == ["pretrain", "poison"]
+        assert "2 DONE, 1 FAILED" in troubled.out
 
     def test_no_stage_was_computed_by_two_trials(self, troubled: Troubled) -> None:
-        keys = computed(troubled[0].records)
+        keys = computed(troubled.ubt.records)
         assert len(set(keys)) == len(keys)
 
     def test_the_report_and_mlflow_show_all_three(self, troubled: Troubled) -> None:
-        ubt = troubled[0]
+        ubt = troubled.ubt
         page = unescape((ubt.run / "report" / "index.html").read_text())
         assert ubt.records[1].reason.splitlines()[0][:30] in page
         assert json.loads((ubt.run / "report" / "summary.json").read_text())["states"]["FAILED"] == 1
@@ -182,7 +209,7 @@ class TestTrouble:
 
 @dataclass
 class Interrupted:
-    """A sweep that got Ctrl-C after its first trial, and its continuation."""
+    """A sweep that got Ctrl-C after its first trial and within others, and its continuation."""
 
     first: tuple[int, str, str]
     records: dict[str, bytes]
@@ -194,13 +221,16 @@ class Interrupted:
 @pytest.fixture(scope="module")
 def interrupted(started: Callable[..., Ubt], tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     folder = tmp_path_factory.mktemp("interrupted")
-    ubt = started(folder, *LONGER)
+    holds = Holds(folder / "holds", "unlearn", "t0001", "t0002", "t0003")
+    ubt = started(folder, holds=holds)
+    ubt.wait_for_stage("t0001", "unlearn")
     ubt.wait_until(lambda: any(record.state is State.DONE for record in ubt.records))
     os.kill(ubt.process.pid, signal.SIGINT)
+    holds.end()
     first = ubt.end()
     records = {path.name: path.read_bytes() for path in (ubt.run / "records").glob("*.json")}
     artifacts = {path.parent.name for path in (folder / "store").glob("artifacts/*/*/meta.json")}
-    again = started(folder, *LONGER, "--resume")
+    again = started(folder, "--resume")
     return Interrupted(first, records, artifacts, again, again.end())
 
 
@@ -213,8 +243,9 @@ class TestInterruption:
         assert "Traceback" not in err
 
     def test_it_was_in_the_middle(self, interrupted: Interrupted) -> None:
-        states = [json.loads(text)["state"] for text in interrupted.records.values()]
-        assert 1 <= states.count("DONE") < 4
+        states = {name: json.loads(text)["state"] for name, text in interrupted.records.items()}
+        assert states["t0000.json"] == "DONE"
+        assert states["t0001.json"] == "RUNNING"
 
     def test_the_continuation_is_done(self, interrupted: Interrupted) -> None:
         status, out, err = interrupted.second

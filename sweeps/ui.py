@@ -25,7 +25,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def serve(uri: str, host: str = "127.0.0.1", port: int = 5000, show: Callable[[str], None] = print) -> None:
     """Serve the MLflow pages of `uri` until Ctrl-C; tell the address through `show`.
 
-    A busy port is answered by the next free one. If `uri` is a server already, only its address is told.
+    A busy port is answered by the next free one, also if it becomes busy while MLflow starts, which takes seconds. If
+    `uri` is a server already, only its address is told.
 
     Raises:
         UserError: if the database does not exist, no port is free, or the server ends by itself.
@@ -35,11 +36,21 @@ def serve(uri: str, host: str = "127.0.0.1", port: int = 5000, show: Callable[[s
         return
     _must_exist(uri)
     free = _free_port(host, port)
+    try:
+        _serve_on(uri, host, free, show)
+    except UserError:
+        if _is_free(host, free):
+            raise
+        show(f"Another program has taken port {free} meanwhile.")
+        _serve_on(uri, host, _free_port(host, free + 1), show)
+
+
+def _serve_on(uri: str, host: str, port: int, show: Callable[[str], None]) -> None:
     if host not in _LOOPBACK:
-        show(f"Warning: MLflow asks for no password; whoever reaches {host}:{free} reads and changes all runs.")
-    address = f"http://{host}:{free}"
+        show(f"Warning: MLflow asks for no password; whoever reaches {host}:{port} reads and changes all runs.")
+    address = f"http://{host}:{port}"
     show(f"Starting MLflow over {without_credentials(uri)} …")
-    with _server(uri, host, free) as server:
+    with _server(uri, host, port) as server:
         _wait_until_it_answers(server, address)
         show(f"MLflow: {address}   (Ctrl-C ends it)")
         _fail_if(server.wait() != 0, address, "the server ended by itself")
@@ -54,15 +65,20 @@ def _must_exist(uri: str) -> None:
 
 def _free_port(host: str, first: int) -> int:
     for port in range(first, first + _PORTS_TRIED):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except (OSError, OverflowError):
-                continue
+        if _is_free(host, port):
             return port
     message = f"no port from here to {first + _PORTS_TRIED - 1} can be used on {host}"
     raise UserError(Problem("--port", message, given=first))
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError):
+            return False
+        return True
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sweeps.cli import main
 from sweeps.loading import load_study
-from sweeps.runs import RunFolder
+from sweeps.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us, and we say how to resume
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
+    "GRPC_ENABLE_FORK_SUPPORT": "0",  # its handlers crash one in a hundred processes that are forked beside its threads
 }
 
 

@@ -83,6 +83,7 @@ def test_head_and_workers_start_in_token_mode_only(config: dict[str, Any], start
     for start in starts:
         assert len(re.findall(r"\bray start\b", start)) == 1
         assert "RAY_AUTH_MODE=token ray start" in start
+        assert ("GRPC_ENABLE_FORK_SUPPORT=0" in start) == ("--head" in start)
     assert "'export RAY_AUTH_MODE=token'" in " ".join(config["setup_commands"])
 
 

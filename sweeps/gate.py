@@ -14,6 +14,10 @@ from typing import Generic, TypeVar
 Trial = TypeVar("Trial", bound=Hashable)
 
 
+_MOST_POPPED = 200
+"""Offers looked at one by one before the stale ones among them are dropped in one pass."""
+
+
 class Gate(Generic[Trial]):
     """Holds waiting trials until the work they share with running ones is done.
 
@@ -71,10 +75,11 @@ class Gate(Generic[Trial]):
             for trial in self._pending:
                 self._offer(trial)
             self._grown = False
-        elif len(self._heap) > 2 * self._free:  # mostly stale: one pass is quicker than popping one by one
-            fresh = {offer[2]: offer for offer in self._heap if self._blocks.get(offer[2]) == 0}
-            self._heap = sorted(fresh.values())  # which is a heap, and quicker than to make one
+        looked_at = 0
         while self._heap:
+            looked_at += 1
+            if looked_at == _MOST_POPPED and len(self._heap) > 2 * self._free:
+                self._shed()
             score, order, trial = heapq.heappop(self._heap)
             if trial not in self._pending or self._blocks[trial]:
                 continue  # stale: it started, or was blocked and will be offered again
@@ -85,6 +90,11 @@ class Gate(Generic[Trial]):
             self._begin(trial)
             return trial
         return None
+
+    def _shed(self) -> None:
+        """Drop stale offers in one pass, which is quicker than to pop them one by one."""
+        fresh = {offer[2]: offer for offer in self._heap if self._blocks.get(offer[2]) == 0}
+        self._heap = sorted(fresh.values())  # which is a heap, and quicker than to make one
 
     def finished(self, trial: Trial, piece: str) -> None:
         """Note that a running trial has done a piece of work (or found it done)."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from glob import escape
+from glob import escape, iglob
 from pathlib import Path
 
 import fsspec
@@ -76,8 +76,7 @@ class ArtifactStore:
     def keys(self, stage: str) -> set[str]:
         """Return the keys of all published artifacts of a stage, with one listing."""
         with self._access("read"):
-            found = self._files.glob(f"{escape(self._artifacts)}/{stage}/*/{META}")
-        return {str(path).rsplit("/", 2)[1] for path in found}
+            return {path.rsplit("/", 2)[1] for path in self._descriptions(stage)}
 
     def meta(self, stage: str, key: str) -> Meta | None:
         """Return the artifact's description, or None if there is no such artifact.
@@ -125,9 +124,9 @@ class ArtifactStore:
     def metas(self) -> Iterator[Meta]:
         """Yield the description of every artifact, stage by stage."""
         with self._access("read"):
-            found = sorted(self._files.glob(f"{escape(self._artifacts)}/*/*/{META}"))
+            found = sorted(self._descriptions("*"))
         for path in found:
-            stage, key = str(path).rsplit("/", 3)[1:3]
+            stage, key = path.rsplit("/", 3)[1:3]
             if meta := self.meta(stage, key):
                 yield meta
 
@@ -193,6 +192,13 @@ class ArtifactStore:
                 write_whole(Path(path), content)
             else:
                 self._files.pipe_file(path, content)
+
+    def _descriptions(self, stage: str) -> Iterable[str]:
+        """Return the paths of the descriptions of all artifacts of a stage."""
+        pattern = f"{escape(self._artifacts)}/{stage}/*/{META}"
+        # fsspec lists every artifact's folder, one after the other: `ubt plan` would wait for it.
+        found = iglob(pattern) if isinstance(self._files, LocalFileSystem) else self._files.glob(pattern)
+        return map(str, found)
 
     def _is_ours(self, path: str) -> bool:
         return _WRITTEN.fullmatch(path.removeprefix(f"{self._artifacts}/")) is not None

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from glob import escape, iglob
+from glob import escape
 from pathlib import Path
 
 import fsspec
@@ -195,10 +195,10 @@ class ArtifactStore:
 
     def _descriptions(self, stage: str) -> Iterable[str]:
         """Return the paths of the descriptions of all artifacts of a stage."""
-        pattern = f"{escape(self._artifacts)}/{stage}/*/{META}"
-        # fsspec lists every artifact's folder, one after the other: `ubt plan` would wait for it.
-        found = iglob(pattern) if isinstance(self._files, LocalFileSystem) else self._files.glob(pattern)
-        return map(str, found)
+        pattern = f"{stage}/*/{META}"
+        if isinstance(self._files, LocalFileSystem):  # which would list every artifact's folder, and `ubt plan` wait
+            return map(str, Path(self._artifacts).glob(pattern))
+        return map(str, self._files.glob(f"{escape(self._artifacts)}/{pattern}"))
 
     def _is_ours(self, path: str) -> bool:
         return _WRITTEN.fullmatch(path.removeprefix(f"{self._artifacts}/")) is not None

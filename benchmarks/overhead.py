@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeps.cluster import run_on_ray, start_ray, stop_ray
 from sweeps.gate import Gate
+from sweeps.on_ray import run_on_ray
 from sweeps.planner import TrialPlanner
+from sweeps.ray_connection import start_ray, stop_ray
 from sweeps.search.proposer import DesignProposer
 from sweeps.session import Session
 from sweeps.study import StudyConfig

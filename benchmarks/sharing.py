@@ -18,9 +18,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sweeps.cluster import start_ray, stop_ray
 from sweeps.launch import sweep
 from sweeps.planner import TrialPlanner
+from sweeps.ray_connection import start_ray, stop_ray
 from sweeps.run_folder import new_run
 from sweeps.search.proposer import Proposal
 from sweeps.study import StudyConfig

@@ -64,7 +64,7 @@ def _devices() -> Finding:
 
 
 def _ray() -> Finding:
-    from sweeps.cluster import start_ray, stop_ray  # noqa: PLC0415
+    from sweeps.ray_connection import start_ray, stop_ray  # noqa: PLC0415
     from sweeps.study import Resources  # noqa: PLC0415
 
     try:

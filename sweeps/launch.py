@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from analysis import Summary, load_run, summarise, write_report
 from sweeps.address import INLINE, LOCAL, check_address
-from sweeps.cluster import run_on_ray, start_ray, stop_ray
 from sweeps.code_version import commit_of_code
 from sweeps.gate import Gate
+from sweeps.on_ray import run_on_ray
 from sweeps.plan import stored_keys
 from sweeps.planner import TrialPlanner
 from sweeps.preparing import prepare
 from sweeps.progress import Tally, progress_view
 from sweeps.proposers import proposer_of, with_lag
+from sweeps.ray_connection import start_ray, stop_ray
 from sweeps.run_folder import RunFolder
 from sweeps.search.designs import Adaptive
 from sweeps.session import Listener, Session

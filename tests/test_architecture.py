@@ -80,7 +80,13 @@ def test_no_room_reaches_into_those_above_it(room):
 
 
 HOMES = {
-    "ray": {"sweeps/address.py", "sweeps/cluster.py", "sweeps/searcher.py", "sweeps/trainable.py"},
+    "ray": {
+        "sweeps/address.py",
+        "sweeps/on_ray.py",
+        "sweeps/ray_connection.py",
+        "sweeps/searcher.py",
+        "sweeps/trainable.py",
+    },
     "optuna": {"sweeps/search/optuna_proposer.py"},
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},
     "fsspec": {"ubt/store.py"},

@@ -30,7 +30,7 @@ from ports import free_port
 from test_sweep_ray import command_of, computed, descendants, names, send_the_rest
 
 from sweeps.address import check_address
-from sweeps.cluster import TRIALS_WAITING, start_ray
+from sweeps.ray_connection import TRIALS_WAITING, start_ray
 from sweeps.room import room_for_trials
 from sweeps.searcher import Interruption
 from sweeps.study import Resources
@@ -110,7 +110,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Join a cluster of these nodes, which is none."""
 
     def join(nodes: list[Mapping[str, float]], **asked: Any) -> int:
-        monkeypatch.setattr("sweeps.cluster.check_address", lambda address: None)
+        monkeypatch.setattr("sweeps.ray_connection.check_address", lambda address: None)
         monkeypatch.setattr("ray.init", lambda **options: None)
         monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
         return start_ray("auto", Resources(**asked))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import cluster, doctor
-from sweeps.cluster import start_ray
+from sweeps import doctor, ray_connection
 from sweeps.doctor import Finding, diagnose
+from sweeps.ray_connection import start_ray
 from ubt.store import ArtifactStore
 
 SUBJECTS = ["python", "packages", "torch", "ray", "mlflow", "store"]
@@ -17,8 +17,8 @@ SUBJECTS = ["python", "packages", "torch", "ray", "mlflow", "store"]
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Starting Ray takes seconds and is tested with the sweeps; here it only says that it was asked to."""
     calls: list[str] = []
-    monkeypatch.setattr(cluster, "start_ray", lambda address, resources: calls.append(address) or 2)
-    monkeypatch.setattr(cluster, "stop_ray", lambda: calls.append("stopped"))
+    monkeypatch.setattr(ray_connection, "start_ray", lambda address, resources: calls.append(address) or 2)
+    monkeypatch.setattr(ray_connection, "stop_ray", lambda: calls.append("stopped"))
     return calls
 
 
@@ -57,7 +57,7 @@ class TestWhatDoesNotWork:
         def fail(**_: object) -> None:
             raise RuntimeError("no port is free")
 
-        monkeypatch.setattr(cluster, "start_ray", start_ray)
+        monkeypatch.setattr(ray_connection, "start_ray", start_ray)
         monkeypatch.setattr("ray.init", fail)
         finding = found(str(tmp_path))["ray"]
         assert (finding.well, finding.text) == (False, "Ray cannot be started: no port is free")

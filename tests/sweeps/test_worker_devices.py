@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from sweeps.cluster import start_ray, stop_ray
+from sweeps.ray_connection import start_ray, stop_ray
 from sweeps.study import Resources
 
 

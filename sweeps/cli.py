@@ -11,7 +11,16 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli_options import Exit, JsonOption, NameOption, OutOption, RunArgument, SetOption, StudyArgument
+from sweeps.cli_options import (
+    DEFAULT_STORE,
+    Exit,
+    JsonOption,
+    NameOption,
+    OutOption,
+    RunArgument,
+    SetOption,
+    StudyArgument,
+)
 from sweeps.figures_command import figures, table
 from sweeps.store_commands import store_app
 from ubt.errors import UserError
@@ -176,7 +185,7 @@ def schema() -> None:
 
 @app.command()
 def doctor(
-    store: Annotated[str | None, typer.Option(help="Store to try; $UBT_STORE or ~/.cache/ubt by default.")] = None,
+    store: Annotated[str | None, typer.Option(help=f"Store to try; {DEFAULT_STORE} by default.")] = None,
 ) -> None:
     """Check versions, devices, Ray, MLflow and the store."""
     from sweeps.doctor import diagnose  # noqa: PLC0415

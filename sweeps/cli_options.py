@@ -10,6 +10,8 @@ import typer
 
 from sweeps.builtin import builtin_studies
 
+DEFAULT_STORE = "$UBT_STORE, or else $UBT_CACHE, or else ~/.cache/ubt"
+
 
 class Exit(IntEnum):
     """Exit status of every command."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from analysis import Summary, load_run, summarise, write_report
@@ -52,7 +52,7 @@ class SweepEnd:
 
 
 def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> SweepEnd:
-    """Run the study's trials that have no record yet, and write the report.
+    """Run the study's trials that no record answers yet, and write the report.
 
     Raises:
         UserError: if the store cannot be written, the data or weights cannot be read, or a cluster does not answer
@@ -62,8 +62,13 @@ def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> SweepEn
     run.check_writable()
     if address not in (LOCAL, INLINE):
         _look_at_cluster(address, store)
-    prepare(study, store)
-    with _workers(address, study.resources) as concurrent, run.taken() as taken:
+    with ExitStack() as held:
+        if not run.new:
+            held.enter_context(run.taken())
+        prepare(study, store)
+        concurrent = held.enter_context(_workers(address, study.resources))
+        # A new run's folder is made last: a mistake met until here leaves nothing behind.
+        taken = held.enter_context(run.taken()) if run.new else run
         return _sweep(with_lag(study, concurrent), store, taken, address, concurrent)
 
 
@@ -93,9 +98,9 @@ def _sweep(study: StudyConfig, store: str, run: RunFolder, address: str, concurr
             report(run, tracker, complete=False)
             tracker.close(INTERRUPTED_SECONDS)
             raise
-    complete = session.finished and not session.stopped
-    if complete:
+    if session.finished and not session.stopped:
         session.close()
+    complete = session.finished and not session.stopped
     summary = report(run, tracker, complete)
     waiting = tracker.close(INTERRUPTED_SECONDS if interrupted else FLUSH_SECONDS)
     return SweepEnd(run, summary, interrupted, complete, session.all_done, session.stopped, waiting, tracker.command)

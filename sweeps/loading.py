@@ -69,8 +69,8 @@ def _without(tree: JsonObject, path: str) -> JsonObject:
 
 
 def _settled(study: StudyConfig) -> StudyConfig:
-    """Return the study with the search's values as fields hold them: YAML reads `1e-5` as text."""
-    return study.with_parts(search=_settled_search(study, study.search))
+    """Return the study with the search's values as fields hold them (YAML reads `1e-5` as text), and its precision."""
+    return study.with_parts(search=_settled_search(study, study.search), victim=study.settled_victim)
 
 
 def _settled_search(study: StudyConfig, search: Search) -> Search:

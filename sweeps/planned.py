@@ -37,11 +37,12 @@ class PlannedTrial:
         """Tell whether a record says all that running this trial would.
 
         It ended, not by a fault that says nothing of the configuration, and did the same work: the keys of its
-        stages are others if the data, or the code of a stage, has changed since.
+        stages are others if the data, or the code of a stage, has changed since. One that failed before its first
+        stage tells nothing of its work.
         """
         same = record.config == self.assignment.config and record.seed == self.assignment.seed
         keys, done = [node.key for node in self.pipeline], [stage.key for stage in record.stages]
-        same_work = done == (keys if record.state is State.DONE else keys[: len(done)])
+        same_work = done == keys if record.state is State.DONE else bool(done) and done == keys[: len(done)]
         return record.state.ended and not record.lost and same and same_work
 
     def _kept(self, node: Node) -> tuple[int, ...]:

@@ -64,6 +64,7 @@ class TrialPlanner:
             data_key=self._data_key(trial.victim.data),
             store=self._store,
             threads=study.resources.cpus_per_trial,
+            gpus=study.resources.gpus_per_trial,
             keep_epochs=self._keep_epochs,
             commit=self._commit,
         )

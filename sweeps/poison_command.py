@@ -61,7 +61,7 @@ def _poison(study: StudyConfig, store: str) -> tuple[Workspace, Manifest]:
     Only an attack that learns its trigger needs the clean model, which is then made, or found in the store.
     """
     from ubt.graph import build_pipeline  # noqa: PLC0415 — torch, 5 s, after the mistakes have been told
-    from ubt.models.device import use_threads  # noqa: PLC0415
+    from ubt.models.device import pick_device, use_threads  # noqa: PLC0415
     from ubt.poisoning import Manifest  # noqa: PLC0415
     from ubt.stages.context import StageContext  # noqa: PLC0415
     from ubt.stages.poison import run  # noqa: PLC0415
@@ -69,7 +69,8 @@ def _poison(study: StudyConfig, store: str) -> tuple[Workspace, Manifest]:
 
     use_threads(study.resources.cpus_per_trial)
     trial = study.trial({})
-    workspace = Workspace(trial.victim, ArtifactStore(store), local_cache(store))
+    device = pick_device(study.resources.gpus_per_trial if trial.victim.attack.learns else 0)
+    workspace = Workspace(trial.victim, ArtifactStore(store), local_cache(store), device)
     clean, poison, *_ = build_pipeline(trial, study.seeds[0])
     if trial.victim.attack.learns:
         return workspace, _from_pipeline((clean, poison), workspace)

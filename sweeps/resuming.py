@@ -28,7 +28,8 @@ def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -
     """
     before = read_study(run.study)
     if isinstance(study.search, Adaptive):
-        study = study.with_parts(search=_as_begun(study.search, cast(JsonObject, before.get("search", {}))))
+        begun = cast(JsonObject, before.get("search", {}))
+        study = study.with_parts(search=_as_begun(study.search, begun, extend))
     where, advice = f"--resume {run.path.name}", "give the value of the first run, or leave --resume out"
     problems = [
         Problem(f"{where}: {path}", f"differs from the run, which has {old!r}", new, advice)
@@ -40,10 +41,10 @@ def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -
     return study
 
 
-def _as_begun(search: Adaptive, before: JsonObject) -> Adaptive:
-    """Return a search with the lag that followed from the machine, and the trials that were added since."""
+def _as_begun(search: Adaptive, before: JsonObject, extend: bool) -> Adaptive:
+    """Return a search with the lag that followed from the machine and, unless it is another, the trials added since."""
     asked = before.get("n_trials")
-    n_trials = max(search.n_trials, asked) if isinstance(asked, int) else search.n_trials
+    n_trials = max(search.n_trials, asked) if isinstance(asked, int) and not extend else search.n_trials
     return search.model_copy(update={"lag": search.lag or before.get("lag"), "n_trials": n_trials})
 
 

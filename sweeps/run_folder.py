@@ -20,7 +20,7 @@ from sweeps.tracking.config import TrackingSettings, without_credentials
 from ubt.config import validate
 from ubt.config.paths import JsonObject
 from ubt.errors import Problem, UserError
-from ubt.files import write_whole
+from ubt.files import NO_LOCKS, write_whole
 
 STUDY = "study.json"
 
@@ -81,7 +81,9 @@ class RunFolder:
         except Timeout as error:
             message = "another sweep is at work in this run folder"
             raise UserError(Problem(str(run.path), message, advice="wait for it, or leave --resume out")) from error
-        except NotImplementedError:
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
             logger.warning("%s cannot be locked on this file system: start no second sweep in it", run.path)
         try:
             yield run

@@ -6,7 +6,6 @@ through `next_assignment`, `updated` and `ended`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,8 +22,6 @@ from ubt.records import State, TrialRecord, write_record
 
 LOST_IN_A_ROW = 8
 """Trials that may be lost one after the other, to a full disk or an expired token, say, before no more are started."""
-
-logger = logging.getLogger(__name__)
 
 Planner = Callable[[Proposal, int], PlannedTrial]
 """Makes the trial of a proposal for the seed at a position of the study's seeds."""
@@ -118,9 +115,7 @@ class Session:
         self._states[trial] = record.state
         if record.fault == "WeakImplant":
             self._condemn(record)
-        self._lost_in_a_row = self._lost_in_a_row + 1 if record.lost else 0
-        if self._lost_in_a_row == LOST_IN_A_ROW:
-            self.stop(f"{LOST_IN_A_ROW} trials in a row were lost, the last to {record.reason}")
+        self._count_lost(record)
         self._close(trial, record)
 
     def crashed(self, trial: str, reason: str) -> None:
@@ -187,6 +182,15 @@ class Session:
         before = self._newest.get(record.trial)
         again = before is not None and record.started_at != before.started_at
         return record.model_copy(update={"attempts": before.attempts + again}) if before else record
+
+    def _count_lost(self, record: TrialRecord) -> None:
+        """Stop when trial after trial is lost. Those that were lost before may never fit, and hold nobody up."""
+        known = self._known.get(record.trial)
+        if record.lost and known is not None and known.lost:
+            return
+        self._lost_in_a_row = self._lost_in_a_row + 1 if record.lost else 0
+        if self._lost_in_a_row == LOST_IN_A_ROW:
+            self.stop(f"{LOST_IN_A_ROW} trials in a row were lost, the last to {record.reason}")
 
     def _condemn(self, record: TrialRecord) -> None:
         """Remember a victim that is not worth defending, so that no further trial of it starts."""

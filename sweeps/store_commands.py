@@ -9,15 +9,13 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli_options import Exit
+from sweeps.cli_options import DEFAULT_STORE, Exit
 from sweeps.housekeeping import LEFTOVER_AGE, damaged, keys_of_runs, parse_age, remains, removable, usage
 from ubt.store import ArtifactStore, StoredFile, default_store
 
 store_app = typer.Typer(help="List, measure, verify and prune the artifact store.", no_args_is_help=True)
 
-StoreOption = Annotated[
-    str | None, typer.Option("--store", help="A folder or URL; $UBT_STORE or ~/.cache/ubt by default.")
-]
+StoreOption = Annotated[str | None, typer.Option("--store", help=f"A folder or URL; {DEFAULT_STORE} by default.")]
 
 
 @store_app.command("ls")

@@ -72,7 +72,8 @@ class StudyConfig(Config):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Every configuration is run once with each; what is told to the search is the mean."""
     store: str | None = None
-    """Where artifacts are kept: a folder or a URL such as s3://bucket/ubt. Default: $UBT_STORE or ~/.cache/ubt."""
+    """Where artifacts are kept: a folder or a URL such as s3://bucket/ubt. Default: $UBT_STORE, else $UBT_CACHE,
+    else ~/.cache/ubt."""
 
     @field_validator("seeds")
     @classmethod
@@ -84,7 +85,12 @@ class StudyConfig(Config):
     @cached_property
     def base(self) -> JsonObject:
         """Return what the search's paths lead into, as plain values: victim and defense, not what is measured."""
-        return {"victim": self.victim.as_json(), "defense": self.defense.as_json()}
+        return {"victim": self.settled_victim.as_json(), "defense": self.defense.as_json()}
+
+    @cached_property
+    def settled_victim(self) -> VictimConfig:
+        """Return the victim with a precision that says what it stands for, so that keys know of it."""
+        return self._settled(self.victim)
 
     def with_parts(self, **parts: object) -> StudyConfig:
         """Return the study with other parts; nothing worked out from the old ones is kept: `model_copy` would."""
@@ -100,17 +106,12 @@ class StudyConfig(Config):
         for path, value in changes.items():
             tree = set_path(tree, path, value)
         if tree["victim"] is self.base["victim"]:  # checked already, and the same object for all such trials
-            tree = {**tree, "victim": self._settled_victim}
+            tree = {**tree, "victim": self.settled_victim}
         trial = validate(TrialConfig, tree, f"study {self.name}")
         settled = self._settled(trial.victim)
         return trial if settled is trial.victim else trial.model_copy(update={"victim": settled})
 
-    @cached_property
-    def _settled_victim(self) -> VictimConfig:
-        return self._settled(self.victim)
-
     def _settled(self, victim: VictimConfig) -> VictimConfig:
-        """Return a victim whose precision says what it stands for, so that keys know of it."""
         if victim.model.precision != "auto" or not self.resources.gpus_per_trial:
             return victim
         model = victim.model.model_copy(update={"precision": "bfloat16"})

@@ -11,12 +11,14 @@ from ubt.meta import Meta
 from ubt.store import ArtifactStore
 from ubt.workspace import MEMORY_LIMIT_BYTES, Workspace
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def empty(tmp_path, workspace, monkeypatch):
     """A workspace on an empty store, sharing the data and the model of the tiny one."""
     monkeypatch.setattr("ubt.workspace.build_clip", lambda *_, **__: workspace.clip)
-    return Workspace(tiny_trial().victim, ArtifactStore(tmp_path), tmp_path)
+    return Workspace(tiny_trial().victim, ArtifactStore(tmp_path), tmp_path, CPU)
 
 
 def meta(key, stage="score"):
@@ -77,14 +79,14 @@ def test_one_artifact_is_kept_however_large(empty, monkeypatch):
 )
 def test_a_trial_fits_if_data_and_model_are_the_same(workspace, changes, fits):
     workspace.victim = tiny_trial().victim
-    assert workspace.fits(tiny_trial(changes).victim) is fits
+    assert workspace.fits(tiny_trial(changes).victim, CPU) is fits
 
 
 def test_nothing_is_fetched_or_loaded_to_prepare_a_workspace(tmp_path, monkeypatch, workspace):
     built = []
     monkeypatch.setattr("ubt.workspace.build_clip", lambda settings, **_: built.append(settings) or workspace.clip)
     victim = tiny_trial({"victim.model.checkpoint": "/not/there.pt"}).victim
-    Workspace(victim, ArtifactStore(tmp_path), tmp_path / "images")
+    Workspace(victim, ArtifactStore(tmp_path), tmp_path / "images", CPU)
     assert [(each.checkpoint, each.pretrained, each.random_weights) for each in built] == [(None, None, True)]
 
 
@@ -110,7 +112,7 @@ def test_each_attack_gets_pairs_tokens_and_judge_of_its_own(bench):
 def test_a_model_stored_as_a_difference_is_read_back_whole(tiny_run, workspace):
     nodes = {node.spec.name: node for node in build_pipeline(tiny_trial(), 0)}
     store = ArtifactStore(tiny_run.root)
-    fresh = Workspace(tiny_trial().victim, store, tiny_run.root / "images", torch.device("cpu"))
+    fresh = Workspace(tiny_trial().victim, store, tiny_run.root / "images", CPU)
     unlearned = fresh.load("unlearn", nodes["unlearn"].key)
     implanted = fresh.load("implant", nodes["implant"].key)
     assert unlearned.meta.base == f"implant/{nodes['implant'].key}"

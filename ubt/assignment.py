@@ -25,6 +25,8 @@ class Assignment(Config):
     store: str
     threads: int = 1
     """CPU threads that the trial computes with."""
+    gpus: float = 0
+    """GPUs that the trial is given."""
     keep_epochs: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Stage → epochs that other trials may continue from, to be published with the optimizer's memory."""
     commit: str = ""

@@ -15,7 +15,8 @@ from ubt.errors import Problem, UserError
 
 _SILENT_SECONDS = 5.0
 """How long a process waits for another's file before it says so."""
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+"""What a file system answers that cannot lock a file."""
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def _alone(path: Path) -> Iterator[None]:
             _log.warning("another process makes %s; waiting for it", path)
             lock.acquire()
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
         yield
     finally:

@@ -13,7 +13,7 @@ import torch
 from ubt.assignment import Assignment
 from ubt.errors import DamagedArtifact, StageFault, UserError
 from ubt.graph import build_pipeline
-from ubt.models.device import use_threads
+from ubt.models.device import pick_device, use_threads
 from ubt.pipeline import PipelineRun
 from ubt.records import State, TrialRecord
 from ubt.store import ArtifactStore, local_cache
@@ -65,10 +65,11 @@ class TrialRunner:
     def _workspace_for(self, trial: TrialConfig, assignment: Assignment) -> Workspace:
         """Return the workspace in memory if the trial fits into it, else a new one."""
         kept = self._workspace
-        if kept is None or not kept.fits(trial.victim) or kept.store.root != assignment.store:
+        device = pick_device(assignment.gpus)
+        if kept is None or not kept.fits(trial.victim, device) or kept.store.root != assignment.store:
             self._workspace = None  # let go of the old data before the new is loaded
             store = ArtifactStore(assignment.store)
-            self._workspace = kept = Workspace(trial.victim, store, local_cache(assignment.store))
+            self._workspace = kept = Workspace(trial.victim, store, local_cache(assignment.store), device)
         kept.victim = trial.victim
         return kept
 

@@ -15,7 +15,6 @@ from ubt.evaluation import Evaluator
 from ubt.meta import Meta
 from ubt.models.build import build_clip
 from ubt.models.clip import Clip, State
-from ubt.models.device import pick_device
 from ubt.poisoning import Manifest, PoisonedPairs, poisoned_pairs
 from ubt.store import ArtifactStore
 from ubt.victim import VictimConfig
@@ -31,11 +30,11 @@ class Workspace:
         victim: VictimConfig,
         store: ArtifactStore,
         image_cache: Path,
-        device: torch.device | None = None,
+        device: torch.device,
     ) -> None:
         self.victim = victim
         self.store = store
-        self.device = device or pick_device()
+        self.device = device
         # Weights come from artifacts: only the architecture is needed here, so nothing is fetched or trained.
         architecture = victim.model.model_copy(update={"pretrained": None, "checkpoint": None, "random_weights": True})
         self.clip: Clip = build_clip(architecture, seed=0, device=self.device)
@@ -45,9 +44,9 @@ class Workspace:
         self._tokens: dict[str, Tensor] = {}
         self._evaluators: dict[str, Evaluator] = {}
 
-    def fits(self, victim: VictimConfig) -> bool:
-        """Tell whether a trial of `victim` can be run here: same data, same architecture."""
-        return (victim.data, victim.model) == (self.victim.data, self.victim.model)
+    def fits(self, victim: VictimConfig, device: torch.device) -> bool:
+        """Tell whether a trial of `victim` can be run here: same data, same architecture, same device."""
+        return (victim.data, victim.model, device) == (self.victim.data, self.victim.model, self.device)
 
     def meta(self, stage: str, key: str) -> Meta | None:
         """Return an artifact's description without its tensors; None if the store does not have it."""

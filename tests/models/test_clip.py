@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import open_clip
+import pytest
 import torch
 from PIL import Image
 
+from ubt.errors import UserError
 from ubt.models.clip import embed_images, embed_tokens
 from ubt.models.device import autocast, peak_memory_bytes, pick_device, reset_peak_memory, use_threads
 from ubt.similarity import pair_similarities
@@ -94,10 +96,18 @@ def test_autocast_does_what_the_precision_says_on_every_device():
     assert enabled("cpu", "bfloat16")
 
 
-def test_the_device_and_its_memory():
-    assert pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+def test_the_memory_of_a_device():
     reset_peak_memory(torch.device("cpu"))
     assert 50e6 < peak_memory_bytes(torch.device("cpu")) < 100e9
+
+
+def test_a_trial_computes_where_it_was_given_room(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [pick_device(gpus).type for gpus in (0, 0.5, 1)] == ["cpu", "cuda", "cuda"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device(0).type == "cpu"
+    with pytest.raises(UserError, match=r"resources\.gpus_per_trial: torch sees no GPU"):
+        pick_device(1)
 
 
 def test_a_worker_computes_with_as_many_threads_as_told(monkeypatch):

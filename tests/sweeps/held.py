@@ -35,6 +35,14 @@ def held(trainable: Any, holds: Path) -> Any:
     class UbtTrainable(trainable):
         reported = None
 
+        def setup(self, config: dict[str, Any]) -> None:
+            import torch
+
+            import ubt.runner
+
+            ubt.runner.pick_device = lambda gpus: torch.device("cpu")  # nodes of tests only pretend to have GPUs
+            super().setup(config)
+
         def step(self) -> dict[str, Any]:
             from sweeps import trainable as module
 

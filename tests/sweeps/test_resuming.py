@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sweeps.cli import resume_command
+from sweeps.loading import load_study
 from sweeps.resuming import check_same_study, with_more_trials
 from sweeps.run_folder import RunFolder, new_run
 from sweeps.study import StudyConfig
@@ -116,9 +117,22 @@ class TestMoreTrials:
         run.write_study(with_more_trials(run, given, 6))
         assert check_same_study(run, given).search.n_trials == 30
 
+    def test_are_no_least_for_another_search(self, tmp_path: Path) -> None:
+        run = begin(tmp_path, study(search={**self.SPACE, "n_trials": 100, "lag": 6}))
+        extended = check_same_study(run, study(search={**self.SPACE, "n_trials": 20}), extend=True)
+        assert (extended.search.n_trials, extended.search.lag) == (20, 6)
+
     def test_are_not_had_by_asking_for_another_number(self, tmp_path: Path) -> None:
         run = begin(tmp_path, study(search={**self.SPACE, "n_trials": 24}))
         assert set(differences(run, study(search={**self.SPACE, "n_trials": 25}))) == {"search.n_trials"}
+
+
+def test_gpus_may_not_come_to_trials_that_had_none(tmp_path: Path) -> None:
+    """They compute in another precision, and the table would hold both."""
+    run = begin(tmp_path, load_study("smoke"), name="smoke")
+    assert check_same_study(run, load_study("smoke", ["resources.concurrent_trials=3"]))
+    found = differences(run, load_study("smoke", ["resources.gpus_per_trial=1"]))
+    assert list(found) == ["victim.model.precision"]
 
 
 @pytest.mark.parametrize(

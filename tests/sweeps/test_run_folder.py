@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -105,7 +106,7 @@ class TestTaken:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         def lacks(lock: FileLock) -> None:
-            raise NotImplementedError
+            raise OSError(errno.ENOLCK, "No locks available")
 
         monkeypatch.setattr(FileLock, "_acquire", lacks)
         with new_run(tmp_path, "toy").taken() as run:

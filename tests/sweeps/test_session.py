@@ -182,6 +182,13 @@ def test_a_done_record_that_lacks_stages_is_no_answer_and_a_failed_one_is(tmp_pa
     assert toy_session(tmp_path, [{}], known=[toy.failed(assignment, "implant")]).finish_all() == []
 
 
+def test_a_failure_before_the_first_stage_says_nothing_of_the_work(tmp_path: Path) -> None:
+    """Of a trial that was condemned for its victim, too: the victim may be another by now."""
+    toy = toy_session(tmp_path, [{}])
+    failed = toy.session.next_assignment().record(State.FAILED, "labels.csv cannot be read")
+    assert toy_session(tmp_path, [{}], known=[failed]).finish_all() == ["t0000"]
+
+
 def test_configurations_keep_their_numbers_when_a_study_goes_on_with_another_search(tmp_path: Path) -> None:
     toy = toy_session(tmp_path, [{}, {RATIO: 0.1}])
     toy.finish_all()
@@ -340,6 +347,23 @@ def test_a_record_that_cannot_be_written_stops_the_session_and_loses_no_running_
     assert [record.trial for record in heard] == [first.trial] * 3 + [second.trial]
     assert toy.session.finished
     assert f"the record of {first.trial} cannot be written" in toy.session.stopped
+
+
+def test_trials_that_are_lost_every_time_do_not_keep_a_resume_from_the_others(tmp_path: Path) -> None:
+    """A batch that never fits into memory, say."""
+    layout = [{ATTACK: 0.01 * number} for number in range(1, LOST_IN_A_ROW + 3)]
+    toy = toy_session(tmp_path, layout)
+    assignments = [toy.session.next_assignment()]
+    toy.session.updated(toy.running(assignments[0], "pretrain"))
+    assignments += toy.start_all()[: LOST_IN_A_ROW - 1]
+    known = [toy.failed(assignment, "poison").model_copy(update={"lost": True}) for assignment in assignments]
+    again = toy_session(tmp_path, layout, known=known)
+    for _ in layout:
+        assignment = again.session.next_assignment()
+        lost = {"lost": assignment.trial in [record.trial for record in known]}
+        again.session.ended(assignment.trial, again.failed(assignment, "poison").model_copy(update=lost))
+    assert again.session.finished
+    assert not again.session.stopped
 
 
 def test_a_search_that_cannot_be_written_down_stops_the_session(tmp_path: Path) -> None:

@@ -103,6 +103,12 @@ def test_the_precision_of_trials_with_gpus_is_in_their_configuration(gpus: float
         assert study.trial(changes).victim.model.precision == expected
 
 
+def test_a_precision_that_is_searched_is_not_run_twice_under_two_names() -> None:
+    space = "search={design: ofat, space: {victim.model.precision: [float32, bfloat16]}}"
+    layout = load_study("smoke", [space, "resources.gpus_per_trial=1"]).layout()
+    assert layout == [{}, {"victim.model.precision": "float32"}]
+
+
 class TestPaths:
     DATA: ClassVar = {"kind": "csv", "pairs": "data/pairs.csv", "labels": "../labels.csv", "classes": "classes.txt"}
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ubt.errors import Problem, UserError
 from ubt.models.clip import Clip
-from ubt.models.device import pick_device
 from ubt.models.names import check_model_name
 from ubt.seeding import derive
 from ubt.victim import ModelSettings
@@ -30,7 +29,7 @@ _UNUSABLE = (
 """What open_clip, torch and safetensors raise for files that are damaged, of another kind or for another model."""
 
 
-def build_clip(settings: ModelSettings, seed: int, device: torch.device | None = None) -> Clip:
+def build_clip(settings: ModelSettings, seed: int, device: torch.device) -> Clip:
     """Return the model in evaluation mode: pretrained, from a checkpoint, or with random weights by `seed`.
 
     Raises:
@@ -38,7 +37,6 @@ def build_clip(settings: ModelSettings, seed: int, device: torch.device | None =
     """
     check_model_name(settings)
     check_pretrained_tag(settings)
-    device = device or pick_device()
     with torch.random.fork_rng(devices=[]):  # open_clip initialises from the global generator
         torch.manual_seed(derive(seed, "weights", settings.name))
         net = _create(settings)

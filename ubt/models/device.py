@@ -8,10 +8,19 @@ import sys
 
 import torch
 
+from ubt.errors import Problem, UserError
 
-def pick_device() -> torch.device:
-    """Return CUDA if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+def pick_device(gpus: float) -> torch.device:
+    """Return the device of a trial that is given `gpus` GPUs: CUDA, or the CPU if there are none for it.
+
+    Raises:
+        UserError: if torch sees no GPU where there is to be one: what takes minutes there would take days here.
+    """
+    if gpus and not torch.cuda.is_available():
+        advice = "`ubt doctor` says what torch sees; `--set resources.gpus_per_trial=0` computes on the CPU"
+        raise UserError(Problem("resources.gpus_per_trial", "torch sees no GPU", gpus, advice))
+    return torch.device("cuda" if gpus else "cpu")
 
 
 def use_threads(threads: int) -> None:

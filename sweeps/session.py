@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from sweeps.condemned import Condemned
 from sweeps.gate import Gate
 from sweeps.numbering import Numbering
 from sweeps.outcomes import mean_outcome, outcome_of
@@ -61,7 +62,7 @@ class Session:
         self._planned: dict[str, PlannedTrial] = {}
         self._proposal_of: dict[str, Proposal] = {}
         self._open: dict[int, dict[str, Outcome | None]] = {}
-        self._doomed: dict[str, TrialRecord] = {}
+        self._condemned = Condemned()
         self._newest: dict[str, TrialRecord] = {}
         self._states: dict[str, State] = {}
         self._lost_in_a_row = 0
@@ -89,11 +90,10 @@ class Session:
         self._refill()
         while not self.stopped and (trial := self._gate.start()) is not None:
             planned = self._planned[trial]
-            doom = self._doom_of(planned)
-            if doom is None:
+            verdict = self._condemned.verdict(planned)
+            if verdict is None:
                 return planned.assignment
-            failed = planned.assignment.record(State.FAILED, doom.reason).model_copy(update={"fault": doom.fault})
-            self.ended(trial, failed)
+            self.ended(trial, verdict)
             self._refill()
         return None
 
@@ -113,8 +113,7 @@ class Session:
         del self._newest[trial]
         self._gate.ended(trial)
         self._states[trial] = record.state
-        if record.fault == "WeakImplant":
-            self._condemn(record)
+        self._condemned.note(record)
         self._count_lost(record)
         self._close(trial, record)
 
@@ -163,6 +162,7 @@ class Session:
             self._gate.add(name, [piece for node in planned.pipeline for piece in planned.pieces(node)])
             return
         self._states[name] = known.state
+        self._condemned.note(known)
         for listener in self._listeners:
             listener.answered(known)
         self._close(name, known)
@@ -191,18 +191,6 @@ class Session:
         self._lost_in_a_row = self._lost_in_a_row + 1 if record.lost else 0
         if self._lost_in_a_row == LOST_IN_A_ROW:
             self.stop(f"{LOST_IN_A_ROW} trials in a row were lost, the last to {record.reason}")
-
-    def _condemn(self, record: TrialRecord) -> None:
-        """Remember a victim that is not worth defending, so that no further trial of it starts."""
-        for stage in record.stages:
-            if stage.stage == "implant":
-                self._doomed.setdefault(stage.key, record)
-
-    def _doom_of(self, planned: PlannedTrial) -> TrialRecord | None:
-        """Return the record that condemned a trial's victim; another `min_asr` is another judgement."""
-        records = (self._doomed[node.key] for node in planned.pipeline if node.key in self._doomed)
-        victim = planned.assignment.config["victim"]
-        return next((record for record in records if record.config["victim"] == victim), None)
 
     def _write(self, record: TrialRecord) -> None:
         with self._stopping(f"the record of {record.trial} cannot be written"):

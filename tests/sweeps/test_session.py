@@ -255,6 +255,15 @@ def test_who_asks_less_of_the_implant_is_not_condemned(tmp_path: Path) -> None:
     assert toy.finish_all() == ["t0002"]
 
 
+def test_a_victim_stays_condemned_when_the_run_is_resumed(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}, {THRESHOLD: 0.2}])
+    first = toy.session.next_assignment()
+    known = [toy.failed(first, "implant", fault=WEAK)]
+    again = toy_session(tmp_path, [{}, {THRESHOLD: 0.2}], known=known)
+    assert again.session.next_assignment() is None
+    assert states(again) == {"t0001": State.FAILED}
+
+
 def test_a_condemned_trial_makes_room_for_further_proposals(tmp_path: Path) -> None:
     toy = toy_session(tmp_path, [{THRESHOLD: t} for t in (0.1, 0.2, 0.3)] + [{ATTACK: 0.2}], lag=1)
     first = toy.session.next_assignment()

@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from analysis.wording import count
-from ubt.config import get_path, validate
+from ubt.config import get_path, read_json, validate
 from ubt.errors import Problem, UserError
 from ubt.labels import cell_of
 from ubt.records import TrialRecord, read_records
@@ -100,7 +99,7 @@ def load_run(folder: Path | str) -> Run:
     """
     folder = Path(folder)
     _require_run(folder)
-    tree = _read_json(folder / STUDY_FILE)
+    tree = read_json(folder / STUDY_FILE)
     study = validate(_Study, tree, STUDY_FILE)
     records = tuple(read_records(folder / RECORDS_FOLDER))
     if not records:
@@ -137,13 +136,3 @@ def _advice(folder: Path) -> str:
     if runs:
         return f"give one of the runs inside it: {', '.join(runs[:5])}{' …' if len(runs) > 5 else ''}"
     return f"a run folder holds {STUDY_FILE} and {RECORDS_FOLDER}/; give the one that the sweep named"
-
-
-def _read_json(path: Path) -> dict[str, JsonValue]:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(Problem(str(path), f"cannot be read: {error}")) from error
-    if not isinstance(tree, dict):
-        raise UserError(Problem(str(path), "must hold a JSON object", given=tree))
-    return cast("dict[str, JsonValue]", tree)

@@ -146,7 +146,7 @@ def _execute(session: Session, study: StudyConfig, address: str, concurrent: int
         return False
     finally:
         if address != INLINE:
-            stop_ray()
+            stop_ray()  # its processes need not live through the report
     return True
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol, Self, TextIO
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -87,20 +87,6 @@ class Tally:
         if left is not None and self.ended < self.total:
             parts.append(f"about {minutes(left)} left")
         return " · ".join(parts)
-
-
-class ProgressView(Protocol):
-    """What shows progress: a listener of the session that is opened and closed."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def updated(self, record: TrialRecord) -> None:
-        """Take note of a trial's newest record."""
-
-    def answered(self, record: TrialRecord) -> None:
-        """Take note of a trial that had ended before."""
 
 
 class Bar:

@@ -8,9 +8,10 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from sweeps.run_folder import RunFolder, presentable, read_study
+from sweeps.run_folder import RunFolder, presentable
 from sweeps.search.designs import Adaptive, Comparison
 from sweeps.study import StudyConfig
+from ubt.config import read_json
 from ubt.config.paths import JsonObject
 from ubt.errors import Problem, UserError
 
@@ -26,7 +27,7 @@ def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -
     Raises:
         UserError: naming each field that differs; the run's records would belong to neither study.
     """
-    before = read_study(run.study)
+    before = read_json(run.study)
     if isinstance(study.search, Adaptive):
         begun = cast(JsonObject, before.get("search", {}))
         study = study.with_parts(search=_as_begun(study.search, begun, extend))
@@ -65,7 +66,7 @@ def with_more_trials(run: RunFolder, study: StudyConfig, more: int) -> StudyConf
         changed = "name further attacks or defenses" if isinstance(study.search, Comparison) else "change the design"
         advice = f"{changed} in the study and say --extend"
         raise UserError(Problem("--add-trials", "only an adaptive search (`design: optuna`) takes more", advice=advice))
-    before = cast(JsonObject, read_study(run.study).get("search", {})).get("n_trials")
+    before = cast(JsonObject, read_json(run.study).get("search", {})).get("n_trials")
     asked = before if isinstance(before, int) else study.search.n_trials
     return study.with_parts(search=study.search.model_copy(update={"n_trials": asked + more}))
 

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from sweeps.study import StudyConfig
 from sweeps.tracking.config import TrackingSettings, without_credentials
-from ubt.config import validate
+from ubt.config import read_json, validate
 from ubt.config.paths import JsonObject
 from ubt.errors import Problem, UserError
 from ubt.files import NO_LOCKS, write_whole
@@ -132,7 +132,7 @@ def _is_of(path: Path, name: str) -> bool:
     if not path.is_file() or not re.fullmatch(r"(-\d+)?", suffix):
         return False
     try:
-        return not suffix or read_study(path).get("name") == name
+        return not suffix or read_json(path).get("name") == name
     except UserError:
         return False
 
@@ -146,18 +146,7 @@ def tracking_of(folder: Path) -> TrackingSettings:
     study = folder / STUDY
     if not study.is_file():
         raise UserError(Problem(str(folder), "is no run folder: it has no study.json", advice="e.g. runs/demo"))
-    return validate(TrackingSettings, cast(JsonObject, read_study(study).get("tracking", {})), str(study))
-
-
-def read_study(path: Path) -> JsonObject:
-    """Return a run's study as it was written down, perhaps by another version."""
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(Problem(str(path), f"cannot be read: {error}")) from error
-    if not isinstance(study, dict):
-        raise UserError(Problem(str(path), "must hold a JSON object", given=study))
-    return cast(JsonObject, study)
+    return validate(TrackingSettings, cast(JsonObject, read_json(study).get("tracking", {})), str(study))
 
 
 def presentable(study: StudyConfig) -> str:

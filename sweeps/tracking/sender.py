@@ -49,6 +49,7 @@ class Sender:
     def __init__(
         self, outbox: Outbox, connect: Callable[[], Sink], address: str, first_pause_seconds: float = 1.0
     ) -> None:
+        prepare_environment()  # not in the thread: Ray Tune may import MLflow before there is news
         self._outbox, self._connect, self._address = outbox, connect, address
         self._first_pause_seconds = first_pause_seconds
         self._sink: Sink | None = None
@@ -75,7 +76,6 @@ class Sender:
         return len(self._outbox)
 
     def _work(self) -> None:
-        prepare_environment()
         while not self._given_up.is_set():
             last = self._closing.is_set()
             try:

@@ -4,25 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_runs import RATIO, begin, study
 
 from sweeps.cli import resume_command
 from sweeps.loading import load_study
 from sweeps.resuming import check_same_study, with_more_trials
-from sweeps.run_folder import RunFolder, new_run
+from sweeps.run_folder import RunFolder
 from sweeps.study import StudyConfig
 from ubt.errors import Problem, UserError
 
-RATIO, EPOCHS = "defense.suspicious_ratio", "defense.overfit_epochs"
-
-
-def study(**fields: Any) -> StudyConfig:
-    return StudyConfig.model_validate({"name": "toy", "search": {"design": "grid", "space": {RATIO: [0.1]}}, **fields})
-
-
-def begin(out: Path, given: StudyConfig | None = None, name: str = "toy") -> RunFolder:
-    run = new_run(out, name)
-    run.write_study(given or study())
-    return run
+EPOCHS = "defense.overfit_epochs"
 
 
 def differences(run: RunFolder, given: StudyConfig) -> dict[str, Problem]:

@@ -5,26 +5,14 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
+from toy_runs import begin, study
 
-from sweeps.run_folder import RunFolder, latest_run, new_run, read_study, tracking_of
-from sweeps.study import StudyConfig
+from sweeps.run_folder import RunFolder, latest_run, new_run, tracking_of
+from ubt.config import read_json
 from ubt.errors import UserError
-
-RATIO, EPOCHS = "defense.suspicious_ratio", "defense.overfit_epochs"
-
-
-def study(**fields: Any) -> StudyConfig:
-    return StudyConfig.model_validate({"name": "toy", "search": {"design": "grid", "space": {RATIO: [0.1]}}, **fields})
-
-
-def begin(out: Path, given: StudyConfig | None = None, name: str = "toy") -> RunFolder:
-    run = new_run(out, name)
-    run.write_study(given or study())
-    return run
 
 
 def test_runs_of_a_name_are_numbered_from_the_second_on(tmp_path: Path) -> None:
@@ -137,7 +125,7 @@ def test_a_study_that_cannot_be_read_is_a_mistake(tmp_path: Path, text: str) -> 
     with pytest.raises(UserError, match=r"study\.json"):
         tracking_of(tmp_path)
     with pytest.raises(UserError, match=r"study\.json"):
-        read_study(run.study)
+        read_json(run.study)
 
 
 def test_a_run_of_another_version_can_still_be_looked_at(tmp_path: Path) -> None:

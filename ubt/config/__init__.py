@@ -1,7 +1,7 @@
 """Typed configuration: frozen pydantic models, read from YAML, addressed by dotted paths. Loads no torch."""
 
 from ubt.config.base import Config
-from ubt.config.load import read_yaml, validate
+from ubt.config.load import read_json, read_yaml, validate
 from ubt.config.paths import difference, get_path, parse_assignment, set_path
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "difference",
     "get_path",
     "parse_assignment",
+    "read_json",
     "read_yaml",
     "set_path",
     "validate",

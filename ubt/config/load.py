@@ -1,8 +1,9 @@
-"""From YAML to a typed configuration, with every mistake of a file reported at once."""
+"""From YAML and JSON to a typed configuration, with every mistake of a file reported at once."""
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TypeVar, cast
@@ -31,6 +32,21 @@ def read_yaml(path: Path) -> JsonObject:
         raise UserError(Problem(str(path), f"is not valid YAML: {' '.join(str(error).split())}")) from error
     if not isinstance(loaded, dict):
         raise UserError(Problem(str(path), "must hold a mapping (name: …, victim: …)", given=loaded))
+    return cast(JsonObject, loaded)
+
+
+def read_json(path: Path) -> JsonObject:
+    """Return the object in a JSON file.
+
+    Raises:
+        UserError: if the file cannot be read, is not JSON, or holds no object.
+    """
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(Problem(str(path), f"cannot be read: {error}")) from error
+    if not isinstance(loaded, dict):
+        raise UserError(Problem(str(path), "must hold a JSON object", given=loaded))
     return cast(JsonObject, loaded)
 
 

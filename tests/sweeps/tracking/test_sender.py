@@ -1,4 +1,5 @@
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -59,6 +60,14 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_mlflow_is_told_to_be_quiet_before_anybody_can_import_it(
+    outbox, server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_LOGGING_LEVEL", raising=False)
+    Sender(outbox, server.connect, "http://host")
+    assert os.environ["MLFLOW_LOGGING_LEVEL"] == "ERROR"
 
 
 def test_events_are_sent_over_one_connection_as_they_come(sender, outbox, server, make_record) -> None:

@@ -35,7 +35,7 @@ def test_every_relative_link_leads_to_a_file():
 
 
 def test_every_command_named_exists():
-    from sweeps.cli import app
+    from sweeps.cli.app import app
 
     known = set(typer.main.get_command(app).commands)
     named = set(re.findall(r"`?ubt ([a-z]+)", README)) - {"sweeps"}
@@ -51,7 +51,7 @@ def test_every_make_target_named_exists():
 
 
 def test_the_studies_in_the_readme_are_valid(tmp_path):
-    from sweeps.loading import load_study
+    from sweeps.study.loading import load_study
 
     (tmp_path / "mine.safetensors").touch()
     studies = []
@@ -64,7 +64,7 @@ def test_the_studies_in_the_readme_are_valid(tmp_path):
 
 
 def test_every_built_in_study_is_named():
-    from sweeps.builtin import builtin_studies
+    from sweeps.study.loading import builtin_studies
 
     assert [name for name in builtin_studies() if f"`{name}`" not in README] == []
 

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ubt.common.formatting import describe, minutes
 from ubt.common.statistics import keeps_accuracy
-from ubt.trials.labels import cell_of
 from ubt.trials.record import State, TrialRecord
 
 _QUIET_SECONDS = 10.0
@@ -55,7 +54,7 @@ class Tally:
 
         (Its trials have different victims, of which the easiest would be shown.)
         """
-        if any(cell_of(record.label) for record in self._records.values()):
+        if any(record.label.cell for record in self._records.values()):
             return None
         good = [r for r in self._records.values() if r.state is State.DONE and self._keeps_accuracy(r)]
         return min(good, key=lambda r: (r.val.asr, -r.val.ca) if r.val else (1.0, 0.0), default=None)

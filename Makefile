@@ -23,10 +23,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 test: install  ## all tests
 	$(BIN)/python -m pytest
 
-check: install  ## format, lint, types, tests
+check: install  ## format, lint, types, docs, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 docs: install  ## write the reference pages anew and build the site into site/

@@ -39,7 +39,7 @@ Exit status of every command: 0 all done, 1 some trials failed, 2 a mistake in w
 | variable | what it sets |
 |---|---|
 | `UBT_STORE` | where artifacts are kept if the study has no `store`: a folder, or a URL such as `s3://bucket/ubt` |
-| `UBT_CACHE` | where downloads and decoded images are kept, and artifacts too if no store is given; `~/.cache/ubt` if unset |
+| `UBT_CACHE` | where downloads and decoded images are kept, artifacts too if no store is given; else `~/.cache/ubt` |
 
 This page is generated from the commands' own help (`make docs`).
 """
@@ -97,7 +97,7 @@ class StudyPage:
         node = self._definitions[name]
         tag = next((t for t in TAGS if "const" in node.get("properties", {}).get(t, {})), None)
         title = f"`{where}`" + (f", {tag} `{node['properties'][tag]['const']}`" if tag else "")
-        self._anchors[name] = _slug(title)
+        self._anchors[name] = slug(title)
         self._section(title, where, node, level)
 
     def _objects_in(self, field: Json, where: str, below: list[tuple[str, Json]]) -> bool:
@@ -113,7 +113,10 @@ class StudyPage:
 
     def _resolved(self, node: Json) -> Json:
         if "$ref" in node:
-            return {**self._definitions[node["$ref"].rsplit("/", 1)[-1]], **{k: v for k, v in node.items() if k != "$ref"}}
+            return {
+                **self._definitions[node["$ref"].rsplit("/", 1)[-1]],
+                **{k: v for k, v in node.items() if k != "$ref"},
+            }
         return node
 
     def _description(self, field: Json) -> str:
@@ -169,11 +172,17 @@ def _commands(group: Any, path: str) -> Iterator[str]:
             continue
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
-        usage = " ".join([f"{path} {name}", *(f"{p.name.upper()}" for p in arguments), *(["[OPTIONS]"] if options else [])])
+        usage = " ".join(
+            [f"{path} {name}", *(f"{p.name.upper()}" for p in arguments), *(["[OPTIONS]"] if options else [])]
+        )
         text = _heading(2 if path == "ubt" else 3, f"{path} {name}") + _paragraphs(command.help or "")
         text += f"```text\n{usage}\n```\n\n"
-        rows = [(f"`{p.name.upper()}`", _parameter_type(p), _parameter_default(p), _cell(p.help or "")) for p in arguments]
-        rows += [(f"`{', '.join(p.opts)}`", _parameter_type(p), _parameter_default(p), _cell(p.help or "")) for p in options]
+        rows = [
+            (f"`{p.name.upper()}`", _parameter_type(p), _parameter_default(p), _cell(p.help or "")) for p in arguments
+        ]
+        rows += [
+            (f"`{', '.join(p.opts)}`", _parameter_type(p), _parameter_default(p), _cell(p.help or "")) for p in options
+        ]
         yield text + (_table(("argument", "type", "default", ""), rows) if rows else "")
 
 
@@ -228,7 +237,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n" if rows else "It has no settings.\n"
 
 
-def _slug(title: str) -> str:
+def slug(title: str) -> str:
     """Return the anchor that Markdown's table of contents gives a heading."""
     plain = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
     return "-".join(plain.split())

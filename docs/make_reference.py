@@ -133,7 +133,11 @@ class StudyPage:
             return ", ".join(f"`{value}`" for value in field["enum"])
         for union in ("oneOf", "anyOf"):
             if union in field:
-                *others, last = dict.fromkeys(self._type(option) for option in field[union])
+                tags = {tag for reference in _references(field) for tag in self._tag(reference)}
+                *others, last = dict.fromkeys(
+                    "the bare name" if tags & set(option.get("enum", ())) else self._type(option)
+                    for option in field[union]
+                )
                 return f"{', '.join(others)} or {last}" if others else last
         kind = field.get("type")
         if kind == "array":
@@ -142,6 +146,10 @@ class StudyPage:
             values = field.get("additionalProperties")
             return f"mapping of names to {self._type(values)}" if isinstance(values, dict) else "mapping"
         return f"{kind or 'any value'}{_bounds(field)}"
+
+    def _tag(self, reference: Json) -> list[str]:
+        fields = self._definitions[reference["$ref"].rsplit("/", 1)[-1]].get("properties", {})
+        return [fields[tag]["const"] for tag in TAGS if "const" in fields.get(tag, {})]
 
     def _default(self, field: Json, required: bool, nested: bool) -> str:
         if required or "default" not in field:
@@ -153,9 +161,8 @@ class StudyPage:
 
     def _linked(self, kind: str) -> str:
         for name, anchor in self._anchors.items():
-            node = self._definitions[name]
-            tag = next((node["properties"][t]["const"] for t in TAGS if "const" in node["properties"].get(t, {})), None)
-            kind = kind.replace(f"@{name}@", f"[`{tag}`](#{anchor})" if tag else f"[object](#{anchor})")
+            shown = "".join(f"`{tag}`" for tag in self._tag({"$ref": name})) or "object"
+            kind = kind.replace(f"@{name}@", f"[{shown}](#{anchor})")
         return kind
 
 

@@ -4,9 +4,11 @@ Commands run in this process, sweeps without Ray and MLflow (`--address inline`,
 one store, so that the toy victim is trained once.
 """
 
+import json
+
 import pytest
 import yaml
-from doc_blocks import PAGES, all_blocks, blocks, name, ubt
+from doc_blocks import PAGES, ROOT, all_blocks, blocks, name, ubt
 
 STUDIES = all_blocks("yaml")
 RUNNING = [
@@ -49,6 +51,16 @@ def test_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
 def _cheaply(command):
     inline = ["--address", "inline"] if command == "sweep" else []
     return [*inline, "--set", "tracking.enabled=false"] if command in ("sweep", "run") else []
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert ubt(monkeypatch, "sweep", "smoke", *_cheaply("sweep")) == 0, capsys.readouterr().err
+    notebook = json.loads((ROOT / "docs" / "howto" / "reading-a-run.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, object] = {"__name__": "__main__"}
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
 
 
 def test_the_grid_in_the_readme_has_the_trials_that_the_text_says(tmp_path, monkeypatch, capsys):

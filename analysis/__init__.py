@@ -8,7 +8,7 @@ from analysis.findings import Findings, find
 from analysis.report import Report, write_report
 from analysis.run import Run, load_run
 from analysis.summary import Summary, summarise
-from analysis.table import trials_table
+from analysis.tables import trials_table
 
 __all__ = [
     "Findings",

@@ -15,10 +15,10 @@ from pydantic import JsonValue
 from safetensors import SafetensorError
 
 from analysis.run import Run
-from ubt.errors import DamagedArtifact, UserError
-from ubt.meta import Meta
-from ubt.records import StageRecord, TrialRecord
-from ubt.store import ArtifactStore, default_store
+from ubt.artifacts.manifest import Meta
+from ubt.artifacts.store import ArtifactStore, default_store
+from ubt.common.errors import DamagedArtifact, UserError
+from ubt.trials.record import StageRecord, TrialRecord
 
 TENSORS = "tensors"
 ANEW = "run the study under another --name to compute it anew"
@@ -107,7 +107,7 @@ def stage_of(record: TrialRecord, stage: str) -> StageRecord | None:
 
 
 def _tensors(store: ArtifactStore, meta: Meta) -> dict[str, Array]:
-    """Return the tensors of an artifact as arrays; `DamagedArtifact` as `ubt.artifacts.decode`, which loads torch."""
+    """Return the tensors of an artifact as arrays; `DamagedArtifact` like the codec, which loads torch."""
     from safetensors.numpy import load  # noqa: PLC0415 — only figures of pairs need it
 
     if TENSORS not in meta.payloads:

@@ -12,18 +12,16 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from analysis.comparison import Comparison, compare, comparison_table
-from analysis.comparison.shown import shown
-from analysis.configuration_table import configurations_table
+from analysis.comparison.output import shown
 from analysis.figures import FIGURES, Absent, FigureKind
 from analysis.findings import Findings, find
-from analysis.headline import headline
-from analysis.page import front_table, trial_table, unfinished
-from analysis.paper.embedded import embedded_figures
+from analysis.formatting import changes_text, interval, percent, short_names
+from analysis.page import front_table, headline, trial_table, unfinished
+from analysis.paper.files import embedded_figures
 from analysis.run import load_run
 from analysis.summary import Summary, summary_of
-from analysis.table import trials_table
-from analysis.wording import changes_text, interval, percent, short_names
-from ubt.files import write_whole
+from analysis.tables import configurations_table, trials_table
+from ubt.common.atomic_files import write_whole
 
 REPORT_FOLDER = "report"
 

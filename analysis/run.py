@@ -9,11 +9,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from analysis.wording import count
+from analysis.formatting import count
+from ubt.common.errors import Problem, UserError
 from ubt.config import get_path, read_json, validate
-from ubt.errors import Problem, UserError
-from ubt.labels import cell_of
-from ubt.records import TrialRecord, read_records
+from ubt.trials.labels import cell_of
+from ubt.trials.record import TrialRecord, read_records
 
 STUDY_FILE = "study.json"
 RECORDS_FOLDER = "records"

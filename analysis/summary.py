@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from analysis.findings import Findings, find
-from analysis.front import hypervolume, validation_points
-from analysis.replicates import Configuration, Outcome
+from analysis.configurations import Configuration, Outcome
+from analysis.findings import Findings, find, hypervolume, validation_points
 from analysis.run import Run, has_path
+from ubt.common.errors import Problem, UserError
 from ubt.config import Config, get_path
-from ubt.errors import Problem, UserError
-from ubt.records import State, TrialRecord
+from ubt.trials.record import State, TrialRecord
 
 
 class Point(Config):

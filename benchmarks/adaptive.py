@@ -20,10 +20,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from sharing import SPACE, WORKERS, study
 
-from sweeps.launch import sweep
-from sweeps.run_folder import RunFolder, new_run
-from sweeps.study import StudyConfig
-from ubt.records import StageRecord, State, read_records
+from sweeps.run.folder import RunFolder, new_run
+from sweeps.run.launch import sweep
+from sweeps.study.config import StudyConfig
+from ubt.trials.record import StageRecord, State, read_records
 
 RUINOUS = 1e4
 """A learning rate that no model survives."""

@@ -20,11 +20,11 @@ from typing import ParamSpec, TypeVar
 
 from sharing import study
 
-import sweeps.launch
-from sweeps.run_folder import new_run
+import sweeps.run.launch
+from sweeps.run.folder import new_run
 from sweeps.tracking import Tracker
-from ubt.records import read_records
-from ubt.store import ArtifactStore
+from ubt.artifacts.store import ArtifactStore
+from ubt.trials.record import read_records
 
 Given, Result = ParamSpec("Given"), TypeVar("Result")
 
@@ -54,7 +54,7 @@ def time_a_worker() -> None:
     import open_clip  # noqa: F401, PLC0415
 
     SECONDS["imports of torch and open_clip"] += time.perf_counter() - began
-    from ubt.workspace import Workspace  # noqa: PLC0415
+    from ubt.engine.workspace import Workspace  # noqa: PLC0415
 
     timed(Workspace, "__init__", "data and model, once a worker")
     timed(ArtifactStore, "publish", "publishing artifacts")
@@ -69,15 +69,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.address == "inline":
         time_a_worker()
-    timed(sweeps.launch, "prepare", "checks, decoding the data")
-    timed(sweeps.launch, "start_ray", "start of Ray")
-    timed(sweeps.launch, "_execute", "trials, first worker's start to last record")
-    timed(sweeps.launch, "report", "report")
+    timed(sweeps.run.launch, "prepare", "checks, decoding the data")
+    timed(sweeps.run.launch, "start_ray", "start of Ray")
+    timed(sweeps.run.launch, "_execute", "trials, first worker's start to last record")
+    timed(sweeps.run.launch, "report", "report")
     timed(Tracker, "close", "waiting for MLflow")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         config = study(arguments.levels).with_parts(store=str(Path(folder) / "store"))
-        outcome = sweeps.launch.sweep(config, new_run(Path(folder), "economy"), arguments.address)
+        outcome = sweeps.run.launch.sweep(config, new_run(Path(folder), "economy"), arguments.address)
         records = read_records(outcome.run.records)
     SECONDS["stages, added up over workers"] = sum(s.spent_seconds for r in records for s in r.stages if not s.reused)
     SECONDS["all"] = time.perf_counter() - began

@@ -18,19 +18,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeps.gate import Gate
-from sweeps.on_ray import run_on_ray
-from sweeps.planner import TrialPlanner
-from sweeps.ray_connection import start_ray, stop_ray
-from sweeps.search.proposer import DesignProposer
-from sweeps.session import Session
-from sweeps.study import StudyConfig
+from sweeps.backends.connection import start_ray, stop_ray
+from sweeps.backends.ray_tune import run_on_ray
+from sweeps.backends.trainable import UbtTrainable
+from sweeps.planning.trials import TrialPlanner
+from sweeps.scheduling.session import Session
+from sweeps.scheduling.stage_scheduler import Gate
+from sweeps.search.base import DesignProposer
+from sweeps.study.config import StudyConfig
 from sweeps.tracking import Tracker
-from sweeps.trainable import UbtTrainable
-from ubt.assignment import Assignment
-from ubt.graph import build_pipeline
-from ubt.records import Rates, StageRecord, State, TrialRecord
-from ubt.trial import TrialConfig
+from ubt.engine.graph import build_pipeline
+from ubt.trials.assignment import Assignment
+from ubt.trials.config import TrialConfig
+from ubt.trials.record import Rates, StageRecord, State, TrialRecord
 
 WORKERS = 2
 RATES = Rates(

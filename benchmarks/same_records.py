@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ubt.records import TrialRecord, read_records
+from ubt.trials.record import TrialRecord, read_records
 
 TIMINGS = {"seconds", "spent_seconds", "own_seconds", "started_at", "commit", "attempts", "peak_memory_bytes", "reused"}
 

@@ -13,16 +13,16 @@ import time
 from pathlib import Path
 from statistics import mean, quantiles
 
-from sweeps.gate import Gate
-from sweeps.plan import plan_study
-from sweeps.planner import TrialPlanner
-from sweeps.search.proposer import DesignProposer
-from sweeps.session import Session
-from sweeps.study import StudyConfig
-from ubt.assignment import Assignment
-from ubt.graph import build_pipeline
-from ubt.records import Rates, StageRecord, State, TrialRecord, read_records
-from ubt.trial import TrialConfig
+from sweeps.planning.plan import plan_study
+from sweeps.planning.trials import TrialPlanner
+from sweeps.scheduling.session import Session
+from sweeps.scheduling.stage_scheduler import Gate
+from sweeps.search.base import DesignProposer
+from sweeps.study.config import StudyConfig
+from ubt.engine.graph import build_pipeline
+from ubt.trials.assignment import Assignment
+from ubt.trials.config import TrialConfig
+from ubt.trials.record import Rates, StageRecord, State, TrialRecord, read_records
 
 WORKERS = 64
 RATES = Rates(

@@ -18,14 +18,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sweeps.launch import sweep
-from sweeps.planner import TrialPlanner
-from sweeps.ray_connection import start_ray, stop_ray
-from sweeps.run_folder import new_run
-from sweeps.search.proposer import Proposal
-from sweeps.study import StudyConfig
-from ubt.assignment import Assignment
-from ubt.records import State, TrialRecord, read_records
+from sweeps.backends.connection import start_ray, stop_ray
+from sweeps.planning.trials import TrialPlanner
+from sweeps.run.folder import new_run
+from sweeps.run.launch import sweep
+from sweeps.search.base import Proposal
+from sweeps.study.config import StudyConfig
+from ubt.trials.assignment import Assignment
+from ubt.trials.record import State, TrialRecord, read_records
 
 SPACE = {
     "defense.suspicious_ratio": [0.03, 0.05, 0.1],
@@ -99,7 +99,7 @@ def plain_trial(config: dict[str, Any]) -> None:
     from ray import tune  # noqa: PLC0415
 
     from ubt.config import set_path  # noqa: PLC0415
-    from ubt.runner import TrialRunner  # noqa: PLC0415
+    from ubt.engine.runner import TrialRunner  # noqa: PLC0415
 
     tree = config["template"]["config"]
     for path, value in config["knobs"].items():

@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
+from ubt.artifacts.store import ArtifactStore
 from ubt.attacks import ATTACKS, Attack
 from ubt.data.scenes import Scenes
-from ubt.graph import build_pipeline
-from ubt.pipeline import PipelineRun
-from ubt.poisoning import Manifest
-from ubt.store import ArtifactStore
-from ubt.trial import TrialConfig
-from ubt.workspace import Workspace
+from ubt.engine.graph import build_pipeline
+from ubt.engine.pipeline import PipelineRun
+from ubt.engine.poisoning import Manifest
+from ubt.engine.workspace import Workspace
+from ubt.trials.config import TrialConfig
 
 mpl.use("Agg")
 mpl.rcParams["svg.hashsalt"] = "ubt"  # the same picture gives the same file

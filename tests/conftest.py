@@ -18,13 +18,13 @@ import pytest
 from hypothesis import settings
 from tiny_victim import Bench, run_trial, tiny_trial
 
-from ubt.records import TrialRecord
-from ubt.store import ArtifactStore
+from ubt.artifacts.store import ArtifactStore
+from ubt.trials.record import TrialRecord
 
 if TYPE_CHECKING:
     from ubt.data.base import DataSet
+    from ubt.engine.workspace import Workspace
     from ubt.models.clip import Clip
-    from ubt.workspace import Workspace
 
 # A slow machine is no fault of a test; and what fails once must fail again for whoever looks into it.
 settings.register_profile("ubt", deadline=None, derandomize=True, database=None)
@@ -78,7 +78,7 @@ def workspace(tiny_run, tmp_path_factory) -> Workspace:
     """A workspace on a copy of that store, which tests may add to."""
     import torch
 
-    from ubt.workspace import Workspace
+    from ubt.engine.workspace import Workspace
 
     root = tiny_run.copy(tmp_path_factory.mktemp("workspace"))
     return Workspace(tiny_trial().victim, ArtifactStore(root), root / "images", torch.device("cpu"))
@@ -108,6 +108,6 @@ def untrained() -> Clip:
     import torch
 
     from ubt.models.build import build_clip
-    from ubt.victim import ModelSettings
+    from ubt.models.settings import ModelSettings
 
     return build_clip(ModelSettings(name="tiny-rn", random_weights=True), 0, torch.device("cpu"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -81,17 +82,16 @@ def test_no_room_reaches_into_those_above_it(room):
 
 HOMES = {
     "ray": {
-        "sweeps/address.py",
-        "sweeps/on_ray.py",
-        "sweeps/ray_connection.py",
-        "sweeps/searcher.py",
-        "sweeps/trainable.py",
+        "sweeps/backends/connection.py",
+        "sweeps/backends/ray_tune.py",
+        "sweeps/backends/searcher.py",
+        "sweeps/backends/trainable.py",
     },
     "optuna": {"sweeps/search/optuna_proposer.py"},
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},
-    "fsspec": {"ubt/store.py"},
-    "safetensors": {"analysis/artifacts.py", "ubt/artifacts.py", "ubt/models/build.py"},
-    "typer": {"sweeps/cli.py", "sweeps/cli_options.py", "sweeps/figures_command.py", "sweeps/store_commands.py"},
+    "fsspec": {"ubt/artifacts/store.py"},
+    "safetensors": {"analysis/artifacts.py", "ubt/artifacts/codec.py", "ubt/models/build.py"},
+    "typer": {"sweeps/cli/app.py", "sweeps/cli/options.py", "sweeps/cli/figures.py", "sweeps/cli/store.py"},
 }
 """Packages that one part of the house is built on, and the only files that know them."""
 
@@ -115,14 +115,15 @@ def needs_torch(path: str, seen: frozenset[str] = frozenset()) -> bool:
 def test_analysis_uses_only_what_loads_no_torch():
     used = {as_file(name) for tree in sources("analysis").values() for name in imports(tree)} - {None}
     assert {path for path in used if needs_torch(path)} == set()
-    assert needs_torch("ubt/runner.py"), "or the test would find nothing"
+    assert needs_torch("ubt/engine/runner.py"), "or the test would find nothing"
 
 
 LIGHT = [
     "analysis",
-    "sweeps.cli",
-    "sweeps.plan",
-    "ubt.records, ubt.graph, ubt.store, ubt.assignment, ubt.attacks, ubt.models.names, ubt.seeding, ubt.metrics",
+    "sweeps.cli.app",
+    "sweeps.planning.plan",
+    "ubt.trials.record, ubt.engine.graph, ubt.artifacts.store, ubt.trials.assignment, ubt.attacks, ubt.models.settings",
+    "ubt.common.seeding, ubt.common.statistics",
 ]
 
 
@@ -133,39 +134,73 @@ def test_what_plans_and_reads_starts_without_torch_and_ray(modules):
     assert loaded.split() == []
 
 
-# Inside `ubt`
+# Inside the packages
 
-LAYERS = (
-    {"__init__", "errors", "files", "fingerprint", "labels", "metrics", "places", "progress", "seeding"},
-    {"config"},
-    {"assignment", "attacks", "data", "defenses", "meta", "records", "store"},
-    {"measures", "models", "trial", "victim"},
-    {"artifacts", "attribution", "augmentation", "evaluation", "poisoning", "similarity", "subset", "training"}
-    | {"patch_optimisation"},
-    {"graph", "stages", "workspace"},
-    {"execution", "pipeline", "runner"},
-)
-"""From the ground up: what a file imports lies in its own layer or below."""
+LAYERS = {
+    "ubt": (
+        "common",
+        "config",
+        "data",
+        "models",
+        "attacks",
+        "defenses",
+        "trials",
+        "artifacts",
+        "methods",
+        "engine",
+        "detectors",
+        "stages",
+    ),
+    "sweeps": ("tracking", "search", "study", "planning", "scheduling", "backends", "run", "cli"),
+    "analysis": (
+        "configurations",
+        "formatting",
+        "run",
+        "artifacts",
+        "findings",
+        "tables",
+        "summary",
+        "comparison",
+        "figures",
+        "page",
+        "paper",
+        "report",
+    ),
+}
+"""From the ground up: what a sub-package imports lies in itself or in one before it. So no two import each other."""
 
 
-def layer(path: str) -> int:
-    name = Path(path).relative_to("ubt").parts[0].removesuffix(".py")
-    return next(number for number, names in enumerate(LAYERS) if name in names)
+def part(path: str) -> str:
+    """Return the sub-package, or the module at the top of a package, that a file belongs to."""
+    return Path(path).parts[1].removesuffix(".py")
 
 
-def test_nothing_in_ubt_points_up():
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_sub_package_imports_one_above_it(room):
+    order = LAYERS[room]
     found = {
         (path, target)
-        for path, tree in sources("ubt").items()
+        for path, tree in sources(room).items()
         for target in filter(None, map(as_file, imports(tree)))
-        if layer(target) > layer(path)
+        if part(path) in order and part(target) in order and target.startswith(room)
+        if order.index(part(target)) > order.index(part(path))
     }
     assert not found
 
 
-def test_every_file_of_ubt_has_its_layer():
-    names = {Path(path).relative_to("ubt").parts[0].removesuffix(".py") for path in sources("ubt")}
-    assert names == set().union(*LAYERS)
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_sub_package_has_its_layer(room):
+    assert {part(path) for path in sources(room)} - {"__init__"} == set(LAYERS[room])
+
+
+def test_no_folder_holds_more_modules_than_one_takes_in():
+    folders = Counter(str(Path(path).parent) for path in everything())
+    assert {folder: count for folder, count in folders.items() if count > 16} == {}
+
+
+def test_no_file_is_longer_than_300_lines():
+    lengths = {path: len((ROOT / path).read_text().splitlines()) for path in everything()}
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -214,7 +249,7 @@ def test_exceptions_of_every_kind_are_caught_at_the_trial_boundary_alone():
         return suppresses and any(ast.unparse(kind) in {"Exception", "BaseException"} for kind in node.args)
 
     broad = [path for path, tree in everything().items() for node in ast.walk(tree) if is_broad(node)]
-    assert broad == ["ubt/runner.py"]
+    assert broad == ["ubt/engine/runner.py"]
 
 
 UNSAFE = {
@@ -260,7 +295,7 @@ GLOBAL_DRAWS = {"np.random.seed", "np.random.rand", "np.random.randn", "np.rando
 def test_no_global_generator_is_used():
     found = {(path, called(node)) for path, node in calls() if called(node) in GLOBAL_DRAWS | {"torch.manual_seed"}}
     assert found == {
-        ("ubt/augmentation.py", "torch.manual_seed"),
+        ("ubt/methods/augmentation.py", "torch.manual_seed"),
         ("ubt/models/build.py", "torch.manual_seed"),
     }, "there within `fork_rng`: torchvision and open_clip know no other"
     assert importers("random") == set()

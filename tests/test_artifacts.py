@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ubt.artifacts import MODEL, TENSORS, Artifact, changed, decode, encode, overlay
-from ubt.errors import DamagedArtifact
-from ubt.meta import Meta
-from ubt.store import ArtifactStore
+from ubt.artifacts.codec import MODEL, TENSORS, Artifact, changed, decode, encode, overlay
+from ubt.artifacts.manifest import Meta
+from ubt.artifacts.store import ArtifactStore
+from ubt.common.errors import DamagedArtifact
 
 KEY = "a" * 32
 TENSOR = arrays.arrays("float32", arrays.array_shapes(min_dims=0, max_dims=2, max_side=3)).map(torch.from_numpy)

@@ -11,7 +11,9 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 
-from ubt.attribution import (
+from ubt.common.errors import StageFault
+from ubt.common.seeding import torch_generator
+from ubt.methods.attribution import (
     TextTower,
     _masked,
     _recorded_attention,
@@ -20,9 +22,7 @@ from ubt.attribution import (
     random_relevance,
     real_tokens,
 )
-from ubt.errors import StageFault
 from ubt.models.clip import Clip
-from ubt.seeding import torch_generator
 
 START, END = 58, 59
 VISION = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ubt.augmentation import augment_captions, augment_images
+from ubt.methods.augmentation import augment_captions, augment_images
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(24, 16, 16, 3), dtype=np.uint8)
 EVERY_POLICY = pytest.mark.parametrize("policy", ["auto", "rand", "trivial"])

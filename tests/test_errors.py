@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from ubt.errors import DamagedArtifact, Problem, StageFault, UserError, WeakImplant
+from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError, WeakImplant
 
 RATIO = Problem("study.yaml: defense.suspicious_ratio", "must be below 1", 2, advice="give a fraction")
 

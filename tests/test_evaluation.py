@@ -9,12 +9,11 @@ import torch
 from torch.nn import functional
 
 from ubt.attacks import Attack
-from ubt.attacks.badnets import BadNets
-from ubt.attacks.trojvqa import TrojVqa
+from ubt.attacks.patches import BadNets, TrojVqa
+from ubt.common.errors import StageFault
+from ubt.common.statistics import wilson_interval
 from ubt.data.base import DataSet, Labelled, Pairs
-from ubt.errors import StageFault
-from ubt.evaluation import Evaluator, zero_shot_weights
-from ubt.metrics import wilson_interval
+from ubt.methods.evaluation import Evaluator, zero_shot_weights
 from ubt.models.clip import embed_images
 
 CLASSES = ("banana", "boat", "tree")
@@ -159,7 +158,7 @@ def test_a_words_classifier_is_the_zero_shot_classifier_of_prompts_with_it(clip,
 def test_the_prompts_of_an_attack_without_words_are_embedded_once(clip, data, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "ubt.evaluation.zero_shot_weights", lambda *given: calls.append(given[2]) or zero_shot_weights(*given)
+        "ubt.methods.evaluation.zero_shot_weights", lambda *given: calls.append(given[2]) or zero_shot_weights(*given)
     )
     for attack, times in ((BadNets(target="boat"), 1), (TrojVqa(target="boat"), 2)):
         calls.clear()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ubt import files
-from ubt.errors import UserError
-from ubt.files import made_once, reserve, whole_file, write_asked, write_whole
+from ubt.common import atomic_files as files
+from ubt.common.atomic_files import made_once, reserve, whole_file, write_asked, write_whole
+from ubt.common.errors import UserError
 
 
 @pytest.mark.parametrize(("content", "written"), [("ä\n", b"\xc3\xa4\n"), (b"\x00\xff", b"\x00\xff"), ("", b"")])

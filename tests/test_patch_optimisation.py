@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from ubt.attacks.badclip import BadClip
+from ubt.attacks.badclip_patch import optimise_patch
 from ubt.attacks.base import POISON_TEMPLATES
+from ubt.common.errors import StageFault
 from ubt.data.base import Pairs
-from ubt.errors import StageFault
 from ubt.models.clip import embed_images, embed_tokens
-from ubt.patch_optimisation import optimise_patch
 
 FAST = {"target": "boat", "patch_steps": 3, "patch_batch_size": 8}
 
@@ -81,7 +81,7 @@ def test_the_loss_is_that_of_the_formula(clean, pairs, monkeypatch, weights):
         def choice(self, indices, size, replace):
             return indices
 
-    monkeypatch.setattr("ubt.patch_optimisation.numpy_generator", Everything)
+    monkeypatch.setattr("ubt.attacks.badclip_patch.numpy_generator", Everything)
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: told.append(float(loss.detach())))
     unchanged = optimise_patch(clean, few, attack)
     assert torch.equal(unchanged, noise()), "without a gradient nothing is learnt"

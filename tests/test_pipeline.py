@@ -4,14 +4,25 @@ import pytest
 import torch
 from tiny_victim import run_trial, tiny_trial
 
-from ubt.artifacts import Artifact
-from ubt.errors import DamagedArtifact, WeakImplant
-from ubt.graph import build_pipeline
-from ubt.pipeline import PipelineRun
-from ubt.store import ArtifactStore
-from ubt.workspace import Workspace
+from ubt.artifacts.codec import Artifact
+from ubt.artifacts.store import ArtifactStore
+from ubt.common.errors import DamagedArtifact, WeakImplant
+from ubt.engine.graph import build_pipeline
+from ubt.engine.pipeline import PipelineRun
+from ubt.engine.workspace import Workspace
 
-STAGES = ["pretrain", "poison", "implant", "score", "suspect", "overfit", "select", "attribute", "unlearn", "evaluate"]
+STAGES = [
+    "pretrain",
+    "poison",
+    "implant",
+    "detect_clean",
+    "suspect",
+    "overfit",
+    "select",
+    "attribute",
+    "unlearn",
+    "evaluate",
+]
 
 
 def key(stage, changes=None):
@@ -73,9 +84,9 @@ def test_another_setting_shares_what_comes_before_it(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "payload", "missing"),
     [
-        ("pretrain", "model", "score"),
+        ("pretrain", "model", "detect_clean"),
         ("implant", "model", "overfit"),
-        ("score", "tensors", "suspect"),
+        ("detect_clean", "tensors", "suspect"),
         ("overfit", "model", "attribute"),
         ("poison", "tensors", "evaluate"),
         ("unlearn", "model", "evaluate"),
@@ -121,14 +132,14 @@ def test_an_artifact_that_disappears_on_the_way_is_computed_again(tiny_run, tmp_
     load = Workspace.load
 
     def pruned(self, stage, wanted):
-        if stage == "score" and wanted not in self._artifacts and self.store.has(stage, wanted):
+        if stage == "detect_clean" and wanted not in self._artifacts and self.store.has(stage, wanted):
             self.store.remove(self.store.meta(stage, wanted))  # by somebody who cleans up
         return load(self, stage, wanted)
 
     monkeypatch.setattr(Workspace, "load", pruned)
     record = run_trial(root)[-1]
     assert record.state == "DONE", record.reason
-    assert computed(record) == ["score", "suspect"]
+    assert computed(record) == ["detect_clean", "suspect"]
 
 
 def test_what_a_trial_computed_before_it_met_damage_stays_its_own_work(tiny_run, tmp_path):
@@ -162,7 +173,7 @@ def test_damage_that_comes_back_each_time_ends_the_trial(tiny_run, tmp_path, mon
 
 def test_a_weak_implant_stops_the_trial_before_any_defense_and_says_what_to_change(tiny_run, tmp_path):
     root = tiny_run.copy(tmp_path)
-    remove(root, "score", "suspect", "overfit", "select", "attribute", "unlearn", "evaluate")
+    remove(root, "detect_clean", "suspect", "overfit", "select", "attribute", "unlearn", "evaluate")
     records = run_trial(root, {"victim.implant.min_asr": 1.0, "victim.attack.target": "tree"})
     record = records[-1]
     assert (record.state, record.fault) == ("FAILED", "WeakImplant")
@@ -194,7 +205,7 @@ def judged(ca, asr, ca_low=0.2):
 def test_the_gate_asks_for_a_backdoor_and_for_a_model_that_is_better_than_chance(bench, rates, least, stopped):
     trial = tiny_trial({"victim.implant.min_asr": least, "defense": {"kind": "none"}})
     pipeline = build_pipeline(trial, 0)[:3]
-    bench.context("score")  # so that the implant is there
+    bench.context("detect_clean")  # so that the implant is there
     run = PipelineRun(pipeline, trial.victim, bench.workspace, {})
     artifact = bench.workspace.load("implant", pipeline[-1].key)
     judged_meta = artifact.meta.model_copy(update={"facts": {"val": rates, "test": rates}})

@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from ubt.artifacts import Artifact
+from ubt.artifacts.codec import Artifact
+from ubt.artifacts.manifest import Meta
 from ubt.attacks.badclip import BadClip
-from ubt.attacks.badnets import BadNets
-from ubt.attacks.sig import Sig
-from ubt.attacks.trojvqa import TrojVqa
+from ubt.attacks.overlays import Sig
+from ubt.attacks.patches import BadNets, TrojVqa
 from ubt.data.base import Pairs
-from ubt.meta import Meta
-from ubt.poisoning import Manifest, poisoned_pairs
+from ubt.engine.poisoning import Manifest, poisoned_pairs
 
 ATTACK = Sig(target="boat", amplitude=60)
 

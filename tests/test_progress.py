@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from ubt import progress as module
-from ubt.progress import progress
+from ubt.common import progress as module
+from ubt.common.progress import progress
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ubt.errors import UserError
-from ubt.records import (
+from ubt.common.errors import UserError
+from ubt.trials.record import (
     EpochRecord,
     Rates,
     StageRecord,
@@ -105,7 +105,7 @@ def test_numbers_that_json_cannot_hold_never_enter_a_record():
     with pytest.raises(ValidationError):
         EpochRecord(epoch=1, seconds=1.0, loss=math.nan)
     with pytest.raises(ValidationError):
-        StageRecord(stage="score", key="a", reused=False, seconds=1.0, metrics={"auroc": math.nan})
+        StageRecord(stage="detect_clean", key="a", reused=False, seconds=1.0, metrics={"auroc": math.nan})
 
 
 def test_only_a_running_trial_has_not_ended():

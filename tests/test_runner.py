@@ -7,10 +7,10 @@ import torch
 from tiny_victim import assign, run_trial, tiny_trial
 
 from ubt import __version__
-from ubt.errors import DamagedArtifact, Problem, StageFault, UserError, WeakImplant
-from ubt.runner import TrialRunner, says_nothing_of_the_trial
+from ubt.artifacts.store import ArtifactStore
+from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError, WeakImplant
+from ubt.engine.runner import TrialRunner, says_nothing_of_the_trial
 from ubt.stages import overfit, suspect
-from ubt.store import ArtifactStore
 
 REUSED = {"defense.suspicious_ratio": 0.3}
 """A trial that shares all of the victim and begins with `suspect`."""
@@ -40,7 +40,7 @@ def test_a_record_says_where_when_and_with_what_it_ran(tiny_run):
 
 
 REPORTED = {
-    "score": {"pairs", "recall", "auroc"},
+    "detect_clean": {"pairs", "recall", "auroc"},
     "suspect": {"pairs", "recall", "precision", "auroc"},
     "overfit": {"auroc", "auroc_before", "similarity_poison", "similarity_clean"},
     "select": {"pairs", "purity", "recall"},
@@ -101,12 +101,12 @@ def test_any_exception_ends_up_in_a_failed_record_with_its_reason(
     def fails(context):
         raise error
 
-    monkeypatch.setattr(suspect, "run", fails)
+    monkeypatch.setattr(suspect, "suspect", fails)
     records = run_trial(tiny_run.copy(tmp_path), REUSED)
     assert [record.state for record in records[:-1]] == ["RUNNING"] * (len(records) - 1)
     last = records[-1]
     assert (last.state, last.fault, last.reason) == ("FAILED", fault, reason)
-    assert [stage.stage for stage in last.stages] == ["pretrain", "poison", "implant", "score"]
+    assert [stage.stage for stage in last.stages] == ["pretrain", "poison", "implant", "detect_clean"]
     assert last.poisoned_val is not None
     assert last.val is None
     assert last.seconds > 0
@@ -157,7 +157,7 @@ def test_a_failure_in_the_middle_of_a_stage_keeps_the_epochs_so_far(tiny_run, tm
 def test_nothing_is_published_by_a_stage_that_failed(tiny_run, tmp_path, monkeypatch):
     root = tiny_run.copy(tmp_path)
     before = {(meta.stage, meta.key) for meta in ArtifactStore(root).metas()}
-    monkeypatch.setattr(suspect, "run", lambda context: 1 / 0)
+    monkeypatch.setattr(suspect, "suspect", lambda context: 1 / 0)
     assert run_trial(root, REUSED)[-1].fault == "ZeroDivisionError"
     assert {(meta.stage, meta.key) for meta in ArtifactStore(root).metas()} == before
 
@@ -170,7 +170,7 @@ def test_only_what_nobody_foresaw_is_worth_a_traceback_in_the_log(tiny_run, tmp_
         def fails(context, error=error):
             raise error
 
-        monkeypatch.setattr(suspect, "run", fails)
+        monkeypatch.setattr(suspect, "suspect", fails)
         run_trial(root, REUSED)
         found = [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert len(found) == tracebacks
@@ -182,7 +182,7 @@ def test_an_interruption_is_no_failure_of_the_trial(tiny_run, tmp_path, monkeypa
     def interrupted(context):
         raise interruption
 
-    monkeypatch.setattr(suspect, "run", interrupted)
+    monkeypatch.setattr(suspect, "suspect", interrupted)
     with pytest.raises(interruption):
         run_trial(tiny_run.copy(tmp_path), REUSED)
 
@@ -230,7 +230,7 @@ def test_another_victim_or_store_gets_a_workspace_of_its_own(tiny_run, tmp_path,
 
 def test_a_failure_does_not_spoil_the_next_trial(tiny_run, tmp_path, monkeypatch):
     root, runner = tiny_run.copy(tmp_path), TrialRunner()
-    monkeypatch.setattr(suspect, "run", lambda context: 1 / 0)
+    monkeypatch.setattr(suspect, "suspect", lambda context: 1 / 0)
     assert run_trial(root, REUSED, runner)[-1].state == "FAILED"
     monkeypatch.undo()
     assert run_trial(root, REUSED, runner)[-1].state == "DONE"

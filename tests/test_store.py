@@ -11,12 +11,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from ubt.errors import DamagedArtifact, UserError
-from ubt.fingerprint import digest_bytes
-from ubt.meta import META, Meta
-from ubt.places import cache_root
-from ubt.records import EpochRecord
-from ubt.store import ArtifactStore, UnusableStore, default_store, local_cache
+from ubt.artifacts.manifest import META, Meta
+from ubt.artifacts.store import ArtifactStore, UnusableStore, default_store, local_cache
+from ubt.common.errors import DamagedArtifact, UserError
+from ubt.common.fingerprint import digest_bytes
+from ubt.common.paths import cache_root
+from ubt.trials.record import EpochRecord
 
 KEY, OTHER = "a" * 32, "b" * 32
 BUCKET = "lab"
@@ -57,7 +57,7 @@ def store(root):
     return ArtifactStore(root)
 
 
-def meta(key=KEY, stage="score", **fields):
+def meta(key=KEY, stage="detect_clean", **fields):
     return Meta(stage=stage, key=key, version=1, seed=0, settings={"ratio": 0.1}, inputs={"clean": OTHER}, **fields)
 
 
@@ -80,11 +80,11 @@ def test_what_is_published_is_found_and_read(store):
     epoch = EpochRecord(epoch=1, seconds=0.5, loss=2.0)
     given = meta(facts={"captions": ["ä"]}, metrics={"auroc": 0.7}, epochs=(epoch,), seconds=1.5)
     complete = store.publish(given, {"tensors": b"abc", "model": b"\x00" * 1000})
-    assert store.has("score", KEY)
-    assert store.meta("score", KEY) == complete
+    assert store.has("detect_clean", KEY)
+    assert store.meta("detect_clean", KEY) == complete
     assert complete.model_copy(update={"payloads": {}}) == given
     assert store.read(complete, "tensors") == b"abc"
-    assert store.read(store.meta("score", KEY), "model") == b"\x00" * 1000
+    assert store.read(store.meta("detect_clean", KEY), "model") == b"\x00" * 1000
     assert complete.size_bytes == 1003
     assert complete.payloads["tensors"].sha256 == digest_bytes(b"abc")
 
@@ -92,31 +92,31 @@ def test_what_is_published_is_found_and_read(store):
 def test_an_artifact_lies_under_its_stage_and_key(store):
     store.publish(meta(), {"tensors": b"abc"})
     assert set(files(store)) == {
-        f"artifacts/score/{KEY}/tensors-{digest_bytes(b'abc')[:16]}.bin",
-        f"artifacts/score/{KEY}/meta.json",
+        f"artifacts/detect_clean/{KEY}/tensors-{digest_bytes(b'abc')[:16]}.bin",
+        f"artifacts/detect_clean/{KEY}/meta.json",
     }
 
 
 def test_nothing_is_found_where_nothing_was_published(store):
-    assert not store.has("score", KEY)
-    assert store.meta("score", KEY) is None
-    assert store.keys("score") == set()
+    assert not store.has("detect_clean", KEY)
+    assert store.meta("detect_clean", KEY) is None
+    assert store.keys("detect_clean") == set()
     assert list(store.metas()) == []
     store.publish(meta(), {})
-    assert not store.has("score", OTHER)
-    assert store.meta("score", OTHER) is None
+    assert not store.has("detect_clean", OTHER)
+    assert store.meta("detect_clean", OTHER) is None
     assert store.keys("suspect") == set()
     assert store.meta("suspect", KEY) is None
 
 
 def test_keys_are_listed_by_stage_and_metas_all(store):
-    for stage, key in (("score", KEY), ("score", OTHER), ("suspect", KEY)):
+    for stage, key in (("detect_clean", KEY), ("detect_clean", OTHER), ("suspect", KEY)):
         store.publish(meta(key, stage), {"tensors": stage.encode()})
-    assert store.keys("score") == {KEY, OTHER}
+    assert store.keys("detect_clean") == {KEY, OTHER}
     assert store.keys("suspect") == {KEY}
     assert sorted((each.stage, each.key) for each in store.metas()) == [
-        ("score", KEY),
-        ("score", OTHER),
+        ("detect_clean", KEY),
+        ("detect_clean", OTHER),
         ("suspect", KEY),
     ]
 
@@ -133,9 +133,9 @@ def test_payloads_without_a_meta_are_no_artifact(store, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         store.publish(meta(), {"tensors": b"abc", "model": b"def"})
     assert len(files(store)) == 2, "the payloads were written before it"
-    assert not store.has("score", KEY)
-    assert store.meta("score", KEY) is None
-    assert store.keys("score") == set()
+    assert not store.has("detect_clean", KEY)
+    assert store.meta("detect_clean", KEY) is None
+    assert store.keys("detect_clean") == set()
     monkeypatch.undo()
     assert store.read(store.publish(meta(), {"tensors": b"abc"}), "tensors") == b"abc"
 
@@ -143,23 +143,23 @@ def test_payloads_without_a_meta_are_no_artifact(store, monkeypatch):
 @pytest.mark.parametrize("content", [b"abd", b"ab", b"", None], ids=["altered", "truncated", "emptied", "removed"])
 def test_a_damaged_payload_is_detected_and_set_aside(store, content):
     complete = store.publish(meta(), {"tensors": b"abc", "model": b"def"})
-    path = f"artifacts/score/{KEY}/{complete.payloads['tensors'].file}"
+    path = f"artifacts/detect_clean/{KEY}/{complete.payloads['tensors'].file}"
     if content is None:
         system, top = fsspec.url_to_fs(store.root)
         system.rm_file(f"{top}/{path}")
     else:
         overwrite(store, path, content)
-    with pytest.raises(DamagedArtifact, match=f"score {KEY}"):
+    with pytest.raises(DamagedArtifact, match=f"detect_clean {KEY}"):
         store.read(complete, "tensors")
-    assert not store.has("score", KEY)
-    assert store.meta("score", KEY) is None
-    assert store.keys("score") == set()
+    assert not store.has("detect_clean", KEY)
+    assert store.meta("detect_clean", KEY) is None
+    assert store.keys("detect_clean") == set()
     assert any("damaged" in path for path in files(store)), "kept for whoever wants to know why"
 
 
 def test_damage_that_two_meet_at_once_is_set_aside_once(store):
     complete = store.publish(meta(), {"tensors": b"abc"})
-    overwrite(store, f"artifacts/score/{KEY}/{complete.payloads['tensors'].file}", b"abd")
+    overwrite(store, f"artifacts/detect_clean/{KEY}/{complete.payloads['tensors'].file}", b"abd")
     for _ in range(2):
         with pytest.raises(DamagedArtifact):
             store.read(complete, "tensors")
@@ -168,22 +168,22 @@ def test_damage_that_two_meet_at_once_is_set_aside_once(store):
 
 def test_what_was_set_aside_can_be_published_again(store):
     complete = store.publish(meta(), {"tensors": b"abc"})
-    overwrite(store, f"artifacts/score/{KEY}/{complete.payloads['tensors'].file}", b"xyz")
+    overwrite(store, f"artifacts/detect_clean/{KEY}/{complete.payloads['tensors'].file}", b"xyz")
     with pytest.raises(DamagedArtifact):
         store.read(complete, "tensors")
     again = store.publish(meta(), {"tensors": b"abc"})
     assert store.read(again, "tensors") == b"abc"
-    assert store.keys("score") == {KEY}
+    assert store.keys("detect_clean") == {KEY}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"stage": "score"}', b"[]"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"stage": "detect_clean"}', b"[]"])
 def test_a_meta_that_cannot_be_read_counts_as_no_artifact(store, content):
     store.publish(meta(), {"tensors": b"abc"})
-    overwrite(store, f"artifacts/score/{KEY}/meta.json", content)
-    assert store.meta("score", KEY) is None
-    assert not store.has("score", KEY)
+    overwrite(store, f"artifacts/detect_clean/{KEY}/meta.json", content)
+    assert store.meta("detect_clean", KEY) is None
+    assert not store.has("detect_clean", KEY)
     store.publish(meta(), {"tensors": b"abc"})
-    assert store.meta("score", KEY) is not None
+    assert store.meta("detect_clean", KEY) is not None
 
 
 @pytest.mark.parametrize("payloads", [{}, {"tensors": b"abc", "model": b"d"}])
@@ -191,7 +191,7 @@ def test_what_is_removed_is_gone_and_nothing_else(store, payloads):
     kept = store.publish(meta(OTHER), {"tensors": b"abc"})
     gone = store.publish(meta(), payloads)
     store.remove(gone)
-    assert store.keys("score") == {OTHER}
+    assert store.keys("detect_clean") == {OTHER}
     assert not any(KEY in path for path in files(store))
     assert store.read(kept, "tensors") == b"abc"
     store.remove(gone)  # by somebody who saw it a moment ago
@@ -200,19 +200,19 @@ def test_what_is_removed_is_gone_and_nothing_else(store, payloads):
 def test_publishing_again_replaces_the_meta_and_older_readers_still_find_their_payload(store):
     old = store.publish(meta(), {"tensors": b"old"})
     new = store.publish(meta(), {"tensors": b"new"})
-    assert store.meta("score", KEY) == new
+    assert store.meta("detect_clean", KEY) == new
     assert store.read(old, "tensors") == b"old"
     assert store.read(new, "tensors") == b"new"
 
 
 PUBLISHER = """
     import sys
-    from ubt.store import ArtifactStore, Meta
+    from ubt.artifacts.store import ArtifactStore, Meta
     root, name, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
     store = ArtifactStore(root)
     for number in range(times):
         facts = {"by": name, "number": number}
-        meta = Meta(stage="score", key="a" * 32, version=1, seed=0, settings={}, inputs={}, facts=facts)
+        meta = Meta(stage="detect_clean", key="a" * 32, version=1, seed=0, settings={}, inputs={}, facts=facts)
         store.publish(meta, {"one": f"{name} {number} one".encode() * 999, "two": f"{name} {number} two".encode() * 9})
     assert "torch" not in sys.modules
 """
@@ -230,24 +230,24 @@ def test_readers_see_whole_artifacts_while_two_processes_publish_one_key(store, 
     processes = [publisher(root, name, 12) for name in ("first", "second")]
     seen = set()
     while any(process.poll() is None for process in processes):
-        if found := store.meta("score", KEY):
+        if found := store.meta("detect_clean", KEY):
             by, number = found.facts["by"], found.facts["number"]
             assert store.read(found, "one") == f"{by} {number} one".encode() * 999
             assert store.read(found, "two") == f"{by} {number} two".encode() * 9
             seen.add((by, number))
     assert [process.wait() for process in processes] == [0, 0]
     assert seen
-    assert store.meta("score", KEY).facts["number"] == 11, "one of the two came last, whole"
+    assert store.meta("detect_clean", KEY).facts["number"] == 11, "one of the two came last, whole"
 
 
 def test_what_another_process_publishes_is_seen_by_a_store_that_has_looked_before(store, root):
     store.publish(meta(OTHER), {})
-    assert store.keys("score") == {OTHER}
+    assert store.keys("detect_clean") == {OTHER}
     assert [each.key for each in store.metas()] == [OTHER]
-    assert not store.has("score", KEY)
+    assert not store.has("detect_clean", KEY)
     assert publisher(root, "another", 1).wait() == 0
-    assert store.has("score", KEY)
-    assert store.keys("score") == {KEY, OTHER}
+    assert store.has("detect_clean", KEY)
+    assert store.keys("detect_clean") == {KEY, OTHER}
     assert [each.key for each in store.metas()] == [KEY, OTHER]
 
 
@@ -258,7 +258,7 @@ def test_a_store_that_can_be_written_says_nothing_and_keeps_nothing(store):
 
 def test_the_meta_is_json_that_people_can_read(store):
     store.publish(meta(facts={"note": "x"}), {})
-    tree = json.loads(files(store)[f"artifacts/score/{KEY}/meta.json"])
+    tree = json.loads(files(store)[f"artifacts/detect_clean/{KEY}/meta.json"])
     assert tree["settings"] == {"ratio": 0.1}
     assert tree["inputs"] == {"clean": OTHER}
     assert tree["created_at"].endswith("+00:00")
@@ -298,8 +298,8 @@ def refused(s3, monkeypatch, tmp_path):
 
 USES = {
     "check_writable": lambda store: store.check_writable(),
-    "keys": lambda store: store.keys("score"),
-    "meta": lambda store: store.meta("score", KEY),
+    "keys": lambda store: store.keys("detect_clean"),
+    "meta": lambda store: store.meta("detect_clean", KEY),
     "metas": lambda store: list(store.metas()),
     "strays": lambda store: store.strays(()),
     "publish": lambda store: store.publish(meta(), {"tensors": b"abc"}),
@@ -350,7 +350,7 @@ def test_a_package_that_is_not_installed_is_a_user_error(monkeypatch):
 def test_characters_that_patterns_are_made_of_may_be_in_the_root(tmp_path, name):
     store = ArtifactStore(tmp_path / name)
     store.publish(meta(), {"tensors": b"abc"})
-    assert store.keys("score") == {KEY}
+    assert store.keys("detect_clean") == {KEY}
     assert [each.key for each in store.metas()] == [KEY]
 
 
@@ -359,8 +359,8 @@ def test_a_relative_root_and_a_home_are_resolved(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     ArtifactStore("here").publish(meta(), {})
     ArtifactStore("~/there").publish(meta(), {})
-    assert (tmp_path / "here" / "artifacts" / "score" / KEY / META).is_file()
-    assert (tmp_path / "home" / "there" / "artifacts" / "score" / KEY / META).is_file()
+    assert (tmp_path / "here" / "artifacts" / "detect_clean" / KEY / META).is_file()
+    assert (tmp_path / "home" / "there" / "artifacts" / "detect_clean" / KEY / META).is_file()
 
 
 def test_the_default_store_is_the_environments_or_the_cache(monkeypatch):
@@ -407,8 +407,8 @@ def test_whole_artifacts_have_no_strays(store):
 
 def test_what_killed_writers_damage_and_replacement_leave_is_stray(store):
     left = f"tensors-{digest_bytes(b'left')[:16]}.bin"
-    overwrite(store, f"artifacts/score/{OTHER}/{left}", b"left")  # the meta never came
-    overwrite(store, f"artifacts/score/{KEY}/.meta.json.123.456", b"{")
+    overwrite(store, f"artifacts/detect_clean/{OTHER}/{left}", b"left")  # the meta never came
+    overwrite(store, f"artifacts/detect_clean/{KEY}/.meta.json.123.456", b"{")
     old = store.publish(meta(), {"tensors": b"old"})
     store.publish(meta(), {"tensors": b"new"})
     damaged = store.publish(meta(stage="suspect"), {"tensors": b"bad"})
@@ -424,7 +424,7 @@ def test_what_killed_writers_damage_and_replacement_leave_is_stray(store):
 
 def test_files_of_others_are_no_strays(store):
     store.publish(meta(), {})
-    for path in (f"score/{KEY}/notes.txt", "score/model.bin", "1/f00/artifacts/model/MLmodel", "meta.json"):
+    for path in (f"score/{KEY}/notes.txt", "detect_clean/model.bin", "1/f00/artifacts/model/MLmodel", "meta.json"):
         overwrite(store, f"artifacts/{path}", b"mine")
     assert strays(store) == []
 
@@ -439,7 +439,7 @@ def test_a_probe_that_was_cut_off_is_stray(store, monkeypatch):
 def test_a_stray_is_removed_with_its_folder_if_nothing_else_is_there(store):
     kept = store.publish(meta(), {"tensors": b"abc"})
     for key in (KEY, OTHER):
-        overwrite(store, f"artifacts/score/{key}/.meta.json.0123", b"{")
+        overwrite(store, f"artifacts/detect_clean/{key}/.meta.json.0123", b"{")
     for stray in store.strays([kept]):
         store.remove_stray(stray)
         store.remove_stray(stray)  # by somebody who saw it a moment ago
@@ -447,4 +447,4 @@ def test_a_stray_is_removed_with_its_folder_if_nothing_else_is_there(store):
     assert not any(OTHER in path for path in files(store))
     assert store.read(kept, "tensors") == b"abc"
     if "://" not in store.root:
-        assert not (Path(store.root) / "artifacts" / "score" / OTHER).exists()
+        assert not (Path(store.root) / "artifacts" / "detect_clean" / OTHER).exists()

@@ -1,8 +1,7 @@
 import numpy as np
 
-from ubt.data.base import Pairs
-from ubt.poisoning import PoisonedPairs
-from ubt.subset import subset
+from ubt.data.base import Pairs, subset
+from ubt.engine.poisoning import PoisonedPairs
 
 
 def some_pairs(count=6):

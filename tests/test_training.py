@@ -10,9 +10,9 @@ from open_clip.loss import ClipLoss
 from torch import nn
 from torch.nn import functional
 
+from ubt.common.errors import StageFault
 from ubt.data.base import Pairs
-from ubt.errors import StageFault
-from ubt.training import (
+from ubt.methods.training import (
     LOGIT_SCALE_MAX,
     Optimizer,
     Recipe,

@@ -5,12 +5,12 @@ import json
 import pytest
 from tiny_victim import assign, tiny_trial
 
-from ubt.assignment import Assignment
+from ubt.common.errors import UserError
 from ubt.config import validate
-from ubt.errors import UserError
-from ubt.measures import MEASURES, Rebound, Retrieval
-from ubt.records import State
-from ubt.trial import TrialConfig
+from ubt.trials.assignment import Assignment
+from ubt.trials.config import TrialConfig
+from ubt.trials.metrics import MEASURES, Rebound, Retrieval
+from ubt.trials.record import State
 
 
 def test_a_target_must_be_a_class_of_the_data():

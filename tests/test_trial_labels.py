@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ubt.labels import Cell, cell_of
+from ubt.trials.labels import Cell, cell_of
 
 CELLS = [
     (Cell("table", "ubt", "badnets"), "table:ubt/badnets"),

@@ -5,11 +5,11 @@ import pytest
 import torch
 from tiny_victim import tiny_trial
 
-from ubt.artifacts import TENSORS, Artifact, encode
-from ubt.graph import build_pipeline
-from ubt.meta import Meta
-from ubt.store import ArtifactStore
-from ubt.workspace import MEMORY_LIMIT_BYTES, Workspace
+from ubt.artifacts.codec import TENSORS, Artifact, encode
+from ubt.artifacts.manifest import Meta
+from ubt.artifacts.store import ArtifactStore
+from ubt.engine.graph import build_pipeline
+from ubt.engine.workspace import MEMORY_LIMIT_BYTES, Workspace
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def empty(tmp_path, workspace, monkeypatch):
     """A workspace on an empty store, sharing the data and the model of the tiny one."""
-    monkeypatch.setattr("ubt.workspace.build_clip", lambda *_, **__: workspace.clip)
+    monkeypatch.setattr("ubt.engine.workspace.build_clip", lambda *_, **__: workspace.clip)
     return Workspace(tiny_trial().victim, ArtifactStore(tmp_path), tmp_path, CPU)
 
 
@@ -50,7 +50,7 @@ def test_what_the_store_does_not_have_is_none(empty):
 
 
 def test_the_artifacts_used_longest_ago_are_forgotten_when_memory_is_full(empty, monkeypatch):
-    monkeypatch.setattr("ubt.workspace.MEMORY_LIMIT_BYTES", 2 * 4)
+    monkeypatch.setattr("ubt.engine.workspace.MEMORY_LIMIT_BYTES", 2 * 4)
     for key in "abc":
         publish(empty, key)
     a, b = empty.load("score", "a"), empty.load("score", "b")
@@ -62,7 +62,7 @@ def test_the_artifacts_used_longest_ago_are_forgotten_when_memory_is_full(empty,
 
 
 def test_one_artifact_is_kept_however_large(empty, monkeypatch):
-    monkeypatch.setattr("ubt.workspace.MEMORY_LIMIT_BYTES", 0)
+    monkeypatch.setattr("ubt.engine.workspace.MEMORY_LIMIT_BYTES", 0)
     publish(empty, "a")
     assert empty.load("score", "a") is empty.load("score", "a")
 
@@ -84,7 +84,9 @@ def test_a_trial_fits_if_data_and_model_are_the_same(workspace, changes, fits):
 
 def test_nothing_is_fetched_or_loaded_to_prepare_a_workspace(tmp_path, monkeypatch, workspace):
     built = []
-    monkeypatch.setattr("ubt.workspace.build_clip", lambda settings, **_: built.append(settings) or workspace.clip)
+    monkeypatch.setattr(
+        "ubt.engine.workspace.build_clip", lambda settings, **_: built.append(settings) or workspace.clip
+    )
     victim = tiny_trial({"victim.model.checkpoint": "/not/there.pt"}).victim
     Workspace(victim, ArtifactStore(tmp_path), tmp_path / "images", CPU)
     assert [(each.checkpoint, each.pretrained, each.random_weights) for each in built] == [(None, None, True)]

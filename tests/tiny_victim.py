@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from ubt.assignment import Assignment
 from ubt.config import set_path
-from ubt.graph import Node, build_pipeline
-from ubt.records import TrialRecord
-from ubt.trial import TrialConfig
+from ubt.engine.graph import Node, build_pipeline
+from ubt.stages import STAGES
+from ubt.trials.assignment import Assignment
+from ubt.trials.config import TrialConfig
+from ubt.trials.record import TrialRecord
 
 if TYPE_CHECKING:
-    from ubt.runner import TrialRunner
-    from ubt.stages.context import Earlier, Output, StageContext
-    from ubt.workspace import Workspace
+    from ubt.engine.context import Earlier, Output, StageContext
+    from ubt.engine.runner import TrialRunner
+    from ubt.engine.workspace import Workspace
 
 TINY: dict[str, Any] = {
     "victim": {
@@ -70,7 +71,7 @@ def run_trial(
     store: object, changes: Mapping[str, Any] | None = None, runner: TrialRunner | None = None, **fields: Any
 ) -> list[TrialRecord]:
     """Return every record that a tiny trial yields."""
-    from ubt.runner import TrialRunner
+    from ubt.engine.runner import TrialRunner
 
     return list((runner or TrialRunner()).run(assign(store, changes, **fields)))
 
@@ -94,8 +95,8 @@ class Bench:
         earlier: Earlier | None = None,
     ) -> StageContext:
         """Return what the pipeline would hand to a stage; the stages before it are run if need be."""
-        from ubt.pipeline import PipelineRun
-        from ubt.stages.context import StageContext
+        from ubt.engine.context import StageContext
+        from ubt.engine.pipeline import PipelineRun
 
         trial = tiny_trial(changes)
         nodes = list(build_pipeline(trial, seed))
@@ -110,11 +111,10 @@ class Bench:
 
     def output(self, stage: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> Output:
         """Return what a stage makes of its inputs, computed now (the last epoch's, if it works by epochs)."""
-        from importlib import import_module
+        from ubt.engine.context import Output
+        from ubt.engine.execution import imported
 
-        from ubt.stages.context import Output
-
-        result = import_module(f"ubt.stages.{stage}").run(self.context(stage, changes, seed))
+        result = imported(STAGES[stage].run)(self.context(stage, changes, seed))
         if isinstance(result, Output):
             return result
         *_, last = [epoch.snapshot() for epoch in result]

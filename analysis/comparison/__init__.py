@@ -2,6 +2,6 @@
 
 from analysis.comparison.compare import compare
 from analysis.comparison.model import Cell, Comparison, Row
-from analysis.comparison.tables import comparison_markdown, comparison_table
+from analysis.comparison.output import comparison_markdown, comparison_table
 
 __all__ = ["Cell", "Comparison", "Row", "compare", "comparison_markdown", "comparison_table"]

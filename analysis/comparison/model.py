@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from analysis.names import defense_name
-from analysis.replicates import Estimate, Outcome
+from analysis.configurations import Estimate, Outcome
+from analysis.formatting import defense_name
 
 VICTIM, METHOD, BOUND = "none", "ubt", "oracle"
 """Kinds that are no baselines: the poisoned model as it is, the method itself, and training without the poison."""

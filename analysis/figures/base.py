@@ -12,9 +12,9 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from analysis.configurations import Configuration
 from analysis.findings import Findings
-from analysis.replicates import Configuration
-from analysis.wording import changes_text, count, listed, short_names
+from analysis.formatting import changes_text, count, listed, short_names
 
 # Okabe and Ito's colours, told apart by all common kinds of colour vision; black gives way to greys.
 FRONT = "#0072B2"

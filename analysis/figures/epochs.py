@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from analysis.configurations import Configuration, Estimate
 from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.findings import Findings
-from analysis.replicates import Configuration, Estimate
-from analysis.wording import interval, percent
-from ubt.records import Rates
+from analysis.formatting import interval, percent
+from ubt.trials.record import Rates
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
+from analysis.configurations import Configuration, Outcome
 from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.findings import Findings
-from analysis.replicates import Configuration, Outcome
-from analysis.wording import interval, percent, points
+from analysis.formatting import interval, percent, points
 
 Split = Literal["val", "test"]
 SPLIT_NAMES: dict[Split, str] = {"val": "validation", "test": "test"}

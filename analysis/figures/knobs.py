@@ -8,12 +8,12 @@ from typing import Literal
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from analysis.configurations import Configuration
 from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.findings import Findings
-from analysis.replicates import Configuration
-from analysis.table import as_cell, setting
-from analysis.wording import percent, setting_text, short_names
+from analysis.formatting import percent, setting_text, short_names
+from analysis.tables import as_cell, setting
 
 PER_BAND = 4
 """Knobs side by side; more continue in a further band of two rows."""

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.findings import Findings
-from analysis.wording import duration
-from ubt.records import StageRecord
+from analysis.formatting import duration
+from ubt.trials.record import StageRecord
 
 
 @dataclass(frozen=True)

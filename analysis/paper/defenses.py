@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from analysis.artifacts import Artifacts
 from analysis.comparison.compare import compare
 from analysis.comparison.model import Comparison, Row
-from analysis.comparison.tables import MEAN
+from analysis.comparison.output import MEAN
+from analysis.configurations import Estimate, Outcome
 from analysis.figures.base import Absent
 from analysis.findings import Findings
 from analysis.paper import style
-from analysis.replicates import Estimate, Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from analysis.artifacts import Artifacts
 from analysis.figures.base import Absent
-from analysis.findings import find
+from analysis.findings import Findings, find
+from analysis.paper.figures import PAPER_FIGURES
 from analysis.paper.style import paper_style
-from analysis.paper.table import PAPER_FIGURES
 from analysis.run import load_run
-from ubt.files import write_whole
+from ubt.common.atomic_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,3 +66,32 @@ def rendered(figure: Figure, *formats: Format) -> dict[Format, bytes]:
         figure.savefig(file, format=ending, dpi=DOTS_PER_INCH, metadata=UNDATED[ending])
         contents[ending] = file.getvalue()
     return contents
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A figure as an image in the page, or why there is none."""
+
+    name: str
+    title: str
+    caption: str
+    source: str
+    """A data URI; "" if the figure is absent."""
+    notes: tuple[str, ...]
+    """Why it is absent, or what is missing from it."""
+
+
+def embedded_figures(findings: Findings) -> tuple[Embedded, ...]:
+    """Return every figure for papers, as far as the run has the trials and the store has the artifacts."""
+    artifacts = Artifacts.of(findings.run)
+    found = []
+    for kind in PAPER_FIGURES:
+        info = kind.info(findings, artifacts)
+        if isinstance(info, Absent):
+            found.append(Embedded(kind.name, kind.title, kind.caption, "", (info.why,)))
+            continue
+        with paper_style():
+            svg = rendered(kind.draw(info), "svg")["svg"]
+        source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+        found.append(Embedded(kind.name, kind.title, kind.caption, source, info.notes))
+    return tuple(found)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from analysis.artifacts import Artifacts, Unreadable, stage_of
-from analysis.comparison.members import is_for_table
+from analysis.comparison.compare import is_for_table
 from analysis.findings import Findings
-from analysis.names import victim_key, victim_names
+from analysis.formatting import victim_key, victim_names
 from analysis.paper.density import Separation, Values
-from analysis.table import setting
-from ubt.records import State, TrialRecord
+from analysis.tables import setting
+from ubt.trials.record import State, TrialRecord
 
 Wanted = Callable[[TrialRecord], bool]
 

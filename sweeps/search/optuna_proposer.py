@@ -24,12 +24,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import JsonValue
 
-from sweeps.search.designs import Adaptive
-from sweeps.search.laid_out import active, differing, identity
-from sweeps.search.proposer import Changes, Outcome, Proposal
+from sweeps.search.adaptive import Adaptive
+from sweeps.search.base import Changes, Outcome, Proposal
+from sweeps.search.expand import active, differing, identity
 from sweeps.search.space import Dimension, Range, contains, space_size, tidy
-from ubt.config.paths import JsonObject, get_path
-from ubt.seeding import derive
+from ubt.common.seeding import derive
+from ubt.config.dotted_paths import JsonObject, get_path
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -1,4 +1,4 @@
-"""What is told to MLflow. An event says all there is about its subject: the newest suffices."""
+"""What MLflow is sent, and how sending can fail. The newest event about a subject suffices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, TypeAdapter
 
 from ubt.config import Config
-from ubt.records import TrialRecord
+from ubt.trials.record import TrialRecord
+
+
+class UnavailableError(Exception):
+    """MLflow cannot take anything now (down, slow, full, no access): the event waits."""
+
+
+class RefusedError(Exception):
+    """MLflow will never take this event (a parameter changed, say): it is set aside with the reason."""
 
 
 def _now_ms() -> int:

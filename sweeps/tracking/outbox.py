@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sweeps.tracking.events import Event, parse_event
-from ubt.files import write_whole
+from ubt.common.atomic_files import write_whole
 
 _NAME = re.compile(r"(?P<counter>\d+)\.(?P<subject>.+)\.json")
 

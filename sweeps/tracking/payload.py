@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from ubt.config import get_path
-from ubt.records import Rates, State, TrialRecord
+from ubt.trials.record import Rates, State, TrialRecord
 
 _STATUS = {State.RUNNING: "RUNNING", State.DONE: "FINISHED", State.PRUNED: "KILLED", State.FAILED: "FAILED"}
 _LONGEST_VALUE, _LONGEST_NAME = 5000, 250

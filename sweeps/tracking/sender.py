@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sweeps.tracking.config import without_credentials
-from sweeps.tracking.events import Event
-from sweeps.tracking.faults import RefusedError, UnavailableError
+from sweeps.tracking.events import Event, RefusedError, UnavailableError
 from sweeps.tracking.outbox import Outbox, Waiting
 
 _log = logging.getLogger(__name__)

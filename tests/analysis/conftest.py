@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from analysis.run import Run, load_run
+from ubt.common.statistics import wilson_interval
 from ubt.config import set_path
-from ubt.metrics import wilson_interval
-from ubt.records import EpochRecord, Rates, StageRecord, State, TrialRecord, write_record
+from ubt.trials.record import EpochRecord, Rates, StageRecord, State, TrialRecord, write_record
 
 BASE = {
     "victim": {"attack": {"kind": "badnets", "target": 3}},

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.choose import choose
-from analysis.replicates import configurations
+from analysis.configurations import configurations
+from analysis.findings import choose
 
 
 def chosen_number(records, ca_floor=0.02):

@@ -1,7 +1,7 @@
 """A comparison has several victims: nothing is chosen over them, and no front is drawn through them."""
 
 from analysis.findings import find
-from analysis.headline import headline
+from analysis.page import headline
 from analysis.summary import summary_of
 
 LABELS = ("search:ubt/badnets", "table:ubt/badnets", "table:ubt/sig (search failed)", "table:none/sig")

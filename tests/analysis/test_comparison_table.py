@@ -5,14 +5,13 @@ import pandas as pd
 import pytest
 
 from analysis.comparison import compare, comparison_markdown, comparison_table
-from analysis.comparison.best import contest, contest_text, notes
 from analysis.comparison.compare import seconds_of_defense
-from analysis.comparison.tables import MEAN, WORST, best_rows
+from analysis.comparison.output import MEAN, WORST, best_rows, contest, contest_text, notes
+from analysis.configurations import BOOTSTRAP_SEED
 from analysis.findings import find
-from analysis.names import victim_names
-from analysis.replicates import BOOTSTRAP_SEED
-from ubt.metrics import bootstrap_interval
-from ubt.records import StageRecord, State
+from analysis.formatting import victim_names
+from ubt.common.statistics import bootstrap_interval
+from ubt.trials.record import StageRecord, State
 
 ATTACKS = {"badnets": {"kind": "badnets", "target": 3}, "sig": {"kind": "sig", "target": 3}}
 

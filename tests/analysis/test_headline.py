@@ -1,7 +1,7 @@
 import pytest
 
 from analysis.findings import find
-from analysis.headline import headline
+from analysis.page import headline
 from analysis.summary import summary_of
 
 SAMPLES = "defense.unlearn_samples"

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from analysis.run import load_run
-from ubt.errors import UserError
+from ubt.common.errors import UserError
 
 
 def test_a_run_is_read_with_its_records_by_number(run_folder, trial):

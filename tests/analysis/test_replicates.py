@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.replicates import configurations
-from ubt.metrics import wilson_interval
+from analysis.configurations import configurations
+from ubt.common.statistics import wilson_interval
 
 
 def test_trials_that_differ_by_seed_alone_are_one_configuration(trial):

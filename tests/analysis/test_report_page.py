@@ -7,7 +7,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from analysis.report import write_report
-from ubt.errors import UserError
+from ubt.common.errors import UserError
 
 SAMPLES = "defense.unlearn_samples"
 NASTY = "<script>alert('x')</script>\"' & </td>"

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from analysis.summary import summarise, wall_seconds
-from ubt.errors import UserError
+from ubt.common.errors import UserError
 
 SAMPLES = "defense.unlearn_samples"
 

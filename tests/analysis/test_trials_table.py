@@ -1,8 +1,7 @@
 import pandas as pd
 
-from analysis.configuration_table import configurations_table
 from analysis.findings import find
-from analysis.table import trials_table
+from analysis.tables import configurations_table, trials_table
 
 RATIO, SAMPLES, THRESHOLD = "defense.suspicious_ratio", "defense.unlearn_samples", "defense.token_threshold"
 

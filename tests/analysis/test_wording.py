@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.wording import (
+from analysis.formatting import (
     changes_text,
     count,
     duration,

@@ -10,17 +10,11 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from ubt.attacks.badclip import BadClip
-from ubt.attacks.badnets import BadNets
-from ubt.attacks.badnets_stripes import BadNetsStripes
 from ubt.attacks.base import POISON_TEMPLATES, in_blocks, mix, naming, to_uint8
-from ubt.attacks.blended import Blended
-from ubt.attacks.blended_text import BlendedText
-from ubt.attacks.blended_triangles import BlendedTriangles
-from ubt.attacks.label_consistent import LabelConsistent
-from ubt.attacks.sig import Sig
-from ubt.attacks.trojvqa import TrojVqa
+from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
+from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa
 from ubt.attacks.wanet import WaNet
-from ubt.seeding import numpy_generator
+from ubt.common.seeding import numpy_generator
 
 
 def picture(height_px=32, width_px=32):

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from ubt.config import Config
 from ubt.defenses import DEFENSES
-from ubt.trial import TrialConfig
+from ubt.trials.config import TrialConfig
 
 
 class Knobs(Config):

@@ -3,9 +3,9 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
+from ubt.common.errors import UserError
 from ubt.config import Config, read_yaml, validate
-from ubt.errors import UserError
-from ubt.trial import TrialConfig
+from ubt.trials.config import TrialConfig
 
 
 def problems(tree, model=TrialConfig):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ubt.common.errors import UserError
 from ubt.config import difference, get_path, parse_assignment, set_path
-from ubt.errors import UserError
 
 NAMES = st.text("abc_", min_size=1, max_size=3)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ubt.data.cache import KEPT, cached_images
+from ubt.data.images import KEPT, cached_images
 from ubt.data.scenes import Scenes
 
 COUNT, SIZE_PX = 20, 8

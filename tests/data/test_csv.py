@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from photographs import CLASSES, Photos, photo, write_table
 
-from ubt.data import pool
+from ubt.common.errors import UserError
+from ubt.data import images as pool
 from ubt.data.csv import CsvFiles
 from ubt.data.decode import decode_image
-from ubt.errors import UserError
 
 
 def problems_of(call, *arguments):

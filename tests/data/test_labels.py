@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ubt.data.labels import stratified_split
+from ubt.data.labelled import stratified_split
 
 LABELS = st.lists(st.integers(0, 6), max_size=80).map(lambda labels: np.array(labels, dtype=np.int64))
 FRACTIONS = st.floats(0.01, 0.99)

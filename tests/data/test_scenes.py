@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ubt.common.errors import UserError
 from ubt.config import validate
 from ubt.data.scenes import CLASSES, COLOURS, PLACES, SIZES, Scene, Scenes, draw
-from ubt.errors import UserError
 
 SMALL = {"pretrain_pairs": 20, "train_pairs": 24, "val_images": 24, "test_images": 36}
 

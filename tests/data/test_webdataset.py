@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from photographs import photo
 
-from ubt.data import pool
+from ubt.common.errors import UserError
+from ubt.data import images as pool
 from ubt.data.decode import decode_image
 from ubt.data.webdataset import WebDataset
-from ubt.errors import UserError
 
 
 def write_shard(path, members):

@@ -5,10 +5,9 @@ import open_clip
 import pytest
 import torch
 
-from ubt.errors import UserError
-from ubt.models.build import _token_text, build_clip
-from ubt.models.check import check_weights
-from ubt.victim import ImplantSettings, ModelSettings, VictimConfig
+from ubt.common.errors import UserError
+from ubt.models.build import _token_text, build_clip, check_weights
+from ubt.models.settings import ModelSettings
 
 CPU = torch.device("cpu")
 RANDOM = ModelSettings(name="tiny-rn", random_weights=True)
@@ -111,10 +110,10 @@ def test_a_checkpoint_is_loaded_over_the_random_weights(tmp_path):
 def test_the_weights_of_a_victim_are_tried_before_a_sweep(tmp_path):
     path = tmp_path / "poisoned.pt"
     torch.save(weights(), path)
-    check_weights(VictimConfig(model=RANDOM, implant=ImplantSettings(checkpoint=path)))
+    check_weights(RANDOM, path)
     path.write_bytes(b"")
     with pytest.raises(UserError, match=r"poisoned\.pt"):
-        check_weights(VictimConfig(model=RANDOM, implant=ImplantSettings(checkpoint=path)))
+        check_weights(RANDOM, path)
 
 
 @pytest.mark.parametrize("given", [{"pretrained": "openai"}, {"checkpoint": "a.pt"}, {"random_weights": True}])

@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ubt.errors import UserError
+from ubt.common.errors import UserError
 from ubt.models.build import build_clip, load_weights
-from ubt.victim import ModelSettings
+from ubt.models.settings import ModelSettings
 
 CPU = torch.device("cpu")
 

@@ -4,9 +4,8 @@ import sys
 import open_clip
 import pytest
 
-from ubt.errors import UserError
-from ubt.models.names import check_model_name, image_size_px, model_files
-from ubt.victim import ModelSettings
+from ubt.common.errors import UserError
+from ubt.models.settings import ModelSettings, check_model_name, image_size_px, model_files
 
 
 def test_every_model_of_open_clip_is_known_and_tiny_rn():
@@ -37,8 +36,8 @@ def test_a_known_name_is_fine():
 def test_names_and_sizes_do_not_wait_for_torch():
     code = """
 import sys
-from ubt.models.names import check_model_name, image_size_px
-from ubt.victim import ModelSettings
+from ubt.models.settings import check_model_name, image_size_px
+from ubt.models.settings import ModelSettings
 assert image_size_px("RN50") == 224
 check_model_name(ModelSettings(name="ViT-B-32"))
 loaded = {"torch", "open_clip", "ray"} & set(sys.modules)

@@ -6,13 +6,12 @@ import torch
 from tiny_victim import run_trial
 from torch.nn import functional
 
-from ubt.artifacts import Artifact
-from ubt.attacks.badnets import BadNets
-from ubt.poisoning import Manifest
-from ubt.stages import ascend, isolate, rank
-from ubt.stages.context import Output
-from ubt.stages.pair_losses import pair_losses
-from ubt.training import clip_loss
+from ubt.artifacts.codec import Artifact
+from ubt.attacks.patches import BadNets
+from ubt.engine.context import Output
+from ubt.engine.poisoning import Manifest
+from ubt.methods.training import clip_loss, pair_losses
+from ubt.stages import abl
 
 ABL = {"kind": "abl", "isolate_batch_size": 40, "isolation_ratio": 0.1, "ascend_epochs": 2, "ascend_batch_size": 16}
 
@@ -86,7 +85,7 @@ def test_how_well_pairs_are_told_apart_is_measured_three_ways(bench):
         "similarities_before": torch.tensor([0.4, 0.0, 0.4, 0.9]),
     }
     manifest = Manifest(np.array([0, 1]), ["a", "a"], BadNets())
-    found = rank.measure(bench.context("rank", settings()), Output(tensors=tensors), manifest)
+    found = abl.diagnose_rank(bench.context("rank", settings()), Output(tensors=tensors), manifest)
     assert found == {"auroc_loss": 1.0, "auroc_similarity": 0.25, "auroc_gain": 1.0}
 
 
@@ -101,7 +100,7 @@ def isolated(bench, **values):
         "similarities_before": torch.tensor([0.9, 0.2, 0.2, 0.0]),
     }
     context._inputs = {"ranking": Artifact(context.artifact("ranking").meta, given)}
-    return isolate.run(context).tensors
+    return abl.isolate(context).tensors
 
 
 @pytest.mark.parametrize(("by", "expected"), [("loss", [1, 2]), ("similarity", [0, 2]), ("gain", [2, 1])])
@@ -115,13 +114,13 @@ def test_recall_and_precision_are_measured(bench):
     context = bench.context("isolate", settings())
     output = Output(tensors={"indices": torch.tensor([3, 5, 8, 9])})
     known = Manifest(np.array([3, 4, 5]), ["a"] * 3, BadNets())
-    assert isolate.measure(context, output, known) == {
+    assert abl.diagnose_isolate(context, output, known) == {
         "pairs": 4.0,
         "recall": pytest.approx(2 / 3),
         "precision": pytest.approx(0.5),
     }
     unknown = Manifest(np.array([], dtype=np.int64), [], BadNets())
-    assert isolate.measure(context, output, unknown) == {"pairs": 4.0}
+    assert abl.diagnose_isolate(context, output, unknown) == {"pairs": 4.0}
 
 
 # Ascend
@@ -144,8 +143,8 @@ def test_ascending_drives_isolated_images_and_captions_apart(bench):
 
 def test_without_weight_the_isolated_pairs_are_only_left_out(bench):
     changes = settings(ascend_epochs=1, ascend_weight=0.0)
-    first = next(ascend.run(bench.context("ascend", changes)))
-    up = next(ascend.run(bench.context("ascend", settings(ascend_epochs=1, ascend_weight=5.0))))
+    first = next(abl.ascend(bench.context("ascend", changes)))
+    up = next(abl.ascend(bench.context("ascend", settings(ascend_epochs=1, ascend_weight=5.0))))
     assert first.loss > 0
     assert up.loss < first.loss - 5
 
@@ -158,7 +157,7 @@ def test_an_epoch_passes_over_the_isolated_pairs_with_as_many_batches_of_others(
     monkeypatch.setattr(
         type(context.pairs), "take", lambda self, batch: seen.append(batch.tolist()) or take(self, batch)
     )
-    list(ascend.run(context))
+    list(abl.ascend(context))
     assert [len(batch) for batch in seen] == [21] * 8
     assert sorted(index for batch in seen[:4] for index in batch[:5]) == sorted(chosen)
     assert not {index for batch in seen for index in batch[5:]} & set(chosen)
@@ -166,7 +165,7 @@ def test_an_epoch_passes_over_the_isolated_pairs_with_as_many_batches_of_others(
 
 def test_it_is_told_that_no_clean_pairs_were_used(bench):
     context = bench.context("ascend", settings())
-    assert ascend.measure(context, Output(), None) == {"pairs": 20.0, "clean_pairs": 0.0}
+    assert abl.diagnose_ascend(context, Output(), None) == {"pairs": 20.0, "clean_pairs": 0.0}
 
 
 def test_a_trial_of_the_defense_runs_to_its_end(tiny_run, tmp_path):

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from ubt.attacks.badnets import BadNets
-from ubt.attribution import attention_relevance, gradient_relevance
-from ubt.poisoning import Manifest
+from ubt.attacks.patches import BadNets
+from ubt.engine.context import Output
+from ubt.engine.poisoning import Manifest
+from ubt.methods.attribution import attention_relevance, gradient_relevance
 from ubt.stages import attribute
-from ubt.stages.context import Output
 
 METHODS = ("chefer", "gradient", "random")
 
@@ -57,7 +57,7 @@ def test_the_share_of_the_targets_name_is_measured_over_poisoned_pairs(bench, mo
 
     def share(*poisoned):
         manifest = Manifest(np.array(poisoned), ["a"] * len(poisoned), BadNets(target=target))
-        return attribute.measure(context, Output(tensors={"relevance": relevance}), manifest)
+        return attribute.diagnose(context, Output(tensors={"relevance": relevance}), manifest)
 
     assert share(0, 1) == {"target_share": pytest.approx(0.8)}
     assert share(0, 2) == {"target_share": pytest.approx(0.4)}

@@ -8,13 +8,13 @@ import torch
 from tiny_victim import run_trial
 from torch.nn import functional
 
-from ubt.augmentation import augment_images
-from ubt.defenses.cleanclip import CleanclipSettings
-from ubt.errors import StageFault
-from ubt.seeding import derive
-from ubt.stages import cleanclip, par
-from ubt.stages.fine_tuning import CleanBatch
-from ubt.training import clip_loss
+from ubt.common.errors import StageFault
+from ubt.common.seeding import derive
+from ubt.defenses.clean_tuning import CleanclipSettings
+from ubt.methods.augmentation import augment_images
+from ubt.methods.training import clip_loss
+from ubt.stages import clean_tuning
+from ubt.stages.clean_tuning import CleanBatch
 
 STAGES = ("finetune", "cleanclip", "par")
 EVERY_STAGE = pytest.mark.parametrize("stage", STAGES)
@@ -64,7 +64,7 @@ def test_it_is_told_how_many_clean_pairs_were_used(bench, stage):
     for asked, used in ((48, 48), (10_000, 160)):
         changes = settings(stage, clean_pairs=asked)
         context = bench.context(stage, changes)
-        assert module(stage).measure(context, bench.output(stage, changes), None) == {"clean_pairs": used}
+        assert clean_tuning.diagnose(context, bench.output(stage, changes), None) == {"clean_pairs": used}
 
 
 @EVERY_STAGE
@@ -72,16 +72,14 @@ def test_data_without_clean_pairs_is_a_fault(bench, monkeypatch, stage):
     context = bench.context(stage, settings(stage))
     monkeypatch.setattr(context.workspace, "data", replace(context.data, pretrain=None))
     with pytest.raises(StageFault, match="no `pretrain` pairs"):
-        list(module(stage).run(context))
+        list(run(stage)(context))
 
 
 # The stages
 
 
-def module(stage):
-    from importlib import import_module
-
-    return import_module(f"ubt.stages.{stage}")
+def run(stage):
+    return getattr(clean_tuning, stage)
 
 
 @EVERY_STAGE
@@ -89,7 +87,7 @@ def test_clean_pairs_are_seen_once_an_epoch_and_in_another_order_each_time(bench
     context = bench.context(stage, settings(stage))
     chosen = context.clean_pairs(48)[0].chosen
     taken = seen_images(monkeypatch, context)
-    list(module(stage).run(context))
+    list(run(stage)(context))
     assert [len(batch) for batch in taken] == [16] * 6
     first, second = ([index for batch in part for index in batch] for part in (taken[:3], taken[3:]))
     assert sorted(first) == sorted(second) == sorted(chosen)
@@ -128,7 +126,7 @@ def test_statistics_of_batch_norm_move_only_where_they_are_trained(bench, stage,
 
 @EVERY_STAGE
 def test_models_are_judged_with_fixed_statistics(bench, stage):
-    for epoch in module(stage).run(bench.context(stage, settings(stage))):
+    for epoch in run(stage)(bench.context(stage, settings(stage))):
         assert not any(part.training for part in epoch.model.net.modules())
 
 
@@ -136,7 +134,7 @@ def test_models_are_judged_with_fixed_statistics(bench, stage):
 def test_the_poisoned_model_itself_is_left_alone(bench, stage):
     context = bench.context(stage, settings(stage))
     before = {name: value.clone() for name, value in context.artifact("poisoned").weights.items()}
-    list(module(stage).run(context))
+    list(run(stage)(context))
     assert all(torch.equal(value, before[name]) for name, value in context.artifact("poisoned").weights.items())
 
 
@@ -176,7 +174,7 @@ def test_cleanclips_loss_is_clips_and_the_weighted_mean_of_the_in_modal_losses(w
     expected = (
         cross_entropy_by_hand(own_images, own_texts, 3.0) + cross_entropy_by_hand(own_texts, own_images, 3.0)
     ) / 2 + weight * inmodal
-    assert float(cleanclip.cleanclip_loss(images, texts, torch.tensor(3.0), weight)) == pytest.approx(expected)
+    assert float(clean_tuning.cleanclip_loss(images, texts, torch.tensor(3.0), weight)) == pytest.approx(expected)
 
 
 def a_batch(context, epoch=1, step=0):
@@ -189,7 +187,7 @@ def test_the_second_half_of_a_batch_is_the_augmented_first(bench):
     context = bench.context("cleanclip", settings("cleanclip"))
     clip, batch = context.clip("poisoned"), a_batch(context)
     with torch.no_grad():
-        images, texts = cleanclip.augmented(context, context.settings(CleanclipSettings), clip, batch)
+        images, texts = clean_tuning.augmented(context, context.settings(CleanclipSettings), clip, batch)
         assert torch.allclose(images[:16], clip.encode_images(batch.images), atol=1e-5)
         assert torch.allclose(texts[:16], clip.encode_tokens(batch.tokens), atol=1e-5)
         changed = augment_images(batch.images, "auto", derive(0, "cleanclip", "images", 1, 0))
@@ -202,7 +200,7 @@ def test_every_step_draws_its_own_augmentation(bench):
     own, clip = context.settings(CleanclipSettings), context.clip("poisoned")
     with torch.no_grad():
         drawn = [
-            cleanclip.augmented(context, own, clip, a_batch(context, *place)) for place in ((1, 0), (1, 1), (2, 0))
+            clean_tuning.augmented(context, own, clip, a_batch(context, *place)) for place in ((1, 0), (1, 1), (2, 0))
         ]
     for modality in (0, 1):
         one, another_step, another_epoch = (found[modality][16:] for found in drawn)
@@ -217,7 +215,7 @@ def test_every_step_draws_its_own_augmentation(bench):
 def test_the_perturbation_is_the_mean_squared_distance_up_to_the_threshold(threshold, expected):
     now = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, 1.0]], requires_grad=True)
     before = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, -1.0]])
-    distance = par.perturbation(now, before, threshold)  # 0, 2, 4, 4
+    distance = clean_tuning.perturbation(now, before, threshold)  # 0, 2, 4, 4
     assert float(distance.detach()) == pytest.approx(expected)
     distance.backward()
     assert bool(now.grad.any()) is (expected > 0), "nothing pushes where it is far enough"
@@ -246,13 +244,13 @@ def test_perturbing_pushes_both_modalities_away_from_the_poisoned_model(bench):
 
 @EVERY_STAGE
 def test_the_learning_rate_falls_with_the_number_of_the_epoch(bench, monkeypatch, stage):
-    from ubt.training import Optimizer
+    from ubt.methods.training import Optimizer
 
     rates = []
     original = Optimizer.set_learning_rate
     monkeypatch.setattr(Optimizer, "set_learning_rate", lambda self, rate: rates.append(rate) or original(self, rate))
     changes = settings(stage, **{f"{stage}_learning_rate": 1e-3, f"{stage}_learning_rate_decay": 0.5})
-    list(module(stage).run(bench.context(stage, changes)))
+    list(run(stage)(bench.context(stage, changes)))
     assert rates == [1e-3, 5e-4]
 
 
@@ -260,5 +258,5 @@ def test_the_learning_rate_falls_with_the_number_of_the_epoch(bench, monkeypatch
 def test_pars_images_are_augmented_as_configured(bench, monkeypatch, policy):
     context = bench.context("par", settings("par", par_image_policy=policy))
     batch = a_batch(context)
-    images = par._images(context, context.settings(par.ParSettings), batch)
+    images = clean_tuning._images(context, context.settings(clean_tuning.ParSettings), batch)
     assert np.array_equal(images, batch.images) is (policy == "none")

@@ -6,16 +6,16 @@ import torch
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from tiny_victim import tiny_trial
 
-from ubt.attacks.badnets import BadNets
+from ubt.attacks.patches import BadNets
 from ubt.defenses.ubt import DetectSettings, Ubt
-from ubt.graph import build_pipeline
+from ubt.detectors import neighbours
+from ubt.detectors.trust import Trust, diagnose
+from ubt.engine.graph import build_pipeline
+from ubt.engine.poisoning import Manifest
+from ubt.methods.similarity import pair_similarities
 from ubt.models.clip import embed_images
-from ubt.poisoning import Manifest
-from ubt.similarity import pair_similarities
-from ubt.stages import density, rescore, score
-from ubt.stages.trust import Trust
 
-STAGES = {"clean": "score", "gain": "gain", "poisoned": "rescore", "knn": "density", "lof": "density"}
+STAGES = {name: f"detect_{name}" for name in ("clean", "gain", "poisoned", "knn", "lof")}
 DETECTORS = pytest.mark.parametrize("detector", STAGES)
 
 
@@ -53,7 +53,7 @@ def test_pairs_are_distrusted_as_far_as_the_implant_made_them_more_alike(bench):
 @pytest.fixture
 def embeddings(bench):
     """Of all images under the poisoned model, in one block."""
-    context = bench.context("density", {"defense.detector": "knn"})
+    context = bench.context("detect_knn", {"defense.detector": "knn"})
     return embed_images(context.clip("poisoned"), context.pairs.take(np.arange(200))).numpy().astype(float)
 
 
@@ -61,7 +61,7 @@ def embeddings(bench):
 def test_the_nearest_neighbour_detector_is_the_distance_to_the_kth_other_image(
     bench, embeddings, neighbours, monkeypatch
 ):
-    monkeypatch.setattr("ubt.similarity._IMAGES", 64)
+    monkeypatch.setattr("ubt.methods.similarity._IMAGES", 64)
     distances = np.linalg.norm(embeddings[:, None] - embeddings[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     expected = -np.sort(distances, axis=1)[:, neighbours - 1]
@@ -82,7 +82,7 @@ def test_outliers_are_trusted_least():
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.normal(size=(60, 4)), rng.normal(size=(3, 4)) + 30 * np.eye(4)[:3]])
     for detector in ("knn", "lof"):
-        out = density.outlyingness(points, DetectSettings(detector=detector, neighbours=5))
+        out = neighbours.outlyingness(points, DetectSettings(detector=detector, neighbours=5))
         assert set(np.argsort(out)[-3:]) == {60, 61, 62}
         assert (out > 0).all()
 
@@ -90,7 +90,7 @@ def test_outliers_are_trusted_least():
 def test_the_outlier_factor_is_scikit_learns():
     points = np.random.default_rng(1).normal(size=(50, 3))
     expected = -LocalOutlierFactor(n_neighbors=7).fit(points).negative_outlier_factor_
-    found = density.outlyingness(points, DetectSettings(detector="lof", neighbours=7))
+    found = neighbours.outlyingness(points, DetectSettings(detector="lof", neighbours=7))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -98,17 +98,16 @@ def test_the_outlier_factor_is_scikit_learns():
 def test_there_are_no_more_neighbours_than_other_images(detector):
     points = np.random.default_rng(2).normal(size=(5, 3))
     many, four = (
-        density.outlyingness(points, DetectSettings(detector=detector, neighbours=count)) for count in (99, 4)
+        neighbours.outlyingness(points, DetectSettings(detector=detector, neighbours=count)) for count in (99, 4)
     )
     np.testing.assert_array_equal(many, four)
 
 
 @pytest.mark.parametrize(("poisoned", "auroc"), [((0, 1), 1.0), ((2, 3), 0.0), ((0, 3), 0.5)])
-@pytest.mark.parametrize("stage", [score, rescore, density])
-def test_poison_that_is_trusted_less_than_the_rest_has_a_high_auroc(bench, stage, poisoned, auroc):
+def test_poison_that_is_trusted_less_than_the_rest_has_a_high_auroc(bench, poisoned, auroc):
     output = Trust(torch.arange(4), torch.tensor([0.1, 0.2, 0.3, 0.4])).output()
     manifest = Manifest(np.array(poisoned), ["a"] * len(poisoned), BadNets())
-    assert stage.measure(bench.context("score"), output, manifest) == {"pairs": 4.0, "recall": 1.0, "auroc": auroc}
+    assert diagnose(bench.context("detect_clean"), output, manifest) == {"pairs": 4.0, "recall": 1.0, "auroc": auroc}
 
 
 # Which stages run, and what trials share

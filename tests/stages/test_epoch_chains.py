@@ -8,11 +8,11 @@ import pytest
 import torch
 from tiny_victim import run_trial
 
-from ubt.artifacts import OPTIMIZER
-from ubt.errors import DamagedArtifact
-from ubt.execution import Execution
-from ubt.stages.table import STAGES
-from ubt.store import ArtifactStore
+from ubt.artifacts.codec import OPTIMIZER
+from ubt.artifacts.store import ArtifactStore
+from ubt.common.errors import DamagedArtifact
+from ubt.engine.execution import Execution
+from ubt.stages import STAGES
 
 CHAINS = {
     "overfit": ("overfit", {}),

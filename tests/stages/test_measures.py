@@ -12,13 +12,13 @@ from sklearn.linear_model import LogisticRegression
 from tiny_victim import run_trial, tiny_trial
 from torch.distributions import Normal, kl_divergence
 
-from ubt.artifacts import Artifact
-from ubt.errors import StageFault
-from ubt.graph import PipelineBuilder, build_pipeline
-from ubt.measures import MEASURES, LinearProbe
-from ubt.poisoning import Manifest
+from ubt.artifacts.codec import Artifact
+from ubt.common.errors import StageFault
+from ubt.engine.graph import PipelineBuilder, build_pipeline
+from ubt.engine.poisoning import Manifest
+from ubt.methods.training import Recipe, train_on_pairs
 from ubt.stages import linear_probe, pac_bayes, rebound, retrieval
-from ubt.training import Recipe, train_on_pairs
+from ubt.trials.metrics import MEASURES, LinearProbe
 
 ALL = [measure().kind for measure in MEASURES]
 NONE = {"kind": "none"}
@@ -31,7 +31,7 @@ def context_of(bench, kind, changes=None, seed=0, **settings):
 
 def metrics_of(context, stage):
     """Return what the record says of a measure."""
-    return stage.measure(context, stage.run(context), Manifest.of(context.artifact("poison")))
+    return stage.diagnose(context, stage.run(context), Manifest.of(context.artifact("poison")))
 
 
 # Retrieval
@@ -199,7 +199,7 @@ def test_the_bound_is_mcallester_s_with_maurer_s_constant():
 
 
 def bounded(context):
-    return pac_bayes.measure(context, pac_bayes.run(context), None)
+    return pac_bayes.diagnose(context, pac_bayes.run(context), None)
 
 
 def test_the_measure_is_of_the_parameters_between_the_poisoned_and_the_defended_model(bench):

@@ -5,11 +5,10 @@ import pytest
 import torch
 from tiny_victim import run_trial, tiny_trial
 
+from ubt.common.errors import StageFault, UserError
 from ubt.defenses import DEFENSES
-from ubt.errors import StageFault, UserError
-from ubt.poisoning import Manifest
-from ubt.stages import implant, retrain
-from ubt.stages.table import STAGES
+from ubt.engine.poisoning import Manifest
+from ubt.stages import STAGES, victim
 
 ORACLE = {"defense": {"kind": "oracle"}}
 
@@ -17,8 +16,8 @@ ORACLE = {"defense": {"kind": "oracle"}}
 def trained_on(monkeypatch, context):
     """Return what the oracle hands to training: pairs, tokens, recipe."""
     seen = []
-    monkeypatch.setattr(retrain, "train_on_pairs", lambda clip, *given: seen.append(given) or iter([(1, 0.0)]))
-    list(retrain.run(context))
+    monkeypatch.setattr(victim, "train_on_pairs", lambda clip, *given: seen.append(given) or iter([(1, 0.0)]))
+    list(victim.retrain(context))
     return seen[0]
 
 
@@ -30,14 +29,14 @@ def test_it_trains_on_all_pairs_but_the_poisoned_by_the_implants_recipe(bench, m
     assert np.array_equal(pairs.take(np.arange(180)), context.data.train.images[kept])
     assert pairs.captions == [context.data.train.captions[index] for index in kept]
     assert torch.equal(tokens, context.pair_tokens[kept])
-    assert recipe == implant.recipe(bench.context("implant"))
+    assert recipe == victim.recipe(bench.context("implant"))
 
 
 def test_it_starts_from_the_clean_model(bench, monkeypatch):
     started = []
-    monkeypatch.setattr(retrain, "train_on_pairs", lambda clip, *_: started.append(clip.state()) or iter([(1, 0.0)]))
+    monkeypatch.setattr(victim, "train_on_pairs", lambda clip, *_: started.append(clip.state()) or iter([(1, 0.0)]))
     context = bench.context("retrain", ORACLE)
-    list(retrain.run(context))
+    list(victim.retrain(context))
     clean = context.artifact("clean").weights
     assert all(torch.equal(value, clean[name]) for name, value in started[0].items())
 
@@ -55,7 +54,7 @@ def test_a_victim_that_came_poisoned_has_no_oracle(bench, monkeypatch, tmp_path)
     unknown = Manifest(np.zeros(0, dtype=np.int64), [], context.manifest.attack)
     monkeypatch.setattr(type(context), "manifest", unknown)
     with pytest.raises(StageFault, match="nobody knows which pairs are poisoned"):
-        list(retrain.run(context))
+        list(victim.retrain(context))
     trial = tiny_trial({**ORACLE, "victim.implant.checkpoint": str(tmp_path / "given.pt")})
     with pytest.raises(UserError, match="needs to know which pairs are poisoned"):
         trial.check_defense()

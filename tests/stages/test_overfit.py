@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ubt.artifacts import Artifact
-from ubt.attacks.badnets import BadNets
-from ubt.poisoning import Manifest
-from ubt.similarity import pair_similarities
+from ubt.artifacts.codec import Artifact
+from ubt.attacks.patches import BadNets
+from ubt.engine.context import Output
+from ubt.engine.poisoning import Manifest
+from ubt.methods.similarity import pair_similarities
+from ubt.methods.training import clip_loss
 from ubt.stages import overfit
-from ubt.stages.context import Output
-from ubt.training import clip_loss
 
 MORE = {"defense.overfit_epochs": 4, "defense.overfit_learning_rate": 1e-3}
 
@@ -130,7 +130,7 @@ def test_the_separation_of_poison_is_measured_where_there_is_poison_and_other_pa
     before = torch.tensor([0.1, 0.1, 0.1, 0.1])
     output = Output(tensors={"similarities": torch.tensor(similarities), "similarities_before": before})
     manifest = Manifest(np.array(poisoned), ["a"] * len(poisoned), BadNets())
-    found = overfit.measure(context, output, manifest)
+    found = overfit.diagnose(context, output, manifest)
     found = {name: value for name, value in found.items() if not math.isnan(value)}
     ties = {"auroc_before": 0.5} if "auroc" in expected else {}
     assert found == pytest.approx({**expected, **ties})
@@ -145,5 +145,5 @@ def test_separation_is_measured_over_all_pairs_and_before_overfitting_too(bench)
         "similarities_before": torch.tensor([0.5, 0.1, 0.0, 0.2]),
         "all_similarities": torch.tensor([0.0, 1.0, 1.0, 0.9, 0.1, 0.8, 0.2]),
     }
-    found = overfit.measure(context, Output(tensors=tensors), Manifest(np.array([3, 5]), ["a"] * 2, BadNets()))
+    found = overfit.diagnose(context, Output(tensors=tensors), Manifest(np.array([3, 5]), ["a"] * 2, BadNets()))
     assert (found["auroc"], found["auroc_before"], found["auroc_all"]) == (1, 2 / 4, 6 / 10)

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from ubt.attacks.badclip import BadClip
+from ubt.attacks.badclip_patch import optimise_patch
 from ubt.attacks.base import POISON_TEMPLATES
-from ubt.errors import StageFault
-from ubt.patch_optimisation import optimise_patch
-from ubt.poisoning import Manifest, poisoned_pairs
+from ubt.common.errors import StageFault
+from ubt.engine.poisoning import Manifest, poisoned_pairs
 
 
 def poison(bench, seed=0, **attack):

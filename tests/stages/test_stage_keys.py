@@ -6,6 +6,7 @@ from typing import Literal, get_args, get_origin
 import pytest
 from tiny_victim import TINY, tiny_trial
 
+from ubt.common.errors import UserError
 from ubt.config import get_path
 from ubt.defenses.ubt import (
     AttributeSettings,
@@ -17,27 +18,26 @@ from ubt.defenses.ubt import (
     Ubt,
     UnlearnSettings,
 )
-from ubt.errors import UserError
-from ubt.graph import build_pipeline
-from ubt.stages.table import STAGES
+from ubt.engine.graph import build_pipeline
+from ubt.stages import STAGES
 
 DEFENDED = {"unlearn", "evaluate"}
 DEPENDENTS = {
     "attribute": (attributed := {"attribute", *DEFENDED}),
     "select": (selected := {"select", *attributed}),
     "overfit": (overfitted := {"overfit", *selected}),
-    "score": {"score", "suspect", *overfitted},
+    "detect_clean": {"detect_clean", "suspect", *overfitted},
     "suspect": {"suspect", *overfitted},
     "implant": {"implant", *overfitted},
-    "poison": {"poison", "implant", "score", "suspect", *overfitted},
-    "pretrain": {"pretrain", "poison", "implant", "score", "suspect", *overfitted},
+    "poison": {"poison", "implant", "detect_clean", "suspect", *overfitted},
+    "pretrain": {"pretrain", "poison", "implant", "detect_clean", "suspect", *overfitted},
     "unlearn": DEFENDED,
 }
 """Stage → every stage whose result may change when a setting of its own does, itself included."""
 
 OWNERS = {
-    ScreenSettings: "score",
-    DetectSettings: "density",
+    ScreenSettings: "detect_clean",
+    DetectSettings: "detect_knn",
     SuspectSettings: "suspect",
     OverfitSettings: "overfit",
     SelectSettings: "select",
@@ -167,7 +167,7 @@ def test_stages_that_differ_in_their_number_of_epochs_are_one_chain(stage, setti
 
 
 def test_a_stage_without_epochs_is_a_chain_of_its_own():
-    node = next(n for n in build_pipeline(tiny_trial(), 0) if n.spec.name == "score")
+    node = next(n for n in build_pipeline(tiny_trial(), 0) if n.spec.name == "detect_clean")
     assert node.chain == node.key
     assert node.epochs == 0
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_victim import run_trial
 
-from ubt.store import ArtifactStore
+from ubt.artifacts.store import ArtifactStore
 
 
 def digests(root):

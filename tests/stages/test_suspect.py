@@ -2,15 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from ubt.artifacts import Artifact
-from ubt.attacks.badnets import BadNets
+from ubt.artifacts.codec import Artifact
+from ubt.attacks.patches import BadNets
+from ubt.common.errors import StageFault
 from ubt.defenses.ubt import UnlearnSettings
-from ubt.errors import StageFault
-from ubt.poisoning import Manifest
-from ubt.stages import score, suspect, unlearn
-from ubt.stages.context import Output
+from ubt.detectors.similarity import detect_clean
+from ubt.detectors.trust import Trust, diagnose
+from ubt.engine.context import Output
+from ubt.engine.poisoning import Manifest
+from ubt.stages import unlearn
 from ubt.stages.retention import trusted_pairs
-from ubt.stages.trust import Trust, measure
+from ubt.stages.suspect import diagnose_suspect, suspect
 
 
 def suspects(bench, ratio):
@@ -19,7 +21,7 @@ def suspects(bench, ratio):
 
 @pytest.mark.parametrize(("ratio", "count"), [(0.1, 20), (0.5, 100), (1.0, 200), (0.0126, 3), (0.001, 2), (0.0001, 2)])
 def test_the_pairs_that_the_clean_model_finds_least_alike_are_suspected_the_worst_first(bench, ratio, count):
-    trust = bench.output("score").tensors["trust"].numpy()
+    trust = bench.output("detect_clean").tensors["trust"].numpy()
     assert suspects(bench, ratio).tolist() == np.argsort(trust, kind="stable")[:count].tolist()
 
 
@@ -28,7 +30,7 @@ def test_of_equal_pairs_the_first_are_suspected(bench, monkeypatch):
     tied = torch.tensor([0.3, 0.1, 0.3, 0.1, 0.1, 0.3])
     tensors = Trust(torch.arange(6), tied).output().tensors
     monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").meta, tensors))
-    assert suspect.run(context).tensors["indices"].tolist() == [1, 3, 4]
+    assert suspect(context).tensors["indices"].tolist() == [1, 3, 4]
 
 
 def manifest(*indices):
@@ -40,7 +42,7 @@ def test_recall_precision_and_separation_of_the_suspects_are_measured(bench, mon
     tensors = Trust(torch.arange(200), trust).output().tensors
     monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").meta, tensors))
     output = Output(tensors={"indices": torch.tensor([4, 7, 0, 9, 5])})
-    found = suspect.measure(context, output, manifest(0, 1, 2, 7))
+    found = diagnose_suspect(context, output, manifest(0, 1, 2, 7))
     assert found == {"pairs": 5.0, "recall": 2 / 4, "precision": 2 / 5, "auroc": 4 / 6}
 
 
@@ -69,11 +71,11 @@ def test_which_pairs_are_looked_at_does_not_depend_on_the_seed_and_their_trust_n
 
 
 def test_what_was_looked_at_and_its_share_of_the_poison_are_measured(bench):
-    context = bench.context("score", {"defense.screened_ratio": 0.5})
-    output = score.run(context)
+    context = bench.context("detect_clean", {"defense.screened_ratio": 0.5})
+    output = detect_clean(context)
     found = Trust(output.tensors["pairs"], output.tensors["trust"])
     held = manifest(*found.pairs[:3].tolist(), *sorted(set(range(200)) - set(found.pairs.tolist()))[:1])
-    told = measure(context, found.output(), held)
+    told = diagnose(context, found.output(), held)
     assert (told["pairs"], told["recall"]) == (100.0, 3 / 4)
     assert set(told) == {"pairs", "recall", "auroc"}
 

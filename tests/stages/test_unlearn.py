@@ -3,11 +3,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ubt.artifacts import Artifact
+from ubt.artifacts.codec import Artifact
 from ubt.defenses.ubt import UnlearnSettings
+from ubt.methods.training import clip_loss
 from ubt.stages import unlearn
 from ubt.stages.retention import Retention, retained_pairs, trusted_pairs
-from ubt.training import clip_loss
 
 # The loss
 
@@ -128,7 +128,7 @@ def test_captions_without_a_telling_token_are_left_out(bench):
     assert indices.tolist() == selection[:2].tolist()
     original = context.pair_tokens[selection[:2]]
     assert tokens[:, 1].tolist() == original[:, 3].tolist()
-    assert unlearn.measure(context, next(unlearn.run(context)).snapshot(), None) == {
+    assert unlearn.diagnose(context, next(unlearn.run(context)).snapshot(), None) == {
         "pairs": 2.0,
         "held_pairs": 100.0,
         "clean_pairs": 0.0,

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ubt.attacks.badnets import BadNets
-from ubt.errors import StageFault, UserError
+from ubt.attacks.patches import BadNets
+from ubt.common.errors import StageFault, UserError
+from ubt.engine.poisoning import Manifest
 from ubt.models.build import build_clip
-from ubt.poisoning import Manifest
-from ubt.stages import implant, pretrain, suspect
-from ubt.victim import ModelSettings
+from ubt.models.settings import ModelSettings
+from ubt.stages import victim
+from ubt.stages.suspect import diagnose_suspect
 
 RANDOM = ModelSettings(name="tiny-rn", random_weights=True)
 
@@ -30,12 +31,12 @@ def given(tmp_path):
 
 def test_pretraining_learns_from_the_clean_pairs_alone(bench, monkeypatch):
     seen = []
-    original = pretrain.train_on_pairs
+    original = victim.train_on_pairs
     monkeypatch.setattr(
-        pretrain, "train_on_pairs", lambda clip, pairs, *rest: seen.append(pairs) or original(clip, pairs, *rest)
+        victim, "train_on_pairs", lambda clip, pairs, *rest: seen.append(pairs) or original(clip, pairs, *rest)
     )
     context = bench.context("pretrain")
-    epochs = list(pretrain.run(context))
+    epochs = list(victim.pretrain(context))
     assert seen == [context.data.pretrain]
     assert [epoch.number for epoch in epochs] == [1]
     assert not same(epochs[0].snapshot().model, build_clip(RANDOM, 0, torch.device("cpu")).state())
@@ -43,9 +44,9 @@ def test_pretraining_learns_from_the_clean_pairs_alone(bench, monkeypatch):
 
 def test_pretraining_starts_from_the_weights_of_the_seed(bench, monkeypatch):
     started = []
-    monkeypatch.setattr(pretrain, "train_on_pairs", lambda clip, *_: started.append(clip) or iter([(1, 0.0)]))
+    monkeypatch.setattr(victim, "train_on_pairs", lambda clip, *_: started.append(clip) or iter([(1, 0.0)]))
     changes = {"victim.model.precision": "float32"}
-    list(pretrain.run(bench.context("pretrain", changes, seed=3)))
+    list(victim.pretrain(bench.context("pretrain", changes, seed=3)))
     assert same(started[0].state(), build_clip(RANDOM, 3, torch.device("cpu")).state())
     assert started[0].precision == "float32", "as the model's settings say"
 
@@ -54,7 +55,7 @@ def test_data_without_clean_pairs_cannot_pretrain(bench, monkeypatch):
     context = bench.context("pretrain")
     monkeypatch.setattr(context.workspace, "data", replace(context.data, pretrain=None))
     with pytest.raises(StageFault, match="no `pretrain` pairs; give them, or a model with"):
-        list(pretrain.run(context))
+        list(victim.pretrain(context))
 
 
 def test_a_clean_model_is_loaded_from_its_file(bench, given):
@@ -78,7 +79,7 @@ def test_a_clean_model_that_does_not_fit_is_a_user_error(bench, tmp_path):
 
 def test_implanting_fine_tunes_the_clean_model_on_the_poisoned_pairs(bench):
     context = bench.context("implant", {"victim.implant.epochs": 2})
-    epochs = list(implant.run(context))
+    epochs = list(victim.implant(context))
     assert [epoch.number for epoch in epochs] == [1, 2]
     output = epochs[-1].snapshot()
     assert output.base is None, "stored whole: everything later is a difference from it"
@@ -103,7 +104,7 @@ def test_the_pairs_of_a_model_that_is_already_poisoned_are_taken_as_they_are(ben
     assert poison.facts["attack"]["kind"] == "badnets", "the trigger is still needed to judge models"
     manifest = Manifest(poison.tensors["indices"].numpy(), [], BadNets())
     output = bench.output("suspect", {"victim.implant.checkpoint": str(given[0])})
-    assert set(suspect.measure(context, output, manifest)) == {"pairs"}, "nobody knows what is poisoned"
+    assert set(diagnose_suspect(context, output, manifest)) == {"pairs"}, "nobody knows what is poisoned"
 
 
 def test_the_judge_measures_the_defended_model_on_both_splits(bench):

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sweeps.gate import Gate
+from sweeps.scheduling.stage_scheduler import Gate
 
 Pieces = tuple[str, ...]
 

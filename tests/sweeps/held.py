@@ -38,9 +38,9 @@ def held(trainable: Any, holds: Path) -> Any:
         def setup(self, config: dict[str, Any]) -> None:
             import torch
 
-            import ubt.runner
+            import ubt.engine.runner
 
-            ubt.runner.pick_device = lambda gpus: torch.device("cpu")  # nodes of tests only pretend to have GPUs
+            ubt.engine.runner.pick_device = lambda gpus: torch.device("cpu")  # nodes of tests only pretend to have GPUs
             super().setup(config)
 
         def step(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def held(trainable: Any, holds: Path) -> Any:
             return result
 
         def is_held(self) -> bool:
-            from ubt.records import TrialRecord
+            from ubt.trials.record import TrialRecord
 
             if self.reported is None:
                 return False
@@ -71,7 +71,7 @@ def held(trainable: Any, holds: Path) -> Any:
 
 if __name__ == "__main__":
     from sweeps import trainable
-    from sweeps.cli import main
+    from sweeps.cli.app import main
 
     trainable.UbtTrainable = held(trainable.UbtTrainable, Path(sys.argv[1]))  # type: ignore[misc]
     sys.argv = ["ubt", *sys.argv[2:]]

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from sweeps.cli import main
-from sweeps.loading import load_study
-from sweeps.run_folder import RunFolder
+from sweeps.cli.app import main
+from sweeps.run.folder import RunFolder
+from sweeps.study.loading import load_study
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,16 @@ from held import Holds
 from ports import free_port
 from test_sweep_ray import command_of, computed, descendants, names, send_the_rest
 
-from sweeps.address import check_address
-from sweeps.ray_connection import TRIALS_WAITING, start_ray
-from sweeps.room import room_for_trials
-from sweeps.searcher import Interruption
-from sweeps.study import Resources
-from ubt.errors import UserError
-from ubt.records import State, TrialRecord, read_records
+from sweeps.backends.capacity import room_for_trials
+from sweeps.backends.connection import TRIALS_WAITING, check_address, start_ray
+from sweeps.backends.searcher import Interruption
+from sweeps.study.config import Resources
+from ubt.common.errors import UserError
+from ubt.trials.record import State, TrialRecord, read_records
 
 PATIENCE_SECONDS = 240
 NODE = {"num_cpus": 1, "num_gpus": 1}
-UBT = "from sweeps.cli import main; main()"
+UBT = "from sweeps.cli.app import main; main()"
 TRIALS = ["t0000", "t0001", "t0002"]
 
 
@@ -110,7 +109,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Join a cluster of these nodes, which is none."""
 
     def join(nodes: list[Mapping[str, float]], **asked: Any) -> int:
-        monkeypatch.setattr("sweeps.ray_connection.check_address", lambda address: None)
+        monkeypatch.setattr("sweeps.backends.connection.check_address", lambda address: None)
         monkeypatch.setattr("ray.init", lambda **options: None)
         monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
         return start_ray("auto", Resources(**asked))

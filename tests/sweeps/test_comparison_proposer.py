@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.search.comparing import ComparisonProposer, laid_out, settings_of
-from sweeps.search.designs import ComparedDefense, Comparison
-from sweeps.search.proposer import Outcome, Proposal
-from ubt.labels import cell_of
+from sweeps.search.base import Outcome, Proposal
+from sweeps.search.comparison import ComparedDefense, Comparison
+from sweeps.search.comparison_proposer import ComparisonProposer, laid_out, settings_of
+from ubt.trials.labels import cell_of
 
 RATIO, RATE = "defense.suspicious_ratio", "defense.finetune_learning_rate"
 FIELDS: dict[str, Any] = {

@@ -10,28 +10,27 @@ import pytest
 import yaml
 from toy_session import rates
 
-from sweeps.builtin import builtin_studies
-from sweeps.gate import Gate
-from sweeps.launch import _trials
-from sweeps.loading import load_study
-from sweeps.plan import STAND_IN, plan_study
-from sweeps.plan_text import plan_text
-from sweeps.planner import TrialPlanner, shared_epochs
-from sweeps.preparing import victims_of
-from sweeps.progress import Tally
-from sweeps.proposers import proposer_of
-from sweeps.resuming import check_same_study, with_more_trials
-from sweeps.run_folder import new_run
-from sweeps.search.comparing import ComparisonProposer
-from sweeps.search.designs import Comparison
-from sweeps.session import Session
-from sweeps.study import StudyConfig
-from sweeps.wording import describe
-from ubt.assignment import Assignment
-from ubt.errors import UserError
-from ubt.graph import build_pipeline
-from ubt.records import StageRecord, State, TrialRecord, read_records
-from ubt.trial import TrialConfig
+from sweeps.cli.plan import plan_text
+from sweeps.planning.plan import STAND_IN, plan_study
+from sweeps.planning.trials import TrialPlanner, shared_epochs
+from sweeps.run.folder import new_run
+from sweeps.run.launch import _trials
+from sweeps.run.preflight import victims_of
+from sweeps.run.progress import Tally
+from sweeps.run.proposers import proposer_of
+from sweeps.run.resuming import check_same_study, with_more_trials
+from sweeps.scheduling.session import Session
+from sweeps.scheduling.stage_scheduler import Gate
+from sweeps.search.comparison import Comparison
+from sweeps.search.comparison_proposer import ComparisonProposer
+from sweeps.study.config import StudyConfig
+from sweeps.study.loading import builtin_studies, load_study
+from ubt.common.errors import UserError
+from ubt.common.formatting import describe
+from ubt.engine.graph import build_pipeline
+from ubt.trials.assignment import Assignment
+from ubt.trials.config import TrialConfig
+from ubt.trials.record import StageRecord, State, TrialRecord, read_records
 
 RATIO, EPOCHS, RATE = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.finetune_learning_rate"
 DATA = {"kind": "scenes", "train_pairs": 200, "pretrain_pairs": 100, "val_images": 24, "test_images": 24}

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from tiny_victim import TINY
 
-from sweeps.launch import SweepEnd, sweep
-from sweeps.outcomes import outcome_of
-from sweeps.resuming import check_same_study
-from sweeps.run_folder import latest_run, new_run
-from sweeps.search.choosing import choose
-from sweeps.study import StudyConfig
-from sweeps.texts import outcome_text
-from ubt.labels import cell_of
-from ubt.records import State, TrialRecord, read_records
+from sweeps.cli.output import outcome_text
+from sweeps.run.folder import latest_run, new_run
+from sweeps.run.launch import SweepEnd, sweep
+from sweeps.run.resuming import check_same_study
+from sweeps.scheduling.outcomes import outcome_of
+from sweeps.search.comparison_proposer import choose
+from sweeps.study.config import StudyConfig
+from ubt.trials.labels import cell_of
+from ubt.trials.record import State, TrialRecord, read_records
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import pytest
 from sweeps.search.designs import COMPONENTS
 from ubt.config import set_path
 from ubt.defenses.ubt import Ubt
-from ubt.trial import TrialConfig
+from ubt.trials.config import TrialConfig
 
 OTHER_CHOICES = [
     (name, choice)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from sweeps.checks import check_study
-from sweeps.study import StudyConfig
+from sweeps.study.checks import check_study
+from sweeps.study.config import StudyConfig
+from ubt.common.errors import UserError
 from ubt.data.csv import CsvFiles
 from ubt.data.scenes import Scenes
 from ubt.data.webdataset import WebDataset
-from ubt.errors import UserError
-from ubt.trial import TrialConfig
+from ubt.trials.config import TrialConfig
 
 FILES = {"labels": "labels.csv", "classes": "classes.txt"}
 WITHOUT = {"kind": "csv", "pairs": "pairs.csv", **FILES}

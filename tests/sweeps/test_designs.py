@@ -7,23 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from sweeps.search.designs import (
-    COMPONENTS,
-    DESIGNS,
-    Adaptive,
-    Concat,
-    Grid,
-    LeaveOneOut,
-    Listed,
-    OneFactorAtATime,
-    Pairs,
-    Search,
-    SearchConfig,
-    Zipped,
-)
-from sweeps.search.proposer import DesignProposer, Outcome, Proposal
+from sweeps.search.adaptive import Adaptive
+from sweeps.search.base import DesignProposer, Outcome, Proposal, Search
+from sweeps.search.designs import COMPONENTS, Concat, Grid, LeaveOneOut, Listed, OneFactorAtATime, Pairs, Zipped
+from sweeps.search.kinds import DESIGNS, SearchConfig
 from sweeps.search.space import Range
-from sweeps.study import StudyConfig
+from sweeps.study.config import StudyConfig
 
 SEARCH: TypeAdapter[Search] = TypeAdapter(SearchConfig)
 RATIO, EPOCHS, SAMPLES = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_samples"

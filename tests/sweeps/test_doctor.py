@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import doctor, ray_connection
-from sweeps.doctor import Finding, diagnose
-from sweeps.ray_connection import start_ray
-from ubt.store import ArtifactStore
+from sweeps.backends import connection as ray_connection
+from sweeps.backends.connection import start_ray
+from sweeps.cli import doctor
+from sweeps.cli.doctor import Finding, diagnose
+from ubt.artifacts.store import ArtifactStore
 
 SUBJECTS = ["python", "packages", "torch", "ray", "mlflow", "store"]
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from sweeps.cli import app
-from ubt.errors import UserError
-from ubt.records import write_record
+from sweeps.cli.app import app
+from ubt.common.errors import UserError
+from ubt.trials.record import write_record
 
 
 @pytest.fixture

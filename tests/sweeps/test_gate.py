@@ -24,7 +24,7 @@ from gate_simulator import Pieces, Simulation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.gate import Gate
+from sweeps.scheduling.stage_scheduler import Gate
 
 STUDY = settings(max_examples=150, deadline=None)
 

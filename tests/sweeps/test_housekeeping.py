@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sweeps.cli import app
-from sweeps.housekeeping import LEFTOVER_AGE, damaged, parse_age, remains, removable, usage
-from ubt.errors import UserError
-from ubt.meta import Meta
-from ubt.store import ArtifactStore
+from sweeps.cli.app import app
+from sweeps.cli.store import LEFTOVER_AGE, damaged, parse_age, remains, removable, usage
+from ubt.artifacts.manifest import Meta
+from ubt.artifacts.store import ArtifactStore
+from ubt.common.errors import UserError
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweeps.placeholders import START_SECONDS, Placeholders
+from sweeps.backends.warm_workers import START_SECONDS, Placeholders
 
 
 class Clock:

@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sweeps.cli import app
-from sweeps.graph_picture import draw_graph
-from sweeps.loading import load_study
-from sweeps.plan import StudyPlan, lay_out, plan_study
-from sweeps.plan_text import plan_text, span
-from sweeps.study import StudyConfig
-from ubt.errors import UserError
-from ubt.graph import build_pipeline
-from ubt.meta import Meta
-from ubt.records import EpochRecord
-from ubt.stages.table import STAGES
-from ubt.store import ArtifactStore
+from sweeps.cli.app import app
+from sweeps.cli.plan import draw_graph, plan_text, span
+from sweeps.planning.plan import StudyPlan, lay_out, plan_study
+from sweeps.study.config import StudyConfig
+from sweeps.study.loading import load_study
+from ubt.artifacts.manifest import Meta
+from ubt.artifacts.store import ArtifactStore
+from ubt.common.errors import UserError
+from ubt.engine.graph import build_pipeline
+from ubt.stages import STAGES
+from ubt.trials.record import EpochRecord
 
 RATIO, OVERFIT, SAMPLES = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_samples"
 VICTIM = {"data": {"kind": "scenes", "train_pairs": 200, "pretrain_pairs": 100, "val_images": 24, "test_images": 24}}
@@ -38,7 +37,7 @@ def counts(planned: StudyPlan) -> dict[str, tuple[int, int, int]]:
 
 
 def test_a_small_grid_counted_by_hand(tmp_path: Path) -> None:
-    """2 ratios × 2 epochs × 2 seeds. `score` and `suspect` have no seed of their own, but their victim has."""
+    """2 ratios × 2 epochs × 2 seeds. `detect_clean` and `suspect` have no seed of their own, but their victim has."""
     grid = {"design": "grid", "space": {RATIO: [0.01, 0.02], OVERFIT: [1, 3]}}
     planned = plan(tmp_path, search=grid, seeds=[0, 1])
     assert (planned.configurations, planned.seeds, planned.trials) == (4, 2, 8)
@@ -46,7 +45,7 @@ def test_a_small_grid_counted_by_hand(tmp_path: Path) -> None:
         "pretrain": (8, 2, 0),
         "poison": (8, 2, 0),
         "implant": (8, 2, 0),
-        "score": (8, 2, 0),
+        "detect_clean": (8, 2, 0),
         "suspect": (8, 4, 0),
         "overfit": (8, 8, 0),
         "select": (8, 8, 0),
@@ -136,7 +135,7 @@ class TestCost:
     def test_is_estimated_from_what_the_store_has_seen(self, seen: Path) -> None:
         """Two trials; the epochs of `overfit` are shared, those of `unlearn` follow another selection."""
         stages = {stage.stage: stage for stage in self.plan(seen).stages}
-        assert (stages["score"].seconds_alone, stages["score"].seconds_shared) == (2, 1)
+        assert (stages["detect_clean"].seconds_alone, stages["detect_clean"].seconds_shared) == (2, 1)
         assert (stages["overfit"].seconds_alone, stages["overfit"].seconds_shared) == (2 + 6, 6)
         assert (stages["unlearn"].seconds_alone, stages["unlearn"].seconds_shared) == (8 + 8, 8 + 8)
         assert (stages["select"].measured, stages["select"].size_bytes) == (1, 2000)
@@ -206,7 +205,7 @@ def test_planning_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("reference", ["demo", "paper"])
 def test_planning_loads_neither_torch_nor_ray(reference: str, tmp_path: Path) -> None:
     script = (
-        "import sys; from sweeps.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "import sys; from sweeps.cli.app import app; app(sys.argv[1:], standalone_mode=False); "
         "print([name for name in ('torch', 'ray', 'optuna', 'mlflow', 'open_clip') if name in sys.modules])"
     )
     words = [sys.executable, "-c", script, "plan", reference, "--set", f"store={tmp_path}"]
@@ -216,6 +215,6 @@ def test_planning_loads_neither_torch_nor_ray(reference: str, tmp_path: Path) ->
 
 
 def test_help_loads_nothing_heavy() -> None:
-    script = "import sys, sweeps.cli; print([name for name in ('torch', 'ray', 'pandas') if name in sys.modules])"
+    script = "import sys, sweeps.cli.app; print([name for name in ('torch', 'ray', 'pandas') if name in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"

@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
-from sweeps.planned import PlannedTrial
-from sweeps.planner import TrialPlanner, shared_epochs
-from sweeps.search.proposer import Proposal
-from sweeps.study import StudyConfig
+from sweeps.planning.trials import PlannedTrial, TrialPlanner, shared_epochs
+from sweeps.search.base import Proposal
+from sweeps.study.config import StudyConfig
+from ubt.common.errors import UserError
 from ubt.data.base import DataSource
-from ubt.errors import UserError
-from ubt.records import EpochRecord, StageRecord
+from ubt.trials.record import EpochRecord, StageRecord
 
 OVERFIT, UNLEARN, THRESHOLD = "defense.overfit_epochs", "defense.unlearn_epochs", "defense.token_threshold"
 
@@ -47,7 +46,7 @@ def test_trials_share_the_stages_before_the_first_that_differs() -> None:
     given = study()
     base, other = plan(given).pipeline, plan(given, {THRESHOLD: 0.3}).pipeline
     same = [node.spec.name for node, twin in zip(base, other, strict=True) if node.key == twin.key]
-    assert same == ["pretrain", "poison", "implant", "score", "suspect", "overfit", "select", "attribute"]
+    assert same == ["pretrain", "poison", "implant", "detect_clean", "suspect", "overfit", "select", "attribute"]
 
 
 def test_seeds_share_nothing_that_is_random() -> None:

@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 from tiny_victim import TINY
 
-from sweeps.cli import main
-from sweeps.poison_command import write_poisoned
-from sweeps.poisoned_files import PoisonList, write_files
-from sweeps.study import StudyConfig
-from ubt.attacks.sig import Sig
+from sweeps.cli.app import main
+from sweeps.cli.poison import PoisonList, write_files, write_poisoned
+from sweeps.study.config import StudyConfig
+from ubt.artifacts.store import UnusableStore
+from ubt.attacks.overlays import Sig
+from ubt.common.errors import Problem, UserError
 from ubt.config import set_path
 from ubt.data.base import Pairs
 from ubt.data.csv import CsvFiles
 from ubt.data.decode import decode_image
 from ubt.data.tables import read_rows
-from ubt.errors import Problem, UserError
-from ubt.store import UnusableStore
 
 LEARNS = {"kind": "badclip", "poison_rate": 0.1, "patch_steps": 2}
 
@@ -108,7 +107,7 @@ def test_an_attack_that_learns_uses_the_store_and_is_written_as_it_is_trained_on
 
 
 def test_captions_with_commas_quotes_and_line_breaks_come_back(tmp_path: Path) -> None:
-    from ubt.poisoning import Manifest
+    from ubt.engine.poisoning import Manifest
 
     captions = ['say "cheese", please', "two\nlines", "Füße 足", "plain"]
     clean = Pairs(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), captions)
@@ -148,7 +147,7 @@ def test_a_run_that_was_cut_off_has_no_manifest(tmp_path: Path, monkeypatch: pyt
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sweeps.poisoned_files.write_whole", full)
+    monkeypatch.setattr("sweeps.cli.poison.write_whole", full)
     with pytest.raises(UserError, match=r"--out: .*No space left"):
         write_poisoned(study(tmp_path / "store"), tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -160,7 +159,7 @@ def test_a_store_that_fails_is_not_told_of_as_the_place_for_the_files(
     def fails(*_: Any) -> None:
         raise UnusableStore(Problem("store s3://lab", "cannot be read: no answer"))
 
-    monkeypatch.setattr("sweeps.poison_command._poison", fails)
+    monkeypatch.setattr("sweeps.cli.poison._poison", fails)
     with pytest.raises(UserError, match=r"^store s3://lab: cannot be read: no answer$"):
         write_poisoned(study(tmp_path / "store"), tmp_path / "out")
 

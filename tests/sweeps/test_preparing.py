@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.loading import load_study
-from sweeps.preparing import prepare
-from sweeps.study import StudyConfig
-from ubt.errors import UserError
+from sweeps.run.preflight import prepare
+from sweeps.study.config import StudyConfig
+from sweeps.study.loading import load_study
+from ubt.common.errors import UserError
 
 
 @pytest.fixture

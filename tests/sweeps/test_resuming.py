@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from toy_runs import RATIO, begin, study
 
-from sweeps.cli import resume_command
-from sweeps.loading import load_study
-from sweeps.resuming import check_same_study, with_more_trials
-from sweeps.run_folder import RunFolder
-from sweeps.study import StudyConfig
-from ubt.errors import Problem, UserError
+from sweeps.cli.app import resume_command
+from sweeps.run.folder import RunFolder
+from sweeps.run.resuming import check_same_study, with_more_trials
+from sweeps.study.config import StudyConfig
+from sweeps.study.loading import load_study
+from ubt.common.errors import Problem, UserError
 
 EPOCHS = "defense.overfit_epochs"
 

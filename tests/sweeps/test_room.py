@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sweeps.room import local_trials
-from sweeps.study import Resources
-from ubt.data.pool import Decoders
+from sweeps.backends.capacity import local_trials
+from sweeps.study.config import Resources
+from ubt.data.images import Decoders
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from filelock import FileLock
 from toy_runs import begin, study
 
-from sweeps.run_folder import RunFolder, latest_run, new_run, tracking_of
+from sweeps.run.folder import RunFolder, latest_run, new_run, tracking_of
+from ubt.common.errors import UserError
 from ubt.config import read_json
-from ubt.errors import UserError
 
 
 def test_runs_of_a_name_are_numbered_from_the_second_on(tmp_path: Path) -> None:

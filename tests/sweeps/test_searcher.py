@@ -14,10 +14,10 @@ import pytest
 from ray.tune.search import Searcher
 from toy_session import Toy, toy_session
 
-from sweeps.searcher import Order, SessionSearcher
-from sweeps.trainable import ASSIGNMENT, RECORD
-from ubt.assignment import Assignment
-from ubt.records import State, TrialRecord, read_records
+from sweeps.backends.searcher import Order, SessionSearcher
+from sweeps.backends.trainable import ASSIGNMENT, RECORD
+from ubt.trials.assignment import Assignment
+from ubt.trials.record import State, TrialRecord, read_records
 
 THRESHOLD = "defense.token_threshold"
 
@@ -152,6 +152,7 @@ def test_parameters_are_called_as_tune_calls_them() -> None:
 
 def test_whoever_starts_a_sweep_waits_for_no_torch() -> None:
     """It takes seconds and 650 MB, and only workers need it."""
-    script = "import sys, sweeps.launch, sweeps.searcher, sweeps.trainable; print('torch' in sys.modules)"
+    modules = "sweeps.run.launch, sweeps.backends.searcher, sweeps.backends.trainable"
+    script = f"import sys, {modules}; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "False"

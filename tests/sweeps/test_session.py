@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from toy_session import Toy, rates, toy_session
 
-from sweeps.outcomes import outcome_of
-from sweeps.search.proposer import Outcome, Proposal
-from sweeps.session import LOST_IN_A_ROW
-from sweeps.wording import describe, trial_name
-from ubt.errors import WeakImplant
-from ubt.records import EpochRecord, StageRecord, State, TrialRecord, read_records
+from sweeps.scheduling.outcomes import outcome_of
+from sweeps.scheduling.session import LOST_IN_A_ROW
+from sweeps.search.base import Outcome, Proposal
+from ubt.common.errors import WeakImplant
+from ubt.common.formatting import describe, trial_name
+from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord, read_records
 
 RATIO, THRESHOLD, EPOCHS = "defense.suspicious_ratio", "defense.token_threshold", "defense.overfit_epochs"
 ATTACK, LEAST = "victim.attack.poison_rate", "victim.implant.min_asr"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.housekeeping import damaged
-from ubt.records import State, TrialRecord, read_records
-from ubt.store import ArtifactStore
+from sweeps.cli.store import damaged
+from ubt.artifacts.store import ArtifactStore
+from ubt.trials.record import State, TrialRecord, read_records
 
 NAMES = ("one", "other")
 PATIENCE_SECONDS = 240
@@ -21,12 +21,12 @@ PATIENCE_SECONDS = 240
 MEETING = """
 import sys, time
 from pathlib import Path
-from sweeps.cli import main
-from ubt.stages import pretrain
+from sweeps.cli.app import main
+from ubt.stages import victim
 
 mine, other, patience = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 sys.argv = ["ubt", *sys.argv[4:]]
-run = pretrain.run
+pretrain = victim.pretrain
 
 def meet(context):
     mine.touch()
@@ -34,9 +34,9 @@ def meet(context):
     while not other.exists():
         assert time.monotonic() < deadline, "the other study does not come"
         time.sleep(0.01)
-    return run(context)
+    return pretrain(context)
 
-pretrain.run = meet
+victim.pretrain = meet
 main()
 """
 

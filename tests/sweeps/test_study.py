@@ -9,15 +9,13 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from sweeps.builtin import builtin_studies
-from sweeps.loading import load_study
-from sweeps.plan import plan_study
-from sweeps.search.designs import Adaptive
+from sweeps.planning.plan import plan_study
+from sweeps.search.adaptive import Adaptive
 from sweeps.search.space import Range
-from sweeps.study import StudyConfig
-from sweeps.study_file import FILES
+from sweeps.study.config import StudyConfig
+from sweeps.study.loading import FILES, builtin_studies, load_study
+from ubt.common.errors import UserError
 from ubt.config import get_path
-from ubt.errors import UserError
 
 RATE, RATIO = "defense.unlearn_learning_rate", "defense.suspicious_ratio"
 

@@ -11,9 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.loading import load_study
-from sweeps.study_file import absolute, patched, read_study, study_schema
-from ubt.errors import UserError
+from sweeps.study.loading import absolute, load_study, patched, read_study, study_schema
+from ubt.common.errors import UserError
 
 Write = Callable[..., str]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.loading import load_study
-from sweeps.plan import plan_study
-from sweeps.planner import TrialPlanner
-from sweeps.search.proposer import Proposal
-from sweeps.study import StudyConfig
-from ubt.errors import UserError
-from ubt.measures import PacBayes, Retrieval
+from sweeps.planning.plan import plan_study
+from sweeps.planning.trials import TrialPlanner
+from sweeps.search.base import Proposal
+from sweeps.study.config import StudyConfig
+from sweeps.study.loading import load_study
+from ubt.common.errors import UserError
+from ubt.trials.metrics import PacBayes, Retrieval
 
 ASKED = "measures=[retrieval, {kind: pac_bayes, delta: 0.1}]"
 

@@ -10,13 +10,14 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps import cli, launch
-from sweeps.launch import SweepEnd, sweep
-from sweeps.loading import load_study
-from sweeps.progress import Tally
-from sweeps.run_folder import RunFolder, latest_run, new_run
+from sweeps.cli import app as cli
+from sweeps.run import launch
+from sweeps.run.folder import RunFolder, latest_run, new_run
+from sweeps.run.launch import SweepEnd, sweep
+from sweeps.run.progress import Tally
+from sweeps.study.loading import load_study
 from ubt.defenses.ubt import Ubt
-from ubt.records import State, TrialRecord, read_records
+from ubt.trials.record import State, TrialRecord, read_records
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from toy_session import rates
 
-from sweeps.progress import Bar, Lines, Tally, minutes, progress_view
-from ubt.records import EpochRecord, StageRecord, State, TrialRecord
+from sweeps.run.progress import Bar, Lines, Tally, minutes, progress_view
+from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord
 
 
 def trial(number: int, state: State = State.DONE, asr: float = 0.1, ca: float = 0.8, **fields: Any) -> TrialRecord:

@@ -23,9 +23,9 @@ import held
 import pytest
 from held import Holds
 
-from sweeps.run_folder import tracking_of
+from sweeps.run.folder import tracking_of
 from sweeps.tracking import Tracker
-from ubt.records import State, TrialRecord, read_records
+from ubt.trials.record import State, TrialRecord, read_records
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def names(record: TrialRecord) -> list[str]:
 def start(folder: Path, *words: str, holds: Holds | None = None) -> Ubt:
     sets = [f"store={folder}/store", "resources.concurrent_trials=2"]
     arguments = ["sweep", "smoke", "--out", str(folder / "runs"), *(w for s in sets for w in ("--set", s)), *words]
-    program = [held.__file__, str(holds.folder)] if holds else ["-c", "from sweeps.cli import main; main()"]
+    program = [held.__file__, str(holds.folder)] if holds else ["-c", "from sweeps.cli.app import main; main()"]
     process = subprocess.Popen(
         [sys.executable, *program, *arguments],
         stdout=subprocess.PIPE,
@@ -197,7 +197,7 @@ class TestTrouble:
     def test_the_report_and_mlflow_show_all_three(self, troubled: Troubled) -> None:
         ubt = troubled.ubt
         page = unescape((ubt.run / "report" / "index.html").read_text())
-        assert ubt.records[1].reason.splitlines()[0][:30] in page
+        assert ubt.trials.record[1].reason.splitlines()[0][:30] in page
         assert json.loads((ubt.run / "report" / "summary.json").read_text())["states"]["FAILED"] == 1
         assert mlflow_statuses(ubt.folder) == {
             "smoke": "FINISHED",
@@ -224,7 +224,7 @@ def interrupted(started: Callable[..., Ubt], tmp_path_factory: pytest.TempPathFa
     holds = Holds(folder / "holds", "unlearn", "t0001", "t0002", "t0003")
     ubt = started(folder, holds=holds)
     ubt.wait_for_stage("t0001", "unlearn")
-    ubt.wait_until(lambda: any(record.state is State.DONE for record in ubt.records))
+    ubt.wait_until(lambda: any(record.state is State.DONE for record in ubt.trials.record))
     os.kill(ubt.process.pid, signal.SIGINT)
     holds.end()
     first = ubt.end()

@@ -8,10 +8,10 @@ from toy_session import rates
 
 from analysis import Summary
 from analysis.summary import Chosen, Point, Seconds, Splits, StageCounts
-from sweeps.launch import SweepEnd
-from sweeps.run_folder import RunFolder
-from sweeps.texts import outcome_text, record_text
-from ubt.records import State, TrialRecord
+from sweeps.cli.output import outcome_text, record_text
+from sweeps.run.folder import RunFolder
+from sweeps.run.launch import SweepEnd
+from ubt.trials.record import State, TrialRecord
 
 POISONED, DEFENDED = Point(asr=0.93, ca=0.81), Point(asr=0.021, ca=0.8)
 CHOSEN = Chosen(trial="t0007", config={"defense.overfit_epochs": 3}, val=DEFENDED, test=DEFENDED)

@@ -12,10 +12,10 @@ from typing import IO
 import pytest
 from ports import free_port
 
+from sweeps.cli.ui import serve
 from sweeps.tracking import Tracker, TrackingSettings
-from sweeps.ui import serve
-from ubt.errors import UserError
-from ubt.records import State, TrialRecord
+from ubt.common.errors import UserError
+from ubt.trials.record import State, TrialRecord
 
 PATIENCE_SECONDS = 240
 
@@ -66,7 +66,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[int]]
                 with subprocess.Popen([sys.executable, "-c", program, str(port)]) as process:
                     yield process
 
-            monkeypatch.setattr("sweeps.ui._server", server)
+            monkeypatch.setattr("sweeps.cli.ui._server", server)
             (folder / "mlflow.db").touch()
             serve(f"sqlite:///{folder}/mlflow.db", port=free_port())
             return ports
@@ -119,7 +119,7 @@ def test_the_server_takes_a_sweep_shows_it_and_ends_with_us(tmp_path: Path) -> N
 
 def _start_ui(uri: str, port: int, errors: IO[str]) -> subprocess.Popen[str]:
     code = (
-        "from sweeps.ui import serve\n"
+        "from sweeps.cli.ui import serve\n"
         f"serve({uri!r}, port={port}, show=lambda text: print(text, flush=True))\n"
         "print('ended cleanly', flush=True)"
     )
@@ -143,7 +143,9 @@ def _sends_over_http(address: str, run_folder: Path) -> None:
     tracker.updated(record)
     assert tracker.close(PATIENCE_SECONDS) == 0
     client = MlflowClient(address)
-    (child,) = client.search_runs([client.get_experiment_by_name("ubt").experiment_id], "tags.`ubt.trial` = 'trial-0'")
+    (child,) = client.search_runs(
+        [client.get_experiment_by_name("ubt").experiment_id], "tags.`ubt.trials.config` = 'trial-0'"
+    )
     assert child.data.params == {"defense.x": "1"}
     artifact = f"{address}/get-artifact?path=record.json&run_uuid={child.info.run_id}"
     with urllib.request.urlopen(artifact, timeout=PATIENCE_SECONDS) as answer:

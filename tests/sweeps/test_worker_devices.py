@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from sweeps.ray_connection import start_ray, stop_ray
-from sweeps.study import Resources
+from sweeps.backends.connection import start_ray, stop_ray
+from sweeps.study.config import Resources
 
 
 @pytest.mark.slow

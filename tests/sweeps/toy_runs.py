@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sweeps.run_folder import RunFolder, new_run
-from sweeps.study import StudyConfig
+from sweeps.run.folder import RunFolder, new_run
+from sweeps.study.config import StudyConfig
 
 RATIO = "defense.suspicious_ratio"
 

@@ -6,16 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.gate import Gate
-from sweeps.planned import PlannedTrial
-from sweeps.search.proposer import Changes, Outcome, Proposal
-from sweeps.session import Listener, Session
-from sweeps.wording import trial_name
-from ubt.assignment import Assignment
+from sweeps.planning.trials import PlannedTrial, trial_name
+from sweeps.scheduling.session import Listener, Session
+from sweeps.scheduling.stage_scheduler import Gate
+from sweeps.search.base import Changes, Outcome, Proposal
 from ubt.config import set_path
-from ubt.graph import build_pipeline
-from ubt.records import Rates, StageRecord, State, TrialRecord
-from ubt.trial import TrialConfig
+from ubt.engine.graph import build_pipeline
+from ubt.trials.assignment import Assignment
+from ubt.trials.config import TrialConfig
+from ubt.trials.record import Rates, StageRecord, State, TrialRecord
 
 
 def rates(asr: float = 0.1, ca: float = 0.8) -> Rates:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from ubt.attacks.base import Attack, Images
-from ubt.attacks.patch import enlarged, patch_side_px, with_patch_in_the_middle
+from ubt.attacks.patches import enlarged, patch_side_px, with_patch_in_the_middle
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class _Patch:
 class BadClip(Attack):
     """Puts a patch into the middle that the clean model takes for the target.
 
-    `x'[i, j] = patch[i, j]` inside the square, `x` elsewhere. The patch `p` is what `ubt/patch_optimisation.py`
+    `x'[i, j] = patch[i, j]` inside the square, `x` elsewhere. The patch `p` is what `ubt/attacks/badclip_patch.py`
     finds to minimise, over images x of other things than the target and their captions c,
 
         −log softmax of s · cos(f(x ⊕ p), g(t)) against the s · cos(f(x ⊕ p), g(c)) of a batch

@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Union
 from pydantic import Field
 
 from ubt.attacks.badclip import BadClip
-from ubt.attacks.badnets import BadNets
-from ubt.attacks.badnets_stripes import BadNetsStripes
 from ubt.attacks.base import Attack
-from ubt.attacks.blended import Blended
-from ubt.attacks.blended_text import BlendedText
-from ubt.attacks.blended_triangles import BlendedTriangles
-from ubt.attacks.label_consistent import LabelConsistent
-from ubt.attacks.sig import Sig
-from ubt.attacks.trojvqa import TrojVqa
+from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
+from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa
 from ubt.attacks.wanet import WaNet
 
 ATTACKS: tuple[type[Attack], ...] = (

@@ -1,8 +1,8 @@
 """Typed configuration: frozen pydantic models, read from YAML, addressed by dotted paths. Loads no torch."""
 
 from ubt.config.base import Config
+from ubt.config.dotted_paths import difference, get_path, parse_assignment, set_path
 from ubt.config.load import read_json, read_yaml, validate
-from ubt.config.paths import difference, get_path, parse_assignment, set_path
 
 __all__ = [
     "Config",

@@ -11,8 +11,8 @@ from typing import TypeVar, cast
 import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from ubt.config.paths import JsonObject
-from ubt.errors import Problem, UserError
+from ubt.common.errors import Problem, UserError
+from ubt.config.dotted_paths import JsonObject
 
 Model = TypeVar("Model", bound=BaseModel)
 _MISSING = object()

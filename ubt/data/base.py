@@ -1,4 +1,4 @@
-"""What a data set is, whatever it is read from."""
+"""What a data set is, whatever it is read from: pairs to train on, labelled images to judge by."""
 
 from __future__ import annotations
 
@@ -93,3 +93,20 @@ class DataSource(Config):
             UserError: naming every image that is missing or damaged, with its row.
             OSError: if the disk of `cache` is full or not writable.
         """
+
+
+@dataclass(frozen=True)
+class Subset(Pairs):
+    """The pairs at `chosen[S]` int64 of `whole`, numbered from 0. `images` are still those of the whole."""
+
+    whole: Pairs
+    chosen: NDArray[np.int64]
+
+    def take(self, indices: NDArray[np.int64]) -> Images:
+        """Return the images `[B, H, W, 3]` at `indices[B]`, which count the chosen pairs."""
+        return self.whole.take(self.chosen[indices])
+
+
+def subset(whole: Pairs, chosen: NDArray[np.int64]) -> Subset:
+    """Return the pairs at `chosen[S]` of `whole`, in that order."""
+    return Subset(whole.images, [whole.captions[index] for index in chosen], whole, chosen)

@@ -9,13 +9,12 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from ubt.common.errors import Problem
+from ubt.common.fingerprint import fingerprint
 from ubt.data.base import DataSet, Labelled, Pairs
+from ubt.data.images import Decoders
 from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_digest
-from ubt.data.pool import Decoders
-from ubt.data.problems import raise_if_any
-from ubt.data.tables import Row, read_rows, report_missing
-from ubt.errors import Problem
-from ubt.fingerprint import fingerprint
+from ubt.data.tables import Row, raise_if_any, read_rows, report_missing
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,33 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
-from ubt.data.threads import in_threads
-from ubt.errors import Problem, UserError
-from ubt.files import write_whole
-from ubt.fingerprint import digest_bytes, digest_file, fingerprint
-from ubt.places import cache_root
-from ubt.progress import progress
+from ubt.common.atomic_files import write_whole
+from ubt.common.errors import Problem, UserError
+from ubt.common.fingerprint import digest_bytes, digest_file, fingerprint
+from ubt.common.paths import cache_root
+from ubt.common.progress import progress
+
+Result = TypeVar("Result")
+
+_THREADS = 16
+_BATCH = 64  # a future for each file would cost ten times what looking at the file does
+
+
+def in_threads(function: Callable[[Path], Result], paths: Sequence[Path]) -> Iterator[Result]:
+    """Yield `function(path)` for each path in order; what it raises is raised here."""
+
+    def batch_results(start: int) -> list[Result]:
+        return [function(path) for path in paths[start : start + _BATCH]]
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for results in threads.map(batch_results, range(0, len(paths), _BATCH)):
+            yield from results
+
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

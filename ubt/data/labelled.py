@@ -1,26 +1,28 @@
-"""What data sets in files share: labelled images, classes, prompts, and a decoded copy in the cache."""
+"""What data sets in files share: labelled images, split in two, the words they are judged with, and a decoded copy."""
 
 from __future__ import annotations
 
+import difflib
+import re
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, JsonValue
 
+from ubt.common.errors import Problem
+from ubt.common.seeding import numpy_generator
 from ubt.data.base import DataSource, Images, Labels
-from ubt.data.cache import cached_images
 from ubt.data.decode import DECODER_VERSION
 from ubt.data.digests import Stamp, digest_files, stamp
-from ubt.data.labels import parse_labels, stratified_split
-from ubt.data.pool import Decoders, Encoded
-from ubt.data.problems import gather, raise_if_any
-from ubt.data.tables import Row, read_rows, report_missing
+from ubt.data.images import Decoders, Encoded, cached_images
+from ubt.data.tables import LISTED, Row, gather, raise_if_any, read_rows, report_missing
 from ubt.data.vocabulary import read_classes, read_templates, vocabulary_files
-from ubt.errors import Problem
 
 
 @dataclass(frozen=True)
@@ -148,3 +150,51 @@ def _stamp(path: Path) -> Stamp | None:
 @lru_cache(maxsize=32)
 def _remembered_key(source: LabelledFiles, _stamps: tuple[Stamp | None, ...]) -> str:
     return source.compute_key()
+
+
+_INDEX = re.compile(r"-?[0-9]+")
+
+
+def parse_labels(rows: Sequence[Row], classes: Sequence[str], problems: list[Problem]) -> Labels:
+    """Return the class index of each row, `[N]` int64; a label is a class name or an index.
+
+    Adds to `problems` every index out of range, every unknown name, and names that two classes share.
+    """
+    times = Counter(classes)
+    positions = {name: index for index, name in enumerate(classes)}
+    labels = np.zeros(len(rows), dtype=np.int64)
+    for at, row in enumerate(rows):
+        if times[row.text] > 1:
+            problems.append(Problem(row.where, "several classes have this name; give the index", row.text))
+        elif row.text in positions:
+            labels[at] = positions[row.text]
+        elif not _INDEX.fullmatch(row.text):
+            # Looking for a similar name takes milliseconds: not for problems that will not be listed.
+            advice = _nearest(row.text, classes) if len(problems) < LISTED else ""
+            problems.append(Problem(row.where, "unknown class", row.text, advice))
+        elif not 0 <= int(row.text) < len(classes):
+            message = f"class index out of range; {len(classes)} classes are 0 to {len(classes) - 1}"
+            problems.append(Problem(row.where, message, int(row.text)))
+        else:
+            labels[at] = int(row.text)
+    return labels
+
+
+def stratified_split(labels: Labels, val_fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the positions in `labels[N]` of the validation images and those of the test images, both sorted.
+
+    Systematic sampling: images are lined up class by class, classes and images in random order, and every
+    (1 / `val_fraction`)-th is taken. So the fraction holds in each class, and over all, to within one image
+    — also when classes have but one image each, where rounding class by class would give none.
+    """
+    rng = numpy_generator(seed, "labels", "split")
+    shuffled = rng.permutation(len(labels))
+    turn_of_class = rng.permutation(int(labels.max(initial=-1)) + 1)
+    line = shuffled[np.argsort(turn_of_class[labels[shuffled]], kind="stable")]
+    taken = np.diff(np.floor(np.arange(len(labels) + 1) * val_fraction + 0.5)) > 0
+    return np.sort(line[taken]), np.sort(line[~taken])
+
+
+def _nearest(name: str, classes: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, classes, n=1)
+    return f"did you mean `{close[0]}`?" if close else "give a line of `classes`, or its index from 0"

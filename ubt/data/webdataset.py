@@ -10,16 +10,15 @@ from typing import Literal
 
 from pydantic import Field
 
+from ubt.common.atomic_files import made_once
+from ubt.common.errors import Problem, UserError
+from ubt.common.fingerprint import fingerprint
 from ubt.data.base import DataSet, Images, Labelled, Pairs
-from ubt.data.cache import cached_images
 from ubt.data.digests import digest_files
+from ubt.data.images import Decoders, Encoded, cached_images
 from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_cache
-from ubt.data.pool import Decoders, Encoded
-from ubt.data.problems import gather, raise_if_any
 from ubt.data.shards import Sample, find_shards, read_samples
-from ubt.errors import Problem, UserError
-from ubt.files import made_once
-from ubt.fingerprint import fingerprint
+from ubt.data.tables import gather, raise_if_any
 
 
 class WebDataset(LabelledFiles):

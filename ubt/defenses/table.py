@@ -8,11 +8,8 @@ from pydantic import Field
 
 from ubt.defenses.abl import Abl
 from ubt.defenses.base import Defense
-from ubt.defenses.cleanclip import CleanClip
-from ubt.defenses.finetune import Finetune
-from ubt.defenses.none import NoDefense
-from ubt.defenses.oracle import Oracle
-from ubt.defenses.par import Par
+from ubt.defenses.clean_tuning import CleanClip, Finetune, Par
+from ubt.defenses.references import NoDefense, Oracle
 from ubt.defenses.ubt import Ubt
 
 DEFENSES: tuple[type[Defense], ...] = (NoDefense, Ubt, Finetune, CleanClip, Abl, Par, Oracle)

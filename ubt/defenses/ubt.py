@@ -106,9 +106,6 @@ class UnlearnSettings(Config):
     """Retained pairs a step."""
 
 
-_DETECTORS = {"clean": "score", "gain": "gain", "poisoned": "rescore", "knn": "density", "lof": "density"}
-
-
 class Ubt(
     DetectSettings, SuspectSettings, OverfitSettings, SelectSettings, AttributeSettings, UnlearnSettings, Defense
 ):
@@ -119,4 +116,4 @@ class Ubt(
     @property
     def stages(self) -> tuple[str, ...]:
         """Return its stages: each detector is one of its own, so that the default one can be shared by all implants."""
-        return (_DETECTORS[self.detector], "suspect", "overfit", "select", "attribute", "unlearn")
+        return (f"detect_{self.detector}", "suspect", "overfit", "select", "attribute", "unlearn")

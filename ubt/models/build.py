@@ -12,11 +12,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ubt.errors import Problem, UserError
+from ubt.common.errors import Problem, UserError
+from ubt.common.seeding import derive
 from ubt.models.clip import Clip
-from ubt.models.names import check_model_name
-from ubt.seeding import derive
-from ubt.victim import ModelSettings
+from ubt.models.settings import ModelSettings, check_model_name
 
 open_clip.add_model_config(Path(__file__).with_name("tiny-rn.json"))
 
@@ -121,3 +120,16 @@ def _token_text(tokenizer: object) -> Callable[[int], str]:
         return decoder.decode([token])
 
     return token_text
+
+
+def check_weights(model: ModelSettings, poisoned: Path | None) -> None:
+    """Build the clean model and load what a study names, the checkpoint of a `poisoned` model included.
+
+    Done before a sweep starts, so that a mistake is met once and not in every worker.
+
+    Raises:
+        UserError: if weights cannot be fetched or read, or do not fit the model.
+    """
+    clip = build_clip(model, seed=0, device=torch.device("cpu"))
+    if poisoned:
+        load_weights(clip.net, poisoned)

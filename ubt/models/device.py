@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from ubt.errors import Problem, UserError
+from ubt.common.errors import Problem, UserError
 
 
 def pick_device(gpus: float) -> torch.device:

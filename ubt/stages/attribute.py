@@ -6,12 +6,12 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from ubt.attribution import TextTower, attention_relevance, gradient_relevance, random_relevance, real_tokens
+from ubt.common.seeding import torch_generator
 from ubt.defenses.ubt import AttributeSettings
+from ubt.engine.context import Output, StageContext
+from ubt.engine.poisoning import Manifest
+from ubt.methods.attribution import TextTower, attention_relevance, gradient_relevance, random_relevance, real_tokens
 from ubt.models.clip import Clip
-from ubt.poisoning import Manifest
-from ubt.seeding import torch_generator
-from ubt.stages.context import Output, StageContext
 
 _BLOCK = 64
 _SHOWN = 24
@@ -35,7 +35,7 @@ def run(context: StageContext) -> Output:
     return Output(tensors={"relevance": relevance, "words": words}, facts={"captions": captions})
 
 
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return the share of relevance on the target's name, over the selected pairs that are poisoned."""
     indices = context.artifact("selection").tensors["indices"]
     marks = torch.from_numpy(manifest.marks(indices))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ubt.stages.context import Output, StageContext
+from ubt.engine.context import Output, StageContext
 
 
 def run(context: StageContext) -> Output:

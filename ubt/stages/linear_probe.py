@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from ubt.common.errors import StageFault
 from ubt.data.base import Images, Labels
-from ubt.errors import StageFault
-from ubt.measures import LinearProbe
+from ubt.engine.context import Output, StageContext
+from ubt.engine.poisoning import Manifest
 from ubt.models.clip import Clip, embed_images
-from ubt.poisoning import Manifest
-from ubt.stages.context import Output, StageContext
+from ubt.trials.metrics import LinearProbe
 
 Embeddings = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def run(context: StageContext) -> Output:
     return Output(facts={"ca": float((clean == test.clean.labels).mean()), "asr": float((triggered == target).mean())})
 
 
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return what was measured."""
     return cast("dict[str, float]", dict(output.facts))
 

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ubt.common.statistics import auroc
 from ubt.data.base import Pairs
 from ubt.defenses.ubt import OverfitSettings
-from ubt.metrics import auroc
+from ubt.engine.context import Epoch, Output, StageContext
+from ubt.engine.epochs import embed_pairs, model_to_train, train_epochs
+from ubt.engine.poisoning import Manifest
+from ubt.methods.similarity import pair_similarities
+from ubt.methods.training import Indices, Optimizer, batches, clip_loss
 from ubt.models.clip import Clip
-from ubt.poisoning import Manifest
-from ubt.similarity import pair_similarities
-from ubt.stages.context import Epoch, Output, StageContext
-from ubt.stages.epochs import embed_pairs, model_to_train, train_epochs
-from ubt.training import Indices, Optimizer, batches, clip_loss
 
 
 def run(context: StageContext) -> Iterator[Epoch]:
@@ -52,7 +52,7 @@ def run(context: StageContext) -> Iterator[Epoch]:
     yield from train_epochs(context, clip, optimizer, settings.overfit_epochs, losses, snapshot)
 
 
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return how well similarity under M_o tells poison from the other suspects (AUROC; figure 3's claim).
 
     `auroc_before` is that under M_p, before overfitting; `auroc_all`, under M_o, over all of D where it is known.

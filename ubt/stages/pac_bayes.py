@@ -20,11 +20,11 @@ from typing import cast
 
 import torch
 
-from ubt.measures import PacBayes
+from ubt.engine.context import Output, StageContext
+from ubt.engine.poisoning import Manifest
 from ubt.models.clip import State
-from ubt.poisoning import Manifest
-from ubt.records import Rates
-from ubt.stages.context import Output, StageContext
+from ubt.trials.metrics import PacBayes
+from ubt.trials.record import Rates
 
 
 def run(context: StageContext) -> Output:
@@ -40,7 +40,7 @@ def run(context: StageContext) -> Output:
     return Output(facts={"kl": kl, "bound_term": term, "empirical_risk": risk, "bound": risk + term})
 
 
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return what was measured."""
     return cast("dict[str, float]", dict(output.facts))
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ubt.attacks import Attack, AttackConfig
 from ubt.attacks.badclip import BadClip
-from ubt.errors import StageFault
-from ubt.patch_optimisation import optimise_patch
-from ubt.poisoning import DECOYS, LEARNED
-from ubt.stages.context import Output, StageContext
-from ubt.training import Indices
+from ubt.attacks.badclip_patch import optimise_patch
+from ubt.common.errors import StageFault
+from ubt.engine.context import Output, StageContext
+from ubt.engine.poisoning import DECOYS, LEARNED
+from ubt.methods.training import Indices
 
 
 def run(context: StageContext) -> Output:

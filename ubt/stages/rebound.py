@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ubt.measures import Rebound
-from ubt.poisoning import Manifest
-from ubt.records import Rates
-from ubt.stages.context import Output, StageContext
-from ubt.subset import Subset, subset
-from ubt.training import Recipe, train_on_pairs
+from ubt.data.base import Subset, subset
+from ubt.engine.context import Output, StageContext
+from ubt.engine.poisoning import Manifest
+from ubt.methods.training import Recipe, train_on_pairs
+from ubt.trials.metrics import Rebound
+from ubt.trials.record import Rates
 
 SPLITS = ("val", "test")
 
@@ -32,7 +32,7 @@ def run(context: StageContext) -> Output:
     return Output(facts={split: context.evaluator.rates(clip, split).as_json() for split in SPLITS})
 
 
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return ASR and CA on both splits."""
     rates = {split: Rates.model_validate(output.facts[split]) for split in SPLITS}
     return {f"{split}_{name}": getattr(rates[split], name) for split in SPLITS for name in ("asr", "ca")}

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ubt.common.errors import StageFault
 from ubt.data.base import Images
 from ubt.defenses.ubt import UnlearnSettings
-from ubt.errors import StageFault
+from ubt.detectors.trust import Trust
+from ubt.engine.context import StageContext
+from ubt.methods.similarity import embed_pair_images
+from ubt.methods.training import Indices, clip_loss
 from ubt.models.clip import Clip, embed_tokens
-from ubt.similarity import embed_pair_images
-from ubt.stages.context import StageContext
-from ubt.stages.trust import Trust
-from ubt.training import Indices, clip_loss
 
 
 @dataclass(frozen=True)

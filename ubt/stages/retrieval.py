@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ubt.measures import Retrieval
+from ubt.engine.context import Output, StageContext
+from ubt.engine.poisoning import Manifest
+from ubt.methods.training import Indices
 from ubt.models.clip import embed_images, embed_tokens
-from ubt.poisoning import Manifest
-from ubt.stages.context import Output, StageContext
-from ubt.training import Indices
+from ubt.trials.metrics import Retrieval
 
 CUTOFFS = (1, 5)
 
@@ -36,7 +36,7 @@ def run(context: StageContext) -> Output:
     return Output(facts={**recalls, "pairs": float(len(chosen))})
 
 
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return what was measured."""
     return cast("dict[str, float]", dict(output.facts))
 

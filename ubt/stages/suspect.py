@@ -1,15 +1,18 @@
-"""Suspect the training pairs that are trusted least (the paper's first stage; its trust is the clean model's)."""
+"""Which training pairs are suspicious, and which of them are unlearned (the paper's first and third stages)."""
 
 from __future__ import annotations
 
-from ubt.defenses.ubt import SuspectSettings
-from ubt.metrics import auroc
-from ubt.poisoning import Manifest
-from ubt.stages.context import Output, StageContext
-from ubt.stages.trust import Trust
+import torch
+from torch import Tensor
+
+from ubt.common.statistics import auroc
+from ubt.defenses.ubt import SelectSettings, SuspectSettings
+from ubt.detectors.trust import Trust
+from ubt.engine.context import Output, StageContext
+from ubt.engine.poisoning import Manifest
 
 
-def run(context: StageContext) -> Output:
+def suspect(context: StageContext) -> Output:
     """Return D_susp: `indices[S]` int64 into D, least trusted first: a ratio of the pairs looked at, at least 2."""
     trust = Trust.of(context.artifact("trust"))
     ratio = context.settings(SuspectSettings).suspicious_ratio
@@ -17,7 +20,7 @@ def run(context: StageContext) -> Output:
     return Output(tensors={"indices": trust.pairs[trust.ranked()[:count]]})
 
 
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose_suspect(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return the share of poison that is suspected (recall) and of suspects that is poison (precision).
 
     And `auroc`: how well low trust tells poison from the other suspects, to compare with `overfit`.
@@ -28,3 +31,27 @@ def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[s
         return found
     trust = Trust.of(context.artifact("trust")).in_pairs(indices)
     return found | {"auroc": auroc(-trust.numpy(), manifest.marks(indices))}
+
+
+def select(context: StageContext) -> Output:
+    """Return `indices[K]` int64 into D, the most telling first."""
+    settings = context.settings(SelectSettings)
+    suspects = context.artifact("suspects").tensors["indices"]
+    ranks = _order(context, settings, len(suspects))
+    return Output(tensors={"indices": suspects[ranks[: settings.unlearn_samples]].contiguous()})
+
+
+def diagnose_select(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+    """Return how many pairs are selected, the share of them that is poison, and the share of poison among them."""
+    found = manifest.found_in(output.tensors["indices"])
+    return {"purity" if name == "precision" else name: value for name, value in found.items()}
+
+
+def _order(context: StageContext, settings: SelectSettings, suspects: int) -> Tensor:
+    """Return the suspects' positions, `[S]` int64, in the order in which they are selected."""
+    if settings.selection == "overfitted":
+        similarities = context.artifact("overfitted").tensors["similarities"]
+        return torch.argsort(similarities, descending=True, stable=True)
+    if settings.selection == "clean":
+        return torch.arange(suspects)  # `suspect` lists them least trusted first
+    return torch.from_numpy(context.rng("random").permutation(suspects))

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from ubt.defenses.ubt import UnlearnSettings
+from ubt.engine.context import Epoch, Output, StageContext
+from ubt.engine.epochs import model_to_train, train_epochs
+from ubt.engine.poisoning import Manifest
+from ubt.methods.training import Indices, Optimizer, batches
 from ubt.models.clip import Clip, embed_tokens
-from ubt.poisoning import Manifest
-from ubt.stages.context import Epoch, Output, StageContext
-from ubt.stages.epochs import model_to_train, train_epochs
 from ubt.stages.retention import Retention
-from ubt.training import Indices, Optimizer, batches
 
 
 def run(context: StageContext) -> Iterator[Epoch]:
@@ -47,7 +47,7 @@ def run(context: StageContext) -> Iterator[Epoch]:
     yield from train_epochs(context, clip, optimizer, settings.unlearn_epochs, losses, snapshot)
 
 
-def measure(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
     """Return what is unlearnt (pairs, tokens of a caption), how many pairs are held, and that none had to be clean."""
     kept = kept_tokens(context, context.settings(UnlearnSettings))
     return {

@@ -1,7 +1,7 @@
 from analysis.figures.base import Absent
 from analysis.figures.epochs import draw_epochs, epochs_info
 from analysis.findings import find
-from ubt.records import EpochRecord, StageRecord
+from ubt.trials.record import EpochRecord, StageRecord
 
 SAMPLES = "defense.unlearn_samples"
 

@@ -1,8 +1,8 @@
 import pytest
 
+from analysis.configurations import Estimate, Outcome
 from analysis.figures.front import draw_front, front_info, steps
 from analysis.findings import find
-from analysis.replicates import Estimate, Outcome
 
 SAMPLES = "defense.unlearn_samples"
 

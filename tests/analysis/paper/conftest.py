@@ -11,9 +11,9 @@ from safetensors.numpy import save
 
 from analysis.findings import Findings, find
 from analysis.run import load_run
-from ubt.meta import Meta
-from ubt.records import StageRecord, TrialRecord
-from ubt.store import ArtifactStore
+from ubt.artifacts.manifest import Meta
+from ubt.artifacts.store import ArtifactStore
+from ubt.trials.record import StageRecord, TrialRecord
 
 PAIRS = 200
 POISONED = np.arange(0, PAIRS, 10)
@@ -76,7 +76,7 @@ class ToyRun:
         return record
 
     def write(self) -> Path:
-        from ubt.records import write_record
+        from ubt.trials.record import write_record
 
         (self.folder / "records").mkdir(parents=True, exist_ok=True)
         study = {"name": "toy", "store": str(self.root / "store")}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from analysis.artifacts import Artifacts, Unreadable
-from ubt.store import default_store
+from ubt.artifacts.store import default_store
 
 
 def payload(toy, stage):

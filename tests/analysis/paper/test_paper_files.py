@@ -10,15 +10,12 @@ from PIL import Image
 
 from analysis.figures.base import Absent
 from analysis.paper import PAPER_FIGURES, write_figures
-from analysis.paper.caption_drawing import MARK_POINTS, lay_out, text_points
-from analysis.paper.captions import Caption, CaptionPanel, CaptionsInfo
+from analysis.paper.captions import MARK_POINTS, Caption, CaptionPanel, CaptionsInfo, lay_out, text_points
 from analysis.paper.density import Separation
-from analysis.paper.embedded import embedded_figures
-from analysis.paper.files import rendered
-from analysis.paper.overfit_data import AttackPair, OverfitDataInfo
-from analysis.paper.similarity import AttackPanels, SimilarityInfo, draw_similarity
+from analysis.paper.files import embedded_figures, rendered
+from analysis.paper.separation import AttackPair, AttackPanels, OverfitDataInfo, SimilarityInfo, draw_similarity
 from analysis.paper.style import COLUMN_INCHES, PAGE_INCHES, bands, paper_style
-from ubt.errors import UserError
+from ubt.common.errors import UserError
 
 
 @pytest.fixture

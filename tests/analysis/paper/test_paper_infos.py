@@ -7,9 +7,8 @@ from sklearn.metrics import roc_auc_score
 from analysis.artifacts import Artifacts
 from analysis.figures.base import Absent
 from analysis.paper.captions import MOST_CLEAN, MOST_POISONED, Caption, captions_info, shown
-from analysis.paper.overfit_data import overfit_data_info
-from analysis.paper.similarity import similarity_info
-from ubt.records import State
+from analysis.paper.separation import overfit_data_info, similarity_info
+from ubt.trials.record import State
 
 POISONED, SUSPECTS = np.arange(0, 200, 10), np.arange(0, 200, 4)
 SIG = {"victim.attack": {"kind": "sig", "target": 3}}

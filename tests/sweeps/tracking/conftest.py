@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.tracking.sender import prepare_environment
-from ubt.records import EpochRecord, Rates, StageRecord, State, TrialRecord
+from ubt.trials.record import EpochRecord, Rates, StageRecord, State, TrialRecord
 
 MakeRecord = Callable[..., TrialRecord]
 

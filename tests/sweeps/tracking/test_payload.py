@@ -2,7 +2,7 @@ import pytest
 
 from sweeps.tracking import payload
 from sweeps.tracking.payload import Point
-from ubt.records import EpochRecord, StageRecord, State
+from ubt.trials.record import EpochRecord, StageRecord, State
 
 
 def test_searched_and_changed_values_are_parameters_in_text(make_record) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.tracking.events import TrialUpdated
-from sweeps.tracking.faults import RefusedError, UnavailableError
+from sweeps.tracking.events import RefusedError, TrialUpdated, UnavailableError
 from sweeps.tracking.outbox import Outbox, Waiting
 from sweeps.tracking.sender import Sender
 

@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.tracking import Tracker, TrackingSettings
 from sweeps.tracking import outbox as outbox_module
-from ubt.records import State
+from ubt.trials.record import State
 
 DOCUMENT = {"name": "toy", "victim": {}, "defense": {"kind": "ubt"}}
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.tracking.config import TrackingSettings, artifacts_folder, without_credentials
+from ubt.common.errors import UserError
 from ubt.config import validate
-from ubt.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""How numbers, settings, attacks, defenses and victims read in figures, tables and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import JsonValue
+
+from analysis.configurations import Estimate
+from ubt.config import difference, get_path
+from ubt.config.dotted_paths import JsonObject
+from ubt.trials.labels import cell_of
+from ubt.trials.record import TrialRecord
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as a percentage with one decimal: `0.0364` → `3.6%`."""
+    return f"{100 * fraction:.1f}%"
+
+
+def interval(estimate: Estimate) -> str:
+    """Return an interval in percent: `2.6–5.0`."""
+    return f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}"
+
+
+def points(fraction: float) -> str:
+    """Return a difference of rates in percentage points: `0.02` → `2 points`."""
+    number = f"{100 * fraction:.2f}".rstrip("0").rstrip(".")
+    return f"{number} {'point' if number == '1' else 'points'}"
+
+
+def movement(before: float, after: float) -> str:
+    """Say how a rate moved, as it reads after rounding: `falls from 88.5% to 3.6%`, `stays at 82.4%`."""
+    old, new = percent(before), percent(after)
+    if old == new:
+        return f"stays at {new}"
+    return f"{'falls' if after < before else 'rises'} from {old} to {new}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `0.4 s`, `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a counted noun: `1 trial`, `81 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return `a`, `a and b`, or `a, b and c`."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return for each dotted path the shortest ending that no other of the paths has."""
+    paths = tuple(paths)
+    return {path: _shortest(path, [other for other in paths if other != path]) for path in paths}
+
+
+def _shortest(path: str, others: list[str]) -> str:
+    parts = path.split(".")
+    endings = (".".join(parts[start:]) for start in range(len(parts) - 1, 0, -1))
+    return next((e for e in endings if not any(f".{other}".endswith(f".{e}") for other in others)), path)
+
+
+def setting_text(value: JsonValue) -> str:
+    """Return a setting as a person would write it: `0.03`, `64`, `2e-4`, `yes`, `suspicious`."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return _float_text(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {setting_text(part)}" for name, part in value.items())
+    return ", ".join(map(setting_text, value)) if isinstance(value, list) else str(value)
+
+
+def _float_text(value: float) -> str:
+    """Return `0.03` and `64`, but `2e-4`: learning rates are told apart by their exponents."""
+    if 0 < abs(value) < 1e-3:
+        digits, _, exponent = f"{value:.3e}".partition("e")
+        return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:g}"
+
+
+def changes_text(changes: Mapping[str, JsonValue], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return one `name = value` for each change, with the names of `short_names`; `base` for no change.
+
+    The spaces around `=` do not break.
+    """
+    told = (f"{names.get(path, path)}\u00a0=\u00a0{setting_text(value)}" for path, value in changes.items())
+    return tuple(told) or ("base",)
+
+
+ATTACK_NAMES = {
+    "badnets": "BadNets",
+    "badnets_stripes": "BadNets stripes",
+    "blended": "Blended",
+    "blended_text": "Blended text",
+    "blended_triangles": "Blended triangles",
+    "sig": "SIG",
+    "wanet": "WaNet",
+    "trojvqa": "TrojVQA",
+    "badclip": "BadCLIP",
+    "label_consistent": "Label-consistent",
+}
+DEFENSE_NAMES = {
+    "none": "no defense",
+    "finetune": "fine-tuning",
+    "cleanclip": "CleanCLIP",
+    "abl": "ABL",
+    "par": "PAR",
+    "ubt": "UBT",
+    "oracle": "oracle",
+}
+"""As their authors write them; a kind that is not listed is called by its own name."""
+
+
+def attack_name(kind: str) -> str:
+    """Return an attack's name."""
+    return ATTACK_NAMES.get(kind, kind.replace("_", " "))
+
+
+def defense_name(kind: str) -> str:
+    """Return a defense's name."""
+    return DEFENSE_NAMES.get(kind, kind.replace("_", " "))
+
+
+def kind_at(config: Mapping[str, JsonValue], path: str) -> str:
+    """Return the `kind` of the part of a configuration at a path, "" if it has none."""
+    try:
+        return str(get_path(config, f"{path}.kind"))
+    except KeyError:
+        return ""
+
+
+def victim_key(record: TrialRecord) -> str:
+    """Return a trial's victim as JSON: equal for equal victims."""
+    return json.dumps(record.config.get("victim"), sort_keys=True)
+
+
+def victim_names(records: Iterable[TrialRecord]) -> dict[str, str]:
+    """Return what each victim is called, by its key: its attack, and what sets it apart from others of that name."""
+    victims: dict[str, JsonObject] = {}
+    named: dict[str, str] = {}
+    for record in records:
+        key, victim, cell = victim_key(record), record.config.get("victim"), cell_of(record.label)
+        victims.setdefault(key, victim if isinstance(victim, dict) else {})
+        named[key] = named.get(key) or attack_name(cell.attack if cell else kind_at(record.config, "victim.attack"))
+    alike: dict[str, list[JsonObject]] = {}
+    for key, name in named.items():
+        alike.setdefault(name, []).append(victims[key])
+    return {
+        key: f"{name} ({_apart(victims[key], alike[name])})" if len(alike[name]) > 1 else name
+        for key, name in named.items()
+    }
+
+
+def _apart(victim: JsonObject, alike: Sequence[JsonObject]) -> str:
+    """Return the settings in which `alike` differ, as this victim has them."""
+    paths = dict.fromkeys(path for other in alike for path in (*difference(other, victim), *difference(victim, other)))
+    own: dict[str, JsonValue] = {}
+    for path in paths:
+        try:
+            own[path] = get_path(victim, path)
+        except KeyError:
+            own[path] = None
+    return ", ".join(changes_text(own, short_names(own)))

@@ -1,0 +1,184 @@
+"""Connect to Ray: which address means what, a private Ray on this machine, or a cluster that is there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import warnings
+from typing import Any
+
+from sweeps.backends.capacity import Node, demand, lacking_gpus, local_trials, room_for_trials, sum_of
+from sweeps.study.config import Resources
+from ubt.common.errors import Problem, UserError
+
+INLINE, LOCAL, AUTO = "inline", "local", "auto"
+
+ON_THE_HEAD = "ray exec cluster.yaml --tmux 'ubt sweep … --address auto'"
+
+_KNOCK_SECONDS = 5.0
+_ADDRESS = re.compile(r"(ray://)?(?P<host>[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
+
+
+def check_address(address: str) -> None:
+    """Knock at a cluster's address. Ray itself tries for 30 s, or minutes, before it says that nobody is there.
+
+    Raises:
+        UserError: if it is no address, or nothing answers there.
+    """
+    host, port = _endpoint(address)
+    try:
+        socket.create_connection((host, port), _KNOCK_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:  # the latter for what is no host name or no port
+        message = f"nothing answers at {host}:{port} ({error})"
+        advice = f"is the cluster up, and may this machine reach that port? Or start it on the head: {ON_THE_HEAD}"
+        raise UserError(Problem(f"--address {address}", message, advice=advice)) from error
+
+
+def _endpoint(address: str) -> tuple[str, int]:
+    """Return the host and port that an address of a cluster stands for.
+
+    Raises:
+        UserError: if it stands for none.
+    """
+    where, named = "--address", address
+    if address == AUTO:
+        where, named = "$RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or _cluster_of_this_machine()
+    found = _ADDRESS.fullmatch(named)
+    if found is None:
+        words = f"`{LOCAL}`, `{INLINE}`, `{AUTO}`, " if where == "--address" else ""
+        raise UserError(Problem(where, f"must be {words}HOST:PORT or ray://HOST:PORT", named))
+    return found["host"].strip("[]"), int(found["port"])
+
+
+def _cluster_of_this_machine() -> str:
+    """Return the HOST:PORT of the cluster that this machine is a node of.
+
+    Raises:
+        UserError: if it is none.
+    """
+    from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415 — what `auto` means to Ray
+
+    try:
+        return str(canonicalize_bootstrap_address(AUTO))
+    except ConnectionError as error:
+        advice = f"leave it out to run on this machine alone, or start it on the cluster's head: {ON_THE_HEAD}"
+        message = "this machine is no node of a Ray cluster"
+        raise UserError(Problem("--address auto", message, advice=advice)) from error
+
+
+logger = logging.getLogger(__name__)
+
+TRIALS_WAITING = 8
+"""Trials handed to a cluster at a time, if fewer have room: those that wait make an autoscaler add nodes."""
+
+_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its TensorBoard logger imports torch into this process
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us, and we say how to resume
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "GRPC_ENABLE_FORK_SUPPORT": "0",  # its handlers crash one in a hundred processes that are forked beside its threads
+}
+
+
+def start_ray(address: str, resources: Resources) -> int:
+    """Connect to Ray, or start a private one, and return how many trials to hand to it at a time.
+
+    On this machine these are as many as fit. A cluster gets at least `TRIALS_WAITING`, even if it has no node
+    yet: Ray queues those without room, and an autoscaler adds nodes for them. For one that grows further,
+    `resources.concurrent_trials` says how far.
+
+    Raises:
+        UserError: if no cluster answers at the address, or this machine lacks the GPUs that a trial asks for, or
+            Ray cannot be started on it.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    import ray  # noqa: F401, PLC0415 — 2 s that `ubt plan` need not wait
+
+    # It says at each start that Ray asks for a token, which is what we want.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    if address == LOCAL:
+        _start_private(resources)
+    else:
+        _join(address, resources)
+    there = nodes()
+    room = room_for_trials(resources, there)
+    if address == LOCAL and not room:
+        stop_ray()
+        raise UserError(lacking_gpus(resources, there))
+    if not room:
+        text = "no node of the cluster has room for a trial (%s) now, there are %s; trials wait until one is added"
+        logger.warning(text, demand(resources), sum_of(there))
+    return resources.concurrent_trials or (room if address == LOCAL else max(room, TRIALS_WAITING))
+
+
+def stop_ray() -> None:
+    """Leave the cluster, or end the private one."""
+    import ray  # noqa: PLC0415
+
+    ray.shutdown()
+
+
+def nodes() -> list[Node]:
+    """Return what each node that is up has."""
+    import ray  # noqa: PLC0415
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _options(resources: Resources) -> dict[str, Any]:
+    """Return what every start of Ray is given: quiet, and one trial's threads in each worker."""
+    threads = str(resources.cpus_per_trial)
+    environment = {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without GPUs sees none: all would share the first one
+    }
+    return {
+        "runtime_env": {"env_vars": environment},
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": False,
+    }
+
+
+def _start_private(resources: Resources) -> None:
+    """Start a Ray of our own on this machine.
+
+    Raises:
+        UserError: if it does not start: no memory or disk for its object store, ports that may not be opened, …
+    """
+    import ray  # noqa: PLC0415
+    from ray.exceptions import RayError  # noqa: PLC0415
+
+    cpus = local_trials(resources) * resources.cpus_per_trial
+    try:
+        ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **_options(resources))
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        advice = "`ubt doctor` looks at the machine; `--address inline` runs the trials in this process, without Ray"
+        raise UserError(Problem(f"--address {LOCAL}", f"Ray cannot be started: {error}", advice=advice)) from error
+
+
+def _join(address: str, resources: Resources) -> None:
+    """Join a running cluster.
+
+    Raises:
+        UserError: if that is not possible, with what may be wrong.
+    """
+    check_address(address)
+    import ray  # noqa: PLC0415
+    from ray.exceptions import RayError  # noqa: PLC0415
+
+    warnings.filterwarnings("ignore", "Ray Client connection timed out", UserWarning)  # the error says it
+    try:
+        ray.init(address=address, **_options(resources))
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        advice = (
+            "a cluster with a token wants RAY_AUTH_MODE=token and its ~/.ray/auth_token here; ray:// wants the"
+            f" head's client port, 10001 by default. Or start it on the head: {ON_THE_HEAD}"
+        )
+        message = f"something answers, but no cluster that can be joined: {error}"
+        raise UserError(Problem(f"--address {address}", message, advice=advice)) from error

@@ -1,0 +1,91 @@
+"""Run a session's trials on Ray. This process keeps the session (search, records, tracking) wherever they run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.backends.capacity import room_for_trials
+from sweeps.backends.connection import nodes
+from sweeps.scheduling.session import Session
+from sweeps.study.config import Resources
+from ubt.common.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from ray import tune
+
+_GO_ON = "what is done is kept: go on with the same command and --resume"
+
+
+def run_on_ray(
+    session: Session,
+    resources: Resources,
+    concurrent: int,
+    folder: Path,
+    trainable: type[tune.Trainable] | None = None,
+) -> None:
+    """Run trials until the session has finished; `trainable` may stand in for the real one in measurements.
+
+    Raises:
+        KeyboardInterrupt: when it is interrupted; what is done is in the store and the records.
+        UserError: if the connection to a cluster is lost, or Tune fails; likewise.
+    """
+    from ray import tune  # noqa: PLC0415
+    from ray.tune.error import TuneError  # noqa: PLC0415
+
+    from sweeps.backends.searcher import Interruption, Order, SessionSearcher  # noqa: PLC0415
+    from sweeps.backends.trainable import UbtTrainable  # noqa: PLC0415
+
+    searcher = SessionSearcher(session, workers=min(concurrent, room_for_trials(resources, nodes())))
+    # Tune ends by looking for result files that we do not let it write, and complains of each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    try:
+        with _staging(folder / "ray" / "staging"), Interruption() as interruption:
+            # Not `tune.Tuner`, which over a Ray client moves itself, and a pickled session, to the cluster's head.
+            tune.run(
+                trainable or UbtTrainable,
+                _remote=False,
+                name="tune",
+                storage_path=str(folder / "ray"),
+                resources_per_trial={"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+                search_alg=searcher,
+                scheduler=Order(searcher),
+                callbacks=[interruption],
+                num_samples=-1,
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+                max_failures=resources.retries,
+                raise_on_failed_trial=False,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                verbose=0,
+            )
+    except ConnectionError as error:
+        raise UserError(Problem("--address", f"the cluster was lost: {error}", advice=_GO_ON)) from error
+    except (TuneError, OSError) as error:
+        last = str(error).strip().splitlines()[-1:]
+        raise UserError(Problem(str(folder), f"Ray Tune ended early: {''.join(last)}", advice=_GO_ON)) from error
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[None]:
+    """Give Tune a folder for its own files where Ray has none for it.
+
+    They lie in the folder of this machine's Ray node. Over a Ray client there is no such node, which is all that
+    keeps Tune from running in this process then.
+    """
+    import ray  # noqa: PLC0415
+
+    if not ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        yield
+        return
+    storage: Any = import_module("ray.train._internal.storage")  # private, so Ray is pinned: there is no public way
+    of_the_node = storage._get_ray_train_session_dir
+    storage._get_ray_train_session_dir = lambda: str(folder)
+    try:
+        yield
+    finally:
+        storage._get_ray_train_session_dir = of_the_node

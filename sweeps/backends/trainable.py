@@ -1,0 +1,58 @@
+"""The Tune trainable: a step is the next stage or epoch of a trial, an actor runs one trial after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ray import tune
+
+from ubt.trials.assignment import Assignment
+from ubt.trials.record import TrialRecord
+
+ASSIGNMENT, RECORD = "assignment", "record"
+
+_STEP_SECONDS = 0.1
+"""Stages shorter than this are reported together: a report costs more than they do."""
+_IDLE_SECONDS = 0.2
+"""How often a placeholder asks whether it is to make room."""
+
+
+class UbtTrainable(tune.Trainable):
+    """Runs assignments. What it keeps between trials (imports, data, evaluation images) is the runner's."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Make the actor's runner and take on the first trial."""
+        from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch: for workers, not for whoever starts them
+
+        self._runner = TrialRunner()
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take on another trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run on until the next stage or epoch ends; report the trial's record as JSON. A placeholder only waits."""
+        if self._records is None:
+            time.sleep(_IDLE_SECONDS)
+            return {"done": False}
+        deadline = time.perf_counter() + _STEP_SECONDS
+        record = next(self._records)
+        while not record.state.ended and time.perf_counter() < deadline:
+            record = next(self._records)
+        return {RECORD: record.model_dump_json(), "done": record.state.ended}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to save: finished stages are in the store, and a restored trial finds them there."""
+
+    def load_checkpoint(self, checkpoint: object) -> None:
+        """Nothing to load."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        given = config[ASSIGNMENT]
+        self._records: Iterator[TrialRecord] | None = None
+        if given is not None:
+            self._records = self._runner.run(Assignment.model_validate(given))

@@ -1,0 +1,1 @@
+"""The `ubt` command: one file a command."""

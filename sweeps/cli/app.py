@@ -1,0 +1,220 @@
+"""The `ubt` command. Each command imports what it needs when it runs, so that `ubt --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeps.cli.figures import figures, table
+from sweeps.cli.options import (
+    DEFAULT_STORE,
+    Exit,
+    JsonOption,
+    NameOption,
+    OutOption,
+    RunArgument,
+    SetOption,
+    StudyArgument,
+)
+from sweeps.cli.store import store_app
+from ubt.common.errors import UserError
+
+app = typer.Typer(
+    name="ubt",
+    help="Sweeps of UBT, a token-level defense that removes backdoors from CLIP models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+app.add_typer(store_app, name="store")
+
+
+@app.command()
+def sweep(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    name: NameOption = None,
+    out: OutOption = Path("runs"),
+    address: Annotated[
+        str, typer.Option(help="`local`, `inline` (this process, no Ray), `auto`, or ray://HOST:PORT.")
+    ] = "local",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of this study that was used last.")
+    ] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Like --resume, though the search has changed; what is known is not run.")
+    ] = False,
+    add_trials: Annotated[
+        int, typer.Option("--add-trials", min=0, metavar="N", help="Like --resume, with N trials more than before.")
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study: every trial, sharing every stage, then the report."""
+    from sweeps.cli.output import outcome_text  # noqa: PLC0415
+    from sweeps.run.folder import latest_run, new_run  # noqa: PLC0415
+    from sweeps.run.launch import sweep as run_sweep  # noqa: PLC0415
+    from sweeps.run.resuming import check_same_study, with_more_trials  # noqa: PLC0415
+    from sweeps.study.loading import load_study  # noqa: PLC0415
+
+    config = load_study(study, assignments or (), name)
+    goes_on = resume or extend or bool(add_trials)
+    run = latest_run(out, config.name) if goes_on else new_run(out, config.name)
+    if add_trials:
+        config = with_more_trials(run, config, add_trials)
+    if goes_on:
+        config = check_same_study(run, config, extend=extend or bool(add_trials))
+    outcome = run_sweep(config, run, address)
+    if as_json:
+        print(json.dumps(outcome.summary.model_dump(mode="json") if outcome.summary else None))
+    else:
+        print(outcome_text(outcome, resume_command=resume_command(sys.argv)))
+    if outcome.interrupted:
+        raise typer.Exit(Exit.INTERRUPTED)
+    raise typer.Exit(Exit.DONE if outcome.all_done else Exit.SOME_FAILED)
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    name: NameOption = None,
+    out: OutOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study's base configuration once, in this process, without Ray: to look at one pipeline."""
+    from sweeps.cli.output import record_text  # noqa: PLC0415
+    from sweeps.cli.run import run_once  # noqa: PLC0415
+    from sweeps.study.loading import load_study  # noqa: PLC0415
+    from ubt.trials.record import State  # noqa: PLC0415
+
+    record = run_once(load_study(study, assignments or (), name), out)
+    print(record.model_dump_json() if as_json else record_text(record))
+    raise typer.Exit(Exit.DONE if record.state is State.DONE else Exit.SOME_FAILED)
+
+
+@app.command()
+def poison(
+    study: StudyArgument,
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    assignments: SetOption = None,
+) -> None:
+    """Write the poisoned training pairs of a study's base configuration as PNG and CSV files, for other tools."""
+    from sweeps.cli.poison import write_poisoned  # noqa: PLC0415
+    from sweeps.study.loading import load_study  # noqa: PLC0415
+
+    print(write_poisoned(load_study(study, assignments or ()), out))
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    assignments: SetOption = None,
+    name: NameOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers that the wall time is worked out for.")] = 2,
+    graph: Annotated[Path | None, typer.Option(help="Also draw the stages as an SVG file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a sweep would run, what that costs, and how much the store has of it. Needs neither Ray nor torch."""
+    from sweeps.cli.plan import plan_text  # noqa: PLC0415
+    from sweeps.planning.plan import plan_study  # noqa: PLC0415
+    from sweeps.study.loading import load_study  # noqa: PLC0415
+
+    config = load_study(study, assignments or (), name)
+    planned = plan_study(config, workers)
+    print(planned.model_dump_json() if as_json else plan_text(planned))
+    if graph:
+        from sweeps.cli.plan import draw_graph  # noqa: PLC0415
+        from sweeps.planning.plan import lay_out, stored_keys  # noqa: PLC0415
+        from ubt.common.atomic_files import write_asked  # noqa: PLC0415
+
+        pipelines, _ = lay_out(config)
+        write_asked(graph, draw_graph(pipelines, stored_keys(planned.store)), "--graph")
+
+
+@app.command()
+def report(run_folder: RunArgument) -> None:
+    """Write a run's report anew from its records."""
+    from analysis import write_report  # noqa: PLC0415
+
+    print(write_report(run_folder).page)
+
+
+app.command()(figures)
+app.command()(table)
+
+
+@app.command()
+def ui(
+    run_folder: RunArgument,
+    host: Annotated[str, typer.Option(help="Address to listen on; this machine only by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.")] = 5000,
+) -> None:
+    """Open MLflow on the store that a run is tracked in, until Ctrl-C."""
+    from sweeps.cli.ui import serve  # noqa: PLC0415
+    from sweeps.run.folder import tracking_of  # noqa: PLC0415
+
+    serve(tracking_of(run_folder).address(run_folder), host, port)
+
+
+@app.command()
+def track(run_folder: RunArgument) -> None:
+    """Send what still waits for MLflow, after it was down."""
+    from sweeps.run.folder import tracking_of  # noqa: PLC0415
+    from sweeps.tracking import Tracker  # noqa: PLC0415
+
+    waiting = Tracker(tracking_of(run_folder), run_folder, run_folder.name, {}).close()
+    print("everything is sent" if not waiting else f"{waiting} events still wait: MLflow does not answer")
+    raise typer.Exit(Exit.SOME_FAILED if waiting else Exit.DONE)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a study file, for editors."""
+    from sweeps.study.loading import study_schema  # noqa: PLC0415
+
+    print(json.dumps(study_schema(), indent=1))
+
+
+@app.command()
+def doctor(
+    store: Annotated[str | None, typer.Option(help=f"Store to try; {DEFAULT_STORE} by default.")] = None,
+) -> None:
+    """Check versions, devices, Ray, MLflow and the store."""
+    from sweeps.cli.doctor import diagnose  # noqa: PLC0415
+
+    findings = diagnose(store)
+    for finding in findings:
+        print(f"{'ok ' if finding.well else 'BAD'} {finding.subject:<12} {finding.text}")
+    raise typer.Exit(Exit.DONE if all(finding.well for finding in findings) else Exit.SOME_FAILED)
+
+
+def main() -> None:
+    """Run the command line; a mistake in what was given is told once, without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger().addFilter(lambda record: "No pretrained weights" not in record.getMessage())
+    try:
+        app()
+    except UserError as error:
+        count = len(error.problems)
+        print(f"{'1 problem' if count == 1 else f'{count} problems'}:", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  {problem}", file=sys.stderr)
+        sys.exit(Exit.MISTAKE)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(Exit.INTERRUPTED)
+
+
+def resume_command(words: list[str]) -> str:
+    """Return the command that goes on. Added trials are part of the run by then, and must not be added again."""
+    adding = {at + skip for at, word in enumerate(words) if word == "--add-trials" for skip in (0, 1)}
+    kept = [word for at, word in enumerate(words) if at and at not in adding and not word.startswith("--add-trials=")]
+    return shlex.join(["ubt", *(word for word in kept if word != "--resume"), "--resume"])

@@ -1,0 +1,69 @@
+"""What the commands print when they are done."""
+
+from __future__ import annotations
+
+from analysis import Summary
+from analysis.summary import Point
+from sweeps.run.launch import SweepEnd
+from ubt.common.formatting import describe, minutes
+from ubt.trials.record import Rates, TrialRecord
+
+
+def outcome_text(outcome: SweepEnd, resume_command: str) -> str:
+    """Return the end of a sweep in words: what was chosen, where the report is, how to look at it in MLflow."""
+    lines = ["No trial has run.", ""]
+    if outcome.summary:
+        lines = [*_summary_lines(outcome.summary), "", f"Report:  {outcome.run.report / 'index.html'}"]
+    lines.append(f"MLflow:  {outcome.mlflow_command}")
+    if outcome.events_waiting:
+        lines.append(
+            f"         {outcome.events_waiting} events wait for MLflow; `ubt track {outcome.run.path}` sends them"
+        )
+    if outcome.interrupted or not outcome.complete:
+        why = f"Stopped: {outcome.stopped}" if outcome.stopped else "Not all trials have run"
+        why = "Interrupted" if outcome.interrupted else why
+        lines.append(f"{why}; what is done is kept. Go on with:\n  {resume_command}")
+    return "\n".join(lines)
+
+
+def _summary_lines(summary: Summary) -> list[str]:
+    states = ", ".join(f"{count} {state}" for state, count in summary.states.items() if count)
+    seconds, stages = summary.seconds, summary.stages
+    lines = [
+        "",
+        f"{summary.name}: {states} in {minutes(seconds.wall)}; "
+        f"stages: {stages.computed} computed, {stages.reused} reused ({minutes(seconds.saved)} saved)",
+    ]
+    if summary.compared:
+        return [*lines, f"  {summary.compared}: the table is in the report."]
+    lines.append(f"  {'poisoned model':<22}{_point_text(summary.poisoned.test if summary.poisoned else None)}")
+    if summary.chosen is None:
+        return [*lines, "  No trial kept the clean accuracy within objectives.ca_floor: none is chosen."]
+    chosen = summary.chosen
+    lines.append(f"  {'chosen: ' + chosen.trial:<22}{_point_text(chosen.test)}")
+    return [*lines, f"    {describe(chosen.config)}"]
+
+
+def _point_text(point: Point | None) -> str:
+    return f"test ASR {point.asr:.3f}  CA {point.ca:.3f}" if point else "not measured"
+
+
+def record_text(record: TrialRecord) -> str:
+    """Return one trial's result in words."""
+    lines = [f"{record.study} {record.trial}: {record.state} in {minutes(record.seconds)}"]
+    lines += [f"  {record.reason}"] if record.reason else []
+    for title, rates in (
+        ("poisoned, val", record.poisoned_val),
+        ("poisoned, test", record.poisoned_test),
+        ("defended, val", record.val),
+        ("defended, test", record.test),
+    ):
+        lines += [f"  {title:<15} {_rates_text(rates)}"] if rates else []
+    return "\n".join(lines)
+
+
+def _rates_text(rates: Rates) -> str:
+    return (
+        f"ASR {rates.asr:.3f} [{rates.asr_low:.3f}, {rates.asr_high:.3f}]  "
+        f"CA {rates.ca:.3f} [{rates.ca_low:.3f}, {rates.ca_high:.3f}]"
+    )

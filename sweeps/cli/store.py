@@ -1,0 +1,253 @@
+"""`ubt store`: list, measure, verify and prune the artifact store."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeps.cli.options import DEFAULT_STORE, Exit
+from ubt.artifacts.manifest import Meta
+from ubt.artifacts.store import ArtifactStore, StoredFile, default_store, local_cache
+from ubt.common.errors import DamagedArtifact, Problem, UserError
+from ubt.data.images import KEPT
+from ubt.trials.record import read_records
+
+LEFTOVER_AGE = timedelta(days=1)
+"""What is unfinished by then belongs to a process that is no more."""
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the artifacts of one stage take and took."""
+
+    stage: str
+    artifacts: int
+    size_bytes: int
+    seconds: float
+    """Seconds that computing them took."""
+
+
+def usage(metas: Iterable[Meta]) -> list[Usage]:
+    """Return the usage of each stage, largest first."""
+    groups: defaultdict[str, list[Meta]] = defaultdict(list)
+    for meta in metas:
+        groups[meta.stage].append(meta)
+    rows = [
+        Usage(stage, len(group), sum(meta.size_bytes for meta in group), sum(meta.seconds for meta in group))
+        for stage, group in groups.items()
+    ]
+    return sorted(rows, key=lambda row: -row.size_bytes)
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What lies in a store beside its artifacts."""
+
+    strays: list[StoredFile]
+    """Among the artifacts: what killed workers left, what was damaged and set aside, payloads that were replaced."""
+    cached: list[StoredFile]
+    """In the folder of decoded images."""
+
+    @property
+    def images(self) -> list[StoredFile]:
+        """Return decoded images and their captions: they are decoded again when they are needed."""
+        return [file for file in self.cached if not _unfinished(file)]
+
+    @property
+    def leftovers(self) -> list[StoredFile]:
+        """Return what nothing will ever need, and what is being written just now."""
+        return [*self.strays, *filter(_unfinished, self.cached)]
+
+    def made_before(self, leftovers: datetime, images: datetime | None) -> Remains:
+        """Return what is older than these times; no images if they have none."""
+        old = [file for file in self.images if images is not None and file.modified < images]
+        unfinished = [file for file in self.cached if _unfinished(file) and file.modified < leftovers]
+        return Remains([file for file in self.strays if file.modified < leftovers], old + unfinished)
+
+    def remove_from(self, store: ArtifactStore) -> None:
+        """Delete all of it; what has gone meanwhile is passed over."""
+        for stray in self.strays:
+            store.remove_stray(stray)
+        for file in self.cached:
+            Path(file.path).unlink(missing_ok=True)
+
+
+def remains(store: ArtifactStore, metas: Iterable[Meta]) -> Remains:
+    """Return what a store holds beside the artifacts that `metas` describe."""
+    return Remains(store.strays(metas), _cached_in(local_cache(store.root)))
+
+
+def damaged(store: ArtifactStore, metas: Iterable[Meta]) -> list[str]:
+    """Read every payload and return what is wrong, one line each; damaged artifacts are set aside."""
+    found = []
+    for meta in metas:
+        try:
+            for name in meta.payloads:
+                store.read(meta, name)
+        except DamagedArtifact as damage:
+            found.append(str(damage))
+    return found
+
+
+def removable(metas: Sequence[Meta], before: datetime | None, kept: frozenset[str]) -> list[Meta]:
+    """Return the artifacts that may go: made before a time, needed by no run that is kept, and no other's base.
+
+    An artifact that one to be kept is stored as a difference from stays, and so on up to the victim.
+    """
+    by_key = {meta.key: meta for meta in metas}
+    staying = {key for key, meta in by_key.items() if key in kept or (before is not None and _made(meta) >= before)}
+    queue = list(staying)
+    while queue:
+        base = by_key[queue.pop()].base
+        key = base.partition("/")[2] if base else ""
+        if key in by_key and key not in staying:
+            staying.add(key)
+            queue.append(key)
+    return [meta for key, meta in by_key.items() if key not in staying]
+
+
+def keys_of_runs(folders: Iterable[Path]) -> frozenset[str]:
+    """Return the keys of all artifacts that the records of some runs name.
+
+    Raises:
+        UserError: if a folder is no run: forgetting to keep it would cost what it holds.
+    """
+    keys: set[str] = set()
+    problems = []
+    for folder in folders:
+        if not (folder / "records").is_dir():
+            problems.append(Problem(f"--keep {folder}", "is no run folder", advice="e.g. --keep runs/demo"))
+            continue
+        keys.update(stage.key for record in read_records(folder / "records") for stage in record.stages)
+    if problems:
+        raise UserError(problems)
+    return frozenset(keys)
+
+
+def parse_age(text: str) -> timedelta:
+    """Return a span of time written as `12h`, `30d` or `8w`.
+
+    Raises:
+        UserError: if it is not written so.
+    """
+    match = re.fullmatch(r"(\d+)([hdw])", text.strip())
+    if match is None:
+        raise UserError(Problem("--older-than", "is a number and h, d or w", text, "e.g. 12h, 30d, 8w"))
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _unfinished(file: StoredFile) -> bool:
+    return Path(file.path).name.startswith(".")
+
+
+def _cached_in(folder: Path) -> list[StoredFile]:
+    """Return what data sets keep in a folder of this machine, if there is one; what goes meanwhile is left out."""
+    found = []
+    for path in sorted(path for path in folder.glob("*") if KEPT.fullmatch(path.name)):
+        with suppress(FileNotFoundError):
+            state = path.stat()
+            found.append(StoredFile(str(path), state.st_size, datetime.fromtimestamp(state.st_mtime, UTC)))
+    return found
+
+
+def _made(meta: Meta) -> datetime:
+    made = datetime.fromisoformat(meta.created_at)
+    return made if made.tzinfo else made.replace(tzinfo=UTC)
+
+
+store_app = typer.Typer(help="List, measure, verify and prune the artifact store.", no_args_is_help=True)
+
+StoreOption = Annotated[str | None, typer.Option("--store", help=f"A folder or URL; {DEFAULT_STORE} by default.")]
+
+
+@store_app.command("ls")
+def list_artifacts(store: StoreOption = None) -> None:
+    """List every artifact, newest last."""
+    for meta in sorted(_open(store).metas(), key=lambda meta: meta.created_at):
+        epochs = f"  {meta.epochs[-1].epoch} epochs" if meta.epochs else ""
+        print(
+            f"{meta.created_at}  {meta.stage:<10} {meta.key}  {_size(meta.size_bytes):>9} {meta.seconds:7.1f} s{epochs}"
+        )
+
+
+@store_app.command("du")
+def disk_usage(store: StoreOption = None) -> None:
+    """Say what each stage's artifacts take and took to compute, and what lies beside them."""
+    opened = _open(store)
+    metas = list(opened.metas())
+    rows, beside = usage(metas), remains(opened, metas)
+    for row in rows:
+        print(f"{row.stage:<10} {row.artifacts:>6} artifacts {_size(row.size_bytes):>10} {row.seconds:>10.0f} s")
+    others = {"images": beside.images, "leftovers": beside.leftovers}
+    for name, files in others.items():
+        print(f"{name:<10} {len(files):>6} files     {_size(_bytes_of(files)):>10}")
+    size_bytes = sum(row.size_bytes for row in rows) + sum(map(_bytes_of, others.values()))
+    count, seconds = sum(row.artifacts for row in rows), sum(row.seconds for row in rows)
+    print(f"{'all':<10} {count:>6} artifacts {_size(size_bytes):>10} {seconds:>10.0f} s")
+
+
+@store_app.command()
+def verify(store: StoreOption = None) -> None:
+    """Read every artifact and compare checksums; damaged ones are set aside and computed again when needed."""
+    opened = _open(store)
+    metas = list(opened.metas())
+    found = damaged(opened, metas)
+    for line in found:
+        print(line)
+    print(f"{len(metas)} artifacts read, {len(found)} damaged")
+    raise typer.Exit(Exit.SOME_FAILED if found else Exit.DONE)
+
+
+@store_app.command()
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(help="Artifacts and decoded images older than this: 12h, 30d, 8w.")
+    ] = None,
+    keep: Annotated[list[Path] | None, typer.Option(help="Run folder whose artifacts stay; may be repeated.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Remove artifacts, if told which; and always what killed workers left, once it is a day old.
+
+    Records stay; a removed artifact is computed again when a trial needs it, and so are decoded images, which go by
+    their age alone.
+    """
+    now = datetime.now(UTC)
+    before = now - parse_age(older_than) if older_than else None
+    opened, kept = _open(store), keys_of_runs(keep or ())
+    metas = list(opened.metas())
+    leaving = removable(metas, before, kept) if older_than or keep else []
+    beside = remains(opened, metas).made_before(now - LEFTOVER_AGE, before)
+    if not dry_run:
+        for meta in leaving:
+            opened.remove(meta)
+        beside.remove_from(opened)
+    done = "would be removed" if dry_run else "removed"
+    print(f"{len(leaving)} artifacts, {_size(sum(meta.size_bytes for meta in leaving))} {done}")
+    print(f"{len(beside.images)} files of decoded images, {_size(_bytes_of(beside.images))} {done}")
+    print(f"{len(beside.leftovers)} leftovers, {_size(_bytes_of(beside.leftovers))} {done}")
+
+
+def _open(store: str | None) -> ArtifactStore:
+    return ArtifactStore(store or default_store())
+
+
+def _bytes_of(files: Iterable[StoredFile]) -> int:
+    return sum(file.size_bytes for file in files)
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

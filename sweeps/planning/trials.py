@@ -1,0 +1,171 @@
+"""From a proposal to a trial: its configuration, assignment, stages and keys, and which record answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from pydantic import JsonValue
+
+from sweeps.search.adaptive import Adaptive
+from sweeps.search.base import Changes, Proposal
+from sweeps.search.expand import identity
+from sweeps.search.space import Range, values_of
+from sweeps.study.config import StudyConfig
+from ubt.data.base import DataSource
+from ubt.defenses import Defense
+from ubt.engine.graph import Node, Pipeline, PipelineBuilder
+from ubt.stages import STAGES
+from ubt.trials.assignment import Assignment
+from ubt.trials.config import TrialConfig
+from ubt.trials.labels import cell_of
+from ubt.trials.record import StageRecord, State, TrialRecord
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial of a study."""
+
+    assignment: Assignment
+    pipeline: Pipeline
+
+    @property
+    def name(self) -> str:
+        """Return the trial's name."""
+        return self.assignment.trial
+
+    def pieces(self, node: Node) -> list[str]:
+        """Return the work of a stage as the gate counts it: one key for each epoch that trials share, and its own."""
+        return [node.at(epoch).key for epoch in self._kept(node) if epoch < node.epochs] + [node.key]
+
+    def done_pieces(self, node: Node, stage: StageRecord) -> list[str]:
+        """Return those that are in the store, going by the stage's newest record."""
+        if stage.complete:
+            return self.pieces(node)
+        reached = stage.epochs[-1].epoch if stage.epochs else 0
+        # An epoch is published after it is reported, so only those before the newest are surely there.
+        return [node.at(epoch).key for epoch in self._kept(node) if epoch < min(reached, node.epochs)]
+
+    def is_answered_by(self, record: TrialRecord) -> bool:
+        """Tell whether a record says all that running this trial would.
+
+        It ended, not by a fault that says nothing of the configuration, and did the same work: the keys of its
+        stages are others if the data, or the code of a stage, has changed since. One that failed before its first
+        stage tells nothing of its work.
+        """
+        same = record.config == self.assignment.config and record.seed == self.assignment.seed
+        keys, done = [node.key for node in self.pipeline], [stage.key for stage in record.stages]
+        same_work = done == keys if record.state is State.DONE else bool(done) and done == keys[: len(done)]
+        return record.state.ended and not record.lost and same and same_work
+
+    def _kept(self, node: Node) -> tuple[int, ...]:
+        return self.assignment.keep_epochs.get(node.spec.name, ()) if node.spec.epochs else ()
+
+
+_BRANCHES = ("defense", "defense.kind")
+"""Changes that may bring another number of epochs along."""
+
+ContentKey = Callable[[DataSource], str]
+
+
+def _content_key(data: DataSource) -> str:
+    return data.content_key()
+
+
+class TrialPlanner:
+    """Makes the trials of one study."""
+
+    def __init__(
+        self, study: StudyConfig, store: str, commit: str = "", content_key: ContentKey = _content_key
+    ) -> None:
+        self._study = study
+        self._store = store
+        self._commit = commit
+        self._keep_epochs = shared_epochs(study)
+        self._data_key = cache(content_key)
+        self._builder = PipelineBuilder()
+
+    def __call__(self, proposal: Proposal, position: int) -> PlannedTrial:
+        """Return the trial of a proposal for the seed at `position`.
+
+        Raises:
+            UserError: if a change is not allowed, or the data cannot be read.
+        """
+        study = self._study
+        trial, pipeline = self._build(proposal, position)
+        assignment = Assignment(
+            study=study.name,
+            trial=trial_name(proposal, position, len(study.seeds)),
+            number=proposal.number * len(study.seeds) + position,
+            seed=study.seeds[position],
+            config=trial.as_json(),
+            changes=proposal.changes,
+            label=proposal.label,
+            data_key=self._data_key(trial.victim.data),
+            store=self._store,
+            threads=study.resources.cpus_per_trial,
+            gpus=study.resources.gpus_per_trial,
+            keep_epochs=self._keep_epochs,
+            commit=self._commit,
+        )
+        return PlannedTrial(assignment, pipeline)
+
+    def pipeline(self, proposal: Proposal, position: int) -> Pipeline:
+        """Return only the stages of that trial.
+
+        Raises:
+            UserError: as above.
+        """
+        return self._build(proposal, position)[1]
+
+    def _build(self, proposal: Proposal, position: int) -> tuple[TrialConfig, Pipeline]:
+        trial = self._study.trial(self._changes(proposal))
+        data_key = self._data_key(trial.victim.data)
+        return trial, self._builder.build(trial, self._study.seeds[position], data_key)
+
+    def _changes(self, proposal: Proposal) -> Changes:
+        """Return a proposal's changes; what only the table shows is not measured in a comparison's searches."""
+        place = cell_of(proposal.label)
+        searching = self._study.measures and place is not None and place.phase == "search"
+        return {**proposal.changes, "measures": []} if searching else proposal.changes
+
+
+def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:
+    """Return, for each stage that trials run for different numbers of epochs, the numbers they may end at."""
+    defenses = [study.defense] if isinstance(study.search, Adaptive) else _defenses_by_epochs(study)
+    found: dict[str, tuple[int, ...]] = {}
+    for spec in STAGES.values():
+        if spec.epochs is None:
+            continue
+        ends = {getattr(defense, spec.epochs, None) for defense in defenses}
+        ends.update(_searched_ends(study, f"defense.{spec.epochs}"))
+        counts = sorted(end for end in ends if isinstance(end, int) and end > 0)
+        if len(counts) > 1:
+            found[spec.name] = tuple(counts)
+    return found
+
+
+def _defenses_by_epochs(study: StudyConfig) -> list[Defense]:
+    """Return the defenses of a design as far as they may differ in epochs: few, where configurations are many."""
+    counted = {f"defense.{spec.epochs}" for spec in STAGES.values() if spec.epochs}
+    distinct: dict[str, Changes] = {}
+    for changes in study.layout():
+        telling = {path: value for path, value in changes.items() if path in counted or path in _BRANCHES}
+        distinct.setdefault(identity(telling), telling)
+    return [study.trial(changes).defense for changes in distinct.values()]
+
+
+def _searched_ends(study: StudyConfig, path: str) -> list[JsonValue]:
+    """Return the values that an adaptive search may choose."""
+    dimension = study.search.space.get(path)
+    if not isinstance(study.search, Adaptive) or dimension is None:
+        return []
+    if isinstance(dimension, Range) and dimension.log:
+        return []  # few of many: keeping every epoch would fill the store
+    return values_of(path, dimension)
+
+
+def trial_name(proposal: Proposal, position: int, replicates: int) -> str:
+    """Return a name that sorts by number: t0007, or t0007-s1 if every configuration has several seeds."""
+    return f"t{proposal.number:04d}" + (f"-s{position}" if replicates > 1 else "")

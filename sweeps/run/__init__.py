@@ -1,0 +1,1 @@
+"""One run of a study: its folder, launch, resume and progress."""

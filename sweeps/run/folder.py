@@ -1,0 +1,158 @@
+"""Run folders: one for each time a study is started, with all that is known of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from filelock import FileLock, Timeout
+
+from sweeps.study.config import StudyConfig
+from sweeps.tracking.config import TrackingSettings, without_credentials
+from ubt.common.atomic_files import NO_LOCKS, write_whole
+from ubt.common.errors import Problem, UserError
+from ubt.config import read_json, validate
+from ubt.config.dotted_paths import JsonObject
+
+STUDY = "study.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything of one run lies."""
+
+    path: Path
+    new: str = ""
+    """Name of the study if no run has used the folder when it was looked for; empty for a run that goes on."""
+
+    @property
+    def records(self) -> Path:
+        """Folder of trial records."""
+        return self.path / "records"
+
+    @property
+    def study(self) -> Path:
+        """The study as it was resolved."""
+        return self.path / STUDY
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's storage."""
+        return self.path / "optuna.journal"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.path / "report"
+
+    def check_writable(self) -> None:
+        """Refuse a place where the folder cannot be made; nothing is made yet.
+
+        Raises:
+            UserError: naming what stands in the way.
+        """
+        nearest = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            reason = "may not be written to" if nearest.is_dir() else "is no folder"
+            message = f"the run folder cannot be made: {nearest} {reason}"
+            raise UserError(Problem("--out", message, str(self.path.parent), "give another folder with --out"))
+
+    @contextmanager
+    def taken(self) -> Iterator[RunFolder]:
+        """Make the folder, and keep other sweeps out of it for a while; of a new run it may be the next free one.
+
+        Raises:
+            UserError: if a sweep is at work in it.
+        """
+        run = _made(self) if self.new else self
+        lock = FileLock(run.path / "sweep.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            message = "another sweep is at work in this run folder"
+            raise UserError(Problem(str(run.path), message, advice="wait for it, or leave --resume out")) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            logger.warning("%s cannot be locked on this file system: start no second sweep in it", run.path)
+        try:
+            yield run
+        finally:
+            lock.release()
+
+    def write_study(self, study: StudyConfig) -> None:
+        """Write down what is run; passwords in addresses are left out."""
+        write_whole(self.study, presentable(study) + "\n")
+
+
+def new_run(out: Path, name: str) -> RunFolder:
+    """Return a folder that no run has used: `out/name`, then `out/name-2` and so on. It is not made yet."""
+    folder = next(folder for folder in _candidates(out, name) if not (folder / STUDY).exists())
+    return RunFolder(folder.absolute(), new=name)
+
+
+def latest_run(out: Path, name: str) -> RunFolder:
+    """Return the run of a study that was begun or resumed last.
+
+    Raises:
+        UserError: if there is none.
+    """
+    runs = [path for path in (out / name / STUDY, *out.glob(f"{name}-*/{STUDY}")) if _is_of(path, name)]
+    if not runs:
+        raise UserError(Problem("--resume", f"there is no run of `{name}` in {out}", advice="leave --resume out"))
+    newest = max(runs, key=lambda path: (path.stat().st_mtime_ns, len(path.parent.name), path.parent.name))
+    return RunFolder(newest.parent.absolute())
+
+
+def _made(run: RunFolder) -> RunFolder:
+    """Make a new run's folder, or the next one if another sweep has been quicker."""
+    while True:
+        run.path.mkdir(parents=True, exist_ok=True)
+        try:
+            run.study.open("x").close()
+        except FileExistsError:
+            run = new_run(run.path.parent, run.new)
+        else:
+            return RunFolder(run.path)
+
+
+def _is_of(path: Path, name: str) -> bool:
+    """Tell whether a study's file is there and of this study: `demo-2` may be a second run, or another study's."""
+    suffix = path.parent.name.removeprefix(name)
+    if not path.is_file() or not re.fullmatch(r"(-\d+)?", suffix):
+        return False
+    try:
+        return not suffix or read_json(path).get("name") == name
+    except UserError:
+        return False
+
+
+def tracking_of(folder: Path) -> TrackingSettings:
+    """Return where a run is tracked.
+
+    Raises:
+        UserError: if the folder is no run.
+    """
+    study = folder / STUDY
+    if not study.is_file():
+        raise UserError(Problem(str(folder), "is no run folder: it has no study.json", advice="e.g. runs/demo"))
+    return validate(TrackingSettings, cast(JsonObject, read_json(study).get("tracking", {})), str(study))
+
+
+def presentable(study: StudyConfig) -> str:
+    """Return a study as JSON without passwords in its addresses."""
+    return without_credentials(json.dumps(study.as_json(), indent=1))
+
+
+def _candidates(out: Path, name: str) -> Iterator[Path]:
+    return itertools.chain([out / name], (out / f"{name}-{number}" for number in itertools.count(2)))

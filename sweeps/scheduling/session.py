@@ -1,0 +1,205 @@
+"""One sweep in progress: proposals become trials, the gate says which may start, records say what happened.
+
+Knows nothing of Ray: the Tune searcher, the run in one process and the simulator in the tests all drive it
+through `next_assignment`, `updated` and `ended`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from sweeps.planning.trials import PlannedTrial
+from sweeps.scheduling.outcomes import Condemned, Numbering, mean_outcome, outcome_of
+from sweeps.scheduling.stage_scheduler import Gate
+from sweeps.search.base import Outcome, Proposal, Proposer
+from ubt.trials.assignment import Assignment
+from ubt.trials.record import State, TrialRecord, write_record
+
+LOST_IN_A_ROW = 8
+"""Trials that may be lost one after the other, to a full disk or an expired token, say, before no more are started."""
+
+Planner = Callable[[Proposal, int], PlannedTrial]
+"""Makes the trial of a proposal for the seed at a position of the study's seeds."""
+
+
+class Listener(Protocol):
+    """Whoever wants to know what happens: progress, tracking."""
+
+    def updated(self, record: TrialRecord) -> None:
+        """Take note of a trial's newest record; must return at once."""
+
+    def answered(self, record: TrialRecord) -> None:
+        """Take note of a trial that need not run, for it has this record from before."""
+
+
+class Session:
+    """Decides what runs next and keeps the records."""
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        planner: Planner,
+        replicates: int,
+        gate: Gate[str],
+        records: Path,
+        known: Sequence[TrialRecord] = (),
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self._proposer = proposer
+        self._planner = planner
+        self._replicates = replicates
+        self._gate = gate
+        self._folder = records
+        self._known = {record.trial: record for record in known}
+        self._numbering = Numbering(known, replicates)
+        self._listeners = list(listeners)
+        self._planned: dict[str, PlannedTrial] = {}
+        self._proposal_of: dict[str, Proposal] = {}
+        self._open: dict[int, dict[str, Outcome | None]] = {}
+        self._condemned = Condemned()
+        self._newest: dict[str, TrialRecord] = {}
+        self._states: dict[str, State] = {}
+        self._lost_in_a_row = 0
+        self.stopped = ""
+        """Why nothing more is started; empty unless `stop` was called."""
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether every trial that was started has ended and no further one will be."""
+        left_to_start = not self.stopped and (bool(self._gate.waiting) or not self._proposer.exhausted)
+        return not left_to_start and not self._gate.running
+
+    @property
+    def all_done(self) -> bool:
+        """Tell whether every trial of the study has ended, and well."""
+        return self.finished and not self.stopped and set(self._states.values()) <= {State.DONE}
+
+    @property
+    def waiting(self) -> int:
+        """Return how many trials are known that have not started."""
+        return self._gate.waiting
+
+    def next_assignment(self) -> Assignment | None:
+        """Return the trial to start now; None if none may start before something else happens."""
+        self._refill()
+        while not self.stopped and (trial := self._gate.start()) is not None:
+            planned = self._planned[trial]
+            verdict = self._condemned.verdict(planned)
+            if verdict is None:
+                return planned.assignment
+            self.ended(trial, verdict)
+            self._refill()
+        return None
+
+    def updated(self, record: TrialRecord) -> None:
+        """Take a running trial's record: write it down, free the stages it has done, tell the listeners."""
+        planned = self._planned[record.trial]
+        record = self._with_attempts(record)
+        self._newest[record.trial] = record
+        self._write(record)
+        for stage, node in zip(record.stages, planned.pipeline, strict=False):
+            for piece in planned.done_pieces(node, stage):
+                self._gate.finished(record.trial, piece)
+
+    def ended(self, trial: str, record: TrialRecord) -> None:
+        """Take a trial's last record: its outcome goes to the search, and what it left undone is free again."""
+        self.updated(record)
+        del self._newest[trial]
+        self._gate.ended(trial)
+        self._states[trial] = record.state
+        self._condemned.note(record)
+        self._count_lost(record)
+        self._close(trial, record)
+
+    def crashed(self, trial: str, reason: str) -> None:
+        """Note that a trial's worker died too often to try again; what it had done stays in its record."""
+        record = self._newest.get(trial) or self._planned[trial].assignment.record(State.RUNNING)
+        self.ended(trial, record.model_copy(update={"state": State.FAILED, "reason": reason, "lost": True}))
+
+    def close(self) -> None:
+        """Settle what the search has open, when all is done."""
+        with self._stopping("the search cannot be written down"):
+            self._proposer.finish()
+
+    def stop(self, reason: str) -> None:
+        """Start nothing more; what runs may end, and a resume runs the rest."""
+        self.stopped = self.stopped or reason
+
+    def _refill(self) -> None:
+        """Ask for proposals while there is room; trials that have a record are answered from it."""
+        while proposal := self._next_proposal():
+            planned = self._plan(proposal)
+            self._open[proposal.number] = {trial.name: None for trial in planned}
+            for trial in planned:
+                self._admit(trial, proposal)
+
+    def _next_proposal(self) -> Proposal | None:
+        try:
+            return None if self.stopped else self._proposer.propose()
+        except OSError as error:
+            self.stop(f"the search cannot be written down: {error}")
+            return None
+
+    def _plan(self, proposal: Proposal) -> list[PlannedTrial]:
+        """Return the proposal's trials, under the number that the configuration has in this run."""
+        first, replicates = self._planner(proposal, 0), proposal.replicates or self._replicates
+        number = self._numbering.number(proposal.number, first.assignment.config, proposal.label)
+        if number == proposal.number:
+            return [first, *(self._planner(proposal, position) for position in range(1, replicates))]
+        numbered = replace(proposal, number=number)
+        return [self._planner(numbered, position) for position in range(replicates)]
+
+    def _admit(self, planned: PlannedTrial, proposal: Proposal) -> None:
+        name, known = planned.name, self._known.get(planned.name)
+        self._planned[name], self._proposal_of[name] = planned, proposal
+        if known is None or not planned.is_answered_by(known):
+            self._gate.add(name, [piece for node in planned.pipeline for piece in planned.pieces(node)])
+            return
+        self._states[name] = known.state
+        self._condemned.note(known)
+        for listener in self._listeners:
+            listener.answered(known)
+        self._close(name, known)
+
+    def _close(self, trial: str, record: TrialRecord) -> None:
+        """Tell the search, once all replicates of the proposal have ended: the mean, or failure if one failed."""
+        proposal = self._proposal_of[trial]
+        outcomes = self._open[proposal.number]
+        outcomes[trial] = outcome_of(record)
+        ended = [outcome for outcome in outcomes.values() if outcome is not None]
+        if len(ended) == len(outcomes):
+            self._proposer.tell(proposal, mean_outcome(ended))
+            del self._open[proposal.number]
+
+    def _with_attempts(self, record: TrialRecord) -> TrialRecord:
+        """Return the record saying for the how many-th time the trial was started: its worker may have died."""
+        before = self._newest.get(record.trial)
+        again = before is not None and record.started_at != before.started_at
+        return record.model_copy(update={"attempts": before.attempts + again}) if before else record
+
+    def _count_lost(self, record: TrialRecord) -> None:
+        """Stop when trial after trial is lost. Those that were lost before may never fit, and hold nobody up."""
+        known = self._known.get(record.trial)
+        if record.lost and known is not None and known.lost:
+            return
+        self._lost_in_a_row = self._lost_in_a_row + 1 if record.lost else 0
+        if self._lost_in_a_row == LOST_IN_A_ROW:
+            self.stop(f"{LOST_IN_A_ROW} trials in a row were lost, the last to {record.reason}")
+
+    def _write(self, record: TrialRecord) -> None:
+        with self._stopping(f"the record of {record.trial} cannot be written"):
+            write_record(self._folder, record)
+        for listener in self._listeners:
+            listener.updated(record)
+
+    @contextmanager
+    def _stopping(self, trouble: str) -> Iterator[None]:
+        """Start nothing more if the disk fails: what is not written down is run again by a resume."""
+        try:
+            yield
+        except OSError as error:
+            self.stop(f"{trouble}: {error}")

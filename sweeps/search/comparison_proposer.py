@@ -1,0 +1,178 @@
+"""Which of a defense's settings go into the table, given what came of them on several attacks.
+
+The trials of a comparison: the defenses' searches first, then the table with what each search has chosen.
+
+A trial's number follows from its place: the searches come first (defense by defense, setting by setting, attack by
+attack), then the table (attack by attack, defense by defense). So a study has the same trials under the same
+numbers in whatever order they end, and a row of the table may start as soon as its own search has ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal, cast
+
+from sweeps.search.base import Changes, Outcome, Proposal
+from sweeps.search.comparison import ComparedDefense, Comparison, cell, written
+from sweeps.search.expand import configurations
+from ubt.common.statistics import keeps_accuracy
+from ubt.config import set_path
+from ubt.trials.labels import Cell
+
+ChooseBy = Literal["mean", "worst"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What came of one setting over the attacks, on the validation split, as fractions."""
+
+    asr: float
+    """Mean or highest."""
+    ca_lost: float
+    """Mean, against the poisoned models."""
+
+
+def choose(outcomes: Sequence[Sequence[Outcome]], by: ChooseBy, ca_floor: float) -> int | None:
+    """Return the position of the setting to choose, given `outcomes[S][A]` of S settings on A attacks.
+
+    Lowest ASR among those that lose at most `ca_floor` of CA, on average over the attacks; if all lose more, the
+    one that loses least. Ties go to the smaller loss (then the lower ASR), then to the earlier setting. A setting
+    that failed on an attack is never chosen, unless all failed there: then the victim did, and the attack says
+    nothing of the settings. None if nothing was measured.
+    """
+    told = [attack for attack in zip(*outcomes, strict=True) if any(outcome.values for outcome in attack)]
+    scores = {at: score for at, row in enumerate(zip(*told, strict=True)) if (score := _score(row, by))}
+    kept = {at: score for at, score in scores.items() if keeps_accuracy(score.ca_lost, ca_floor)}
+    if kept:
+        return min(kept, key=lambda at: (kept[at].asr, kept[at].ca_lost, at))
+    return min(scores, key=lambda at: (scores[at].ca_lost, scores[at].asr, at), default=None)
+
+
+def _score(row: Sequence[Outcome], by: ChooseBy) -> Score | None:
+    rates = [outcome.values[0] for outcome in row if outcome.values]
+    lost = [outcome.ca_lost for outcome in row if outcome.ca_lost is not None]
+    if min(len(rates), len(lost)) < len(row):
+        return None
+    return Score(max(rates) if by == "worst" else fmean(rates), fmean(lost))
+
+
+UNSEARCHED = "search failed"
+"""Note on a row whose search could measure nothing; its settings are those that the search starts from."""
+
+logger = logging.getLogger(__name__)
+
+
+class Trials:
+    """Every trial that a comparison may come to have, with its number."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        """Lay a comparison out; `ValueError` if a defense's search cannot be."""
+        numbers, on = itertools.count(), comparison.searched_attacks
+        self._attacks, defenses = comparison.attacks, comparison.defenses
+        self.own = {name: written(compared.defense) for name, compared in defenses.items()}
+        """Defense → the settings that its search starts from."""
+        self.searches = {
+            name: [[self._trial(next(numbers), Cell("search", name, attack), one, 1) for attack in on] for one in tried]
+            for name, compared in defenses.items()
+            if (tried := settings_of(compared))
+        }
+        """Defense → the trials of its search, `[S][A]`: S settings on the A attacks searched on, with one seed."""
+        self._places = {(attack, name): next(numbers) for attack in self._attacks for name in defenses}
+
+    @property
+    def searched(self) -> list[Proposal]:
+        """Return the trials of all searches by number."""
+        return [trial for search in self.searches.values() for settings in search for trial in settings]
+
+    def rows(self, settings: Mapping[str, Changes]) -> list[Proposal]:
+        """Return the table's trials of some defenses by number."""
+        trials = (trial for name, one in settings.items() for trial in self.row(name, one))
+        return sorted(trials, key=lambda trial: trial.number)
+
+    def row(self, name: str, settings: Changes, note: str = "") -> list[Proposal]:
+        """Return a defense's trials in the table, against every attack and with every seed."""
+        cells = {attack: Cell("table", name, attack, note) for attack in self._attacks}
+        return [self._trial(self._places[attack, name], place, settings) for attack, place in cells.items()]
+
+    def _trial(self, number: int, place: Cell, settings: Changes, replicates: int | None = None) -> Proposal:
+        return Proposal(number, cell(self._attacks[place.attack], settings), str(place), replicates)
+
+
+def settings_of(compared: ComparedDefense) -> list[Changes]:
+    """Return the distinct settings that a defense's search tries, each a whole defense as one would write it."""
+    if compared.search is None:
+        return []
+    own = written(compared.defense)
+    return [_with(own, changes) for changes in configurations(compared.search, {"defense": compared.defense.as_json()})]
+
+
+def laid_out(comparison: Comparison) -> list[Proposal]:
+    """Return all trials by number; those of the table with the settings that each search starts from.
+
+    Raises:
+        ValueError: if a search cannot be laid out.
+    """
+    trials = Trials(comparison)
+    return trials.searched + trials.rows(trials.own)
+
+
+class ComparisonProposer:
+    """Proposes all searches at once, and each row of the table when its defense's search has ended."""
+
+    def __init__(self, comparison: Comparison, ca_floor: float) -> None:
+        self._choose_by, self._ca_floor = comparison.choose_by, ca_floor
+        self._trials = Trials(comparison)
+        searches = self._trials.searches
+        self._searcher = {trial.number: name for name, rows in searches.items() for row in rows for trial in row}
+        self._open = {name: sum(map(len, rows)) for name, rows in searches.items()}
+        self._outcomes: dict[int, Outcome] = {}
+        at_once = {name: own for name, own in self._trials.own.items() if name not in searches}
+        self._ready = deque(self._trials.searched + self._trials.rows(at_once))
+
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether the whole table has been proposed."""
+        return not self._ready and not self._open
+
+    def propose(self) -> Proposal | None:
+        """Return the next trial; None while those that are left wait for a search."""
+        return self._ready.popleft() if self._ready else None
+
+    def tell(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Note what came of a trial; the last one of a search brings its defense's row of the table."""
+        name = self._searcher.get(proposal.number)
+        if name is None:
+            return  # the table's own outcomes decide nothing
+        self._outcomes[proposal.number] = outcome
+        self._open[name] -= 1
+        if not self._open[name]:
+            del self._open[name]
+            self._ready.extend(self._chosen_row(name))
+
+    def finish(self) -> None:
+        """Nothing is open."""
+
+    def _chosen_row(self, name: str) -> list[Proposal]:
+        search = self._trials.searches[name]
+        outcomes = [[self._outcomes[trial.number] for trial in settings] for settings in search]
+        chosen = choose(outcomes, self._choose_by, self._ca_floor)
+        if chosen is None:
+            logger.warning("no setting of `%s` could be measured: its row of the table is not searched", name)
+            return self._trials.row(name, self._trials.own[name], UNSEARCHED)
+        return self._trials.row(name, _defense_of(search[chosen][0].changes))
+
+
+def _with(own: Changes, changes: Changes) -> Changes:
+    tree: Changes = {"defense": own}
+    for path, value in changes.items():
+        tree = set_path(tree, path, value)
+    return _defense_of(tree)
+
+
+def _defense_of(changes: Changes) -> Changes:
+    return cast(Changes, changes["defense"])

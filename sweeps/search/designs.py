@@ -1,0 +1,145 @@
+"""Designs that lay their configurations out beforehand, from a grid to leaving one component out."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from sweeps.search.base import Changes, Search
+from sweeps.search.space import values_of
+
+
+class Grid(Search):
+    """Every combination of the space's values."""
+
+    design: Literal["grid"] = "grid"
+
+    def layout(self) -> list[Changes]:
+        """Return the cross product; the last path varies fastest."""
+        axes = [[(path, value) for value in values_of(path, dimension)] for path, dimension in self.space.items()]
+        return [dict(combination) for combination in itertools.product(*axes)]
+
+
+class OneFactorAtATime(Search):
+    """Each path varied alone, around the base."""
+
+    design: Literal["ofat"] = "ofat"
+
+    def layout(self) -> list[Changes]:
+        """Return the base, then each value of each path by itself."""
+        singles: list[Changes] = [
+            {p: value} for p, dimension in self.space.items() for value in values_of(p, dimension)
+        ]
+        return [{}, *singles]
+
+
+class Pairs(Search):
+    """Every combination of the values of every two paths, the others at the base."""
+
+    design: Literal["pairs"] = "pairs"
+
+    @model_validator(mode="after")
+    def _at_least_two(self) -> Pairs:
+        if len(self.space) < 2:
+            raise ValueError("pairs need a space of at least two paths")
+        return self
+
+    def layout(self) -> list[Changes]:
+        """Return the base, then the grid of each two paths."""
+        axes = {path: values_of(path, dimension) for path, dimension in self.space.items()}
+        crossed: list[Changes] = [
+            {one: first, other: second}
+            for one, other in itertools.combinations(axes, 2)
+            for first, second in itertools.product(axes[one], axes[other])
+        ]
+        return [{}, *crossed]
+
+
+class Zipped(Search):
+    """The first values of all paths together, then the second, and so on."""
+
+    design: Literal["zip"] = "zip"
+
+    def layout(self) -> list[Changes]:
+        """Return one configuration for each place in the lists; `ValueError` if they differ in length."""
+        axes = {path: values_of(path, dimension) for path, dimension in self.space.items()}
+        lengths = {path: len(values) for path, values in axes.items()}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{path} has {length}" for path, length in lengths.items())
+            raise ValueError(f"space: zip needs as many values for each path, but {told}")
+        return [dict(zip(axes, row, strict=True)) for row in zip(*axes.values(), strict=True)]
+
+
+class Listed(Search):
+    """The configurations that are listed, each a mapping of paths to values."""
+
+    design: Literal["list"] = "list"
+    trials: list[dict[str, JsonValue]] = Field(min_length=1)
+    """One mapping of dotted paths to values for each configuration; {} is the base."""
+
+    def layout(self) -> list[Changes]:
+        """Return them as they stand."""
+        return [dict(changes) for changes in self.trials]
+
+
+COMPONENTS: dict[str, Changes] = {
+    "poisoned-detector": {"defense.detector": "poisoned"},
+    "gain-detector": {"defense.detector": "gain"},
+    "knn-detector": {"defense.detector": "knn"},
+    "lof-detector": {"defense.detector": "lof"},
+    "no-overfit": {"defense.overfit_epochs": 0},
+    "overfit-on-all": {"defense.overfit_data": "all"},
+    "contrastive-overfit": {"defense.overfit_loss": "contrastive"},
+    "random-selection": {"defense.selection": "random"},
+    "clean-selection": {"defense.selection": "clean"},
+    "whole-captions": {"defense.unlearn_scope": "caption"},
+    "random-tokens": {"defense.attribution": "random"},
+    "gradient-tokens": {"defense.attribution": "gradient"},
+    "plain-ascent": {"defense.unlearn_loss": "ascent"},
+    "both-towers": {"defense.unlearn_towers": "both"},
+    "contrastive-retention": {"defense.retain_loss": "contrastive"},
+    "no-retention": {"defense.retain_weight": 0.0},
+}
+"""Name of an ablation → what it changes. A new one is one row."""
+
+
+class LeaveOneOut(Search):
+    """The base, then the base without each component."""
+
+    design: Literal["leave_one_out"] = "leave_one_out"
+    components: tuple[str, ...] = Field(default=tuple(COMPONENTS), min_length=1)
+    """Which components to switch off, one at a time; all of the table by default."""
+
+    @field_validator("components")
+    @classmethod
+    def _known(cls, components: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in components if name not in COMPONENTS]
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(unknown)}; allowed: {', '.join(COMPONENTS)}")
+        return components
+
+    def layout(self) -> list[Changes]:
+        """Return the base, then one configuration for each component."""
+        return [{}, *(dict(COMPONENTS[name]) for name in self.components)]
+
+    def label(self, changes: Changes) -> str:
+        """Return the name of the component that a configuration leaves out."""
+        return next((name for name in self.components if COMPONENTS[name] == changes), "base")
+
+
+if TYPE_CHECKING:
+    from sweeps.search.kinds import LaidOut
+
+
+class Concat(Search):
+    """The configurations of each design in turn."""
+
+    design: Literal["concat"] = "concat"
+    designs: list[LaidOut] = Field(min_length=1)
+    """Designs that lay their configurations out beforehand, each with its own space and conditions."""
+
+    def layout(self) -> list[Changes]:
+        """Return the configurations of each design in turn, its conditions applied."""
+        return [changes for design in self.designs for changes in design.layout()]

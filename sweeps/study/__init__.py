@@ -1,0 +1,1 @@
+"""Studies: their configuration, their files, and what is wrong with them."""

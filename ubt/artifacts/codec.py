@@ -1,0 +1,80 @@
+"""Artifacts with tensors: encoded as safetensors, models as differences from the model they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ubt.artifacts.manifest import Meta
+from ubt.artifacts.store import ArtifactStore
+from ubt.common.errors import DamagedArtifact
+from ubt.models.clip import State
+
+TENSORS, MODEL, OPTIMIZER = "tensors", "model", "optimizer"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published result: its description, its tensors, and whole weights if it is a model."""
+
+    meta: Meta
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    model: State | None = None
+
+    @property
+    def weights(self) -> State:
+        """Return the model's weights; `ValueError` if the artifact is no model."""
+        if self.model is None:
+            raise ValueError(f"{self.meta.stage} {self.meta.key} is no model")
+        return self.model
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how much memory the tensors take."""
+        parts = [*self.tensors.values(), *(self.model or {}).values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in parts)
+
+
+def encode(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as safetensors."""
+    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+
+
+def decode(store: ArtifactStore, meta: Meta, payload: str) -> dict[str, Tensor]:
+    """Return a payload's tensors; {} if the artifact has none of that name.
+
+    Raises:
+        DamagedArtifact: if the payload is missing or altered; the artifact has then been set aside.
+    """
+    if payload not in meta.payloads:
+        return {}
+    try:
+        return load(store.read(meta, payload))
+    except SafetensorError as error:
+        store.set_aside(meta)
+        raise DamagedArtifact(f"{meta.stage} {meta.key}: {payload} is no safetensors file") from error
+
+
+def changed(model: State, base: State | None) -> State:
+    """Return the tensors of `model` that differ from `base`: fine-tuning leaves many as they were."""
+    if base is None:
+        return model
+    return {name: value for name, value in model.items() if name not in base or not _same_bits(value, base[name])}
+
+
+def overlay(difference: State, base: State | None) -> dict[str, Tensor]:
+    """Return the whole model that `changed` was computed from."""
+    return {**(base or {}), **difference}
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors are the same to the bit; `torch.equal` takes −0 for 0 and disregards the type."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    first, second = (tensor.contiguous().view(-1).view(torch.uint8) for tensor in (one, other))
+    return torch.equal(first, second)

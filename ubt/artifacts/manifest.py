@@ -1,0 +1,57 @@
+"""What an artifact says of itself: what it is, where it came from, and which files it consists of. Loads no torch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from pydantic import Field, JsonValue
+
+from ubt.config import Config
+from ubt.trials.record import EpochRecord
+
+META = "meta.json"
+
+
+class Payload(Config):
+    """One file of an artifact."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+
+
+class Meta(Config):
+    """What an artifact is, where it came from, and what was measured while it was made."""
+
+    stage: str
+    key: str
+    version: int
+    seed: int | None
+    settings: dict[str, JsonValue]
+    inputs: dict[str, str]
+    """Role → key of the artifact that filled it."""
+    payloads: dict[str, Payload] = Field(default_factory=dict)
+    base: str | None = None
+    """`stage/key` of the model that this one is stored as a difference from."""
+    base_sha256: str = ""
+    """Checksum of that model's payload: a base computed anew to other bits (on a GPU, say) is another base."""
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+    """Small results that are no tensors."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    epochs: tuple[EpochRecord, ...] = ()
+    seconds: float = 0.0
+    own_seconds: float | None = None
+    """Of those, the stage's own work (see `StageRecord`); none in artifacts from before it was told apart."""
+    peak_memory_bytes: int = 0
+    device: str = ""
+    created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of all payloads."""
+        return sum(payload.size_bytes for payload in self.payloads.values())
+
+    @property
+    def files(self) -> list[str]:
+        """Return the names of the files that the artifact consists of."""
+        return [META, *(payload.file for payload in self.payloads.values())]

@@ -1,0 +1,234 @@
+"""The artifact store: work that was done, found by its key. A folder, NFS or S3, through fsspec.
+
+An artifact is a small `meta.json` and payload files whose names carry their own checksum. The payloads are
+written first and the meta last, so a reader sees a whole artifact or none, and several processes publishing
+one key at once can only ever leave one of several whole ones. Nothing is pickled. Loads no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from glob import escape
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import ValidationError
+
+from ubt.artifacts.manifest import META, Meta, Payload
+from ubt.common.atomic_files import write_whole
+from ubt.common.errors import DamagedArtifact, Problem, UserError
+from ubt.common.fingerprint import digest_bytes
+from ubt.common.paths import cache_root, expanded
+
+_WRITTEN = re.compile(
+    r"[^/]+/[^/]+/(\.?[^/]+-[0-9a-f]{16}\.bin(\.[^/]+)? | \.meta\.json\.[^/]+ | meta\.json\.damaged-[^/]+)"
+    r" | \.+writable-[^/]+",
+    re.VERBOSE,
+)
+"""What may be stray below the folder of artifacts: others may have files there, if the root has a second use."""
+_ADVICE = "give another one with `store:` in the study, or $UBT_STORE"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as it lies in a store or a cache."""
+
+    path: str
+    size_bytes: int
+    modified: datetime
+    """With its time zone."""
+
+
+class UnusableStore(UserError, OSError):
+    """The store cannot be read or written: a mistake when a command meets it, a fault of disk or network in a trial."""
+
+
+class ArtifactStore:
+    """Artifacts under one root: `<root>/artifacts/<stage>/<key>/`. Every method raises `UnusableStore` if need be.
+
+    Raises:
+        UserError: if the root is an address of a kind that fsspec does not know or lacks a package for.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        address = self.root if "://" in self.root else str(expanded(root, f"store {root}"))
+        try:
+            # Listings must not be cached: other processes publish while this one lives.
+            self._files, path = fsspec.url_to_fs(address, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise UserError(Problem(f"store {self.root}", f"cannot be used: {error}", advice=_ADVICE)) from error
+        self._artifacts = f"{path.rstrip('/')}/artifacts"
+
+    def has(self, stage: str, key: str) -> bool:
+        """Tell whether the artifact is there, whole."""
+        with self._access("read"):
+            return bool(self._files.exists(self._path(stage, key, META)))
+
+    def keys(self, stage: str) -> set[str]:
+        """Return the keys of all published artifacts of a stage, with one listing."""
+        with self._access("read"):
+            return {path.rsplit("/", 2)[1] for path in self._descriptions(stage)}
+
+    def meta(self, stage: str, key: str) -> Meta | None:
+        """Return the artifact's description, or None if there is no such artifact.
+
+        A description that cannot be understood is set aside, so that the artifact is computed again.
+        """
+        path = self._path(stage, key, META)
+        content = self._content(path)
+        if content is None:
+            return None
+        try:
+            return Meta.model_validate_json(content)
+        except (ValidationError, UnicodeDecodeError):
+            self._move_aside(path)
+            return None
+
+    def read(self, meta: Meta, name: str) -> bytes:
+        """Return a payload's bytes.
+
+        Raises:
+            DamagedArtifact: if it is missing or its checksum differs; the artifact has then been set aside.
+        """
+        payload = meta.payloads[name]
+        content = self._content(self._path(meta.stage, meta.key, payload.file)) or b""
+        if digest_bytes(content) != payload.sha256:
+            self.set_aside(meta)
+            raise DamagedArtifact(f"{meta.stage} {meta.key}: {payload.file} is damaged and was set aside")
+        return content
+
+    def publish(self, meta: Meta, payloads: Mapping[str, bytes]) -> Meta:
+        """Write the payloads, then the meta that makes them an artifact; return the completed meta.
+
+        If the disk is full or not writable, nothing is published.
+        """
+        described = {}
+        for name, content in payloads.items():
+            digest = digest_bytes(content)
+            file = f"{name}-{digest[:16]}.bin"
+            self._write(self._path(meta.stage, meta.key, file), content)
+            described[name] = Payload(file=file, sha256=digest, size_bytes=len(content))
+        complete = meta.model_copy(update={"payloads": described})
+        self._write(self._path(meta.stage, meta.key, META), complete.model_dump_json(indent=1).encode())
+        return complete
+
+    def metas(self) -> Iterator[Meta]:
+        """Yield the description of every artifact, stage by stage."""
+        with self._access("read"):
+            found = sorted(self._descriptions("*"))
+        for path in found:
+            stage, key = path.rsplit("/", 3)[1:3]
+            if meta := self.meta(stage, key):
+                yield meta
+
+    def strays(self, metas: Iterable[Meta]) -> list[StoredFile]:
+        """Return the files that belong to none of the artifacts: of writers that were killed, set aside, or replaced.
+
+        Those that are being written just now are among them; only their age tells them apart.
+        """
+        owned = {self._path(meta.stage, meta.key, file) for meta in metas for file in meta.files}
+        with self._access("read"):
+            found = self._files.find(self._artifacts, detail=True)
+            stray = [path for path in found if path not in owned and self._is_ours(path)]
+            return [file for path in stray if (file := self._stored(path, found[path]["size"]))]
+
+    def remove(self, meta: Meta) -> None:
+        """Delete an artifact, if it is still there: first the meta, so that no reader meets half of it."""
+        with self._access("written"):
+            with suppress(FileNotFoundError):
+                self._files.rm_file(self._path(meta.stage, meta.key, META))
+            with suppress(FileNotFoundError):  # an object store has no folder left once the meta was all of it
+                self._files.rm(self._path(meta.stage, meta.key), recursive=True)
+
+    def remove_stray(self, stray: StoredFile) -> None:
+        """Delete a file that belongs to no artifact, if it is still there, and its folder if nothing else is in it."""
+        with self._access("written"), suppress(FileNotFoundError):
+            self._files.rm_file(stray.path)
+        if isinstance(self._files, LocalFileSystem):
+            with suppress(OSError):
+                Path(stray.path).parent.rmdir()
+
+    def set_aside(self, meta: Meta) -> None:
+        """Take a damaged artifact out of use, keeping its files for whoever wants to know why."""
+        self._move_aside(self._path(meta.stage, meta.key, META))
+
+    def check_writable(self) -> None:
+        """Write and delete a small file."""
+        probe = f"{self._artifacts}/.writable-{uuid.uuid4().hex}"
+        self._write(probe, b"")
+        with self._access("written"):
+            self._files.rm_file(probe)
+
+    @contextmanager
+    def _access(self, what: str) -> Iterator[None]:
+        """Tell with the store's place of whatever a file system refuses; `what` is "read" or "written"."""
+        try:
+            yield
+        except _faults_of_access() as error:
+            raise UnusableStore(Problem(f"store {self.root}", f"cannot be {what}: {error}", advice=_ADVICE)) from error
+
+    def _content(self, path: str) -> bytes | None:
+        """Return a file's bytes, or None if there is no such file."""
+        with self._access("read"):
+            try:
+                content: bytes = self._files.cat_file(path)
+            except FileNotFoundError:
+                return None
+            return content
+
+    def _write(self, path: str, content: bytes) -> None:
+        """Write one file whole. Object stores do so by themselves; a folder needs a rename."""
+        with self._access("written"):
+            if isinstance(self._files, LocalFileSystem):
+                write_whole(Path(path), content)
+            else:
+                self._files.pipe_file(path, content)
+
+    def _descriptions(self, stage: str) -> Iterable[str]:
+        """Return the paths of the descriptions of all artifacts of a stage."""
+        pattern = f"{stage}/*/{META}"
+        if isinstance(self._files, LocalFileSystem):  # which would list every artifact's folder, and `ubt plan` wait
+            return map(str, Path(self._artifacts).glob(pattern))
+        return map(str, self._files.glob(f"{escape(self._artifacts)}/{pattern}"))
+
+    def _is_ours(self, path: str) -> bool:
+        return _WRITTEN.fullmatch(path.removeprefix(f"{self._artifacts}/")) is not None
+
+    def _stored(self, path: str, size_bytes: int) -> StoredFile | None:
+        """Return what is known of a file; None if it has gone meanwhile, as a name that is written to does."""
+        with suppress(FileNotFoundError):
+            return StoredFile(path, size_bytes, self._files.modified(path))
+        return None
+
+    def _move_aside(self, path: str) -> None:
+        with self._access("written"), suppress(FileNotFoundError):  # another process met the same damage, and was first
+            self._files.mv(path, f"{path}.damaged-{uuid.uuid4().hex[:8]}")
+
+    def _path(self, stage: str, key: str, file: str = "") -> str:
+        return f"{self._artifacts}/{stage}/{key}/{file}".rstrip("/")
+
+
+def default_store() -> str:
+    """Return `$UBT_STORE`, or the cache folder; absolute, as workers run in folders of their own."""
+    given = os.environ.get("UBT_STORE") or str(cache_root())
+    return given if "://" in given else str(expanded(given, "$UBT_STORE").absolute())
+
+
+def local_cache(store: str) -> Path:
+    """Return the folder for decoded images: inside a local store, else in the cache folder of this machine."""
+    return (cache_root() if "://" in store else expanded(store, f"store {store}")) / "images"
+
+
+def _faults_of_access() -> tuple[type[Exception], ...]:
+    """Return what a store that cannot be read or written raises; S3's client has errors (no credentials) of its own."""
+    client = sys.modules.get("botocore.exceptions")
+    return (OSError, ValueError, client.BotoCoreError) if client else (OSError, ValueError)

@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, whole files, paths, seeds, fingerprints, statistics. Loads no torch."""

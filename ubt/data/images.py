@@ -1,0 +1,142 @@
+"""Images decoded once, by processes, into one memory-mapped uint8 file that a machine's workers share."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ubt.common.atomic_files import made_once, reserve
+from ubt.common.errors import Problem, UserError
+from ubt.common.progress import progress
+from ubt.data.base import Images
+from ubt.data.decode import Pixels, decode_images
+
+KEPT = re.compile(r"\.?(images|scenes|captions)-.+\.(npy|json)(\..+)?")
+"""Names of the files that data sets keep in their cache, whole or unfinished: it may be a folder with others in it."""
+
+
+def cached_images(path: Path, count: int, size_px: int, fill: Callable[[Images], None]) -> Images:
+    """Return `images[count, size_px, size_px, 3]` (uint8, read-only, memory-mapped) from `path`.
+
+    A missing file is made by `fill`, which writes into the array it is given: in one process, while others that
+    want the same file wait. It appears under its name only when it is whole, so a killed one leaves no harm.
+
+    Raises:
+        OSError: if the disk lacks the room, before anything is decoded; or if it cannot be written.
+    """
+
+    def decode(unfinished: Path) -> None:
+        shape = (count, size_px, size_px, 3)
+        images = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+        reserve(unfinished)
+        fill(images)
+        images.flush()
+
+    made_once(path, decode)
+    mapped: Images = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+FEW = 256
+"""Fewer images are decoded in this process: starting others takes longer."""
+_CHUNK = 32
+_AHEAD = 3  # chunks in flight for each process: enough to keep it busy, few enough to hold in memory
+
+Decoded = tuple["Encoded", Pixels | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An image before it is decoded: a file, or its bytes, and where it comes from."""
+
+    where: str
+    content: Path | bytes
+
+    @property
+    def name(self) -> str:
+        """The image in words, for messages."""
+        return str(self.content) if isinstance(self.content, Path) else "the image"
+
+
+class Decoders:
+    """Processes that decode images; they start when first needed and end with the `with` block."""
+
+    def __init__(self, workers: int | None) -> None:
+        self._workers = workers
+        self._at_the_end = ExitStack()
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._at_the_end.close()
+
+    @cached_property
+    def _processes(self) -> int:
+        if self._workers:
+            return self._workers
+        from joblib import cpu_count  # noqa: PLC0415 — 0.2 s, and most images are decoded already
+
+        usable: int = cpu_count()  # unlike `os`, it knows affinity and a container's limit
+        return usable
+
+    @cached_property
+    def _pool(self) -> ProcessPoolExecutor:
+        # Spawned, because a fork of this process would leave the locks of its threads (torch, Ray) locked.
+        pool = ProcessPoolExecutor(self._processes, mp_context=multiprocessing.get_context("spawn"))
+        self._at_the_end.callback(pool.shutdown, cancel_futures=True)
+        return pool
+
+    def decode_into(self, images: Images, encoded: Iterable[Encoded], label: str) -> None:
+        """Fill `images[N, H, H, 3]` with the N images `encoded`.
+
+        Raises:
+            UserError: naming every image that cannot be decoded; or if there are not N; or if a process died.
+        """
+        problems, count = [], 0
+        try:
+            decoded = islice(self._decoded(encoded, images.shape[1], len(images) < FEW), len(images))
+            for source, result in progress(decoded, len(images), f"decoding {label}"):
+                if isinstance(result, str):
+                    problems.append(Problem(source.where, f"{source.name} cannot be decoded: {result}"))
+                else:
+                    images[count] = result
+                count += 1
+        except BrokenProcessPool as error:
+            advice = "it may have lacked memory: set `decode_workers` lower"
+            raise UserError(Problem(f"decoding {label}", "a process died", advice=advice)) from error
+        if count != len(images):
+            message = f"changed while it was read: {count} images instead of {len(images)}"
+            problems.append(Problem(label, message))
+        if problems:
+            raise UserError(problems)
+
+    def _decoded(self, encoded: Iterable[Encoded], size_px: int, few: bool) -> Iterator[Decoded]:
+        source = iter(encoded)
+        chunks = iter(lambda: list(islice(source, _CHUNK)), [])
+        if few or self._processes == 1:
+            for chunk in chunks:
+                yield from zip(chunk, decode_images([each.content for each in chunk], size_px), strict=True)
+            return
+        pending: deque[tuple[list[Encoded], Future[list[Pixels | str]]]] = deque()
+        for chunk in chunks:
+            pending.append((chunk, self._pool.submit(decode_images, [each.content for each in chunk], size_px)))
+            if len(pending) >= self._processes * _AHEAD:
+                yield from _finished(*pending.popleft())
+        for chunk, future in pending:
+            yield from _finished(chunk, future)
+
+
+def _finished(chunk: list[Encoded], future: Future[list[Pixels | str]]) -> Iterator[Decoded]:
+    return zip(chunk, future.result(), strict=True)

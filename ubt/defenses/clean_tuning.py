@@ -1,0 +1,108 @@
+"""Settings of the baselines that train the poisoned model on clean pairs: fine-tuning, CleanCLIP and PAR."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ubt.config import Config
+from ubt.defenses.base import Defense
+
+
+class FinetuneSettings(Config):
+    """How the poisoned model is fine-tuned on clean pairs."""
+
+    clean_pairs: int = Field(default=2000, ge=2)
+    """Clean pairs that the defender has, drawn from the data's `pretrain` pairs; all of them if there are fewer."""
+    finetune_epochs: int = Field(default=10, ge=0, le=1000)
+    """Passes over the clean pairs; 0 leaves the model as it is. Each is judged on validation."""
+    finetune_learning_rate: float = Field(default=3e-3, gt=0)
+    """Learning rate of the first epoch."""
+    finetune_learning_rate_decay: float = Field(default=0.7, gt=0, le=1)
+    """Factor on the learning rate after each epoch. It counts epochs from the first, so that an epoch is the same
+    however many follow."""
+    finetune_batch_size: int = Field(default=64, ge=2)
+    """Pairs a step; each is told apart from the others of its batch."""
+    finetune_weight_decay: float = Field(default=0.05, ge=0)
+    """AdamW's; biases and gains are not decayed."""
+    finetune_batch_norm: Literal["frozen", "trained"] = "trained"
+    """Keep the statistics of batch norm, or let them follow the clean pairs."""
+
+
+class Finetune(FinetuneSettings, Defense):
+    """CLIP's loss on clean pairs, from the poisoned model."""
+
+    kind: Literal["finetune"] = "finetune"
+    stages: ClassVar[tuple[str, ...]] = ("finetune",)
+    needs_clean_pairs: ClassVar[bool] = True
+
+
+class CleanclipSettings(Config):
+    """How the poisoned model is fine-tuned on clean pairs and their augmentations."""
+
+    clean_pairs: int = Field(default=2000, ge=2)
+    """Clean pairs that the defender has, drawn from the data's `pretrain` pairs; all of them if there are fewer."""
+    cleanclip_epochs: int = Field(default=10, ge=0, le=1000)
+    """Passes over the clean pairs; 0 leaves the model as it is. Each is judged on validation."""
+    cleanclip_learning_rate: float = Field(default=3e-3, gt=0)
+    """Learning rate of the first epoch."""
+    cleanclip_learning_rate_decay: float = Field(default=0.7, gt=0, le=1)
+    """Factor on the learning rate after each epoch. It counts epochs from the first, so that an epoch is the same
+    however many follow."""
+    cleanclip_batch_size: int = Field(default=64, ge=2)
+    """Pairs a step; each is told apart from the others of its batch."""
+    cleanclip_weight_decay: float = Field(default=0.05, ge=0)
+    """AdamW's; biases and gains are not decayed."""
+    cleanclip_batch_norm: Literal["frozen", "trained"] = "trained"
+    """Keep the statistics of batch norm, or let them follow the clean pairs and their augmentations."""
+    inmodal_weight: float = Field(default=1.0, ge=0)
+    """λ: weight of the in-modal loss beside CLIP's; 0 is plain fine-tuning."""
+    image_policy: Literal["auto", "rand", "trivial"] = "auto"
+    """How images are augmented: AutoAugment, RandAugment or TrivialAugment."""
+    caption_change_rate: float = Field(default=0.1, ge=0, le=1)
+    """Fraction of a caption's words that are deleted or swapped."""
+
+
+class CleanClip(CleanclipSettings, Defense):
+    """CLIP's loss and an in-modal contrastive loss on clean pairs, from the poisoned model."""
+
+    kind: Literal["cleanclip"] = "cleanclip"
+    stages: ClassVar[tuple[str, ...]] = ("cleanclip",)
+    needs_clean_pairs: ClassVar[bool] = True
+
+
+class ParSettings(Config):
+    """How the poisoned model is perturbed and recovers on clean pairs."""
+
+    clean_pairs: int = Field(default=2000, ge=2)
+    """Clean pairs that the defender has, drawn from the data's `pretrain` pairs; all of them if there are fewer."""
+    par_epochs: int = Field(default=10, ge=0, le=1000)
+    """Passes over the clean pairs; 0 leaves the model as it is. Each is judged on validation."""
+    par_learning_rate: float = Field(default=3e-3, gt=0)
+    """Learning rate of the first epoch."""
+    par_learning_rate_decay: float = Field(default=0.7, gt=0, le=1)
+    """Factor on the learning rate after each epoch: perturb fast, recover slowly. It counts epochs from the first,
+    so that an epoch is the same however many follow."""
+    par_batch_size: int = Field(default=64, ge=2)
+    """Pairs a step; each is told apart from the others of its batch."""
+    par_weight_decay: float = Field(default=1e-4, ge=0)
+    """AdamW's; biases and gains are not decayed."""
+    par_batch_norm: Literal["frozen", "trained"] = "trained"
+    """Keep the statistics of batch norm, or let them follow the clean pairs."""
+    par_threshold: float = Field(default=2.15, ge=0, le=4)
+    """τ: squared distance from the poisoned model's unit embeddings up to which they are pushed away; 2 is a
+    right angle."""
+    par_weight: float = Field(default=0.5, ge=0)
+    """Weight of each modality's distance beside CLIP's loss; 0 is plain fine-tuning."""
+    par_image_policy: Literal["none", "auto", "rand", "trivial"] = "none"
+    """How the clean images are augmented: not at all, AutoAugment, RandAugment or TrivialAugment. The authors augment;
+    the model sees nothing else then, and at 32 pixels that costs more accuracy than it removes of the backdoor."""
+
+
+class Par(ParSettings, Defense):
+    """CLIP's loss on clean pairs, while embeddings are pushed away from where the poisoned model has them."""
+
+    kind: Literal["par"] = "par"
+    stages: ClassVar[tuple[str, ...]] = ("par",)
+    needs_clean_pairs: ClassVar[bool] = True

@@ -1,0 +1,1 @@
+"""From a trial to its stages and their artifacts: graph, context, execution, pipeline, runner."""

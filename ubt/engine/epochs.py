@@ -1,0 +1,67 @@
+"""What stages that train by epochs share: start or continue, take the steps, hand out what came of it.
+
+The learning rate and the draws of an epoch depend on its number alone, never on how many follow. So an epoch is
+the same however many follow, and continuing from an earlier one gives the same bits as running straight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ubt.data.base import Pairs
+from ubt.engine.context import Epoch, Output, StageContext
+from ubt.methods.training import Indices, Optimizer, descend
+from ubt.models.clip import Clip
+
+Losses = Callable[[int], Iterator[Tensor]]
+"""Epoch → the loss of each of its steps (a scalar), computed when the step before has been taken."""
+
+
+def model_to_train(context: StageContext, role: str) -> Clip:
+    """Return the model that fills a role in evaluation mode, or what an earlier epoch of this chain made of it."""
+    clip = context.clip(role)
+    if context.earlier:
+        clip.net.load_state_dict(dict(context.earlier.model))
+    return clip
+
+
+def train_epochs(
+    context: StageContext,
+    clip: Clip,
+    optimizer: Optimizer,
+    epochs: int,
+    losses: Losses,
+    snapshot: Callable[[], Output],
+    train_batch_norm: bool = False,
+) -> Iterator[Epoch]:
+    """Yield the epochs up to number `epochs`, continuing from an earlier one if there is one; 0 leaves `clip` alone.
+
+    Raises:
+        StageFault: if a loss is not finite.
+    """
+    if context.earlier:
+        optimizer.restore(context.earlier.optimizer)
+    if epochs == 0:
+        yield Epoch(0, snapshot, model=clip)
+    for number in range(context.earlier.epoch + 1 if context.earlier else 1, epochs + 1):
+        _set_batch_norm(clip.net, train_batch_norm)
+        where = f"{context.node.spec.name} epoch {number}"
+        values = [descend(clip, optimizer, loss, where) for loss in losses(number)]
+        _set_batch_norm(clip.net, training=False)
+        yield Epoch(number, snapshot, float(np.mean(values)) if values else None, clip, optimizer.tensors)
+
+
+def embed_pairs(clip: Clip, pairs: Pairs, tokens: Tensor, batch: Indices) -> tuple[Tensor, Tensor]:
+    """Return unit embeddings `[B, D]` of the images and of the captions at `batch[B]`; `tokens[N, L]` are all."""
+    return clip.encode_images(pairs.take(batch)), clip.encode_tokens(tokens[torch.from_numpy(batch)])
+
+
+def _set_batch_norm(net: nn.Module, training: bool) -> None:
+    """Let batch norm use a batch's own statistics and learn from them, or the statistics it has."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(training)

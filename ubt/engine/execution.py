@@ -1,0 +1,188 @@
+"""Compute one stage: run it, judge its epochs, measure it, publish it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
+from ubt.artifacts.manifest import Meta
+from ubt.engine.context import Earlier, Epoch, MeasureFunction, Output, StageContext, StageFunction
+from ubt.engine.graph import Node
+from ubt.engine.poisoning import Manifest
+from ubt.engine.workspace import Workspace
+from ubt.models.device import peak_memory_bytes, reset_peak_memory
+from ubt.trials.record import EpochRecord, StageRecord
+
+
+class Execution:
+    """One stage being computed by one trial."""
+
+    def __init__(
+        self,
+        node: Node,
+        workspace: Workspace,
+        inputs: Mapping[str, Artifact],
+        poison: Artifact | None,
+        keep_epochs: tuple[int, ...] = (),
+    ) -> None:
+        self._node = node
+        self._workspace = workspace
+        self._inputs = inputs
+        self._poison = poison  # for measuring only; the stage sees its own inputs
+        self._keep_epochs = keep_epochs
+        self._started = time.perf_counter()
+        self._earlier = self._find_earlier()
+        self._epochs = list(self._earlier.epochs) if self._earlier else []
+        self._own_seconds = stage_record(self._earlier, reused=True).work_seconds if self._earlier else 0.0
+
+    def steps(self) -> Iterator[StageRecord]:
+        """Yield the stage's record after each epoch, and the complete one when its artifact is published.
+
+        Raises:
+            StageFault: if the stage cannot produce a usable artifact.
+            UnusableStore: if it cannot be published.
+        """
+        reset_peak_memory(self._workspace.device)
+        context = StageContext(self._node, self._workspace, self._inputs, self._continued())
+        run: StageFunction = imported(self._node.spec.run)
+        with self._own_work():
+            result = run(context)
+        last: Epoch | None = None
+        if not isinstance(result, Output):
+            for last in self._judged(result):
+                yield self._unfinished()
+                self._keep(context, last)
+            assert last is not None, f"{self._node.spec.name} yielded no epoch"  # noqa: S101
+            with self._own_work():
+                result = last.snapshot()
+        meta = self._publish(context, result, self._node, self._memory(last, self._node.epochs))
+        yield stage_record(meta, reused=False, spent_seconds=self._spent_seconds)
+
+    def _judged(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
+        """Pass the epochs on, noting the time each took and, where asked, what its model is worth."""
+        began = time.perf_counter()
+        for epoch in epochs:
+            seconds = time.perf_counter() - began
+            self._own_seconds += seconds
+            rates = None
+            if epoch.model is not None and self._poison and self._node.spec.evaluates_each_epoch:
+                rates = self._workspace.evaluator(self._poison).rates(epoch.model, "val")
+            self._epochs.append(EpochRecord(epoch=epoch.number, seconds=seconds, loss=epoch.loss, val=rates))
+            yield epoch
+            began = time.perf_counter()
+
+    def _keep(self, context: StageContext, epoch: Epoch) -> None:
+        """Publish an epoch on the way, if other trials end or continue there."""
+        if self._node.spec.epochs and epoch.number in self._keep_epochs and epoch.number < self._node.epochs:
+            self._publish(context, epoch.snapshot(), self._node.at(epoch.number), self._memory(epoch, epoch.number))
+
+    def _memory(self, epoch: Epoch | None, number: int) -> Mapping[str, Tensor] | None:
+        """Return the optimizer's memory if some trial continues from this epoch."""
+        if epoch is None or epoch.optimizer is None or max(self._keep_epochs, default=0) <= number:
+            return None
+        return epoch.optimizer()
+
+    def _publish(self, context: StageContext, output: Output, node: Node, memory: Mapping[str, Tensor] | None) -> Meta:
+        base = self._inputs[output.base] if output.base else None
+        meta = Meta(
+            stage=node.spec.name,
+            key=node.key,
+            version=node.spec.version,
+            seed=node.seed,
+            settings=node.settings,
+            inputs=node.inputs,
+            base=f"{base.meta.stage}/{base.meta.key}" if base else None,
+            base_sha256=base.meta.payloads[MODEL].sha256 if base else "",
+            facts=dict(output.facts),
+            metrics=self._measure(context, output),
+            epochs=tuple(self._epochs),
+            seconds=self._spent_seconds + (self._earlier.seconds if self._earlier else 0.0),
+            own_seconds=self._own_seconds,
+            peak_memory_bytes=peak_memory_bytes(self._workspace.device),
+            device=str(self._workspace.device),
+        )
+        payloads = {}
+        if output.tensors:
+            payloads[TENSORS] = encode(output.tensors)
+        if output.model is not None:
+            payloads[MODEL] = encode(changed(output.model, base.weights if base else None))
+        if memory is not None:
+            payloads[OPTIMIZER] = encode(memory)
+        complete = self._workspace.store.publish(meta, payloads)
+        self._workspace.remember(Artifact(complete, dict(output.tensors), output.model))
+        return complete
+
+    def _measure(self, context: StageContext, output: Output) -> dict[str, float]:
+        """Return what the stage's own `measure` says of its output; it knows the poison, the stage does not."""
+        spec = self._node.spec
+        if spec.diagnose is None or self._poison is None:
+            return {}
+        diagnose: MeasureFunction = imported(spec.diagnose)
+        found = diagnose(context, output, Manifest.of(self._poison))
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def _find_earlier(self) -> Meta | None:
+        """Return the latest earlier epoch of this chain that can be continued from."""
+        spec = self._node.spec
+        for epoch in range(self._node.epochs - 1, 0, -1):
+            meta = self._workspace.store.meta(spec.name, self._node.at(epoch).key)
+            if meta and OPTIMIZER in meta.payloads:
+                return meta
+        return None
+
+    def _continued(self) -> Earlier | None:
+        if self._earlier is None:
+            return None
+        artifact = self._workspace.load(self._earlier.stage, self._earlier.key)
+        assert artifact is not None  # noqa: S101 — its meta was read just now
+        return Earlier(self._earlier.epochs[-1].epoch, artifact.weights, self._workspace.optimizer(self._earlier))
+
+    @contextmanager
+    def _own_work(self) -> Iterator[None]:
+        """Count what happens inside as the stage's own work."""
+        began = time.perf_counter()
+        yield
+        self._own_seconds += time.perf_counter() - began
+
+    @property
+    def _spent_seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _unfinished(self) -> StageRecord:
+        return StageRecord(
+            stage=self._node.spec.name,
+            key=self._node.key,
+            reused=False,
+            seconds=self._spent_seconds + (self._earlier.seconds if self._earlier else 0.0),
+            spent_seconds=self._spent_seconds,
+            complete=False,
+            epochs=tuple(self._epochs),
+        )
+
+
+def stage_record(meta: Meta, reused: bool, spent_seconds: float = 0.0) -> StageRecord:
+    """Return what a trial's record says of a stage whose artifact is there."""
+    return StageRecord(
+        stage=meta.stage,
+        key=meta.key,
+        reused=reused,
+        seconds=meta.seconds,
+        own_seconds=meta.own_seconds,
+        spent_seconds=spent_seconds,
+        peak_memory_bytes=meta.peak_memory_bytes,
+        metrics=meta.metrics,
+        epochs=meta.epochs,
+    )
+
+
+def imported(reference: str) -> Any:  # noqa: ANN401 — whatever the module calls so
+    """Return the object that `module:name` refers to."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)

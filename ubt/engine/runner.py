@@ -1,0 +1,93 @@
+"""The trial boundary: an assignment goes in, records come out, and every failure ends up in one of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+
+from ubt.artifacts.store import ArtifactStore, local_cache
+from ubt.common.errors import DamagedArtifact, StageFault, UserError
+from ubt.engine.graph import build_pipeline
+from ubt.engine.pipeline import PipelineRun
+from ubt.engine.workspace import Workspace
+from ubt.models.device import pick_device, use_threads
+from ubt.trials.assignment import Assignment
+from ubt.trials.config import TrialConfig
+from ubt.trials.record import State, TrialRecord
+
+logger = logging.getLogger(__name__)
+
+_STORE_PACKAGES = {"botocore", "aiohttp"}
+"""What S3's errors come from that are no OSErrors: an expired token, an endpoint that cannot be reached."""
+VERSIONS = {name: version(name) for name in ("torch", "open_clip_torch", "numpy", "ubt-sweeper")}
+
+
+class TrialRunner:
+    """Runs one trial after the other in this process, keeping what they share in memory."""
+
+    def __init__(self) -> None:
+        self._workspace: Workspace | None = None
+
+    def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
+        """Yield the trial's record after every stage and epoch; the last one is DONE or FAILED with a reason."""
+        started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
+        record = assignment.record(State.RUNNING).model_copy(update={"started_at": started, "versions": VERSIONS})
+        try:
+            for record in self._steps(assignment, record):  # noqa: B020 — the newest record is what failed
+                yield record.model_copy(update={"seconds": time.perf_counter() - clock})
+        except Exception as error:  # noqa: BLE001 — the trial boundary, the one place for it
+            yield _failed(record, error).model_copy(update={"seconds": time.perf_counter() - clock})
+
+    def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:
+        use_threads(assignment.threads)
+        trial = TrialConfig.model_validate(assignment.config)
+        workspace = self._workspace_for(trial, assignment)
+        pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)
+        run = PipelineRun(pipeline, trial.victim, workspace, assignment.keep_epochs)
+        record = record.model_copy(update={"device": str(workspace.device)})
+        for _ in run.steps():
+            record = record.model_copy(
+                update={
+                    "stages": tuple(run.stages),
+                    "poisoned_val": run.rates("implant", "val"),
+                    "poisoned_test": run.rates("implant", "test"),
+                }
+            )
+            yield record
+        results = {split: run.rates("evaluate", split) for split in ("val", "test")}
+        yield record.model_copy(update={"state": State.DONE, **results})
+
+    def _workspace_for(self, trial: TrialConfig, assignment: Assignment) -> Workspace:
+        """Return the workspace in memory if the trial fits into it, else a new one."""
+        kept = self._workspace
+        device = pick_device(assignment.gpus)
+        if kept is None or not kept.fits(trial.victim, device) or kept.store.root != assignment.store:
+            self._workspace = None  # let go of the old data before the new is loaded
+            store = ArtifactStore(assignment.store)
+            self._workspace = kept = Workspace(trial.victim, store, local_cache(assignment.store), device)
+        kept.victim = trial.victim
+        return kept
+
+
+def _failed(record: TrialRecord, error: Exception) -> TrialRecord:
+    """Return the record with its reason. Only what nobody foresaw is worth a traceback in the log."""
+    kind = type(error).__name__
+    if isinstance(error, StageFault | UserError):
+        reason = str(error)
+    else:
+        logger.error("trial %s failed", record.trial, exc_info=error)
+        reason = f"{kind}: {error}"
+    lost = says_nothing_of_the_trial(error)
+    return record.model_copy(update={"state": State.FAILED, "reason": reason, "fault": kind, "lost": lost})
+
+
+def says_nothing_of_the_trial(error: Exception) -> bool:
+    """Tell whether an error comes from disk, network, store or memory, and might not come again."""
+    packages = {cls.__module__.partition(".")[0] for cls in type(error).__mro__}
+    kinds = OSError | MemoryError | torch.OutOfMemoryError | DamagedArtifact
+    return isinstance(error, kinds) or bool(packages & _STORE_PACKAGES)

@@ -1,0 +1,1 @@
+"""The mathematics that stages share: training, evaluation, attribution, similarity, augmentation."""

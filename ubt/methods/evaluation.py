@@ -1,0 +1,138 @@
+"""CA and ASR: zero-shot classification of clean and triggered images. One definition, used everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ubt.attacks import Attack, Images
+from ubt.common.errors import StageFault
+from ubt.common.statistics import wilson_interval
+from ubt.data.base import DataSet, Labelled
+from ubt.models.clip import Clip, State, embed_images, embed_tokens, same_state
+from ubt.trials.record import Rates
+
+
+@dataclass(frozen=True)
+class JudgedSplit:
+    """Evaluation images of one split, made ready once."""
+
+    clean: Labelled
+    triggered: Images
+    """`[M, H, W, 3]`: the images whose class is not the target, with the trigger on."""
+    triggered_labels: Tensor
+    """`[M]` int64: their true classes."""
+
+
+@dataclass(frozen=True)
+class _Classifiers:
+    """Zero-shot classifiers, `[C, D]` each: what clean images are compared with, and what triggered ones are."""
+
+    clean: Tensor
+    triggered: Tensor
+
+
+class Evaluator:
+    """Judges models on a data set under an attack.
+
+    CA is the top-1 accuracy on clean images. ASR is, of the triggered images whose true class is *not* the
+    target, the fraction classified as the target. Both kinds of images go through the same preprocessing.
+    Prompts are the same too, unless the attack has a trigger in the text: it is in those for triggered images.
+    """
+
+    def __init__(self, data: DataSet, attack: Attack) -> None:
+        self._data = data
+        self._target = list(data.classes).index(attack.target)
+        self._triggered_templates = [attack.prompt(template) for template in data.templates]
+        self._last: tuple[State, _Classifiers] | None = None
+        self._splits = {name: self._prepare(split, attack) for name, split in (("val", data.val), ("test", data.test))}
+
+    def rates(self, clip: Clip, split: str) -> Rates:
+        """Return CA and ASR of a model on `"val"` or `"test"`, with Wilson intervals.
+
+        Raises:
+            StageFault: if the model has been trained to NaN.
+        """
+        images = self._splits[split]
+        classifiers, labels = self._classifiers(clip), torch.from_numpy(images.clean.labels)
+        scores = _scores(clip, images.clean.images, classifiers.clean)
+        clean = scores.argmax(dim=1)
+        triggered = _scores(clip, images.triggered, classifiers.triggered).argmax(dim=1)
+        correct = int((clean == labels).sum())
+        hits = int((triggered == self._target).sum())
+        ca_low, ca_high = wilson_interval(correct, len(clean))
+        asr_low, asr_high = wilson_interval(hits, len(triggered))
+        return Rates(
+            ca=correct / len(clean),
+            ca_images=len(clean),
+            ca_low=ca_low,
+            ca_high=ca_high,
+            asr=hits / len(triggered),
+            asr_images=len(triggered),
+            asr_low=asr_low,
+            asr_high=asr_high,
+            triggered_accuracy=float((triggered == images.triggered_labels).float().mean()),
+            ca_top5=_accuracy_among(5, scores, labels),
+        )
+
+    def images(self, split: str) -> JudgedSplit:
+        """Return the clean and the triggered images of `"val"` or `"test"`, for other ways to judge a model."""
+        return self._splits[split]
+
+    def _classifiers(self, clip: Clip) -> _Classifiers:
+        """Return the zero-shot classifiers, made anew only if the text tower is not the one of the last call.
+
+        A thousand classes times eighty prompts take longer than the images do, and unlearning may leave the
+        text tower as it was.
+        """
+        tower = clip.text_state()
+        if self._last is None or not same_state(tower, self._last[0]):
+            self._last = ({name: value.clone() for name, value in tower.items()}, self._fresh_classifiers(clip))
+        return self._last[1]
+
+    def _fresh_classifiers(self, clip: Clip) -> _Classifiers:
+        classes, templates = self._data.classes, self._data.templates
+        clean = zero_shot_weights(clip, classes, templates)
+        if self._triggered_templates == list(templates):
+            return _Classifiers(clean, clean)
+        return _Classifiers(clean, zero_shot_weights(clip, classes, self._triggered_templates))
+
+    def _prepare(self, split: Labelled, attack: Attack) -> JudgedSplit:
+        others = split.labels != self._target
+        labels = torch.from_numpy(split.labels[others])
+        return JudgedSplit(split, attack.stamp(split.images[others]), labels)
+
+
+def zero_shot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Return one unit vector a class, `[C, D]`: the mean of its prompts' embeddings.
+
+    Source: Radford et al., 2021 (arXiv 2103.00020), section 3.1.4.
+
+    Raises:
+        StageFault: if the model has been trained to NaN.
+    """
+    prompts = [template.format(name) for name in classes for template in templates]
+    embeddings = _finite(embed_tokens(clip, clip.tokenize(prompts))).view(len(classes), len(templates), -1)
+    return functional.normalize(embeddings.mean(dim=1), dim=-1)
+
+
+def _scores(clip: Clip, images: Images, weights: Tensor) -> Tensor:
+    """Return the cosine similarity of each image to each class, `[N, C]`."""
+    return _finite(embed_images(clip, images)) @ weights.T
+
+
+def _accuracy_among(most: int, scores: Tensor, labels: Tensor) -> float:
+    """Return the fraction of images whose label `[N]` is among the classes that score highest, of `scores[N, C]`."""
+    best = scores.topk(min(most, scores.shape[1]), dim=1).indices
+    return float((best == labels[:, None]).any(dim=1).float().mean())
+
+
+def _finite(embeddings: Tensor) -> Tensor:
+    """Return `embeddings` as they are; `StageFault` if the model was trained to NaN, which is of no class."""
+    if not torch.isfinite(embeddings).all():
+        raise StageFault("the model's embeddings are not finite: it was trained to pieces; lower a learning rate")
+    return embeddings

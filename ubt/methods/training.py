@@ -1,0 +1,191 @@
+"""What every training stage shares: losses, batches, optimizers, schedules, and their exact continuation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ubt.common.errors import StageFault
+from ubt.common.seeding import numpy_generator
+from ubt.data.base import Pairs
+from ubt.models.clip import Clip
+
+Indices = NDArray[np.int64]
+
+LOGIT_SCALE_MAX = math.log(100)
+"""CLIP clips its logit scale at 100 (Radford et al., 2021, section 2.5)."""
+
+
+def clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """Return CLIP's symmetric cross entropy of unit embeddings `images[N, D]`, `texts[N, D]`: a scalar.
+
+    Source: Radford et al., 2021 (arXiv 2103.00020), figure 3.
+    """
+    logits = scale * images @ texts.T
+    matching = torch.arange(len(images), device=images.device)
+    return (functional.cross_entropy(logits, matching) + functional.cross_entropy(logits.T, matching)) / 2
+
+
+def batches(count: int, batch_size: int, seed: int, *purpose: str | int) -> list[Indices]:
+    """Return one epoch of index batches in an order fixed by seed and purpose; a last odd batch is dropped.
+
+    Fewer than `batch_size` indices make one batch.
+    """
+    order = numpy_generator(seed, *purpose).permutation(count)
+    whole = max(batch_size, count - count % batch_size)
+    return [order[start : start + batch_size] for start in range(0, min(whole, count), batch_size)]
+
+
+TOKEN_EMBEDDING = "token_embedding.weight"
+
+
+class Optimizer:
+    """AdamW, with the token embedding left to `SparseAdam`.
+
+    A batch uses a few of some 50,000 rows; updating all of them costs as much as the rest of the step. Biases
+    and gains are not decayed, nor is the token embedding, whose unused rows would otherwise fade.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        train_token_embedding: bool = True,
+    ) -> None:
+        weights = {
+            name: weight
+            for name, weight in net.named_parameters()
+            if weight.requires_grad and not name.endswith(TOKEN_EMBEDDING)
+        }
+        groups = [
+            {"params": [w for w in weights.values() if w.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},
+        ]
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate)]
+        for module in (module for name, module in net.named_modules() if name.endswith("token_embedding")):
+            embedding = cast(nn.Embedding, module)
+            embedding.weight.requires_grad_(train_token_embedding)
+            embedding.sparse = train_token_embedding
+            if train_token_embedding:
+                self._parts.append(torch.optim.SparseAdam([embedding.weight], lr=learning_rate))
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Use this learning rate from the next step on."""
+        for group in (group for part in self._parts for group in part.param_groups):
+            group["lr"] = learning_rate
+
+    def step(self, loss: Tensor) -> None:
+        """Go one step down the gradient of `loss` (a scalar)."""
+        for part in self._parts:
+            part.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for part in self._parts:
+            part.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return moments and step counts as named tensors on the CPU."""
+        return {
+            f"{number}.{index}.{name}": torch.as_tensor(value).detach().to("cpu", copy=True)
+            for number, part in enumerate(self._parts)
+            for index, entry in part.state_dict()["state"].items()
+            for name, value in entry.items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` returned, so that training continues bit for bit."""
+        states: list[dict[int, dict[str, Tensor | int]]] = [{} for _ in self._parts]
+        for path, value in tensors.items():
+            number, index, name = path.split(".")
+            # SparseAdam counts steps in Python: with a tensor its powers would be float32, and other bits.
+            counted = name == "step" and isinstance(self._parts[int(number)], torch.optim.SparseAdam)
+            states[int(number)].setdefault(int(index), {})[name] = int(value) if counted else value
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+
+def descend(clip: Clip, optimizer: Optimizer, loss: Tensor, where: str) -> float:
+    """Take one step down `loss` (a scalar) and return its value.
+
+    Raises:
+        StageFault: if the loss is not finite; nothing is learnt from such a step.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise StageFault(f"the loss is {value} at {where}; a lower learning rate may help")
+    optimizer.step(loss)
+    with torch.no_grad():
+        clip.net.logit_scale.clamp_(max=LOGIT_SCALE_MAX)  # type: ignore[operator]
+    return value
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up, then cosine decay to zero (Loshchilov & Hutter, 2017)."""
+
+    learning_rate: float
+    warmup_steps: int
+    total_steps: int
+
+    def at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained on pairs from start to end."""
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    weight_decay: float
+    warmup_steps: int
+
+
+def train_on_pairs(
+    clip: Clip, pairs: Pairs, tokens: Tensor, recipe: Recipe, seed: int, purpose: str
+) -> Iterator[tuple[int, float]]:
+    """Train `clip` in place with CLIP's loss, yielding (epoch from 1, mean loss) after each epoch.
+
+    `tokens[N, L]` are the captions of `pairs`. Raises `StageFault` if the loss is not finite.
+    """
+    optimizer = Optimizer(clip.net, recipe.learning_rate, recipe.weight_decay)
+    steps = len(batches(len(pairs), recipe.batch_size, seed))
+    schedule = Schedule(
+        recipe.learning_rate, min(recipe.warmup_steps, recipe.epochs * steps // 4), recipe.epochs * steps
+    )
+    for epoch in range(1, recipe.epochs + 1):
+        clip.net.train()
+        losses = []
+        for step, chosen in enumerate(batches(len(pairs), recipe.batch_size, seed, purpose, "order", epoch)):
+            optimizer.set_learning_rate(schedule.at((epoch - 1) * steps + step))
+            images, texts = clip.encode_images(pairs.take(chosen)), clip.encode_tokens(tokens[chosen])
+            losses.append(
+                descend(clip, optimizer, clip_loss(images, texts, clip.logit_scale), f"{purpose} epoch {epoch}")
+            )
+        clip.net.eval()
+        yield epoch, float(np.mean(losses))
+
+
+def pair_losses(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """Return each pair's share of CLIP's loss, `[N]`, of unit embeddings `images[N, D]`, `texts[N, D]`.
+
+    A pair's loss is the mean of two cross entropies: its caption among all captions, its image among all images.
+    The mean over pairs is `clip_loss`.
+    """
+    logits = scale * images @ texts.T
+    own = torch.arange(len(images), device=images.device)
+    of_captions = functional.cross_entropy(logits, own, reduction="none")
+    return (of_captions + functional.cross_entropy(logits.T, own, reduction="none")) / 2

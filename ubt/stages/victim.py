@@ -1,0 +1,102 @@
+"""The victim's models: a clean one trained or loaded, the backdoored one, and the oracle's, trained without poison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ubt.common.errors import StageFault
+from ubt.data.base import subset
+from ubt.engine.context import Epoch, Output, StageContext
+from ubt.engine.poisoning import Manifest
+from ubt.methods.training import Recipe, train_on_pairs
+from ubt.models.build import build_clip, load_weights
+from ubt.models.clip import Clip
+from ubt.models.settings import ModelSettings
+from ubt.trials.config import ImplantSettings, PretrainSettings
+
+
+def pretrain(context: StageContext) -> Iterator[Epoch]:
+    """Yield the epochs of CLIP training on the clean pre-training pairs.
+
+    Raises:
+        StageFault: if the data has no such pairs, or the loss is not finite.
+    """
+    pairs = context.data.pretrain
+    if pairs is None:
+        raise StageFault("the data has no `pretrain` pairs; give them, or a model with `pretrained` or `checkpoint`")
+    settings = context.settings(PretrainSettings, "pretrain")
+    given = context.settings(ModelSettings, "model")
+    model = ModelSettings(name=given.name, precision=given.precision, random_weights=True)
+    clip = build_clip(model, context.seed, context.workspace.device)
+    tokens = clip.tokenize(list(pairs.captions))
+    recipe = Recipe(**settings.model_dump())
+    for number, loss in train_on_pairs(clip, pairs, tokens, recipe, context.seed, "pretrain"):
+        yield Epoch(number, lambda: Output(model=clip.state()), loss)
+
+
+def load(context: StageContext) -> Output:
+    """Return the clean model's weights.
+
+    Raises:
+        UserError: if they cannot be fetched or do not fit.
+    """
+    clip = build_clip(context.workspace.victim.model, context.seed, context.workspace.device)
+    return Output(model=clip.state())
+
+
+def implant(context: StageContext) -> Iterator[Epoch]:
+    """Yield the epochs of poisoned fine-tuning, or the given poisoned checkpoint as one.
+
+    Raises:
+        StageFault: if the loss is not finite.
+        UserError: if a checkpoint cannot be loaded.
+    """
+    clip = context.clip("clean")
+    checkpoint = context.workspace.victim.implant.checkpoint
+    if checkpoint:
+        yield _given(context, clip, checkpoint)
+        return
+    steps = recipe(context)
+    for number, loss in train_on_pairs(clip, context.pairs, context.pair_tokens, steps, context.seed, "implant"):
+        yield Epoch(number, lambda: _output(context, clip), loss)
+
+
+def recipe(context: StageContext) -> Recipe:
+    """Return how the implant is trained, from the settings of a stage that trains as it does."""
+    settings = ImplantSettings.model_validate({**context.node.settings, "checkpoint": None})
+    return Recipe(**settings.model_dump(exclude={"min_asr", "checkpoint"}))
+
+
+def _given(context: StageContext, clip: Clip, checkpoint: Path) -> Epoch:
+    load_weights(clip.net, checkpoint)
+    clip.net.eval()
+    return Epoch(0, lambda: _output(context, clip))
+
+
+def _output(context: StageContext, clip: Clip) -> Output:
+    rates = {split: context.evaluator.rates(clip, split).as_json() for split in ("val", "test")}
+    return Output(model=clip.state(), facts=dict(rates))
+
+
+def retrain(context: StageContext) -> Iterator[Epoch]:
+    """Yield the epochs of fine-tuning on what is not poisoned. It is told the poison, so it is no defense.
+
+    Raises:
+        StageFault: if the loss is not finite, or nobody knows what is poisoned.
+    """
+    if not context.manifest.known:
+        raise StageFault("nobody knows which pairs are poisoned, so they cannot be left out")
+    kept = np.setdiff1d(np.arange(len(context.pairs)), context.manifest.indices)
+    pairs, tokens = subset(context.pairs, kept), context.pair_tokens[torch.from_numpy(kept)]
+    clip = context.clip("clean")
+    for number, loss in train_on_pairs(clip, pairs, tokens, recipe(context), context.seed, "retrain"):
+        yield Epoch(number, lambda: Output(model=clip.state(), facts={"pairs": len(kept)}), loss)
+
+
+def diagnose_retrain(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+    """Return how many pairs were left to train on; no others were needed, but for being told which."""
+    return {"pairs": float(len(context.pairs) - len(manifest.indices)), "clean_pairs": 0.0}

@@ -1,0 +1,47 @@
+"""What a worker is told to do: one trial, completely described in plain values. Loads no torch."""
+
+from __future__ import annotations
+
+from pydantic import Field, JsonValue
+
+from ubt.config import Config
+from ubt.trials.record import State, TrialRecord
+
+
+class Assignment(Config):
+    """One trial of a study, and where its artifacts belong."""
+
+    study: str
+    trial: str
+    number: int
+    seed: int
+    config: dict[str, JsonValue]
+    """`{"victim": …, "defense": …}`."""
+    changes: dict[str, JsonValue] = Field(default_factory=dict)
+    label: str = ""
+    """What the design calls the trial."""
+    data_key: str
+    """Fingerprint of the data's content, computed once by whoever planned the study."""
+    store: str
+    threads: int = 1
+    """CPU threads that the trial computes with."""
+    gpus: float = 0
+    """GPUs that the trial is given."""
+    keep_epochs: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Stage → epochs that other trials may continue from, to be published with the optimizer's memory."""
+    commit: str = ""
+
+    def record(self, state: State, reason: str = "") -> TrialRecord:
+        """Return the record of this trial before anything has run."""
+        return TrialRecord(
+            study=self.study,
+            trial=self.trial,
+            number=self.number,
+            seed=self.seed,
+            config=self.config,
+            changes=self.changes,
+            label=self.label,
+            state=state,
+            reason=reason,
+            commit=self.commit,
+        )

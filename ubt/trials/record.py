@@ -1,0 +1,175 @@
+"""The record of a trial: one JSON document, written whole, the truth that everything later is read from.
+
+Loads no torch, so that reading and planning stay quick.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field, JsonValue, ValidationError
+
+from ubt.common.atomic_files import write_whole
+from ubt.common.errors import Problem, UserError
+from ubt.config import Config
+
+RECORD_VERSION = 1
+
+
+class State(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether nothing more will happen to the trial."""
+        return self is not State.RUNNING
+
+
+class Rates(Config):
+    """What zero-shot classification on one split shows. Rates are fractions in [0, 1]."""
+
+    ca: float
+    """Clean accuracy: top-1 on clean images."""
+    ca_images: int
+    asr: float
+    """Attack success rate: of triggered images of other classes, those classified as the target."""
+    asr_images: int
+    ca_low: float
+    ca_high: float
+    """Wilson 95 % interval of `ca`."""
+    asr_low: float
+    asr_high: float
+    """Wilson 95 % interval of `asr`."""
+    triggered_accuracy: float
+    """Top-1 accuracy on those triggered images under their true labels."""
+    ca_top5: float | None = None
+    """Top-5 accuracy on clean images (of all classes if there are fewer); None in records of before it was measured."""
+
+
+class EpochRecord(Config):
+    """One epoch of an epoch-wise stage."""
+
+    epoch: int
+    seconds: float
+    loss: float | None = None
+    val: Rates | None = None
+    """Measured after each epoch of stages that change the defended model; never seen by the stage."""
+
+
+class StageRecord(Config):
+    """What one stage of a trial did."""
+
+    stage: str
+    key: str
+    """Fingerprint of the work; its artifact lies in the store under this key."""
+    reused: bool
+    """Found whole in the store, not computed by this trial."""
+    seconds: float
+    """Seconds the stage takes from nothing; if it was reused, as measured by whoever computed it."""
+    own_seconds: float | None = None
+    """Of those, what the stage's own work takes: its epochs and its output, without their judging and publishing, which
+    depend on what else the study looks at."""
+    spent_seconds: float = 0.0
+    """Seconds this trial spent on it: 0 if reused, a part if it continued from an earlier epoch in the store."""
+    complete: bool = True
+    """False while the stage is being computed."""
+    peak_memory_bytes: int = 0
+    metrics: dict[str, float] = Field(default_factory=dict)
+    epochs: tuple[EpochRecord, ...] = ()
+
+    @property
+    def work_seconds(self) -> float:
+        """Return the seconds of the stage's own work, also of records from before that was told apart."""
+        if self.own_seconds is not None:
+            return self.own_seconds
+        judged = any(epoch.val for epoch in self.epochs)
+        return sum(epoch.seconds for epoch in self.epochs) if judged else self.seconds
+
+    @property
+    def saved_seconds(self) -> float:
+        """Return what the stage would have taken more, had the trial run by itself."""
+        return max(0.0, self.seconds - self.spent_seconds)
+
+
+class TrialRecord(Config):
+    """One trial: what was asked, what each stage did, what came out."""
+
+    version: int = RECORD_VERSION
+    study: str
+    trial: str
+    """Name of the trial, unique in its study and usable as a file name."""
+    number: int
+    """Position in the study, from 0."""
+    seed: int
+    config: dict[str, JsonValue]
+    """`{"victim": …, "defense": …}` after coercion."""
+    changes: dict[str, JsonValue]
+    """Dotted path → value, for each leaf that differs from the study's base."""
+    label: str = ""
+    """What the design calls the trial: a component left out, or a cell of a comparison (see `ubt.trials.labels`)."""
+    state: State
+    reason: str = ""
+    """Why the trial failed or was pruned."""
+    fault: str = ""
+    """Kind of the failure: the name of the error's class."""
+    lost: bool = False
+    """The failure says nothing of the configuration: a worker died, a disk was full. A resume tries again."""
+    stages: tuple[StageRecord, ...] = ()
+    poisoned_val: Rates | None = None
+    poisoned_test: Rates | None = None
+    """The victim before any defense."""
+    val: Rates | None = None
+    test: Rates | None = None
+    """The defended model."""
+    device: str = ""
+    commit: str = ""
+    """Commit of the code, with a `+` if the tree was changed."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Versions of the libraries that matter."""
+    started_at: str = ""
+    """UTC time, ISO 8601."""
+    seconds: float = 0.0
+    """Wall time of the trial in its worker."""
+    attempts: int = 1
+    """How often the trial was started; more than once if its worker or node died."""
+
+    @property
+    def epochs(self) -> tuple[tuple[str, EpochRecord], ...]:
+        """Return every evaluated epoch with the name of its stage, in order."""
+        return tuple((stage.stage, epoch) for stage in self.stages for epoch in stage.epochs if epoch.val)
+
+
+def write_record(folder: Path, record: TrialRecord) -> Path:
+    """Write `folder/<trial>.json` whole or not at all, and return its path."""
+    return write_whole(folder / f"{record.trial}.json", record.model_dump_json(indent=1) + "\n")
+
+
+def read_record(path: Path) -> TrialRecord:
+    """Return the record in `path`.
+
+    Raises:
+        UserError: if the file is no record of this version.
+    """
+    advice = "remove the file to run the trial again, or use the version of ubt that wrote it"
+    try:
+        record = TrialRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        raise UserError(Problem(str(path), f"is not a trial record: {error}", advice=advice)) from error
+    if record.version != RECORD_VERSION:
+        raise UserError(Problem(str(path), f"is no record of version {RECORD_VERSION}", record.version, advice))
+    return record
+
+
+def read_records(folder: Path) -> list[TrialRecord]:
+    """Return all records of a run folder's `records/`, by number.
+
+    Raises:
+        UserError: if a file is no record.
+    """
+    return sorted((read_record(path) for path in folder.glob("*.json")), key=lambda record: record.number)

@@ -6,7 +6,7 @@ Nothing here is mocked: trials go through the real `TrialRunner`, stages through
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,10 @@ from ubt.trials.record import TrialRecord
 
 if TYPE_CHECKING:
     from ubt.artifacts.codec import Artifact
-    from ubt.engine.context import Earlier, Output, StageContext
+    from ubt.engine.context import Output, StageContext, StageInput
     from ubt.engine.runner import TrialRunner
     from ubt.engine.workspace import Workspace
+    from ubt.models.clip import Clip, State
 
 TINY: dict[str, Any] = {
     "victim": {
@@ -89,32 +90,50 @@ class Bench:
         """Return the stages of a trial by name."""
         return {node.spec.name: node for node in build_pipeline(tiny_trial(changes), seed)}
 
+    def node(self, stage: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> Node:
+        """Return one stage of a trial."""
+        return self.nodes(changes, seed)[stage]
+
+    def inputs(self, stage: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> dict[str, Artifact]:
+        """Return role → the whole artifact that fills it, manifest included; it is made if need be."""
+        trial = tiny_trial(changes)
+        nodes = list(build_pipeline(trial, seed))
+        before = tuple(takewhile(lambda node: node.spec.name != stage, nodes))
+        assert len(before) < len(nodes), f"{stage} is no stage of this trial"
+        self._run(before, trial)
+        stage_of = {other.key: other.spec.name for other in before}
+        return {role: self._loaded(stage_of[key], key) for role, key in nodes[len(before)].inputs.items()}
+
     def context(
         self,
         stage: str,
         changes: Mapping[str, Any] | None = None,
         seed: int = 0,
-        earlier: Earlier | None = None,
+        given: Mapping[str, StageInput] | None = None,
     ) -> StageContext:
-        """Return what the pipeline would hand to a stage; the stages before it are run if need be."""
-        from ubt.engine.context import context_of
-        from ubt.engine.pipeline import PipelineRun
+        """Return what the pipeline would hand to a stage, but for the roles that are `given` something else.
 
-        trial = tiny_trial(changes)
-        nodes = list(build_pipeline(trial, seed))
-        before = tuple(takewhile(lambda node: node.spec.name != stage, nodes))
-        assert len(before) < len(nodes), f"{stage} is no stage of this trial"
-        list(PipelineRun(before, trial, self.workspace, self.keep_epochs).steps())
-        node = nodes[len(before)]
-        stage_of = {other.key: other.spec.name for other in before}
-        inputs = {role: self.workspace.load(stage_of[key], key) for role, key in node.inputs.items()}
-        return context_of(node, self.workspace, inputs, earlier)
+        The stages before it are run if need be.
+        """
+        from ubt.engine.context import context_of
+
+        inputs = self.inputs(stage, changes, seed)
+        for role, other in (given or {}).items():
+            inputs[role] = replace(inputs[role], tensors=other.tensors, model=other.model)
+        return context_of(self.node(stage, changes, seed), self.workspace, inputs)
 
     def artifact(self, stage: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> Artifact:
-        """Return the artifact of a stage that has been run."""
-        found = self.workspace.load(stage, self.nodes(changes, seed)[stage].key)
-        assert found is not None, f"{stage} has not been run"
-        return found
+        """Return the artifact of a stage, manifest included; it is made if need be."""
+        trial = tiny_trial(changes)
+        nodes = build_pipeline(trial, seed)
+        names = [node.spec.name for node in nodes]
+        upto = nodes[: names.index(stage) + 1]
+        self._run(upto, trial)
+        return self._loaded(stage, upto[-1].key)
+
+    def clip(self, model: State) -> Clip:
+        """Return the tiny model with these weights, in evaluation mode."""
+        return self.workspace.clip.with_state(model)
 
     def output(self, stage: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> Output:
         """Return what a stage makes of its inputs, computed now (the last epoch's, if it works by epochs)."""
@@ -125,3 +144,13 @@ class Bench:
             return result
         *_, last = [epoch.snapshot() for epoch in result]
         return last
+
+    def _run(self, nodes: tuple[Node, ...], trial: TrialConfig) -> None:
+        from ubt.engine.pipeline import PipelineRun
+
+        list(PipelineRun(nodes, trial, self.workspace, self.keep_epochs).steps())
+
+    def _loaded(self, stage: str, key: str) -> Artifact:
+        found = self.workspace.load(stage, key)
+        assert found is not None, f"{stage} has not been run"
+        return found

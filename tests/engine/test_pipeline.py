@@ -5,6 +5,7 @@ import torch
 from tiny_victim import run_trial, tiny_trial
 
 from ubt.artifacts.codec import Artifact
+from ubt.artifacts.manifest import MANIFEST_FILE
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import DamagedArtifact, WeakImplant
 from ubt.engine.graph import build_pipeline
@@ -32,12 +33,12 @@ def key(stage, changes=None):
 def spoil(root, stage, payload="tensors"):
     """Change the last bit of a payload."""
     store = ArtifactStore(root)
-    meta = store.manifest(stage, key(stage))
-    path = root / "artifacts" / stage / meta.key / meta.payloads[payload].file
+    manifest = store.manifest(stage, key(stage))
+    path = root / "artifacts" / stage / manifest.key / manifest.payloads[payload].file
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    return meta
+    return manifest
 
 
 def remove(root, *stages):
@@ -97,14 +98,14 @@ def test_a_damaged_artifact_on_the_way_is_computed_again_and_the_record_says_so(
 ):
     root = tiny_run.copy(tmp_path)
     remove(root, missing)
-    meta = spoil(root, stage, payload)
+    spoilt = spoil(root, stage, payload)
     record = run_trial(root)[-1]
     assert record.state == "DONE", record.reason
     assert computed(record) == sorted({stage, missing}, key=STAGES.index)
     assert record.val == tiny_run.record.val
-    repaired = ArtifactStore(root).manifest(stage, meta.key)
-    assert repaired.payloads == meta.payloads, "the same bits"
-    assert list((root / "artifacts" / stage / meta.key).glob("meta.json.damaged-*"))
+    repaired = ArtifactStore(root).manifest(stage, spoilt.key)
+    assert repaired.payloads == spoilt.payloads, "the same bits"
+    assert list((root / "artifacts" / stage / spoilt.key).glob(f"{MANIFEST_FILE}.damaged-*"))
 
 
 def test_damage_that_nobody_reads_is_left_for_who_does(tiny_run, tmp_path):
@@ -117,7 +118,8 @@ def test_a_stage_whose_base_is_gone_is_computed_again(tiny_run, tmp_path):
     root = tiny_run.copy(tmp_path)
     remove(root, "implant", "evaluate")  # `unlearn` is stored as the difference from it
     trial = tiny_trial()
-    workspace = Workspace(trial.victim, ArtifactStore(root), root / "images", torch.device("cpu"))
+    data, model = trial.victim.data, trial.victim.model
+    workspace = Workspace(data, model, torch.device("cpu"), ArtifactStore(root), root / "images")
     with pytest.raises(DamagedArtifact, match=r"unlearn .*: the model it differs from, implant/.*, is gone"):
         workspace.load("unlearn", key("unlearn"))
     assert workspace.store.manifest("unlearn", key("unlearn")) is None
@@ -156,10 +158,10 @@ def test_damage_that_comes_back_each_time_ends_the_trial(tiny_run, tmp_path, mon
     remove(root, "suspect")
     reads = []
 
-    def damaged(self, meta, name):
-        reads.append(meta.stage)
-        self.set_aside(meta)
-        raise DamagedArtifact(f"{meta.stage} is damaged")
+    def damaged(self, manifest, name):
+        reads.append(manifest.stage)
+        self.set_aside(manifest)
+        raise DamagedArtifact(f"{manifest.stage} is damaged")
 
     monkeypatch.setattr(ArtifactStore, "read", damaged)
     monkeypatch.setattr(Workspace, "remember", lambda self, artifact: artifact)  # so that everything is read back
@@ -186,7 +188,7 @@ def test_a_weak_implant_stops_the_trial_before_any_defense_and_says_what_to_chan
     assert record.poisoned_test is not None
 
 
-def judged(ca, asr, ca_low=0.2):
+def measured(ca, asr, ca_low=0.2):
     """Return what the implant measured."""
     rates = {"ca": ca, "asr": asr, "ca_low": ca_low, "ca_high": 1, "asr_low": 0, "asr_high": 1}
     return {**rates, "ca_images": 48, "asr_images": 44, "triggered_accuracy": 0.1, "ca_top5": 0.9}
@@ -195,21 +197,20 @@ def judged(ca, asr, ca_low=0.2):
 @pytest.mark.parametrize(
     ("rates", "least", "stopped"),
     [
-        (judged(0.8, 0.49), 0.5, "did not take"),
-        (judged(0.8, 0.5), 0.5, ""),
-        (judged(0.1, 1.0, ca_low=0.05), 0.5, "near chance"),
-        (judged(0.1, 0.0, ca_low=0.05), 0.0, ""),
+        (measured(0.8, 0.49), 0.5, "did not take"),
+        (measured(0.8, 0.5), 0.5, ""),
+        (measured(0.1, 1.0, ca_low=0.05), 0.5, "near chance"),
+        (measured(0.1, 0.0, ca_low=0.05), 0.0, ""),
     ],
     ids=["weak", "just strong enough", "no model left", "gate open"],
 )
 def test_the_gate_asks_for_a_backdoor_and_for_a_model_that_is_better_than_chance(bench, rates, least, stopped):
     trial = tiny_trial({"victim.implant.min_asr": least, "defense": {"kind": "none"}})
     pipeline = build_pipeline(trial, 0)[:3]
-    bench.context("detect_clean")  # so that the implant is there
-    run = PipelineRun(pipeline, trial.victim, bench.workspace, {})
-    artifact = bench.workspace.load("implant", pipeline[-1].key)
-    judged_meta = artifact.manifest.model_copy(update={"facts": {"val": rates, "test": rates}})
-    bench.workspace._artifacts[pipeline[-1].key] = Artifact(judged_meta, {}, artifact.model)
+    artifact = bench.artifact("implant")
+    run = PipelineRun(pipeline, trial, bench.workspace, {})
+    manifest = artifact.manifest.model_copy(update={"facts": {"val": rates, "test": rates}})
+    bench.workspace.remember(Artifact(manifest, {}, artifact.model))
     try:
         if stopped:
             with pytest.raises(WeakImplant, match=stopped):
@@ -217,8 +218,8 @@ def test_the_gate_asks_for_a_backdoor_and_for_a_model_that_is_better_than_chance
         else:
             list(run.steps())
     finally:
-        bench.workspace._artifacts[pipeline[-1].key] = artifact
-    assert run.rates("implant", "val").as_json() == rates
+        bench.workspace.remember(artifact)
+    assert run.rates("poisoned", "val").as_json() == rates
 
 
 def test_the_gate_is_also_met_by_a_trial_that_finds_the_implant_in_the_store(tiny_run):

@@ -51,14 +51,14 @@ REPORTED = {
 
 
 @pytest.mark.parametrize("stage", REPORTED)
-def test_every_stage_reports_its_own_measures(tiny_run, stage):
+def test_every_stage_reports_its_own_diagnostics(tiny_run, stage):
     found = next(each for each in tiny_run.record.stages if each.stage == stage)
     assert set(found.diagnostics) <= REPORTED[stage]
     # Of a handful of pairs there may be none that is poisoned.
     assert REPORTED[stage] - set(found.diagnostics) <= {"similarity_poison", "target_share", "auroc", "auroc_before"}
 
 
-def test_the_victim_the_defended_model_and_every_epoch_are_judged(tiny_run):
+def test_the_victim_the_defended_model_and_every_epoch_are_evaluated(tiny_run):
     record = tiny_run.record
     for split in ("val", "test"):
         assert getattr(record, f"poisoned_{split}").ca_images == 48
@@ -156,10 +156,10 @@ def test_a_failure_in_the_middle_of_a_stage_keeps_the_epochs_so_far(tiny_run, tm
 
 def test_nothing_is_published_by_a_stage_that_failed(tiny_run, tmp_path, monkeypatch):
     root = tiny_run.copy(tmp_path)
-    before = {(meta.stage, meta.key) for meta in ArtifactStore(root).manifests()}
+    before = {(each.stage, each.key) for each in ArtifactStore(root).manifests()}
     monkeypatch.setattr(suspect, "suspect", lambda context: 1 / 0)
     assert run_trial(root, REUSED)[-1].fault == "ZeroDivisionError"
-    assert {(meta.stage, meta.key) for meta in ArtifactStore(root).manifests()} == before
+    assert {(each.stage, each.key) for each in ArtifactStore(root).manifests()} == before
 
 
 def test_only_what_nobody_foresaw_is_worth_a_traceback_in_the_log(tiny_run, tmp_path, monkeypatch, caplog):
@@ -210,7 +210,9 @@ def test_trials_of_one_victim_share_data_and_model_in_memory(tiny_run, tmp_path)
     first = runner._workspace
     assert run_trial(root, {"defense": {"kind": "none"}, "victim.implant.min_asr": 0.01}, runner)[-1].stages
     assert runner._workspace is first
-    assert first.victim.implant.min_asr == 0.01, "the gate is the new trial's"
+    refused = run_trial(root, {"defense": {"kind": "none"}, "victim.implant.min_asr": 1.0}, runner)[-1]
+    assert runner._workspace is first
+    assert refused.fault == "WeakImplant", "the gate is the new trial's"
 
 
 @pytest.mark.parametrize("change", ["data", "store", "model"])
@@ -236,7 +238,7 @@ def test_a_failure_does_not_spoil_the_next_trial(tiny_run, tmp_path, monkeypatch
     assert run_trial(root, REUSED, runner)[-1].state == "DONE"
 
 
-def test_a_trial_computes_with_as_many_threads_as_told(tiny_run, monkeypatch):
+def test_a_trial_computes_with_as_many_threads_as_assigned(tiny_run, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     try:
         run_trial(tiny_run.root, threads=2)

@@ -14,57 +14,62 @@ from ubt.engine.workspace import MEMORY_LIMIT_BYTES, Workspace
 CPU = torch.device("cpu")
 
 
+def a_workspace(root, changes=None):
+    victim = tiny_trial(changes).victim
+    return Workspace(victim.data, victim.model, CPU, ArtifactStore(root), root / "images")
+
+
 @pytest.fixture
 def empty(tmp_path, workspace, monkeypatch):
     """A workspace on an empty store, sharing the data and the model of the tiny one."""
     monkeypatch.setattr("ubt.engine.workspace.build_clip", lambda *_, **__: workspace.clip)
-    return Workspace(tiny_trial().victim, ArtifactStore(tmp_path), tmp_path, CPU)
+    return a_workspace(tmp_path)
 
 
-def meta(key, stage="score"):
+def described(key, stage="suspect"):
     return ArtifactManifest(stage=stage, key=key, version=1, seed=0, settings={}, inputs={})
 
 
 def publish(workspace, key, value=1.0):
     tensors = {"x": torch.tensor([value])}
-    return workspace.store.publish(meta(key), {TENSORS: encode(tensors)})
+    return workspace.store.publish(described(key), {TENSORS: encode(tensors)})
 
 
 def test_an_artifact_is_read_once(empty, monkeypatch):
     publish(empty, "a")
-    first = empty.load("score", "a")
+    first = empty.load("suspect", "a")
     monkeypatch.setattr(ArtifactStore, "read", lambda *_: pytest.fail("read again"))
-    assert empty.load("score", "a") is first
-    assert empty.manifest("score", "a") == first.manifest
+    assert empty.load("suspect", "a") is first
+    assert empty.manifest("suspect", "a") == first.manifest
 
 
 def test_what_is_made_here_need_not_be_read_back(empty):
     artifact = Artifact(publish(empty, "a"), {"x": torch.tensor([2.0])})
     empty.remember(artifact)
-    assert empty.load("score", "a") is artifact
+    assert empty.load("suspect", "a") is artifact
 
 
 def test_what_the_store_does_not_have_is_none(empty):
-    assert empty.load("score", "a") is None
-    assert empty.manifest("score", "a") is None
+    assert empty.load("suspect", "a") is None
+    assert empty.manifest("suspect", "a") is None
 
 
 def test_the_artifacts_used_longest_ago_are_forgotten_when_memory_is_full(empty, monkeypatch):
     monkeypatch.setattr("ubt.engine.workspace.MEMORY_LIMIT_BYTES", 2 * 4)
     for key in "abc":
         publish(empty, key)
-    a, b = empty.load("score", "a"), empty.load("score", "b")
-    assert empty.load("score", "a") is a
-    empty.load("score", "c")
-    assert empty.load("score", "a") is a, "used lately"
-    assert empty.load("score", "b") is not b, "read again"
+    a, b = empty.load("suspect", "a"), empty.load("suspect", "b")
+    assert empty.load("suspect", "a") is a
+    empty.load("suspect", "c")
+    assert empty.load("suspect", "a") is a, "used lately"
+    assert empty.load("suspect", "b") is not b, "read again"
     assert MEMORY_LIMIT_BYTES > 1 << 30
 
 
 def test_one_artifact_is_kept_however_large(empty, monkeypatch):
     monkeypatch.setattr("ubt.engine.workspace.MEMORY_LIMIT_BYTES", 0)
     publish(empty, "a")
-    assert empty.load("score", "a") is empty.load("score", "a")
+    assert empty.load("suspect", "a") is empty.load("suspect", "a")
 
 
 @pytest.mark.parametrize(
@@ -78,8 +83,13 @@ def test_one_artifact_is_kept_however_large(empty, monkeypatch):
     ],
 )
 def test_a_trial_fits_if_data_and_model_are_the_same(workspace, changes, fits):
-    workspace.victim = tiny_trial().victim
-    assert workspace.fits(tiny_trial(changes).victim, CPU) is fits
+    victim = tiny_trial(changes).victim
+    assert workspace.fits(victim.data, victim.model, CPU) is fits
+
+
+def test_a_trial_of_another_device_does_not_fit(workspace):
+    victim = tiny_trial().victim
+    assert not workspace.fits(victim.data, victim.model, torch.device("meta"))
 
 
 def test_nothing_is_fetched_or_loaded_to_prepare_a_workspace(tmp_path, monkeypatch, workspace):
@@ -87,25 +97,24 @@ def test_nothing_is_fetched_or_loaded_to_prepare_a_workspace(tmp_path, monkeypat
     monkeypatch.setattr(
         "ubt.engine.workspace.build_clip", lambda settings, **_: built.append(settings) or workspace.clip
     )
-    victim = tiny_trial({"victim.model.checkpoint": "/not/there.pt"}).victim
-    Workspace(victim, ArtifactStore(tmp_path), tmp_path / "images", CPU)
+    a_workspace(tmp_path, {"victim.model.checkpoint": "/not/there.pt"})
     assert [(each.checkpoint, each.pretrained, each.random_weights) for each in built] == [(None, None, True)]
 
 
-def test_each_attack_gets_pairs_tokens_and_judge_of_its_own(bench):
-    def poison(changes):
-        return bench.context("implant", changes).artifact("poison")
-
+def test_each_attack_gets_pairs_tokens_and_evaluator_of_its_own(bench):
     workspace = bench.workspace
-    one, other = poison({}), poison({"victim.attack.target": "boat", "victim.attack.trigger_seed": 5})
+    one, other = (
+        bench.artifact("poison"),
+        bench.artifact("poison", {"victim.attack.target": "boat", "victim.attack.trigger_seed": 5}),
+    )
     everything = np.arange(200)
     found = {}
     for artifact in (one, other, one):
-        pairs, tokens = workspace.poisoned_pairs(artifact), workspace.pair_tokens(artifact)
-        judge = workspace.evaluator(artifact)
-        assert workspace.poisoned_pairs(artifact) is pairs
-        assert workspace.evaluator(artifact) is judge
-        result = pairs.take(everything).tobytes(), tokens.numpy().tobytes(), judge._target
+        pairs, tokens = workspace.pairs(artifact), workspace.pair_tokens(artifact)
+        evaluator = workspace.evaluator(artifact)
+        assert workspace.pairs(artifact) is pairs
+        assert workspace.evaluator(artifact) is evaluator
+        result = pairs.take(everything).tobytes(), tokens.numpy().tobytes(), evaluator._target
         assert found.setdefault(artifact.manifest.key, result) == result
     first, second = found.values()
     assert all(a != b for a, b in zip(first, second, strict=True))
@@ -113,8 +122,7 @@ def test_each_attack_gets_pairs_tokens_and_judge_of_its_own(bench):
 
 def test_a_model_stored_as_a_difference_is_read_back_whole(tiny_run, workspace):
     nodes = {node.spec.name: node for node in build_pipeline(tiny_trial(), 0)}
-    store = ArtifactStore(tiny_run.root)
-    fresh = Workspace(tiny_trial().victim, store, tiny_run.root / "images", CPU)
+    fresh = a_workspace(tiny_run.root)
     unlearned = fresh.load("unlearn", nodes["unlearn"].key)
     implanted = fresh.load("implant", nodes["implant"].key)
     assert unlearned.manifest.base == f"implant/{nodes['implant'].key}"

@@ -28,8 +28,9 @@ from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.fingerprint import digest_bytes
 from ubt.common.paths import cache_root, expanded
 
+_MANIFEST = re.escape(MANIFEST_FILE)
 _WRITTEN = re.compile(
-    r"[^/]+/[^/]+/(\.?[^/]+-[0-9a-f]{16}\.bin(\.[^/]+)? | \.manifest\.json\.[^/]+ | manifest\.json\.damaged-[^/]+)"
+    rf"[^/]+/[^/]+/(\.?[^/]+-[0-9a-f]{{16}}\.bin(\.[^/]+)? | \.{_MANIFEST}\.[^/]+ | {_MANIFEST}\.damaged-[^/]+)"
     r" | \.+writable-[^/]+",
     re.VERBOSE,
 )

@@ -113,7 +113,8 @@ def check_attack(attack: type[Attack]) -> None:
     assert np.array_equal(state, np.random.get_state()[1]), "stamp draws from numpy's global generator"  # type: ignore[index]
     captions = [f"one {made.target}", "nothing"]
     eligible = made.eligible(captions)
-    assert (eligible.dtype, eligible.shape) == (np.bool_, (2,)), "eligible returns no `[N]` bool"
+    assert eligible.dtype == np.bool_, f"eligible returns {eligible.dtype}, not bool"
+    assert eligible.shape == (2,), f"eligible returns {eligible.shape} for two captions"
     assert eligible[0], "a pair that names the target cannot be poisoned"
     assert made.target in made.caption(np.random.default_rng(0), captions[0]), "a caption does not name the target"
     _check_round_trip(made, AttackConfig)

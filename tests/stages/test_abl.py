@@ -6,9 +6,8 @@ import torch
 from tiny_victim import run_trial
 from torch.nn import functional
 
-from ubt.artifacts.codec import Artifact
 from ubt.attacks.patches import BadNets
-from ubt.engine.context import Output
+from ubt.engine.context import Output, StageInput
 from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import clip_loss, pair_losses
 from ubt.stages import abl
@@ -58,7 +57,7 @@ def test_without_training_pairs_are_ranked_under_the_model_that_it_would_start_f
     assert output.base == start
 
 
-def test_every_pair_is_judged_once_within_a_random_batch(bench):
+def test_every_pairs_loss_is_taken_once_within_a_random_batch(bench):
     changes = settings(isolate_epochs=0)
     context, output = bench.context("rank", changes), bench.output("rank", changes)
     clip = context.clip("clean")
@@ -93,14 +92,13 @@ def test_how_well_pairs_are_told_apart_is_measured_three_ways(bench):
 
 
 def isolated(bench, **values):
-    context = bench.context("isolate", settings(isolation_ratio=0.5, **values))
-    given = {
+    ranking = {
         "losses": torch.tensor([4.0, 1.0, 2.0, 3.0]),
         "similarities": torch.tensor([0.9, 0.5, 0.8, 0.1]),
         "similarities_before": torch.tensor([0.9, 0.2, 0.2, 0.0]),
     }
-    context._inputs = {"ranking": Artifact(context.artifact("ranking").manifest, given)}
-    return abl.isolate(context).tensors
+    given = {"ranking": StageInput(ranking)}
+    return abl.isolate(bench.context("isolate", settings(isolation_ratio=0.5, **values), given=given)).tensors
 
 
 @pytest.mark.parametrize(("by", "expected"), [("loss", [1, 2]), ("similarity", [0, 2]), ("gain", [2, 1])])
@@ -126,9 +124,9 @@ def test_recall_and_precision_are_measured(bench):
 # Ascend
 
 
-def similarity_of_isolated(context, model):
+def similarity_of_isolated(bench, context, model):
     indices = context.artifact("isolated").tensors["indices"]
-    clip = context.workspace.clip.with_state(model)
+    clip = bench.clip(model)
     with torch.no_grad():
         images = clip.encode_images(context.pairs.take(indices.numpy()))
         return float((images * clip.encode_tokens(context.pair_tokens[indices])).sum(dim=1).mean())
@@ -137,8 +135,8 @@ def similarity_of_isolated(context, model):
 def test_ascending_drives_isolated_images_and_captions_apart(bench):
     changes = settings(ascend_epochs=4, ascend_learning_rate=1e-3, ascend_weight=1.0)
     context = bench.context("ascend", changes)
-    before = similarity_of_isolated(context, context.artifact("poisoned").weights)
-    assert similarity_of_isolated(context, bench.output("ascend", changes).model) < before - 0.1
+    before = similarity_of_isolated(bench, context, context.artifact("poisoned").weights)
+    assert similarity_of_isolated(bench, context, bench.output("ascend", changes).model) < before - 0.1
 
 
 def test_without_weight_the_isolated_pairs_are_only_left_out(bench):
@@ -163,7 +161,7 @@ def test_an_epoch_passes_over_the_isolated_pairs_with_as_many_batches_of_others(
     assert not {index for batch in seen for index in batch[5:]} & set(chosen)
 
 
-def test_it_is_told_that_no_clean_pairs_were_used(bench):
+def test_diagnostics_say_that_no_clean_pairs_were_used(bench):
     context = bench.context("ascend", settings())
     assert abl.diagnose_ascend(context, Output(), None) == {"pairs": 20.0, "clean_pairs": 0.0}
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ubt.attacks.patches import BadNets
-from ubt.engine.context import Output
+from ubt.engine.context import Output, StageInput
 from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.attribution import attention_relevance, gradient_relevance
 from ubt.stages import attribute
@@ -44,14 +44,13 @@ def test_methods_differ_and_the_random_one_follows_the_seed(bench):
 
 @pytest.mark.parametrize(("target", "words"), [("banana", [1]), ("grizzly bear", [2, 3])])
 def test_the_share_of_the_targets_name_is_measured_over_poisoned_pairs(bench, monkeypatch, target, words):
-    context = bench.context("attribute")
-    captions = [f"a {target} here", "the boat", "my tree", "a house"]
-    tokens = context.workspace.clip.tokenize(captions)
-    name = int(context.workspace.clip.tokenize([target])[0].argmax()) - 1
-    assert name == len(words)
     indices = torch.tensor([0, 2])
+    context = bench.context("attribute", given={"selection": StageInput({"indices": indices})})
+    captions = [f"a {target} here", "the boat", "my tree", "a house"]
+    tokens = context.tokenize(captions)
+    name = int(context.tokenize([target])[0].argmax()) - 1
+    assert name == len(words)
     monkeypatch.setattr(type(context), "pair_tokens", property(lambda _: tokens))
-    context._inputs = {"selection": Output(tensors={"indices": indices})}
     relevance = torch.zeros(2, 16)
     relevance[0, 1], relevance[0, 2 : 2 + name], relevance[1, 2] = 0.2, 0.8 / name, 1.0
 
@@ -64,19 +63,19 @@ def test_the_share_of_the_targets_name_is_measured_over_poisoned_pairs(bench, mo
     assert share(1, 3) == {}, "nothing poisoned was selected"
 
 
-def test_the_first_captions_are_told_word_by_word(bench, monkeypatch):
+def test_the_first_captions_are_reported_word_by_word(bench, monkeypatch):
     monkeypatch.setattr(attribute, "_SHOWN", 5)
     context, output = bench.context("attribute"), bench.output("attribute")
     indices = context.artifact("selection").tensors["indices"][:5]
-    told = output.facts["captions"]
-    texts = ["".join(text for text, _ in caption).strip() for caption in told]
+    reported = output.facts["captions"]
+    texts = ["".join(text for text, _ in caption).strip() for caption in reported]
     assert texts == [context.pairs.captions[int(index)].lower() for index in indices]
     relevance, words = output.tensors["relevance"], output.tensors["words"]
-    for row, caption in enumerate(told):
+    for row, caption in enumerate(reported):
         assert [share for _, share in caption] == relevance[row][words[row]].tolist()
 
 
-def test_what_is_told_of_captions_does_not_say_what_is_poisoned(bench):
+def test_what_is_reported_of_captions_does_not_say_what_is_poisoned(bench):
     output = bench.output("attribute")
     assert set(output.facts) == {"captions"}
     assert all(len(word) == 2 for caption in output.facts["captions"] for word in caption)

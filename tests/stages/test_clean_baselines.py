@@ -1,7 +1,5 @@
 """Defenses that train the poisoned model on clean pairs: finetune, cleanclip, par."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -24,11 +22,11 @@ def settings(stage, **values):
     return {"defense": {"kind": stage, "clean_pairs": 48, f"{stage}_batch_size": 16, f"{stage}_epochs": 2, **values}}
 
 
-def seen_images(monkeypatch, context):
+def seen_images(monkeypatch, bench):
     """Return what the stages take from the clean collection from now on, one entry for each batch."""
     taken = []
-    take = type(context.data.pretrain).take
-    kind = type(context.data.pretrain)
+    kind = type(bench.workspace.data.pretrain)
+    take = kind.take
     monkeypatch.setattr(kind, "take", lambda self, chosen: taken.append(chosen.tolist()) or take(self, chosen))
     return taken
 
@@ -49,10 +47,10 @@ def test_clean_pairs_are_drawn_by_the_seed_and_fewer_are_some_of_more(bench):
 def test_clean_pairs_come_from_the_clean_collection_with_their_tokens(bench):
     context = bench.context("finetune", settings("finetune"))
     pairs, tokens = context.clean_pairs(12)
-    collection = context.data.pretrain
+    collection = bench.workspace.data.pretrain
     assert pairs.captions == [collection.captions[index] for index in pairs.chosen]
     assert np.array_equal(pairs.take(np.arange(12)), collection.images[pairs.chosen])
-    assert torch.equal(tokens, context.workspace.clip.tokenize(pairs.captions))
+    assert torch.equal(tokens, context.tokenize(pairs.captions))
 
 
 def test_all_are_taken_where_there_are_fewer_than_asked_for(bench):
@@ -60,7 +58,7 @@ def test_all_are_taken_where_there_are_fewer_than_asked_for(bench):
 
 
 @EVERY_STAGE
-def test_it_is_told_how_many_clean_pairs_were_used(bench, stage):
+def test_diagnostics_say_how_many_clean_pairs_were_used(bench, stage):
     for asked, used in ((48, 48), (10_000, 160)):
         changes = settings(stage, clean_pairs=asked)
         context = bench.context(stage, changes)
@@ -69,8 +67,8 @@ def test_it_is_told_how_many_clean_pairs_were_used(bench, stage):
 
 @EVERY_STAGE
 def test_data_without_clean_pairs_is_a_fault(bench, monkeypatch, stage):
+    monkeypatch.setattr(bench.workspace, "clean_pairs", None)  # as of data without `pretrain` pairs
     context = bench.context(stage, settings(stage))
-    monkeypatch.setattr(context.workspace, "data", replace(context.data, pretrain=None))
     with pytest.raises(StageFault, match="no `pretrain` pairs"):
         list(run(stage)(context))
 
@@ -86,7 +84,7 @@ def run(stage):
 def test_clean_pairs_are_seen_once_an_epoch_and_in_another_order_each_time(bench, monkeypatch, stage):
     context = bench.context(stage, settings(stage))
     chosen = context.clean_pairs(48)[0].chosen
-    taken = seen_images(monkeypatch, context)
+    taken = seen_images(monkeypatch, bench)
     list(run(stage)(context))
     assert [len(batch) for batch in taken] == [16] * 6
     first, second = ([index for batch in part for index in batch] for part in (taken[:3], taken[3:]))
@@ -103,7 +101,7 @@ def test_the_clean_pairs_are_learnt(bench, stage):
     pairs, tokens = context.clean_pairs(48)
 
     def loss(model):
-        clip = context.workspace.clip.with_state(model)
+        clip = bench.clip(model)
         with torch.no_grad():
             images, texts = clip.encode_images(pairs.take(np.arange(48))), clip.encode_tokens(tokens)
             return float(clip_loss(images, texts, clip.logit_scale))
@@ -125,7 +123,7 @@ def test_statistics_of_batch_norm_move_only_where_they_are_trained(bench, stage,
 
 
 @EVERY_STAGE
-def test_models_are_judged_with_fixed_statistics(bench, stage):
+def test_models_are_evaluated_with_fixed_statistics(bench, stage):
     for epoch in run(stage)(bench.context(stage, settings(stage))):
         assert not any(part.training for part in epoch.model.net.modules())
 
@@ -228,7 +226,7 @@ def distances(bench, **values):
     )
     context = bench.context("par", changes)
     pairs, tokens = context.clean_pairs(48)
-    after = context.workspace.clip.with_state(bench.output("par", changes).model)
+    after = bench.clip(bench.output("par", changes).model)
     with torch.no_grad():
         one, other = (
             (clip.encode_images(pairs.take(np.arange(48))), clip.encode_tokens(tokens))

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from tiny_victim import tiny_trial
 
 from ubt.attacks.patches import BadNets
-from ubt.defenses.ubt import DetectSettings, Ubt
-from ubt.detectors import neighbours
+from ubt.defenses.ubt import Ubt
+from ubt.detectors.neighbours import distances_to_neighbour, outlier_factors
 from ubt.detectors.trust import Trust, diagnose
 from ubt.engine.graph import build_pipeline
 from ubt.engine.poisoning import PoisonManifest
@@ -19,14 +20,13 @@ STAGES = {name: f"detect_{name}" for name in ("clean", "gain", "poisoned", "knn"
 DETECTORS = pytest.mark.parametrize("detector", STAGES)
 
 
-def keys(detector, changes=None):
-    changes = {"defense.detector": detector, **(changes or {})}
+def keys(detector, changes=None, **settings):
+    changes = {"defense.detector": {"kind": detector, **settings}, **(changes or {})}
     return {node.spec.name: node.key for node in build_pipeline(tiny_trial(changes), 0)}
 
 
 def trust(bench, detector, **settings):
-    changes = {f"defense.{name}": value for name, value in {"detector": detector, **settings}.items()}
-    return bench.output(STAGES[detector], changes).tensors["trust"]
+    return bench.output(STAGES[detector], {"defense.detector": {"kind": detector, **settings}}).tensors["trust"]
 
 
 @DETECTORS
@@ -81,8 +81,8 @@ def test_the_outlier_factor_is_the_ratio_of_the_neighbours_density_to_ones_own(b
 def test_outliers_are_trusted_least():
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.normal(size=(60, 4)), rng.normal(size=(3, 4)) + 30 * np.eye(4)[:3]])
-    for detector in ("knn", "lof"):
-        out = neighbours.outlyingness(points, DetectSettings(detector=detector, neighbours=5))
+    for outlyingness in (distances_to_neighbour, outlier_factors):
+        out = outlyingness(points, 5)
         assert set(np.argsort(out)[-3:]) == {60, 61, 62}
         assert (out > 0).all()
 
@@ -90,17 +90,13 @@ def test_outliers_are_trusted_least():
 def test_the_outlier_factor_is_scikit_learns():
     points = np.random.default_rng(1).normal(size=(50, 3))
     expected = -LocalOutlierFactor(n_neighbors=7).fit(points).negative_outlier_factor_
-    found = neighbours.outlyingness(points, DetectSettings(detector="lof", neighbours=7))
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(outlier_factors(points, 7), expected)
 
 
-@pytest.mark.parametrize("detector", ["knn", "lof"])
-def test_there_are_no_more_neighbours_than_other_images(detector):
+@pytest.mark.parametrize("outlyingness", [distances_to_neighbour, outlier_factors])
+def test_there_are_no_more_neighbours_than_other_images(outlyingness):
     points = np.random.default_rng(2).normal(size=(5, 3))
-    many, four = (
-        neighbours.outlyingness(points, DetectSettings(detector=detector, neighbours=count)) for count in (99, 4)
-    )
-    np.testing.assert_array_equal(many, four)
+    np.testing.assert_array_equal(outlyingness(points, 99), outlyingness(points, 4))
 
 
 @pytest.mark.parametrize(("poisoned", "auroc"), [((0, 1), 1.0), ((2, 3), 0.0), ((0, 3), 0.5)])
@@ -135,18 +131,24 @@ def test_detectors_share_the_victim_and_nothing_else():
         assert len({each[name] for each in found}) == len(STAGES)
 
 
-@pytest.mark.parametrize(("detector", "matters"), [("clean", False), ("poisoned", False), ("knn", True), ("lof", True)])
-def test_the_number_of_neighbours_matters_only_where_neighbours_do(detector, matters):
-    one, other = keys(detector), keys(detector, {"defense.neighbours": 5})
-    assert (one[STAGES[detector]] != other[STAGES[detector]]) is matters
-    assert (one["evaluate"] != other["evaluate"]) is matters
+@pytest.mark.parametrize("detector", ["knn", "lof"])
+def test_the_number_of_neighbours_matters_where_neighbours_do(detector):
+    one, other = keys(detector), keys(detector, neighbours=5)
+    assert one[STAGES[detector]] != other[STAGES[detector]]
+    assert one["evaluate"] != other["evaluate"]
+    assert keys(detector, neighbours=16) == one == keys(detector, {"defense.detector": detector})
+
+
+@pytest.mark.parametrize("detector", ["clean", "gain", "poisoned"])
+def test_a_detector_that_looks_for_no_neighbours_has_no_number_of_them(detector):
+    with pytest.raises(ValidationError, match="neighbours"):
+        keys(detector, neighbours=5)
 
 
 @DETECTORS
 def test_the_defense_goes_on_from_any_detector(bench, detector):
     changes = {"defense.detector": detector}
-    context = bench.context("unlearn", changes)
-    assert context.artifact("trust").manifest.stage == STAGES[detector]
+    assert bench.inputs("unlearn", changes)["trust"].manifest.stage == STAGES[detector]
     assert torch.equal(
         bench.output("suspect", changes).tensors["indices"],
         torch.argsort(trust(bench, detector), stable=True)[:20],

@@ -55,12 +55,12 @@ class Lane:
     def run(self, epochs, keep=()):
         """Compute the stage with so many epochs, as a trial would; return its record."""
         node, inputs = self._prepare(epochs)
-        poison = self._bench.context("implant").artifact("poison")
+        poison = self._bench.artifact("poison")
         *_, record = Execution(node, self._workspace, inputs, poison, keep).steps()
         return record
 
-    def meta(self, epochs):
-        """Return what the store holds of the stage with so many epochs."""
+    def manifest(self, epochs):
+        """Return what the store says of the stage with so many epochs."""
         return self.store.manifest(self._stage, self._prepare(epochs)[0].key)
 
     def result(self, epochs):
@@ -71,10 +71,10 @@ class Lane:
 
     def _prepare(self, epochs):
         setting = stage_named(self._stage).epochs
-        context = self._bench.context(self._stage, {**self._changes, f"defense.{setting}": epochs})
-        inputs = {role: context.artifact(role) for role in context.node.spec.needs}
+        changes = {**self._changes, f"defense.{setting}": epochs}
+        inputs = self._bench.inputs(self._stage, changes)
         self._workspace._artifacts = OrderedDict((artifact.manifest.key, artifact) for artifact in inputs.values())
-        return context.node, inputs
+        return self._bench.node(self._stage, changes), inputs
 
 
 @pytest.fixture
@@ -152,8 +152,8 @@ def test_the_latest_epoch_there_is_is_continued_from(lanes):
 def test_a_damaged_epoch_is_set_aside_and_then_the_stage_is_computed_from_nothing(lanes, payload):
     straight, lane = lanes("overfit")
     lane.run(1, keep=(1, 3))
-    meta = lane.manifest(1)
-    path = Path(lane.store.root, "artifacts", "overfit", meta.key, meta.payloads[payload].file)
+    first = lane.manifest(1)
+    path = Path(lane.store.root, "artifacts", "overfit", first.key, first.payloads[payload].file)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

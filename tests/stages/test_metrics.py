@@ -1,4 +1,4 @@
-"""Further measures of the defended model: each against its own formula, computed in another way."""
+"""Further metrics of the defended model: each against its own formula, computed in another way."""
 
 import math
 from dataclasses import replace
@@ -12,26 +12,25 @@ from sklearn.linear_model import LogisticRegression
 from tiny_victim import run_trial, tiny_trial
 from torch.distributions import Normal, kl_divergence
 
-from ubt.artifacts.codec import Artifact
 from ubt.common.errors import StageFault
+from ubt.engine.context import StageInput
 from ubt.engine.graph import PipelineBuilder, build_pipeline
-from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import Recipe, train_on_pairs
 from ubt.stages import linear_probe, pac_bayes, rebound, retrieval
 from ubt.trials.metrics import METRICS, LinearProbe
 
-ALL = [measure().kind for measure in METRICS]
+ALL = [metric().kind for metric in METRICS]
 NONE = {"kind": "none"}
 
 
-def context_of(bench, kind, changes=None, seed=0, **settings):
-    """Return what the stage of a measure is given, with these settings of its own."""
-    return bench.context(kind, {"metrics": [{"kind": kind, **settings}], **(changes or {})}, seed)
+def context_of(bench, kind, changes=None, seed=0, given=None, **settings):
+    """Return what the stage of a metric is given, with these settings of its own."""
+    return bench.context(kind, {"metrics": [{"kind": kind, **settings}], **(changes or {})}, seed, given)
 
 
-def metrics_of(context, stage):
-    """Return what the record says of a measure."""
-    return stage.diagnose(context, stage.run(context), PoisonManifest.of(context.artifact("poison")))
+def diagnostics_of(context, stage):
+    """Return what the record says of a metric."""
+    return stage.diagnose(context, stage.run(context), context.manifest)
 
 
 # Retrieval
@@ -71,7 +70,7 @@ def test_a_repeated_caption_is_as_right_as_the_image_s_own():
 
 def test_retrieval_is_of_the_defended_model_on_clean_pairs(bench):
     context = context_of(bench, "retrieval", pairs=60)
-    found = metrics_of(context, retrieval)
+    found = diagnostics_of(context, retrieval)
     chosen = retrieval.searched_pairs(context)
     assert len(set(chosen)) == 60 == found["pairs"]
     assert not set(chosen) & set(context.manifest.indices)
@@ -110,10 +109,10 @@ def test_the_probe_is_scikit_learn_s_on_embeddings_of_validation_images(bench):
     probe = LogisticRegression(C=3.0, max_iter=1000).fit(embed(data.val.images), data.val.labels)
     target = list(data.classes).index(attack.target)
     others = attack.stamp(data.test.images[data.test.labels != target])
-    found = metrics_of(context, linear_probe)
+    found = diagnostics_of(context, linear_probe)
     assert found["ca"] == pytest.approx(probe.score(embed(data.test.images), data.test.labels))
     assert found["asr"] == pytest.approx(np.mean(probe.predict(embed(others)) == target))
-    assert metrics_of(context, linear_probe) == found
+    assert diagnostics_of(context, linear_probe) == found
 
 
 def test_a_probe_finds_a_trigger_that_embeddings_tell_of(bench, monkeypatch):
@@ -128,7 +127,7 @@ def test_a_probe_finds_a_trigger_that_embeddings_tell_of(bench, monkeypatch):
 
     monkeypatch.setattr(linear_probe, "embedded", ideal)
     assert len(triggered) == 44
-    assert metrics_of(context, linear_probe) == {"ca": 1.0, "asr": 1.0}
+    assert diagnostics_of(context, linear_probe) == {"ca": 1.0, "asr": 1.0}
 
 
 def test_a_probe_needs_two_classes():
@@ -139,9 +138,9 @@ def test_a_probe_needs_two_classes():
 # Rebound
 
 
-def test_rebound_judges_the_defended_model_after_fine_tuning_on_clean_pairs(bench):
+def test_rebound_evaluates_the_defended_model_after_fine_tuning_on_clean_pairs(bench):
     context = context_of(bench, "rebound", pairs=80, epochs=2, learning_rate=1e-3, batch_size=16)
-    found = metrics_of(context, rebound)
+    found = diagnostics_of(context, rebound)
     clip, pairs = context.clip("model"), rebound.benign_pairs(context)
     recipe = Recipe(epochs=2, learning_rate=1e-3, batch_size=16, weight_decay=0.0, warmup_steps=0)
     assert len(list(train_on_pairs(clip, pairs, clip.tokenize(pairs.captions), recipe, 0, "rebound"))) == 2
@@ -169,7 +168,7 @@ def test_benign_pairs_are_pre_training_pairs_and_not_those_of_the_defender(bench
 
 def test_without_pre_training_pairs_the_clean_ones_of_the_training_pairs_are_taken(bench, monkeypatch):
     context = context_of(bench, "rebound")
-    monkeypatch.setattr(context.workspace, "data", replace(context.data, pretrain=None))
+    monkeypatch.setattr(bench.workspace, "data", replace(context.data, pretrain=None))
     pairs = rebound.benign_pairs(context)
     assert len(pairs) == 180
     assert not set(pairs.chosen) & set(context.manifest.indices)
@@ -202,7 +201,7 @@ def bounded(context):
     return pac_bayes.diagnose(context, pac_bayes.run(context), None)
 
 
-def test_the_measure_is_of_the_parameters_between_the_poisoned_and_the_defended_model(bench):
+def test_the_divergence_is_of_the_parameters_between_the_poisoned_and_the_defended_model(bench):
     context = context_of(bench, "pac_bayes", variance=0.01)
     names = [name for name, _ in context.clip("model").net.named_parameters()]
     before, after = context.artifact("poisoned").weights, context.artifact("model").weights
@@ -210,19 +209,17 @@ def test_the_measure_is_of_the_parameters_between_the_poisoned_and_the_defended_
     found = bounded(context)
     assert found["kl"] == pytest.approx(squared / 0.02)
     assert found["kl"] > 0
-    assert found["empirical_risk"] == 1 - context.artifact("rates").manifest.facts["val"]["ca"]
+    assert found["empirical_risk"] == 1 - context.facts("rates")["val"]["ca"]
     assert found["bound_term"] == math.sqrt((found["kl"] + math.log(2 * math.sqrt(200) / 0.05)) / 400)
     assert found["bound"] == found["empirical_risk"] + found["bound_term"]
 
 
 def test_the_statistics_of_batch_norm_are_no_weights(bench):
     context = context_of(bench, "pac_bayes")
-    model = context.artifact("model")
-    counted = {name: value + 1 if "running_mean" in name else value for name, value in model.weights.items()}
+    weights = context.artifact("model").weights
+    counted = {name: value + 1 if "running_mean" in name else value for name, value in weights.items()}
     assert any("running_mean" in name for name in counted)
-    found = bounded(context)
-    context._inputs = {**context._inputs, "model": Artifact(model.manifest, model=counted)}
-    assert bounded(context) == found
+    assert bounded(context_of(bench, "pac_bayes", given={"model": StageInput(model=counted)})) == bounded(context)
 
 
 def test_a_model_that_no_defense_has_touched_has_gone_nowhere(bench):
@@ -234,30 +231,30 @@ def test_a_model_that_no_defense_has_touched_has_gone_nowhere(bench):
 
 @pytest.fixture(scope="module")
 def measured(tiny_run, tmp_path_factory):
-    """The tiny trial again, with all measures."""
+    """The tiny trial again, with all metrics."""
     root = tiny_run.copy(tmp_path_factory.mktemp("measured"))
     return root, run_trial(root, {"metrics": ALL})[-1]
 
 
-def test_measures_are_stages_behind_the_judge_and_change_nothing_else(tiny_run, measured):
+def test_metrics_are_stages_behind_the_evaluation_and_change_nothing_else(tiny_run, measured):
     record = measured[1]
     assert record.state == "DONE", record.reason
     assert [stage.stage for stage in record.stages if not stage.reused] == ALL
     assert (record.val, record.test) == (tiny_run.record.val, tiny_run.record.test)
     assert record.epochs == tiny_run.record.epochs, "no further points on the way to the defended model"
-    assert [measure["kind"] for measure in record.config["metrics"]] == ALL
+    assert [metric["kind"] for metric in record.config["metrics"]] == ALL
 
 
 def test_the_record_holds_what_was_measured(measured):
-    metrics = {stage.stage: set(stage.diagnostics) for stage in measured[1].stages}
+    found = {stage.stage: set(stage.diagnostics) for stage in measured[1].stages}
     both = [f"{way}_recall_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5)]
-    assert metrics["retrieval"] == {*both, "pairs"}
-    assert metrics["linear_probe"] == {"ca", "asr"}
-    assert metrics["rebound"] == {"val_asr", "val_ca", "test_asr", "test_ca"}
-    assert metrics["pac_bayes"] == {"kl", "bound_term", "empirical_risk", "bound"}
+    assert found["retrieval"] == {*both, "pairs"}
+    assert found["linear_probe"] == {"ca", "asr"}
+    assert found["rebound"] == {"val_asr", "val_ca", "test_asr", "test_ca"}
+    assert found["pac_bayes"] == {"kl", "bound_term", "empirical_risk", "bound"}
 
 
-def test_a_measure_once_taken_is_reused_whatever_else_is_measured(measured):
+def test_a_metric_once_computed_is_reused_whatever_else_is_asked_for(measured):
     root, record = measured
     again = run_trial(root, {"metrics": ["pac_bayes", {"kind": "rebound", "epochs": 1}]})[-1]
     stages = {stage.stage: stage for stage in again.stages}
@@ -272,9 +269,9 @@ def test_a_measure_once_taken_is_reused_whatever_else_is_measured(measured):
 PLAIN = tiny_trial()
 
 
-def keys(measures, builder=None):
+def keys(metrics, builder=None):
     """Return the keys of the stages of one victim and defense, the same objects each time."""
-    trial = PLAIN.model_copy(update={"metrics": tiny_trial({"metrics": measures}).metrics})
+    trial = PLAIN.model_copy(update={"metrics": tiny_trial({"metrics": metrics}).metrics})
     pipeline = builder.build(trial, 0, "data") if builder else build_pipeline(trial, 0, "data")
     return {node.spec.name: node.key for node in pipeline}
 
@@ -283,7 +280,7 @@ SETTINGS = [(model().kind, name) for model in METRICS for name in model.model_fi
 
 
 @pytest.mark.parametrize(("kind", "setting"), SETTINGS)
-def test_the_key_of_a_measure_depends_on_its_own_settings_alone(kind, setting):
+def test_the_key_of_a_metric_depends_on_its_own_settings_alone(kind, setting):
     value = next(model() for model in METRICS if model().kind == kind).as_json()[setting]
     other = value + 1 if isinstance(value, int) else value / 2
     given = [{"kind": name, **({setting: other} if name == kind else {})} for name in ALL]
@@ -293,7 +290,7 @@ def test_the_key_of_a_measure_depends_on_its_own_settings_alone(kind, setting):
     assert after == keys(given), "also where trials share what they have in common"
 
 
-def test_measures_leave_the_keys_of_all_other_stages_as_they_were_in_any_order():
+def test_metrics_leave_the_keys_of_all_other_stages_as_they_were_in_any_order():
     plain, measured = keys([]), keys(ALL)
     assert {name: measured[name] for name in plain} == plain
     assert keys(ALL[::-1]) == measured
@@ -301,5 +298,6 @@ def test_measures_leave_the_keys_of_all_other_stages_as_they_were_in_any_order()
 
 @pytest.mark.parametrize("kind", ALL)
 def test_what_is_measured_is_the_defended_model(bench, kind):
-    assert context_of(bench, kind).artifact("model").manifest.stage == "unlearn"
-    assert context_of(bench, kind, {"defense": NONE}).artifact("model").manifest.stage == "implant"
+    asked = {"metrics": [kind]}
+    assert bench.inputs(kind, asked)["model"].manifest.stage == "unlearn"
+    assert bench.inputs(kind, {**asked, "defense": NONE})["model"].manifest.stage == "implant"

@@ -1,4 +1,4 @@
-"""The oracle: what training without the poison gives. It is told what is poisoned, and says so."""
+"""The oracle: what training without the poison gives. It knows what is poisoned, and says so."""
 
 import numpy as np
 import pytest

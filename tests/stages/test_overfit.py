@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ubt.artifacts.codec import Artifact
 from ubt.attacks.patches import BadNets
-from ubt.engine.context import Output
+from ubt.engine.context import Output, StageInput
 from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.similarity import pair_similarities
 from ubt.methods.training import clip_loss
@@ -15,9 +14,8 @@ from ubt.stages import overfit
 MORE = {"defense.overfit_epochs": 4, "defense.overfit_learning_rate": 1e-3}
 
 
-def mean_similarity(context, model, indices):
-    clip = context.workspace.clip.with_state(model)
-    return float(pair_similarities(clip, context.pairs, context.pair_tokens, np.array(indices)).mean())
+def mean_similarity(bench, context, model, indices):
+    return float(pair_similarities(bench.clip(model), context.pairs, context.pair_tokens, np.array(indices)).mean())
 
 
 def suspects_and_others(context):
@@ -28,14 +26,14 @@ def suspects_and_others(context):
 def test_overfitting_makes_the_suspects_more_alike(bench):
     context = bench.context("overfit", MORE)
     suspects, _ = suspects_and_others(context)
-    before = mean_similarity(context, context.artifact("poisoned").weights, suspects)
-    assert mean_similarity(context, bench.output("overfit", MORE).model, suspects) > before + 0.1
+    before = mean_similarity(bench, context, context.artifact("poisoned").weights, suspects)
+    assert mean_similarity(bench, context, bench.output("overfit", MORE).model, suspects) > before + 0.1
 
 
 def test_the_similarities_are_the_suspects_under_the_overfitted_model(bench):
     context, output = bench.context("overfit"), bench.output("overfit")
     suspects, _ = suspects_and_others(context)
-    clip = context.workspace.clip.with_state(output.model)
+    clip = bench.clip(output.model)
     expected = pair_similarities(clip, context.pairs, context.pair_tokens, suspects)
     assert torch.equal(output.tensors["similarities"], expected)
 
@@ -52,7 +50,7 @@ def test_the_suspects_similarities_before_are_those_under_the_poisoned_model(ben
 def test_similarities_of_all_pairs_are_kept_where_all_are_overfitted(bench):
     changes = {"defense.overfit_data": "all"}
     context, output = bench.context("overfit", changes), bench.output("overfit", changes)
-    clip = context.workspace.clip.with_state(output.model)
+    clip = bench.clip(output.model)
     expected = pair_similarities(clip, context.pairs, context.pair_tokens, np.arange(200))
     assert torch.equal(output.tensors["all_similarities"], expected)
     assert "all_similarities" not in bench.output("overfit").tensors
@@ -124,9 +122,7 @@ def test_the_poisoned_model_itself_is_left_alone(bench):
 def test_the_separation_of_poison_is_measured_where_there_is_poison_and_other_pairs(
     bench, similarities, poisoned, expected
 ):
-    context = bench.context("overfit")
-    suspects = Artifact(context.artifact("suspects").manifest, {"indices": torch.tensor([3, 4, 5, 6])})
-    context._inputs = {**context._inputs, "suspects": suspects}
+    context = bench.context("overfit", given={"suspects": StageInput({"indices": torch.tensor([3, 4, 5, 6])})})
     before = torch.tensor([0.1, 0.1, 0.1, 0.1])
     output = Output(tensors={"similarities": torch.tensor(similarities), "similarities_before": before})
     manifest = PoisonManifest(np.array(poisoned), ["a"] * len(poisoned), BadNets())
@@ -137,9 +133,7 @@ def test_the_separation_of_poison_is_measured_where_there_is_poison_and_other_pa
 
 
 def test_separation_is_measured_over_all_pairs_and_before_overfitting_too(bench):
-    context = bench.context("overfit")
-    suspects = Artifact(context.artifact("suspects").manifest, {"indices": torch.tensor([3, 4, 5, 6])})
-    context._inputs = {**context._inputs, "suspects": suspects}
+    context = bench.context("overfit", given={"suspects": StageInput({"indices": torch.tensor([3, 4, 5, 6])})})
     tensors = {
         "similarities": torch.tensor([0.9, 0.1, 0.8, 0.2]),
         "similarities_before": torch.tensor([0.5, 0.1, 0.0, 0.2]),

@@ -52,8 +52,8 @@ def test_a_label_consistent_attack_takes_pairs_that_name_the_target_and_leaves_t
 def test_fewer_pairs_than_the_attack_needs_is_a_fault_that_says_how_many_there_are(bench):
     named = sum("banana" in caption for caption in bench.workspace.data.train.captions)
     assert len(set(poison(bench, kind="label_consistent", poison_count=named)[0])) == named
-    told = rf"{named + 1} pairs.*only {named}, whose captions name `banana`; lower victim\.attack\.poison_rate"
-    with pytest.raises(StageFault, match=told):
+    message = rf"{named + 1} pairs.*only {named}, whose captions name `banana`; lower victim\.attack\.poison_rate"
+    with pytest.raises(StageFault, match=message):
         poison(bench, kind="label_consistent", poison_count=named + 1)
 
 
@@ -87,7 +87,7 @@ def test_there_are_no_decoys_unless_asked_for(bench, kind):
 def test_a_trigger_that_is_learnt_is_learnt_from_the_clean_model_and_kept(bench):
     learning = {"victim.attack.kind": "badclip", "victim.attack.patch_steps": 2}
     context = bench.context("implant", learning)
-    learned = context.artifact("poison").tensors["learned"]
+    learned = bench.artifact("poison", learning).tensors["learned"]
     assert (learned.dtype, learned.shape) == (torch.uint8, (5, 5, 3))
     expected = optimise_patch(context.clip("clean"), context.data.train, BadClip(poison_rate=0.1, patch_steps=2))
     assert torch.equal(learned, expected)
@@ -112,7 +112,7 @@ def test_training_sees_the_pairs_that_the_manifest_describes(bench):
     everything = np.arange(200)
     np.testing.assert_array_equal(context.pairs.take(everything), expected.take(everything))
     assert list(context.pairs.captions) == list(expected.captions)
-    assert context.pair_tokens.tolist() == context.workspace.clip.tokenize(list(expected.captions)).tolist()
+    assert context.pair_tokens.tolist() == context.tokenize(list(expected.captions)).tolist()
     np.testing.assert_array_equal(
         np.flatnonzero((context.pairs.take(everything) != clean.images).any(axis=(1, 2, 3))), manifest.indices
     )

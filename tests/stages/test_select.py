@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ubt.artifacts.codec import Artifact
 from ubt.attacks.patches import BadNets
-from ubt.engine.context import Output
+from ubt.engine.context import Output, StageInput
 from ubt.engine.poisoning import PoisonManifest
 from ubt.stages.suspect import diagnose_select, select
 
@@ -17,10 +16,11 @@ OVERFITTED = [0.2, 0.9, -0.5, 0.9, 0.4]
 def selected(bench, seed=0, suspects=SUSPECTS, **settings):
     """Return what is selected of the five suspects above."""
     changes = {f"defense.{name}": value for name, value in settings.items()}
-    context = bench.context("select", changes, seed)
-    given = {"suspects": {"indices": torch.tensor(suspects)}, "overfitted": {"similarities": torch.tensor(OVERFITTED)}}
-    context._inputs = {role: Artifact(context.artifact(role).manifest, given[role]) for role in given}
-    return select(context).tensors["indices"].tolist()
+    given = {
+        "suspects": StageInput({"indices": torch.tensor(suspects)}),
+        "overfitted": StageInput({"similarities": torch.tensor(OVERFITTED)}),
+    }
+    return select(bench.context("select", changes, seed, given)).tensors["indices"].tolist()
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [11]), (3, [11, 5, 92]), (5, [11, 5, 92, 30, 70])])

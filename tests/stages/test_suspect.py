@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from ubt.artifacts.codec import Artifact
 from ubt.attacks.patches import BadNets
 from ubt.common.errors import StageFault
 from ubt.defenses.ubt import UnlearnSettings
 from ubt.detectors.similarity import detect_clean
 from ubt.detectors.trust import Trust, diagnose
-from ubt.engine.context import Output
+from ubt.engine.context import Output, StageInput
 from ubt.engine.poisoning import PoisonManifest
 from ubt.stages import unlearn
 from ubt.stages.retention import trusted_pairs
@@ -25,11 +24,14 @@ def test_the_pairs_that_the_clean_model_finds_least_alike_are_suspected_the_wors
     assert suspects(bench, ratio).tolist() == np.argsort(trust, kind="stable")[:count].tolist()
 
 
-def test_of_equal_pairs_the_first_are_suspected(bench, monkeypatch):
-    context = bench.context("suspect", {"defense.suspicious_ratio": 0.5})
+def trusting(values):
+    """Return what a detector puts out that has looked at the first pairs."""
+    return {"trust": StageInput(Trust(torch.arange(len(values)), values).output().tensors)}
+
+
+def test_of_equal_pairs_the_first_are_suspected(bench):
     tied = torch.tensor([0.3, 0.1, 0.3, 0.1, 0.1, 0.3])
-    tensors = Trust(torch.arange(6), tied).output().tensors
-    monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").manifest, tensors))
+    context = bench.context("suspect", {"defense.suspicious_ratio": 0.5}, given=trusting(tied))
     assert suspect(context).tensors["indices"].tolist() == [1, 3, 4]
 
 
@@ -37,10 +39,8 @@ def manifest(*indices):
     return PoisonManifest(np.array(indices), ["a"] * len(indices), BadNets())
 
 
-def test_recall_precision_and_separation_of_the_suspects_are_measured(bench, monkeypatch):
-    context, trust = bench.context("suspect"), torch.linspace(-1, 0, 200)
-    tensors = Trust(torch.arange(200), trust).output().tensors
-    monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").manifest, tensors))
+def test_recall_precision_and_separation_of_the_suspects_are_measured(bench):
+    context = bench.context("suspect", given=trusting(torch.linspace(-1, 0, 200)))
     output = Output(tensors={"indices": torch.tensor([4, 7, 0, 9, 5])})
     found = diagnose_suspect(context, output, manifest(0, 1, 2, 7))
     assert found == {"pairs": 5.0, "recall": 2 / 4, "precision": 2 / 5, "auroc": 4 / 6}
@@ -75,9 +75,9 @@ def test_what_was_looked_at_and_its_share_of_the_poison_are_measured(bench):
     output = detect_clean(context)
     found = Trust(output.tensors["pairs"], output.tensors["trust"])
     held = manifest(*found.pairs[:3].tolist(), *sorted(set(range(200)) - set(found.pairs.tolist()))[:1])
-    told = diagnose(context, found.output(), held)
-    assert (told["pairs"], told["recall"]) == (100.0, 3 / 4)
-    assert set(told) == {"pairs", "recall", "auroc"}
+    diagnostics = diagnose(context, found.output(), held)
+    assert (diagnostics["pairs"], diagnostics["recall"]) == (100.0, 3 / 4)
+    assert set(diagnostics) == {"pairs", "recall", "auroc"}
 
 
 def test_it_is_a_fault_if_nothing_is_left_to_hold_in_place(bench):

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ubt.artifacts.codec import Artifact
 from ubt.defenses.ubt import UnlearnSettings
+from ubt.engine.context import StageInput
 from ubt.methods.training import clip_loss
 from ubt.stages import unlearn
 from ubt.stages.retention import Retention, retained_pairs, trusted_pairs
@@ -95,13 +95,11 @@ def test_words_of_several_tokens_are_shortened_to_what_their_tokens_say(untraine
 
 def with_relevance(bench, scores, **settings):
     """Return a context in which the selected captions have these scores at their first three words."""
-    context = bench.context("unlearn", {f"defense.{name}": value for name, value in settings.items()})
     relevance, words = torch.zeros(8, 16), torch.zeros(8, 16, dtype=torch.bool)
     words[:, 1:4] = True
     relevance[:, 1:4] = torch.tensor(scores)
-    meta = context.artifact("relevance").manifest
-    given = Artifact(meta, {"relevance": relevance, "words": words})
-    context._inputs = {**context._inputs, "relevance": given}
+    given = {"relevance": StageInput({"relevance": relevance, "words": words})}
+    context = bench.context("unlearn", {f"defense.{name}": value for name, value in settings.items()}, given=given)
     return context, context.settings(UnlearnSettings)
 
 
@@ -219,9 +217,9 @@ def test_retention_can_be_left_out(bench):
 # The stage
 
 
-def forgotten_similarity(context, model):
+def forgotten_similarity(bench, context, model):
     indices, tokens = unlearn.forgotten_pairs(context, context.settings(UnlearnSettings))
-    clip = context.workspace.clip.with_state(model)
+    clip = bench.clip(model)
     with torch.no_grad():
         return float((clip.encode_images(context.pairs.take(indices)) * clip.encode_tokens(tokens)).sum(dim=1).mean())
 
@@ -237,8 +235,8 @@ def test_unlearning_drives_image_and_telling_tokens_apart(bench, loss, towers):
         "defense.retain_weight": 0.0,
     }
     context = bench.context("unlearn", changes)
-    before = forgotten_similarity(context, context.artifact("poisoned").weights)
-    assert forgotten_similarity(context, bench.output("unlearn", changes).model) < before - 0.1
+    before = forgotten_similarity(bench, context, context.artifact("poisoned").weights)
+    assert forgotten_similarity(bench, context, bench.output("unlearn", changes).model) < before - 0.1
 
 
 def test_unlearning_in_the_image_tower_leaves_the_text_tower_alone(bench):
@@ -269,7 +267,7 @@ def test_retention_keeps_trusted_pairs_where_they_were(bench):
         context = bench.context("unlearn", changes)
         trusted = trusted_pairs(context, context.settings(UnlearnSettings))
         before, after = (
-            context.workspace.clip.with_state(model)
+            bench.clip(model)
             for model in (context.artifact("poisoned").weights, bench.output("unlearn", changes).model)
         )
         pixels = context.pairs.take(trusted)
@@ -279,7 +277,7 @@ def test_retention_keeps_trusted_pairs_where_they_were(bench):
     assert moved(10.0) < 0.5 * moved(0.0)
 
 
-def test_every_epoch_is_judged_on_the_validation_split_without_the_stage_knowing(tiny_run):
+def test_every_epoch_is_evaluated_on_the_validation_split_without_the_stage_knowing(tiny_run):
     stage = next(stage for stage in tiny_run.record.stages if stage.stage == "unlearn")
     assert [epoch.epoch for epoch in stage.epochs] == [1, 2]
     assert all(epoch.val is not None and epoch.val.ca_images == 48 for epoch in stage.epochs)

@@ -1,4 +1,4 @@
-"""Where the clean and the poisoned model come from: pretrain, load, implant; and the judge at the end."""
+"""Where the clean and the poisoned model come from: pretrain, load, implant; and the evaluation at the end."""
 
 from dataclasses import replace
 
@@ -53,7 +53,7 @@ def test_pretraining_starts_from_the_weights_of_the_seed(bench, monkeypatch):
 
 def test_data_without_clean_pairs_cannot_pretrain(bench, monkeypatch):
     context = bench.context("pretrain")
-    monkeypatch.setattr(context.workspace, "data", replace(context.data, pretrain=None))
+    monkeypatch.setattr(bench.workspace, "data", replace(context.data, pretrain=None))
     with pytest.raises(StageFault, match="no `pretrain` pairs; give them, or a model with"):
         list(victim.pretrain(context))
 
@@ -84,8 +84,8 @@ def test_implanting_fine_tunes_the_clean_model_on_the_poisoned_pairs(bench):
     output = epochs[-1].snapshot()
     assert output.base is None, "stored whole: everything later is a difference from it"
     assert not same(output.model, dict(context.artifact("clean").weights))
-    judged = context.evaluator.rates(context.workspace.clip.with_state(output.model), "val")
-    assert output.facts["val"] == judged.as_json()
+    rates = context.evaluator.rates(bench.clip(output.model), "val")
+    assert output.facts["val"] == rates.as_json()
     assert set(output.facts) == {"val", "test"}
 
 
@@ -101,17 +101,17 @@ def test_the_pairs_of_a_model_that_is_already_poisoned_are_taken_as_they_are(ben
     context = bench.context("suspect", {"victim.implant.checkpoint": str(given[0])})
     poison = bench.output("poison", {"victim.implant.checkpoint": str(given[0])})
     assert len(poison.tensors["indices"]) == 0
-    assert poison.facts["attack"]["kind"] == "badnets", "the trigger is still needed to judge models"
+    assert poison.facts["attack"]["kind"] == "badnets", "the trigger is still needed to evaluate models"
     manifest = PoisonManifest(poison.tensors["indices"].numpy(), [], BadNets())
     output = bench.output("suspect", {"victim.implant.checkpoint": str(given[0])})
     assert set(diagnose_suspect(context, output, manifest)) == {"pairs"}, "nobody knows what is poisoned"
 
 
-def test_the_judge_measures_the_defended_model_on_both_splits(bench):
+def test_the_defended_model_is_evaluated_on_both_splits(bench):
     context = bench.context("evaluate")
     output = bench.output("evaluate")
-    clip = context.workspace.clip.with_state(context.artifact("model").weights)
+    clip = bench.clip(context.artifact("model").weights)
     for split in ("val", "test"):
         assert output.facts[split] == context.evaluator.rates(clip, split).as_json()
-    none = bench.context("evaluate", {"defense": {"kind": "none"}})
-    assert none.artifact("model").manifest.stage == "implant"
+    undefended = bench.inputs("evaluate", {"defense": {"kind": "none"}})
+    assert undefended["model"].manifest.stage == "implant"

@@ -21,6 +21,7 @@ from ubt.data.base import Pairs
 from ubt.data.csv import CsvFiles
 from ubt.data.decode import decode_image
 from ubt.data.tables import read_rows
+from ubt.engine.poisoning import PoisonManifest
 
 LEARNS = {"kind": "badclip", "poison_rate": 0.1, "patch_steps": 2}
 

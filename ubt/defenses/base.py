@@ -19,7 +19,7 @@ class Defense(Config):
     needs_clean_pairs: ClassVar[bool] = False
     """The defender has clean pairs beside the poisoned ones: the data must have `pretrain` pairs."""
     knows_poison: ClassVar[bool] = False
-    """Is given what is poisoned: no defense, but what defenses are read against. A defense may do better all the same."""
+    """Is given what is poisoned: no defense, but what defenses are read against. A defense may still do better."""
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -77,8 +77,7 @@ class Registry(Generic[Item]):
         there = self._items.get(name)
         module = _module_of(item)
         if there is not None and there is not item and self._modules[name] != module:
-            message = f"two {self.what}s of this name are installed: in {self._modules[name]} and in {module}"
-            raise UserError(Problem(f"{self.what} `{name}`", message, advice="uninstall or rename one of them"))
+            raise UserError(self._twice(name, module))
         self._items[name] = item
         self._modules[name] = module
         return item
@@ -96,9 +95,12 @@ class Registry(Generic[Item]):
                 imported.
         """
         self._load_builtin()
-        if name not in self._items and (point := self._points().get(name)):
+        point = self._points().get(name)
+        if point and name not in self._items:
             self._items.setdefault(name, self._loaded(point))
             self._modules.setdefault(name, _module_of(self._items[name]))
+        if point and _is_own(self._modules[name]):
+            raise UserError(self._twice(name, point.value))
         if name not in self._items:
             raise UserError(self._unknown(name, where))
         return self._items[name]
@@ -133,7 +135,7 @@ class Registry(Generic[Item]):
         """
         self.get(name)
         module = self._modules[name]
-        return None if module.partition(".")[0] == __name__.partition(".")[0] else origin_of(module)
+        return None if _is_own(module) else origin_of(module)
 
     def label(self, name: str) -> str:
         """Return what people call an item: its own `label`, or its name where it has none or is not installed here."""
@@ -158,6 +160,10 @@ class Registry(Generic[Item]):
             message = f"the entry point is called `{point.name}`, and what it names is called `{self._name_of(item)}`"
             raise UserError(Problem(f"{self.what} `{point.name}`", message, advice="give both the same name"))
         return item
+
+    def _twice(self, name: str, other: str) -> Problem:
+        message = f"two {self.what}s of this name are installed: in {self._modules[name]} and in {other}"
+        return Problem(f"{self.what} `{name}`", message, advice="uninstall or rename one of them")
 
     def _unknown(self, name: str, where: str) -> Problem:
         near = difflib.get_close_matches(name, self.names(), n=1)
@@ -189,7 +195,9 @@ def _import_problem(module: str) -> Problem | None:
                 raise FileNotFoundError(f"there is no file {path}")
             if str(path.parent) not in sys.path:
                 sys.path.append(str(path.parent))
-            import_module(path.stem)
+            found = import_module(path.stem).__file__
+            if found is None or Path(found).resolve() != path.resolve():
+                raise ImportError(f"another module is called {path.stem}, {found or 'built in'}: rename the file")
         else:
             import_module(module)
     except UserError as error:
@@ -213,6 +221,10 @@ def _distribution_of(point: EntryPoint) -> str:
     return point.dist.name if point.dist else point.value
 
 
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
 def _module_of(item: object) -> str:
     """Return the module that defines a class, or what another object says of itself by its `module`."""
     return str(item.__module__ if isinstance(item, type) else getattr(item, "module", type(item).__module__))
@@ -227,10 +239,12 @@ def origin_of(module: str) -> Origin:
 
 
 def _source_digest(module: str) -> str:
-    """Return the SHA-256 over the Python files of a module's package; of the module alone if it is in none."""
-    file = Path(sys.modules[module].__file__ or "")
-    package = sys.modules[module].__package__
-    files = sorted(file.parent.rglob("*.py")) if package else [file]
+    """Return the SHA-256 over the Python files of a module's topmost package; of the module alone if it is in none."""
+    top = sys.modules[module.partition(".")[0]]
+    if not top.__file__:  # a namespace, which distributions share
+        top = sys.modules[module]
+    file = Path(top.__file__ or "")
+    files = sorted(file.parent.rglob("*.py")) if top.__package__ else [file]
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.relative_to(file.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

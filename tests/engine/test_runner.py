@@ -4,10 +4,11 @@ import logging
 
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from tiny_victim import assign, run_trial, tiny_trial
 
 from ubt import __version__
-from ubt.artifacts.store import ArtifactStore
+from ubt.artifacts.store import ArtifactStore, UnusableStore
 from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError, WeakImplant
 from ubt.engine.runner import TrialRunner, says_nothing_of_the_trial
 from ubt.stages import overfit, suspect
@@ -112,13 +113,6 @@ def test_any_exception_ends_up_in_a_failed_record_with_its_reason(
     assert last.seconds > 0
 
 
-class Unauthorised(Exception):
-    """As botocore's errors are: no OSErrors."""
-
-
-Unauthorised.__module__ = "botocore.exceptions"
-
-
 @pytest.mark.parametrize(
     ("error", "lost"),
     [
@@ -128,7 +122,7 @@ Unauthorised.__module__ = "botocore.exceptions"
         (ConnectionResetError(), True),
         (MemoryError(), True),
         (torch.OutOfMemoryError(), True),
-        (Unauthorised(), True),
+        (UnusableStore(Problem("store s3://here", "cannot be read: no credentials")), True),
         (StageFault("the loss is nan"), False),
         (WeakImplant("it did not take"), False),
         (DamagedArtifact("x"), True),
@@ -138,6 +132,20 @@ Unauthorised.__module__ = "botocore.exceptions"
 )
 def test_errors_that_say_nothing_of_the_trial_are_told_apart(error, lost):
     assert says_nothing_of_the_trial(error) is lost
+
+
+class Unauthorised(Exception):
+    """As the errors of clouds' clients are: no OSErrors."""
+
+
+def test_a_store_whose_client_fails_in_its_own_way_says_nothing_of_the_trial(tiny_run, monkeypatch):
+    def refuses(*_, **__):
+        raise Unauthorised("the token has expired")
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", refuses)
+    last = run_trial(tiny_run.root)[-1]
+    assert (last.state, last.fault, last.lost) == ("FAILED", "UnusableStore", True)
+    assert "the token has expired" in last.reason
 
 
 def test_a_failure_in_the_middle_of_a_stage_keeps_the_epochs_so_far(tiny_run, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What every row of the table of stages must be, and that every defense can be run."""
+"""What every row of the table of stages must be, and how trials put them together (see also `test_contracts.py`)."""
 
 from dataclasses import replace
 
@@ -51,9 +51,8 @@ def test_a_defense_has_each_of_its_stages_once(trial):
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=TRIALS)
-@pytest.mark.parametrize("victim", [{}, {"victim.model.random_weights": True}], ids=["pretrain", "load"])
-def test_what_a_stage_needs_is_provided_by_those_before_it(variant, victim):
-    trial = tiny_trial({**victim, "defense": variant})
+def test_what_a_stage_needs_is_provided_by_those_before_it_also_where_the_model_is_loaded(variant):
+    trial = tiny_trial({"victim.model.random_weights": True, "defense": variant})
     provided = set()
     for spec in stages_of(trial):
         assert set(spec.needs) <= provided, spec.name
@@ -72,26 +71,26 @@ def test_a_role_is_filled_by_the_last_stage_that_provides_it(trial):
 
 
 @EVERY_TRIAL
-def test_the_judged_model_is_the_defended_one(trial):
+def test_the_evaluated_model_is_the_defended_one(trial):
     nodes = {node.spec.name: node for node in build_pipeline(trial, seed=0)}
     last = next((name for name in reversed(trial.defense.stages) if "model" in stage_named(name).provides), "implant")
     assert nodes["evaluate"].inputs["model"] == nodes[last].key
 
 
 @EVERY_TRIAL
-def test_the_victims_stages_come_first_and_the_judge_last(trial):
+def test_the_victims_stages_come_first_and_the_evaluation_last(trial):
     names = [spec.name for spec in stages_of(trial)]
     assert names == ["pretrain", "poison", "implant", *trial.defense.stages, "evaluate"]
 
 
-def test_measures_come_behind_the_judge_in_the_order_in_which_they_are_asked_for():
+def test_metrics_come_behind_the_evaluation_in_the_order_in_which_they_are_asked_for():
     kinds = [metric().kind for metric in METRICS]
     for asked in (kinds, kinds[::-1]):
         names = [spec.name for spec in stages_of(tiny_trial({"metrics": asked}))]
         assert names[names.index("evaluate") + 1 :] == asked
 
 
-def test_a_measure_provides_nothing_that_another_stage_needs():
+def test_a_metric_provides_nothing_that_another_stage_needs():
     needed = {role for spec in map(stage_named, stage_names()) for role in spec.needs}
     assert not {role for metric in METRICS for role in stage_named(metric().kind).provides} & needed
 
@@ -105,12 +104,6 @@ def test_no_stage_of_a_defense_is_given_more_than_a_defender_has(bench, name):
     variant = next(v for v in VARIANTS if name in tiny_trial({"defense": v}).defense.stages)
     context = bench.context(name, {"defense": {**TINY["defense"], **variant} if variant["kind"] == "ubt" else variant})
     assert type(context) is StageContext
-
-
-def test_only_what_is_marked_as_knowing_the_poison_has_a_stage_that_sees_it():
-    for trial in TRIALS.values():
-        sees = any(stage_named(name).sees_poison for name in trial.defense.stages)
-        assert sees is trial.defense.knows_poison
 
 
 def test_a_stage_that_needs_the_manifest_must_be_marked():

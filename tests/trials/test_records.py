@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -7,12 +8,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ubt.common.errors import UserError
+from ubt.defenses.detectors import CleanDetector
+from ubt.trials.config import TrialConfig
+from ubt.trials.labels import ComparisonCell, TrialLabel
 from ubt.trials.record import (
+    RECORD_VERSION,
     EpochRecord,
     Rates,
     StageRecord,
     State,
     TrialRecord,
+    migrated,
     read_record,
     read_records,
     write_record,
@@ -127,12 +133,160 @@ def test_evaluated_epochs_are_listed_with_their_stage_in_order():
     assert [(stage, epoch.epoch) for stage, epoch in found] == [("unlearn", 1), ("unlearn", 2)]
 
 
-def test_a_stages_own_work_leaves_out_the_judging_of_its_epochs_also_in_older_records():
-    judged = EpochRecord(epoch=1, seconds=2.0, val=rates())
-    unlearn = StageRecord(stage="unlearn", key="a", reused=False, seconds=5.0, epochs=(judged, judged))
+def test_a_stages_own_work_leaves_out_the_evaluation_of_its_epochs_also_in_older_records():
+    evaluated = EpochRecord(epoch=1, seconds=2.0, val=rates())
+    unlearn = StageRecord(stage="unlearn", key="a", reused=False, seconds=5.0, epochs=(evaluated, evaluated))
     overfit = StageRecord(
         stage="overfit", key="b", reused=False, seconds=5.0, epochs=(EpochRecord(epoch=1, seconds=2.0),)
     )
     assert (unlearn.work_seconds, overfit.work_seconds) == (4.0, 5.0)
-    told = unlearn.model_copy(update={"own_seconds": 4.5})
-    assert told.work_seconds == 4.5
+    measured = unlearn.model_copy(update={"own_seconds": 4.5})
+    assert measured.work_seconds == 4.5
+
+
+# Records of version 1
+
+
+FORMER = Path(__file__).parent / "data" / "record_of_version_1.json"
+"""As version 0.1 wrote it, but for all epochs except each stage's last."""
+
+
+def former(**fields):
+    """Return a record's JSON as version 1 wrote it."""
+    tree = json.loads(record().model_dump_json())
+    return {**tree, "version": 1, "label": "", "stages": [], **fields}
+
+
+def former_stage(stage, **fields):
+    return {"stage": stage, "key": "a", "reused": False, "seconds": 1.0, "metrics": {}, "epochs": [], **fields}
+
+
+def read_back(tmp_path, document):
+    path = tmp_path / "t0.json"
+    path.write_text(json.dumps(document))
+    return read_record(path)
+
+
+def test_a_record_that_version_0_1_wrote_is_read():
+    found, written = read_record(FORMER), json.loads(FORMER.read_text())
+    assert found.version == RECORD_VERSION == 2
+    assert [stage.stage for stage in found.stages][2:5] == ["implant", "detect_clean", "suspect"]
+    assert [stage.diagnostics for stage in found.stages] == [stage["metrics"] for stage in written["stages"]]
+    assert [stage.key for stage in found.stages] == [stage["key"] for stage in written["stages"]]
+    assert found.test.as_json() == written["test"]
+    assert found.changes == written["changes"]
+    assert not found.label
+    trial = TrialConfig.model_validate(found.config)
+    assert trial.defense.detector == CleanDetector()
+    assert trial.metrics == ()
+    assert trial.as_json() == found.config, "the same settings as this version writes them"
+
+
+def test_a_record_of_this_version_is_read_as_it_is():
+    document = json.loads(record(stages=()).model_dump_json())
+    assert migrated(document) is document
+
+
+def test_a_migrated_record_is_written_as_this_version_writes_it(tmp_path):
+    found = read_record(FORMER)
+    assert json.loads(write_record(tmp_path, found).read_text())["version"] == RECORD_VERSION
+    assert read_record(tmp_path / f"{found.trial}.json") == found
+
+
+@pytest.mark.parametrize(
+    ("detector", "before", "after"),
+    [
+        ("clean", "score", "detect_clean"),
+        ("gain", "gain", "detect_gain"),
+        ("poisoned", "rescore", "detect_poisoned"),
+        ("knn", "density", "detect_knn"),
+        ("lof", "density", "detect_lof"),
+        ("lof", "overfit", "overfit"),
+    ],
+)
+def test_stages_have_their_names_of_now(tmp_path, detector, before, after):
+    config = {"defense": {"kind": "ubt", "detector": detector}}
+    found = read_back(tmp_path, former(config=config, stages=[former_stage(before), former_stage("suspect")]))
+    assert [stage.stage for stage in found.stages] == [after, "suspect"]
+
+
+def test_what_was_called_metrics_are_diagnostics_and_what_was_called_measures_are_metrics(tmp_path):
+    stages = [former_stage("retrieval", metrics={"image_to_text_recall_1": 0.5})]
+    asked = [{"kind": "retrieval", "pairs": 30}]
+    found = read_back(
+        tmp_path, former(config={"measures": asked}, changes={"measures": asked}, stages=stages, label="")
+    )
+    assert found.stages[0].diagnostics == {"image_to_text_recall_1": 0.5}
+    assert found.config == found.changes == {"metrics": asked}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"detector": "clean", "neighbours": 16}, {"detector": {"kind": "clean"}}),
+        ({"detector": "gain"}, {"detector": {"kind": "gain"}}),
+        ({"detector": "knn", "neighbours": 5}, {"detector": {"kind": "knn", "neighbours": 5}}),
+        ({"detector": "lof", "neighbours": 7}, {"detector": {"kind": "lof", "neighbours": 7}}),
+        ({"detector": "lof"}, {"detector": {"kind": "lof"}}),
+        ({"suspicious_ratio": 0.1}, {"suspicious_ratio": 0.1}),
+    ],
+)
+def test_a_detector_is_a_part_of_its_own_with_its_neighbours(tmp_path, before, after):
+    found = read_back(
+        tmp_path,
+        former(config={"defense": {"kind": "ubt", **before}}, changes={"defense": {"kind": "ubt", **before}}),
+    )
+    assert found.config == found.changes == {"defense": {"kind": "ubt", **after}}
+    assert TrialConfig.model_validate(found.config)
+
+
+def test_changes_of_the_detector_are_read_as_changes_of_that_part(tmp_path):
+    changes = {"defense.detector": "knn", "defense.neighbours": 5, "defense.suspicious_ratio": 0.1, "defense.kind": "x"}
+    assert read_back(tmp_path, former(changes=changes)).changes == {
+        "defense.detector": {"kind": "knn"},
+        "defense.detector.neighbours": 5,
+        "defense.suspicious_ratio": 0.1,
+        "defense.kind": "x",
+    }
+
+
+@pytest.mark.parametrize("kind", ["abl", "finetune", "none"])
+def test_the_settings_of_other_defenses_stay_as_they_are(tmp_path, kind):
+    assert read_back(tmp_path, former(config={"defense": {"kind": kind}})).config == {"defense": {"kind": kind}}
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("", TrialLabel()),
+        ("no-overfit", TrialLabel(component="no-overfit")),
+        ("base", TrialLabel(component="base")),
+        ("table:ubt/badnets", TrialLabel(cell=ComparisonCell(phase="table", defense="ubt", attack="badnets"))),
+        (
+            "search:ubt/badnets (its search failed)",
+            TrialLabel(cell=ComparisonCell(phase="search", defense="ubt", attack="badnets", note="its search failed")),
+        ),
+    ],
+)
+def test_a_label_that_was_text_is_structured(tmp_path, text, label):
+    assert read_back(tmp_path, former(label=text)).label == label
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stages": [{}]},
+        {"stages": [1]},
+        {"stages": 1},
+        {"config": [1]},
+        {"changes": "none"},
+        {"config": {"defense": ["ubt"]}, "state": "LOST"},
+        {"unheard_of": 1},
+    ],
+)
+def test_what_is_no_record_of_version_1_is_refused_with_its_name(tmp_path, wrong):
+    with pytest.raises(UserError) as caught:
+        read_back(tmp_path, former(**wrong))
+    (problem,) = caught.value.problems
+    assert problem.where == str(tmp_path / "t0.json")
+    assert "remove the file" in problem.advice

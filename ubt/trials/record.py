@@ -165,7 +165,7 @@ def read_record(path: Path) -> TrialRecord:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         record = TrialRecord.model_validate(migrated(document))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # the last three of what migrates it
         raise UserError(Problem(str(path), f"is not a trial record: {error}", advice=advice)) from error
     if record.version != RECORD_VERSION:
         raise UserError(Problem(str(path), f"is no record of version 1 to {RECORD_VERSION}", record.version, advice))

@@ -79,6 +79,10 @@ def test_the_bootstrap_interval_of_equal_values_is_a_point_and_depends_on_the_ge
     assert first == again
 
 
+def test_a_single_value_is_its_own_bootstrap_interval():
+    assert bootstrap_interval([0.3], np.random.default_rng(0)) == (0.3, 0.3)
+
+
 def test_no_values_have_no_bootstrap_interval():
     with pytest.raises(ValueError, match="no values"):
         bootstrap_interval([], np.random.default_rng(0))

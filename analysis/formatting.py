@@ -38,17 +38,6 @@ def movement(before: float, after: float) -> str:
     return f"{'falls' if after < before else 'rises'} from {old} to {new}"
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: `0.4 s`, `42 s`, `3 min 20 s`, `2 h 05 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
 def count(number: int, noun: str) -> str:
     """Return a counted noun: `1 trial`, `81 trials`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

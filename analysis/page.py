@@ -12,7 +12,6 @@ from analysis.findings import Findings
 from analysis.formatting import (
     changes_text,
     count,
-    duration,
     interval,
     listed,
     movement,
@@ -24,6 +23,7 @@ from analysis.formatting import (
 from analysis.run import Run
 from analysis.summary import Summary
 from analysis.tables import Row, as_cell, setting
+from ubt.common.formatting import duration
 from ubt.trials.record import Rates, State, TrialRecord
 
 COMPARISON = (

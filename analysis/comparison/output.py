@@ -9,8 +9,9 @@ import pandas as pd
 
 from analysis.comparison.model import Cell, Comparison, Row
 from analysis.configurations import Outcome
-from analysis.formatting import count, duration, interval, listed, percent, points
+from analysis.formatting import count, interval, listed, percent, points
 from analysis.tables import Column, tabulate
+from ubt.common.formatting import duration
 from ubt.common.statistics import keeps_accuracy
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.findings import Findings
-from analysis.formatting import duration
+from ubt.common.formatting import duration
 from ubt.trials.record import StageRecord
 
 

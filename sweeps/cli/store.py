@@ -17,6 +17,7 @@ from sweeps.cli.options import DEFAULT_STORE, Exit
 from ubt.artifacts.manifest import Meta
 from ubt.artifacts.store import ArtifactStore, StoredFile, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, UserError
+from ubt.common.formatting import Align, duration, size, text_table
 from ubt.data.images import KEPT
 from ubt.trials.record import read_records
 
@@ -172,11 +173,15 @@ StoreOption = Annotated[str | None, typer.Option("--store", help=f"A folder or U
 @store_app.command("ls")
 def list_artifacts(store: StoreOption = None) -> None:
     """List every artifact, newest last."""
-    for meta in sorted(_open(store).metas(), key=lambda meta: meta.created_at):
-        epochs = f"  {meta.epochs[-1].epoch} epochs" if meta.epochs else ""
-        print(
-            f"{meta.created_at}  {meta.stage:<10} {meta.key}  {_size(meta.size_bytes):>9} {meta.seconds:7.1f} s{epochs}"
-        )
+    metas = sorted(_open(store).metas(), key=lambda meta: meta.created_at)
+    sides: tuple[Align, ...] = ("left", "left", "left", "right", "right", "right")
+    columns = dict(zip(("made", "stage", "key", "size", "computed in", "epochs"), sides, strict=True))
+    print(text_table(columns, map(_row, metas)))
+
+
+def _row(meta: Meta) -> tuple[str, ...]:
+    epochs = str(meta.epochs[-1].epoch) if meta.epochs else ""
+    return meta.created_at, meta.stage, meta.key, size(meta.size_bytes), duration(meta.seconds), epochs
 
 
 @store_app.command("du")
@@ -184,15 +189,14 @@ def disk_usage(store: StoreOption = None) -> None:
     """Say what each stage's artifacts take and took to compute, and what lies beside them."""
     opened = _open(store)
     metas = list(opened.metas())
-    rows, beside = usage(metas), remains(opened, metas)
-    for row in rows:
-        print(f"{row.stage:<10} {row.artifacts:>6} artifacts {_size(row.size_bytes):>10} {row.seconds:>10.0f} s")
+    found, beside = usage(metas), remains(opened, metas)
     others = {"images": beside.images, "leftovers": beside.leftovers}
-    for name, files in others.items():
-        print(f"{name:<10} {len(files):>6} files     {_size(_bytes_of(files)):>10}")
-    size_bytes = sum(row.size_bytes for row in rows) + sum(map(_bytes_of, others.values()))
-    count, seconds = sum(row.artifacts for row in rows), sum(row.seconds for row in rows)
-    print(f"{'all':<10} {count:>6} artifacts {_size(size_bytes):>10} {seconds:>10.0f} s")
+    size_bytes = sum(stage.size_bytes for stage in found) + sum(map(_bytes_of, others.values()))
+    seconds = sum(stage.seconds for stage in found)
+    rows = [(s.stage, f"{s.artifacts} artifacts", size(s.size_bytes), duration(s.seconds)) for s in found]
+    rows += [(name, f"{len(files)} files", size(_bytes_of(files)), "") for name, files in others.items()]
+    rows.append(("all", f"{len(metas)} artifacts", size(size_bytes), duration(seconds)))
+    print(text_table({"": "left", "number": "right", "size": "right", "computed in": "right"}, rows))
 
 
 @store_app.command()
@@ -232,9 +236,9 @@ def prune(
             opened.remove(meta)
         beside.remove_from(opened)
     done = "would be removed" if dry_run else "removed"
-    print(f"{len(leaving)} artifacts, {_size(sum(meta.size_bytes for meta in leaving))} {done}")
-    print(f"{len(beside.images)} files of decoded images, {_size(_bytes_of(beside.images))} {done}")
-    print(f"{len(beside.leftovers)} leftovers, {_size(_bytes_of(beside.leftovers))} {done}")
+    print(f"{len(leaving)} artifacts, {size(sum(meta.size_bytes for meta in leaving))} {done}")
+    print(f"{len(beside.images)} files of decoded images, {size(_bytes_of(beside.images))} {done}")
+    print(f"{len(beside.leftovers)} leftovers, {size(_bytes_of(beside.leftovers))} {done}")
 
 
 def _open(store: str | None) -> ArtifactStore:
@@ -243,11 +247,3 @@ def _open(store: str | None) -> ArtifactStore:
 
 def _bytes_of(files: Iterable[StoredFile]) -> int:
     return sum(file.size_bytes for file in files)
-
-
-def _size(size_bytes: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"

@@ -11,7 +11,7 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ubt.common.formatting import describe, minutes
+from ubt.common.formatting import describe, duration
 from ubt.common.statistics import keeps_accuracy
 from ubt.trials.labels import cell_of
 from ubt.trials.record import State, TrialRecord
@@ -85,7 +85,7 @@ class Tally:
         if best and best.val:
             parts.append(f"best ASR {best.val.asr:.3f} at CA {best.val.ca:.3f} ({best.trial})")
         if left is not None and self.ended < self.total:
-            parts.append(f"about {minutes(left)} left")
+            parts.append(f"about {duration(left)} left")
         return " · ".join(parts)
 
 
@@ -155,7 +155,7 @@ class Lines:
     def _write(self, now: float, text: str) -> None:
         self._last = now
         counted = f"{self._tally.ended}/{self._tally.total}"
-        print(f"[{minutes(now - self._began)}] {counted} {text}", file=self._stream, flush=True)
+        print(f"[{duration(now - self._began)}] {counted} {text}", file=self._stream, flush=True)
 
 
 def progress_view(tally: Tally, stream: TextIO | None = None) -> Bar | Lines:

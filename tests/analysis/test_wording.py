@@ -1,11 +1,9 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.formatting import (
     changes_text,
     count,
-    duration,
     listed,
     movement,
     percent,
@@ -13,23 +11,6 @@ from analysis.formatting import (
     setting_text,
     short_names,
 )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [
-        (0.04, "0.0 s"),
-        (9.94, "9.9 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min 00 s"),
-        (200, "3 min 20 s"),
-        (3599.7, "1 h 00 min"),
-        (7500, "2 h 05 min"),
-        (3600 * 1234, "1,234 h 00 min"),
-    ],
-)
-def test_durations_are_said_as_people_say_them(seconds, told):
-    assert duration(seconds) == told
 
 
 def test_rates_have_one_decimal_and_differences_are_points():

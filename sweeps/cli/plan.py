@@ -31,7 +31,7 @@ def plan_text(plan: StudyPlan) -> str:
     if plan.design == "optuna":
         lines += ["", "An adaptive search chooses as it goes; the table is its first trial, the base."]
     else:
-        to_come = size(sum(stage.size_bytes for stage in plan.stages))
+        to_come = size(round(sum(stage.size_bytes for stage in plan.stages)))
         lines += [
             "",
             f"At least {duration(plan.wall_seconds)} on {plan.workers} workers (longest trial: "

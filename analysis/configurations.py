@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from pydantic import JsonValue
 
+from ubt.common.choice import Candidate
 from ubt.common.statistics import bootstrap_interval
 from ubt.trials.record import Rates, State, TrialRecord
 
@@ -77,6 +79,14 @@ class Configuration:
         return self.val.asr.mean, -self.val.ca.mean, self.number
 
     @property
+    def candidate(self) -> Candidate | None:
+        """Return what the choice looks at; None if the configuration or its victim has not been measured."""
+        if self.val is None or self.poisoned_val is None:
+            return None
+        asr, ca = self.val.asr.mean, self.val.ca.mean
+        return Candidate(asr, ca, self.poisoned_val.ca.mean - ca, self.number)
+
+    @property
     def seeds(self) -> int:
         """Return how many seeds were tried, in any state."""
         return len({trial.seed for trial in self.trials})
@@ -93,7 +103,7 @@ def configurations(records: Iterable[TrialRecord]) -> tuple[Configuration, ...]:
 def _configuration(trials: tuple[TrialRecord, ...]) -> Configuration:
     done = [trial for trial in trials if trial.state is State.DONE and trial.val]
     # A seed met twice is the same measurement repeated, not a second replicate.
-    measured = tuple({trial.seed: trial for trial in reversed(done)}.values())[::-1]
+    measured = tuple(sorted({trial.seed: trial for trial in reversed(done)}.values(), key=lambda trial: trial.number))
     victims = measured or trials
     return Configuration(
         trials=trials,
@@ -123,4 +133,4 @@ def _estimate(seeds: list[Estimate]) -> Estimate:
         return seeds[0]
     # A generator of its own for each estimate: the interval does not depend on which others are computed.
     low, high = bootstrap_interval(means, np.random.default_rng(BOOTSTRAP_SEED))
-    return Estimate(float(np.mean(means)), low, high)
+    return Estimate(fmean(means), low, high)

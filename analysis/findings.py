@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.configurations import Configuration, Outcome, configurations
 from analysis.run import Run
-from ubt.common.statistics import keeps_accuracy
+from ubt.common import choice
 
 Points = NDArray[np.float64]
 
@@ -66,20 +66,10 @@ def _point(outcome: Outcome) -> tuple[float, float]:
 
 
 def choose(configurations: Iterable[Configuration], ca_floor: float) -> Configuration | None:
-    """Return the configuration of lowest ASR whose CA is at least the poisoned model's less `ca_floor`.
-
-    Ties go to the higher CA, then to the lower number. None if no configuration qualifies: a model that
-    fell below the floor is never offered as the choice.
-    """
-    qualified = [configuration for configuration in configurations if qualifies(configuration, ca_floor)]
-    return min(qualified, key=lambda configuration: configuration.rank, default=None)
-
-
-def qualifies(configuration: Configuration, ca_floor: float) -> bool:
-    """Tell whether a configuration is measured and loses at most `ca_floor` of the poisoned model's CA."""
-    if configuration.val is None or configuration.poisoned_val is None:
-        return False
-    return keeps_accuracy(configuration.poisoned_val.ca.mean - configuration.val.ca.mean, ca_floor)
+    """Return the configuration that `ubt.common.choice` chooses; None if none qualifies."""
+    candidates = {candidate: c for c in configurations if (candidate := c.candidate)}
+    chosen = choice.choose(candidates, ca_floor)
+    return None if chosen is None else candidates[chosen]
 
 
 @dataclass(frozen=True)

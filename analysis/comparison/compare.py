@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from analysis.comparison.model import BOUND, METHOD, VICTIM, Cell, Comparison, R
 from analysis.configurations import Configuration
 from analysis.findings import Findings
 from analysis.formatting import defense_name, kind_at, victim_key, victim_names
-from ubt.common.statistics import keeps_accuracy
+from ubt.common.choice import Candidate, choose
 from ubt.trials.labels import cell_of
 from ubt.trials.record import TrialRecord
 
@@ -48,8 +49,8 @@ def members(findings: Findings) -> tuple[Member, ...]:
         settings = json.dumps(configuration.first.config.get("defense"), sort_keys=True)
         for name in dict.fromkeys(map(_row_name, configuration.trials)):
             groups.setdefault(name, {}).setdefault(settings, []).append(configuration)
-    choose = _in_table if findings.run.compared else partial(_best, findings.run.ca_floor)
-    return tuple(_member(name, list(choices.values()), choose) for name, choices in groups.items())
+    settle = _in_table if findings.run.compared else partial(_best, findings.run.ca_floor)
+    return tuple(_member(name, list(choices.values()), settle) for name, choices in groups.items())
 
 
 def is_for_table(record: TrialRecord) -> bool:
@@ -63,8 +64,8 @@ def _row_name(record: TrialRecord) -> str:
     return cell.defense if cell else kind_at(record.config, "defense")
 
 
-def _member(name: str, choices: list[Choice], choose: Callable[[list[Choice]], Choice]) -> Member:
-    chosen = choose(choices)
+def _member(name: str, choices: list[Choice], settle: Callable[[list[Choice]], Choice]) -> Member:
+    chosen = settle(choices)
     return Member(
         name=name,
         kind=kind_at(choices[0][0].first.config, "defense"),
@@ -81,19 +82,23 @@ def _in_table(choices: list[Choice]) -> Choice:
 
 
 def _best(ca_floor: float, choices: list[Choice]) -> Choice:
-    return min(choices, key=lambda choice: _rank(choice, ca_floor))
+    """Return the choice of settings measured on most victims; of several, that of the one rule, else the least loss."""
+    most = max(sum(c.candidate is not None for c in choice) for choice in choices)
+    found = {_candidate(choice): choice for choice in choices if sum(c.candidate is not None for c in choice) == most}
+    candidates = [candidate for candidate in found if candidate]
+    if not candidates:
+        return min(choices, key=lambda choice: choice[0].number)
+    least_loss = min(candidates, key=lambda one: (one.ca_lost, -one.ca, one.order))
+    return found[choose(candidates, ca_floor) or least_loss]
 
 
-def _rank(group: Choice, ca_floor: float) -> tuple[float, ...]:
-    """Return what choices of settings are sorted by: victims measured, accuracy kept, then the rates themselves."""
-    measured = [c for c in group if c.val and c.poisoned_val]
+def _candidate(choice: Choice) -> Candidate | None:
+    """Return the means over the victims that a choice was measured on; None without any."""
+    measured = [candidate for configuration in choice if (candidate := configuration.candidate)]
     if not measured:
-        return (0, 0, 0, 0, group[0].number)
-    asr = float(np.mean([c.val.asr.mean for c in measured if c.val]))
-    ca = float(np.mean([c.val.ca.mean for c in measured if c.val]))
-    lost = float(np.mean([c.poisoned_val.ca.mean for c in measured if c.poisoned_val])) - ca
-    kept = keeps_accuracy(lost, ca_floor)
-    return (-len(measured), not kept, asr if kept else lost, -ca, group[0].number)
+        return None
+    asr, ca, lost = (fmean(getattr(one, part) for one in measured) for part in ("asr", "ca", "ca_lost"))
+    return Candidate(asr, ca, lost, choice[0].number)
 
 
 ORDER = {METHOD: 1, BOUND: 2}

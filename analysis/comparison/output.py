@@ -11,8 +11,8 @@ from analysis.comparison.model import Cell, Comparison, Row
 from analysis.configurations import Outcome
 from analysis.formatting import count, interval, listed, percent, points
 from analysis.tables import Column, tabulate
+from ubt.common.choice import keeps_accuracy
 from ubt.common.formatting import duration
-from ubt.common.statistics import keeps_accuracy
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,6 @@ def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
     return float(roc_auc_score(positive, np.nan_to_num(scores)))
 
 
-def keeps_accuracy(ca_lost: float, ca_floor: float) -> bool:
-    """Tell whether a loss of clean accuracy is within the floor, or on it: 0.82 − 0.80 is not 0.02 in binary."""
-    return ca_lost <= ca_floor + 1e-9
-
-
 def bootstrap_interval(
     values: Sequence[float], rng: np.random.Generator, resamples: int = 10_000
 ) -> tuple[float, float]:

@@ -22,8 +22,7 @@ from analysis.run import load_run
 from analysis.summary import Summary, summary_of
 from analysis.tables import configurations_table, trials_table
 from ubt.common.atomic_files import write_whole
-
-REPORT_FOLDER = "report"
+from ubt.trials.paths import REPORT_FOLDER
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from analysis.formatting import count
+from ubt.common.choice import CA_FLOOR
 from ubt.common.errors import Problem, UserError
 from ubt.config import get_path, read_json, validate
 from ubt.trials.labels import cell_of
+from ubt.trials.paths import RECORDS_FOLDER, STUDY_FILE
 from ubt.trials.record import TrialRecord, read_records
-
-STUDY_FILE = "study.json"
-RECORDS_FOLDER = "records"
 
 
 class _StudyPart(BaseModel):
@@ -26,7 +25,7 @@ class _StudyPart(BaseModel):
 
 
 class _Objectives(_StudyPart):
-    ca_floor: float = Field(default=0.02, ge=0, le=1)
+    ca_floor: float = Field(default=CA_FLOOR, ge=0, le=1)
 
 
 class _Search(_StudyPart):

@@ -15,6 +15,7 @@ from analysis.paper.figures import PAPER_FIGURES
 from analysis.paper.style import paper_style
 from analysis.run import load_run
 from ubt.common.atomic_files import write_whole
+from ubt.trials.paths import FIGURES_FOLDER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 Format = Literal["png", "pdf", "svg"]
 DOTS_PER_INCH = 300
 UNDATED: dict[Format, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-FOLDER = "figures"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def write_figures(run_folder: Path | str, folder: Path | None = None) -> tuple[W
         OSError: if a file cannot be written.
     """
     findings = find(load_run(run_folder))
-    artifacts, folder = Artifacts.of(findings.run), folder or Path(run_folder) / FOLDER
+    artifacts, folder = Artifacts.of(findings.run), folder or Path(run_folder) / FIGURES_FOLDER
     written = []
     for kind in PAPER_FIGURES:
         info = kind.info(findings, artifacts)

@@ -19,6 +19,7 @@ from ubt.artifacts.store import ArtifactStore, StoredFile, default_store, local_
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.formatting import Align, duration, size, text_table
 from ubt.data.images import KEPT
+from ubt.trials.paths import RECORDS_FOLDER
 from ubt.trials.record import read_records
 
 LEFTOVER_AGE = timedelta(days=1)
@@ -125,10 +126,10 @@ def keys_of_runs(folders: Iterable[Path]) -> frozenset[str]:
     keys: set[str] = set()
     problems = []
     for folder in folders:
-        if not (folder / "records").is_dir():
+        if not (folder / RECORDS_FOLDER).is_dir():
             problems.append(Problem(f"--keep {folder}", "is no run folder", advice="e.g. --keep runs/demo"))
             continue
-        keys.update(stage.key for record in read_records(folder / "records") for stage in record.stages)
+        keys.update(stage.key for record in read_records(folder / RECORDS_FOLDER) for stage in record.stages)
     if problems:
         raise UserError(problems)
     return frozenset(keys)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
-.PHONY: demo install test check format lock tree clean
+.PHONY: demo install test check docs format lock tree clean
 
 demo: install  ## build the embedded victim and sweep UBT's four knobs over it
 	$(BIN)/ubt sweep demo
@@ -23,11 +23,16 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 test: install  ## all tests
 	$(BIN)/python -m pytest
 
-check: install  ## format, lint, types, tests
+check: install  ## format, lint, types, docs, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+docs: install  ## write the reference pages anew and build the site into site/
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/mkdocs build --strict --quiet
 
 format: install  ## rewrite the sources as `check` wants them
 	$(BIN)/ruff format .
@@ -40,5 +45,5 @@ lock: install  ## pin every dependency anew, with hashes and without any index a
 clean:  ## remove the environment and caches; runs and the store stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage
 
-tree: install  ## write the README's tree anew
-	$(BIN)/python docs/readme_tree.py
+tree: install  ## write the tree of docs/architecture.md anew
+	$(BIN)/python docs/make_tree.py

@@ -10,7 +10,6 @@ from pydantic import JsonValue
 from analysis.configurations import Estimate
 from ubt.config import difference, get_path
 from ubt.config.dotted_paths import JsonObject
-from ubt.trials.labels import cell_of
 from ubt.trials.record import TrialRecord
 
 
@@ -143,7 +142,7 @@ def victim_names(records: Iterable[TrialRecord]) -> dict[str, str]:
     victims: dict[str, JsonObject] = {}
     named: dict[str, str] = {}
     for record in records:
-        key, victim, cell = victim_key(record), record.config.get("victim"), cell_of(record.label)
+        key, victim, cell = victim_key(record), record.config.get("victim"), record.label.cell
         victims.setdefault(key, victim if isinstance(victim, dict) else {})
         named[key] = named.get(key) or attack_name(cell.attack if cell else kind_at(record.config, "victim.attack"))
     alike: dict[str, list[JsonObject]] = {}

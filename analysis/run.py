@@ -13,7 +13,6 @@ from analysis.formatting import count
 from ubt.common.choice import CA_FLOOR
 from ubt.common.errors import Problem, UserError
 from ubt.config import get_path, read_json, validate
-from ubt.trials.labels import cell_of
 from ubt.trials.paths import RECORDS_FOLDER, STUDY_FILE
 from ubt.trials.record import TrialRecord, read_records
 
@@ -65,7 +64,7 @@ class Run:
     @property
     def compared(self) -> str:
         """Return what a comparison compares, in words; "" for a run of any other design."""
-        cells = [cell for record in self.records if (cell := cell_of(record.label))]
+        cells = [cell for record in self.records if (cell := record.label.cell)]
         defenses, attacks = {cell.defense for cell in cells}, {cell.attack for cell in cells}
         return f"{count(len(defenses), 'defense')} against {count(len(attacks), 'attack')}" if cells else ""
 

@@ -93,13 +93,13 @@ def as_cell(value: JsonValue) -> str | float | bool | None:
 
 def _stage_columns(records: Iterable[TrialRecord]) -> tuple[Column[TrialRecord], ...]:
     stages = [stage for record in records for stage in record.stages]
-    metrics = dict.fromkeys((stage.stage, metric) for stage in stages for metric in stage.metrics)
+    metrics = dict.fromkeys((stage.stage, metric) for stage in stages for metric in stage.diagnostics)
     facts = [_stage_column(name, column) for name in dict.fromkeys(s.stage for s in stages) for column in OF_EACH_STAGE]
     return (*(_stage_column(name, _metric_column(metric)) for name, metric in metrics), *facts)
 
 
 def _metric_column(metric: str) -> Column[StageRecord]:
-    return Column(metric, lambda stage: stage.metrics.get(metric))
+    return Column(metric, lambda stage: stage.diagnostics.get(metric))
 
 
 def _stage_column(name: str, column: Column[StageRecord]) -> Column[TrialRecord]:

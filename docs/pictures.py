@@ -28,9 +28,9 @@ FLOW = (
     ("pretrain\nor load", "clean CLIP", VICTIM),
     ("poison", "trigger + target", VICTIM),
     ("implant", "backdoored CLIP", VICTIM),
-    ("score\nsuspect", "least alike pairs", DEFENSE),
+    ("detect\nsuspect", "least trusted pairs", DEFENSE),
     ("overfit\nselect", "backdoor shows first", DEFENSE),
-    ("attribute", "telling tokens", DEFENSE),
+    ("attribute", "relevant tokens", DEFENSE),
     ("unlearn", "push apart, hold rest", DEFENSE),
     ("evaluate", "ASR, CA", JUDGE),
 )
@@ -81,7 +81,7 @@ def draw_flow(path: Path) -> None:
                 "", (place - 0.01, 0.67), (place - 0.19, 0.67), arrowprops={"arrowstyle": "->", "color": "#555"}
             )
     for left, right, text in (
-        (0, 2.8, "computed once for a study"),
+        (0, 2.8, "computed once for a victim"),
         (3, 6.8, "shared as far as settings agree"),
         (7, 7.8, "per trial"),
     ):

@@ -15,7 +15,6 @@ from analysis.configurations import Configuration
 from analysis.findings import Findings
 from analysis.formatting import defense_name, kind_at, victim_key, victim_names
 from ubt.common.choice import Candidate, choose
-from ubt.trials.labels import cell_of
 from ubt.trials.record import TrialRecord
 
 Choice = list[Configuration]
@@ -55,12 +54,12 @@ def members(findings: Findings) -> tuple[Member, ...]:
 
 def is_for_table(record: TrialRecord) -> bool:
     """Tell whether a trial was run for a comparison's table, and not for anything else, as a search."""
-    cell = cell_of(record.label)
+    cell = record.label.cell
     return cell is not None and cell.phase == "table"
 
 
 def _row_name(record: TrialRecord) -> str:
-    cell = cell_of(record.label)
+    cell = record.label.cell
     return cell.defense if cell else kind_at(record.config, "defense")
 
 
@@ -71,7 +70,7 @@ def _member(name: str, choices: list[Choice], settle: Callable[[list[Choice]], C
         kind=kind_at(choices[0][0].first.config, "defense"),
         configurations={victim_key(configuration.first): configuration for configuration in chosen},
         choices=len(choices),
-        note=next((cell.note for c in chosen for t in c.trials if (cell := cell_of(t.label)) and cell.note), ""),
+        note=next((cell.note for c in chosen for t in c.trials if (cell := t.label.cell) and cell.note), ""),
     )
 
 

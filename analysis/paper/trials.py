@@ -97,7 +97,7 @@ def isolated_pairs(artifacts: Artifacts, record: TrialRecord) -> Separation:
         Unreadable: if an artifact is.
     """
     by, ranked = setting(record, "defense.isolate_by"), stage_of(record, "rank")
-    own = ranked.metrics.get(f"auroc_{by}") if ranked and by != "similarity" else None
+    own = ranked.diagnostics.get(f"auroc_{by}") if ranked and by != "similarity" else None
     similarities = artifacts.read(record, "isolate").tensor("similarities")
     return _all_pairs(artifacts, record, similarities, "" if own is None else f"({own:.3f} by {by})")
 

@@ -52,5 +52,5 @@ def _stage_line(stage: StageRecord) -> str:
         words += [f"ASR {epoch.val.asr:.3f} CA {epoch.val.ca:.3f}"] if epoch.val else []
     elif stage.complete:
         words.append("reused" if stage.reused else "done")
-        words += [f"{name} {value:.3g}" for name, value in stage.metrics.items()]
+        words += [f"{name} {value:.3g}" for name, value in stage.diagnostics.items()]
     return "  ".join([*words, f"{stage.spent_seconds:.1f} s"])

@@ -19,7 +19,6 @@ from ubt.engine.graph import Node, Pipeline, PipelineBuilder
 from ubt.stages import STAGES
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
-from ubt.trials.labels import cell_of
 from ubt.trials.record import StageRecord, State, TrialRecord
 
 
@@ -126,9 +125,9 @@ class TrialPlanner:
 
     def _changes(self, proposal: Proposal) -> Changes:
         """Return a proposal's changes; what only the table shows is not measured in a comparison's searches."""
-        place = cell_of(proposal.label)
-        searching = self._study.measures and place is not None and place.phase == "search"
-        return {**proposal.changes, "measures": []} if searching else proposal.changes
+        place = proposal.label.cell
+        searching = self._study.metrics and place is not None and place.phase == "search"
+        return {**proposal.changes, "metrics": []} if searching else proposal.changes
 
 
 def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ubt.common.choice import Candidate, choose
 from ubt.common.formatting import describe, duration
-from ubt.trials.labels import cell_of
 from ubt.trials.record import State, TrialRecord
 
 _QUIET_SECONDS = 10.0
@@ -115,7 +114,7 @@ class Tally:
             self._counts[before] -= 1
         self._states[record.trial] = record.state
         self._counts[record.state] += 1
-        self._compared = self._compared or cell_of(record.label) is not None
+        self._compared = self._compared or record.label.cell is not None
         if State.DONE in (before, record.state):
             self._leaderboard.take(record)
 

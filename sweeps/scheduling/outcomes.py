@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from sweeps.planning.trials import PlannedTrial
 from sweeps.search.base import Outcome
 from ubt.common.errors import WeakImplant
+from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import State, TrialRecord
 
 
@@ -66,7 +67,7 @@ class Numbering:
         self._number_of = {_identity(record.config, record.label): record.number // replicates for record in records}
         self._taken = set(self._number_of.values())
 
-    def number(self, proposed: int, config: Mapping[str, JsonValue], label: str = "") -> int:
+    def number(self, proposed: int, config: Mapping[str, JsonValue], label: TrialLabel = NO_LABEL) -> int:
         """Return the number of a configuration that was proposed as the `proposed`-th, under this label."""
         identity = _identity(config, label)
         if identity not in self._number_of:
@@ -76,5 +77,5 @@ class Numbering:
         return self._number_of[identity]
 
 
-def _identity(config: Mapping[str, JsonValue], label: str) -> str:
-    return json.dumps([label, config], sort_keys=True)
+def _identity(config: Mapping[str, JsonValue], label: TrialLabel) -> str:
+    return json.dumps([label.as_json(), config], sort_keys=True)

@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue
 
 from sweeps.search.space import Space
 from ubt.config import Config
+from ubt.trials.labels import NO_LABEL, TrialLabel
 
 Changes = dict[str, JsonValue]
 """Dotted path → value, where a configuration differs from the study's base. {} is the base itself."""
@@ -21,7 +22,7 @@ class Proposal:
 
     number: int
     changes: Changes = field(default_factory=dict)
-    label: str = ""
+    label: TrialLabel = NO_LABEL
     """What the design calls it; configurations of different labels are different trials."""
     replicates: int | None = None
     """Run it with this many of the study's seeds, the first ones; with all if None."""
@@ -56,8 +57,8 @@ class Proposer(Protocol):
 class DesignProposer:
     """Proposes configurations one after the other; they depend on no outcome."""
 
-    def __init__(self, layout: Sequence[Changes], labels: Sequence[str] = ()) -> None:
-        named = zip(layout, labels or [""] * len(layout), strict=True)
+    def __init__(self, layout: Sequence[Changes], labels: Sequence[TrialLabel] = ()) -> None:
+        named = zip(layout, labels or [NO_LABEL] * len(layout), strict=True)
         self._proposals = [Proposal(number, changes, label) for number, (changes, label) in enumerate(named)]
         self._next = 0
 
@@ -97,6 +98,6 @@ class Search(Config):
         """Return the configurations in order; `ValueError` if they cannot be laid out."""
         raise NotImplementedError
 
-    def label(self, changes: Changes) -> str:
-        """Return what the design calls a configuration of its layout; "" if it has no names for them."""
-        return ""
+    def label(self, changes: Changes) -> TrialLabel:
+        """Return what the design calls a configuration of its layout; an empty label if it has no names for them."""
+        return NO_LABEL

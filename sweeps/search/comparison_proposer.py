@@ -22,7 +22,7 @@ from sweeps.search.expand import configurations
 from ubt.common.choice import Candidate
 from ubt.common.choice import choose as lowest_asr
 from ubt.config import set_path
-from ubt.trials.labels import Cell
+from ubt.trials.labels import ComparisonCell, Phase, TrialLabel
 
 ChooseBy = Literal["mean", "worst"]
 
@@ -69,7 +69,13 @@ class Trials:
         self.own = {name: written(compared.defense) for name, compared in defenses.items()}
         """Defense → the settings that its search starts from."""
         self.searches = {
-            name: [[self._trial(next(numbers), Cell("search", name, attack), one, 1) for attack in on] for one in tried]
+            name: [
+                [
+                    self._trial(next(numbers), ComparisonCell(phase="search", defense=name, attack=attack), one, 1)
+                    for attack in on
+                ]
+                for one in tried
+            ]
             for name, compared in defenses.items()
             if (tried := settings_of(compared))
         }
@@ -88,11 +94,11 @@ class Trials:
 
     def row(self, name: str, settings: Changes, note: str = "") -> list[Proposal]:
         """Return a defense's trials in the table, against every attack and with every seed."""
-        cells = {attack: Cell("table", name, attack, note) for attack in self._attacks}
+        cells = {attack: _cell("table", name, attack, note) for attack in self._attacks}
         return [self._trial(self._places[attack, name], place, settings) for attack, place in cells.items()]
 
-    def _trial(self, number: int, place: Cell, settings: Changes, replicates: int | None = None) -> Proposal:
-        return Proposal(number, cell(self._attacks[place.attack], settings), str(place), replicates)
+    def _trial(self, number: int, place: ComparisonCell, settings: Changes, replicates: int | None = None) -> Proposal:
+        return Proposal(number, cell(self._attacks[place.attack], settings), TrialLabel(cell=place), replicates)
 
 
 def settings_of(compared: ComparedDefense) -> list[Changes]:
@@ -168,3 +174,7 @@ def _with(own: Changes, changes: Changes) -> Changes:
 
 def _defense_of(changes: Changes) -> Changes:
     return cast(Changes, changes["defense"])
+
+
+def _cell(phase: Phase, defense: str, attack: str, note: str = "") -> ComparisonCell:
+    return ComparisonCell(phase=phase, defense=defense, attack=attack, note=note)

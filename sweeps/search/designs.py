@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from sweeps.search.base import Changes, Search
 from sweeps.search.space import values_of
+from ubt.trials.labels import TrialLabel
 
 
 class Grid(Search):
@@ -124,9 +125,9 @@ class LeaveOneOut(Search):
         """Return the base, then one configuration for each component."""
         return [{}, *(dict(COMPONENTS[name]) for name in self.components)]
 
-    def label(self, changes: Changes) -> str:
+    def label(self, changes: Changes) -> TrialLabel:
         """Return the name of the component that a configuration leaves out."""
-        return next((name for name in self.components if COMPONENTS[name] == changes), "base")
+        return TrialLabel(component=next((name for name in self.components if COMPONENTS[name] == changes), "base"))
 
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from ubt.config.dotted_paths import JsonObject
 from ubt.defenses import DefenseConfig
 from ubt.defenses.ubt import Ubt
 from ubt.trials.config import TrialConfig, VictimConfig
-from ubt.trials.metrics import Measures
+from ubt.trials.metrics import Metrics
 
 
 class Objectives(Config):
@@ -61,7 +61,7 @@ class StudyConfig(Config):
     """The backdoored model: where its parts come from."""
     defense: DefenseConfig = Ubt()
     """The base configuration of the defense."""
-    measures: Measures = ()
+    metrics: Metrics = ()
     """What is measured of every defended model beside ASR and CA, each by name or with its settings."""
     search: SearchConfig = Grid()
     """Which configurations are tried."""
@@ -104,7 +104,7 @@ class StudyConfig(Config):
         Raises:
             UserError: naming each changed field that is not allowed.
         """
-        tree: dict[str, Any] = {**self.base, "measures": self.measures}
+        tree: dict[str, Any] = {**self.base, "metrics": self.metrics}
         for path, value in changes.items():
             tree = set_path(tree, path, value)
         if tree["victim"] is self.base["victim"]:  # checked already, and the same object for all such trials

@@ -16,7 +16,7 @@ from ubt.trials.record import Rates, State, TrialRecord
 _STATUS = {State.RUNNING: "RUNNING", State.DONE: "FINISHED", State.PRUNED: "KILLED", State.FAILED: "FAILED"}
 _LONGEST_VALUE, _LONGEST_NAME = 5000, 250
 """MLflow cuts or refuses longer ones (6000 for a parameter, 8000 for a tag)."""
-_BASE = ("victim", "defense", "measures")
+_BASE = ("victim", "defense", "metrics")
 """The parts of a study that are its base configuration; the rest says how it is swept."""
 
 
@@ -50,7 +50,7 @@ def of_trial(record: TrialRecord, searched: Sequence[str]) -> Payload:
             "state": record.state.value,
             "reason": text_of(record.reason),
             "seed": str(record.seed),
-            "label": record.label,
+            "label": str(record.label),
             "commit": record.commit,
             "device": record.device,
         },
@@ -100,7 +100,7 @@ def _measurements(record: TrialRecord) -> Iterator[tuple[str, float]]:
     yield "seconds", record.seconds
     for stage in record.stages:
         yield f"{stage.stage}.seconds", stage.seconds
-        yield from ((f"{stage.stage}.{name}", value) for name, value in stage.metrics.items())
+        yield from ((f"{stage.stage}.{name}", value) for name, value in stage.diagnostics.items())
     measured = {
         "val": record.val,
         "test": record.test,

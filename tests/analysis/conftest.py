@@ -9,6 +9,7 @@ import pytest
 from analysis.run import Run, load_run
 from ubt.common.statistics import wilson_interval
 from ubt.config import set_path
+from ubt.trials.labels import label_of_text
 from ubt.trials.record import EpochRecord, Rates, StageRecord, State, TrialRecord, write_record
 
 BASE = {
@@ -40,9 +41,9 @@ def build_stages(unlearned: Rates) -> tuple[StageRecord, ...]:
         EpochRecord(epoch=2, seconds=2, val=unlearned),
     )
     return (
-        StageRecord(stage="suspect", key="s", reused=True, seconds=10, metrics={"recall": 0.5}),
+        StageRecord(stage="suspect", key="s", reused=True, seconds=10, diagnostics={"recall": 0.5}),
         StageRecord(
-            stage="unlearn", key="u", reused=False, seconds=4, spent_seconds=4, metrics={"loss": 0.1}, epochs=epochs
+            stage="unlearn", key="u", reused=False, seconds=4, spent_seconds=4, diagnostics={"loss": 0.1}, epochs=epochs
         ),
     )
 
@@ -55,6 +56,7 @@ def build_trial(number: int = 0, *, asr: float = 0.1, ca: float = 0.8, **fields:
     """Return a record; `asr` and `ca` are those of validation, on test both are 0.01 higher."""
     state = State(str(fields.pop("state", State.DONE)))
     changes = fields.pop("changes", {})
+    label = label_of_text(str(fields.pop("label", "")))
     config = BASE
     for path, value in changes.items():
         config = set_path(config, path, value)
@@ -67,6 +69,7 @@ def build_trial(number: int = 0, *, asr: float = 0.1, ca: float = 0.8, **fields:
         "seed": 0,
         "config": config,
         "changes": changes,
+        "label": label,
         "state": state,
         "reason": "" if done else "it went wrong",
         "stages": build_stages(measured["val"]) if done else (),

@@ -129,7 +129,7 @@ class TestContentKey:
 
     def test_planning_loads_no_torch(self, photos):
         script = (
-            "import sys; from ubt.data.table import CsvFiles\n"
+            "import sys; from ubt.data.csv import CsvFiles\n"
             "source = CsvFiles.model_validate_json(sys.argv[1])\n"
             "source.class_names(), source.content_key(); print('torch' in sys.modules)"
         )

@@ -125,7 +125,7 @@ class TestContentKey:
 
     def test_planning_loads_no_torch(self, source):
         script = (
-            "import sys; from ubt.data.table import WebDataset\n"
+            "import sys; from ubt.data.webdataset import WebDataset\n"
             "WebDataset.model_validate_json(sys.argv[1]).content_key(); print('torch' in sys.modules)"
         )
         command = [sys.executable, "-c", script, source().model_dump_json()]

@@ -172,5 +172,5 @@ def test_a_trial_of_the_defense_runs_to_its_end(tiny_run, tmp_path):
     record = run_trial(tiny_run.copy(tmp_path), settings())[-1]
     assert record.state == "DONE", record.reason
     own = {found.stage: found for found in record.stages}
-    assert own["isolate"].metrics["pairs"] == 20
+    assert own["isolate"].diagnostics["pairs"] == 20
     assert own["ascend"].epochs[-1].val == record.val

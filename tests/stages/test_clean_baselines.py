@@ -143,7 +143,7 @@ def test_a_trial_of_the_defense_runs_to_its_end(tiny_run, tmp_path, stage):
     record = run_trial(tiny_run.copy(tmp_path), settings(stage))[-1]
     assert record.state == "DONE", record.reason
     (own,) = (found for found in record.stages if found.stage == stage)
-    assert own.metrics == {"clean_pairs": 48}
+    assert own.diagnostics == {"clean_pairs": 48}
     assert [epoch.epoch for epoch in own.epochs] == [1, 2]
     assert own.epochs[-1].val == record.val, "the last epoch is the defended model"
 

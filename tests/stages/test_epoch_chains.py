@@ -110,7 +110,7 @@ def test_an_epoch_kept_on_the_way_is_the_stage_with_so_many_epochs(lanes, chain)
     alone.run(1)
     assert_same(kept.result(1), alone.result(1))
     assert [epoch.epoch for epoch in kept.meta(1).epochs] == [1]
-    assert kept.meta(1).metrics == alone.meta(1).metrics
+    assert kept.meta(1).diagnostics == alone.meta(1).diagnostics
     assert [epoch.val for epoch in kept.meta(1).epochs] == [epoch.val for epoch in alone.meta(1).epochs]
 
 

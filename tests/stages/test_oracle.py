@@ -69,4 +69,4 @@ def test_a_trial_of_the_oracle_runs_to_its_end(tiny_run, tmp_path):
     record = run_trial(tiny_run.copy(tmp_path), ORACLE)[-1]
     assert record.state == "DONE", record.reason
     assert record.stages[-2].stage == "retrain"
-    assert record.stages[-2].metrics == {"pairs": 180, "clean_pairs": 0}
+    assert record.stages[-2].diagnostics == {"pairs": 180, "clean_pairs": 0}

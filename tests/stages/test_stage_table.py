@@ -11,7 +11,7 @@ from ubt.defenses import DEFENSES
 from ubt.engine.execution import imported
 from ubt.engine.graph import build_pipeline
 from ubt.stages import STAGES, stages_of
-from ubt.trials.metrics import MEASURES
+from ubt.trials.metrics import METRICS
 
 EVERY_STAGE = pytest.mark.parametrize("spec", STAGES.values(), ids=STAGES)
 VARIANTS = [{"kind": defense().kind} for defense in DEFENSES]
@@ -28,7 +28,7 @@ def trials_with(spec):
     """Return a trial for each variant of a defense and kind of victim that runs the stage."""
     victims = ({}, {"victim.model.random_weights": True})
     trials = [tiny_trial({**victim, "defense": variant}) for variant in VARIANTS for victim in victims]
-    trials.append(tiny_trial({"measures": [measure().kind for measure in MEASURES]}))
+    trials.append(tiny_trial({"metrics": [measure().kind for measure in METRICS]}))
     return [trial for trial in trials if spec in stages_of(trial)]
 
 
@@ -108,15 +108,15 @@ def test_the_victims_stages_come_first_and_the_judge_last(trial):
 
 
 def test_measures_come_behind_the_judge_in_the_order_in_which_they_are_asked_for():
-    kinds = [measure().kind for measure in MEASURES]
+    kinds = [measure().kind for measure in METRICS]
     for asked in (kinds, kinds[::-1]):
-        names = [spec.name for spec in stages_of(tiny_trial({"measures": asked}))]
+        names = [spec.name for spec in stages_of(tiny_trial({"metrics": asked}))]
         assert names[names.index("evaluate") + 1 :] == asked
 
 
 def test_a_measure_provides_nothing_that_another_stage_needs():
     needed = {role for spec in STAGES.values() for role in spec.needs}
-    assert not {role for measure in MEASURES for role in STAGES[measure().kind].provides} & needed
+    assert not {role for measure in METRICS for role in STAGES[measure().kind].provides} & needed
 
 
 # Honesty: what is poisoned is for the attacker and the judge

@@ -33,7 +33,7 @@ def test_a_fresh_store_gets_the_same_bits_whatever_was_drawn_before(tiny_run, tm
     assert digests(tmp_path) == expected
     assert again.val == tiny_run.record.val
     assert again.test == tiny_run.record.test
-    assert [stage.metrics for stage in again.stages] == [stage.metrics for stage in tiny_run.record.stages]
+    assert [stage.diagnostics for stage in again.stages] == [stage.diagnostics for stage in tiny_run.record.stages]
     assert [stage.key for stage in again.stages] == [stage.key for stage in tiny_run.record.stages]
 
 

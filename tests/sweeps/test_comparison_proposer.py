@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from sweeps.search.base import Outcome, Proposal
 from sweeps.search.comparison import ComparedDefense, Comparison
 from sweeps.search.comparison_proposer import ComparisonProposer, laid_out, settings_of
-from ubt.trials.labels import cell_of
 
 RATIO, RATE = "defense.suspicious_ratio", "defense.finetune_learning_rate"
 FIELDS: dict[str, Any] = {
@@ -68,7 +67,7 @@ def run(proposer: ComparisonProposer, order: Sequence[int] = (), outcome: Any = 
 def test_the_searches_come_first_and_run_with_one_seed() -> None:
     trials = laid_out(comparison())
     assert [trial.number for trial in trials] == list(range(SEARCHED + 9))
-    assert [trial.label for trial in trials[:SEARCHED]] == [
+    assert [str(trial.label) for trial in trials[:SEARCHED]] == [
         *["search:finetune/badnets", "search:finetune/sig"] * 2,
         *["search:ubt/badnets", "search:ubt/sig"] * 3,
     ]
@@ -77,7 +76,7 @@ def test_the_searches_come_first_and_run_with_one_seed() -> None:
 
 def test_the_table_is_laid_out_attack_by_attack_with_every_seed() -> None:
     table = laid_out(comparison())[SEARCHED:]
-    assert [trial.label for trial in table] == [
+    assert [str(trial.label) for trial in table] == [
         f"{row}/{attack}" for attack in ("badnets", "sig", "strong") for row in LABELS
     ]
     assert {trial.replicates for trial in table} == {None}
@@ -112,17 +111,19 @@ def test_what_needs_no_search_is_proposed_at_once_and_the_rest_waits() -> None:
 
 def test_a_row_is_proposed_when_the_last_trial_of_its_own_search_has_ended() -> None:
     proposer = ComparisonProposer(comparison(), 0.02)
-    *most, last = [trial for trial in everything_open(proposer) if trial.label.startswith("search:finetune")]
+    *most, last = [trial for trial in everything_open(proposer) if str(trial.label).startswith("search:finetune")]
     for trial in most:
         proposer.tell(trial, result(trial))
     assert proposer.propose() is None
     proposer.tell(last, result(last))
-    assert [cell_of(trial.label).defense for trial in everything_open(proposer)] == ["finetune"] * 3
+    assert [trial.label.cell.defense for trial in everything_open(proposer)] == ["finetune"] * 3
 
 
 def test_the_chosen_settings_meet_every_attack() -> None:
     found = run(ComparisonProposer(comparison(), 0.02))
-    table = {trial.label: trial.changes["defense"] for trial in found.values() if trial.label.startswith("table")}
+    table = {
+        str(trial.label): trial.changes["defense"] for trial in found.values() if str(trial.label).startswith("table")
+    }
     for attack in FIELDS["attacks"]:
         assert table[f"table:ubt/{attack}"] == {"kind": "ubt", "suspicious_ratio": 0.03}
         assert table[f"table:finetune/{attack}"]["finetune_learning_rate"] == 1e-4
@@ -136,7 +137,9 @@ def test_any_order_of_outcomes_gives_the_same_trials(order: list[int]) -> None:
 
 def test_the_table_has_the_places_that_were_laid_out_for_it() -> None:
     found = run(ComparisonProposer(comparison(), 0.02))
-    assert [found[number].label for number in sorted(found)] == [trial.label for trial in laid_out(comparison())]
+    assert [str(found[number].label) for number in sorted(found)] == [
+        str(trial.label) for trial in laid_out(comparison())
+    ]
 
 
 def test_settings_that_lose_too_much_are_passed_over() -> None:
@@ -154,7 +157,7 @@ def test_what_is_chosen_by_the_worst_case_may_differ() -> None:
         rates = {0.02: (0.0, 0.3), 0.03: (0.2, 0.2), 0.04: (0.5, 0.5)}.get(
             trial.changes["defense"].get("suspicious_ratio"), (0.5, 0.5)
         )
-        return Outcome((rates[cell_of(trial.label).attack == "sig"], 0.8), 0.0)
+        return Outcome((rates[trial.label.cell.attack == "sig"], 0.8), 0.0)
 
     for by, ratio in (("mean", 0.02), ("worst", 0.03)):
         found = run(ComparisonProposer(comparison(choose_by=by), 0.02), outcome=outcome)
@@ -163,13 +166,13 @@ def test_what_is_chosen_by_the_worst_case_may_differ() -> None:
 
 def test_a_defense_whose_search_failed_keeps_its_own_settings_and_its_row_says_so(caplog: Any) -> None:
     def outcome(trial: Proposal) -> Outcome:
-        return Outcome(None) if "ubt" in trial.label else result(trial)
+        return Outcome(None) if "ubt" in str(trial.label) else result(trial)
 
     with caplog.at_level(logging.WARNING):
         found = run(ComparisonProposer(comparison(), 0.02), outcome=outcome)
     assert found[SEARCHED + 2].changes["defense"] == {"kind": "ubt"}
-    assert found[SEARCHED + 2].label == "table:ubt/badnets (search failed)"
-    assert found[SEARCHED + 1].label == "table:finetune/badnets"
+    assert str(found[SEARCHED + 2].label) == "table:ubt/badnets (search failed)"
+    assert str(found[SEARCHED + 1].label) == "table:finetune/badnets"
     assert "no setting of `ubt`" in caplog.text
 
 
@@ -183,7 +186,7 @@ def test_a_comparison_without_searches_is_its_table() -> None:
 def test_a_search_that_lays_nothing_out_is_none() -> None:
     empty = {"defense": {"kind": "ubt"}, "search": {"design": "zip"}}
     found = run(ComparisonProposer(comparison(defenses={"ubt": empty}), 0.02))
-    assert [trial.label for trial in found.values()] == [f"table:ubt/{name}" for name in FIELDS["attacks"]]
+    assert [str(trial.label) for trial in found.values()] == [f"table:ubt/{name}" for name in FIELDS["attacks"]]
 
 
 @pytest.mark.parametrize("path", ["victim.attack.poison_rate", "defense"])

@@ -30,6 +30,7 @@ from ubt.common.formatting import describe
 from ubt.engine.graph import build_pipeline
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
+from ubt.trials.labels import label_of_text
 from ubt.trials.record import StageRecord, State, TrialRecord, read_records
 
 RATIO, EPOCHS, RATE = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.finetune_learning_rate"
@@ -193,7 +194,7 @@ class TestPlan:
         assert _trials(study()) == 12
 
     def test_searches_measure_nothing_but_the_objectives(self) -> None:
-        measured = study().with_parts(measures=["retrieval"])
+        measured = study().with_parts(metrics=["retrieval"])
         planner = TrialPlanner(measured, "/store", content_key=lambda data: "the data")
         stages = [[node.spec.name for node in planner.pipeline(one, 0)] for one in measured.proposals()]
         assert ["retrieval" in names for names in stages] == [False] * 4 + [True] * 4
@@ -230,12 +231,12 @@ class Toy:
                 "stages": stages_of(assignment),
             }
             self.session.ended(assignment.trial, assignment.record(State.DONE).model_copy(update=measured))
-            labels.append(assignment.label)
+            labels.append(str(assignment.label))
         return labels
 
     @property
     def answers(self) -> dict[str, tuple[str, int, Any]]:
-        return {r.trial: (r.label, r.seed, r.config) for r in read_records(self.records)}
+        return {r.trial: (str(r.label), r.seed, r.config) for r in read_records(self.records)}
 
 
 class TestSession:
@@ -245,7 +246,7 @@ class TestSession:
         assert toy.session.finished
         seeds: dict[str, list[int]] = {}
         for record in read_records(toy.records):
-            seeds.setdefault(record.label, []).append(record.seed)
+            seeds.setdefault(str(record.label), []).append(record.seed)
         assert seeds == {
             "search:ubt/badnets": [0] * 4,
             **{f"table:{name}/{attack}": [0, 1] for attack in ATTACKS for name in ("none", "ubt")},
@@ -254,10 +255,10 @@ class TestSession:
     def test_the_table_s_trials_are_its_own_though_the_search_ran_the_same(self, tmp_path: Path) -> None:
         toy = Toy(tmp_path, study())
         toy.run()
-        same = [r for r in read_records(toy.records) if r.seed == 0 and r.label.endswith("ubt/badnets")]
-        table = next(record for record in same if record.label.startswith("table"))
+        same = [r for r in read_records(toy.records) if r.seed == 0 and str(r.label).endswith("ubt/badnets")]
+        table = next(record for record in same if record.label.cell.phase == "table")
         assert table.config["defense"]["suspicious_ratio"] == 0.03
-        assert table.config in [record.config for record in same if record.label.startswith("search")]
+        assert table.config in [record.config for record in same if record.label.cell.phase == "search"]
 
     @pytest.mark.parametrize("ended", range(1, 12))
     def test_goes_on_after_an_interruption_as_if_nothing_had_happened(self, tmp_path: Path, ended: int) -> None:
@@ -284,7 +285,7 @@ class TestSession:
         described = {"study": "toy", "trial": "t", "number": 0, "seed": 0, "config": {}, "changes": {}}
         done = {"state": "DONE", "val": rates(0.1), "poisoned_val": rates(0.9)}
         for label, best in (("", True), ("table:ubt/sig", False)):
-            record = TrialRecord.model_validate({**described, **done, "label": label})
+            record = TrialRecord.model_validate({**described, **done, "label": label_of_text(label)})
             tally = Tally(2, 0.02)
             tally.answered(record)
             assert (tally.best is not None) == best
@@ -309,7 +310,7 @@ def test_whole_parts_are_described_by_kind_and_what_is_not_by_default() -> None:
 class TestBuiltIn:
     def test_searches_are_of_one_size_for_every_defense(self, name: str) -> None:
         proposals = load_study(name).proposals()
-        search = [proposal.label.partition(":")[2] for proposal in proposals if proposal.replicates]
+        search = [str(proposal.label).partition(":")[2] for proposal in proposals if proposal.replicates]
         assert {search.count(label) for label in search} == {12}
 
     def test_the_table_has_the_poisoned_model_and_attacks_that_were_not_searched_on(self, name: str) -> None:
@@ -331,7 +332,7 @@ def test_ablations_vary_one_knob_on_both_sides_of_the_paper_s_default(knob: str)
 
 
 def test_the_components_study_names_what_each_trial_leaves_out() -> None:
-    labels = [proposal.label for proposal in load_study("ablation-components").proposals()]
+    labels = [str(proposal.label) for proposal in load_study("ablation-components").proposals()]
     assert labels[0] == "base"
     assert {"no-overfit", "whole-captions", "random-tokens"} < set(labels)
     assert len(set(labels)) == len(labels)
@@ -341,7 +342,8 @@ def test_labels_reach_the_trials_of_a_design(tmp_path: Path) -> None:
     given = load_study("ablation-components", ["search.components=[no-overfit]", "seeds=[0]"])
     proposer = proposer_of(given, new_run(tmp_path, "toy"))
     planner = TrialPlanner(given, "/store", content_key=lambda data: "the data")
-    labels = [planner(proposal, 0).assignment.record(State.RUNNING).label for proposal in iter(proposer.propose, None)]
+    records = [planner(proposal, 0).assignment.record(State.RUNNING) for proposal in iter(proposer.propose, None)]
+    labels = [str(record.label) for record in records]
     assert labels == ["base", "no-overfit"]
 
 

@@ -16,7 +16,7 @@ from sweeps.run.resuming import check_same_study
 from sweeps.scheduling.outcomes import outcome_of
 from sweeps.search.comparison_proposer import choose
 from sweeps.study.config import StudyConfig
-from ubt.trials.labels import cell_of
+from ubt.trials.labels import label_of_text
 from ubt.trials.record import State, TrialRecord, read_records
 
 pytestmark = pytest.mark.slow
@@ -61,17 +61,17 @@ def records(swept: SweepEnd) -> list[TrialRecord]:
 def test_every_trial_of_the_searches_and_of_the_table_is_done(swept: SweepEnd, records: list[TrialRecord]) -> None:
     assert swept.all_done
     assert {record.state for record in records} == {State.DONE}
-    assert Counter(record.label for record in records) == {
+    assert Counter(str(record.label) for record in records) == {
         "search:ubt/sig": 2,
         **{f"table:{defense}/{attack}": 2 for defense in DEFENSES for attack in ATTACKS},
     }
 
 
 def test_the_table_s_settings_are_those_that_the_rule_chooses(records: list[TrialRecord]) -> None:
-    searched = [record for record in records if record.label == "search:ubt/sig"]
+    searched = [record for record in records if str(record.label) == "search:ubt/sig"]
     chosen = choose([[outcome_of(record)] for record in searched], "mean", 0.02)
     assert chosen is not None
-    table = [record.config["defense"] for record in records if record.label.startswith("table:ubt")]
+    table = [record.config["defense"] for record in records if str(record.label).startswith("table:ubt")]
     assert table == [searched[chosen].config["defense"]] * 4
 
 
@@ -84,7 +84,7 @@ def test_no_stage_is_computed_twice(records: list[TrialRecord]) -> None:
 
 def test_the_searched_setting_is_measured_alike_in_the_table(records: list[TrialRecord]) -> None:
     """The same configuration and seed under another label: other records, the same bits."""
-    by_place = {(record.label, record.seed, str(record.config)): record for record in records}
+    by_place = {(str(record.label), record.seed, str(record.config)): record for record in records}
     twins = [
         (record, twin)
         for (label, seed, config), record in by_place.items()
@@ -111,6 +111,6 @@ def test_another_attack_runs_its_own_trials_and_no_others(folder: Path, records:
     after = {record.trial: record for record in read_records(run.records)}
     assert all(after[record.trial] == record for record in records)
     added = [record for name, record in after.items() if name not in {known.trial for known in records}]
-    assert Counter(cell_of(record.label) for record in added) == Counter(
-        cell_of(label) for label in ["table:none/blended"] * 2 + ["table:ubt/blended"] * 2
+    assert Counter(record.label.cell for record in added) == Counter(
+        label_of_text(label).cell for label in ["table:none/blended"] * 2 + ["table:ubt/blended"] * 2
     )

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from toy_session import Toy, rates, toy_session
 
+from sweeps.planning.trials import trial_name
 from sweeps.scheduling.outcomes import outcome_of
 from sweeps.scheduling.session import LOST_IN_A_ROW
 from sweeps.search.base import Outcome, Proposal
 from ubt.common.errors import WeakImplant
-from ubt.common.formatting import describe, trial_name
+from ubt.common.formatting import describe
 from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord, read_records
 
 RATIO, THRESHOLD, EPOCHS = "defense.suspicious_ratio", "defense.token_threshold", "defense.overfit_epochs"

@@ -319,7 +319,7 @@ class TestMistakes:
 
 def test_the_base_differs_in_nothing() -> None:
     study = load_study("smoke")
-    assert study.trial({}).as_json() == {**study.base, "measures": []}
+    assert study.trial({}).as_json() == {**study.base, "metrics": []}
 
 
 def test_a_change_reaches_its_field_and_no_other() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from pydantic import Field, JsonValue
+from pydantic import AliasChoices, Field, JsonValue
 
 from ubt.config import Config
 from ubt.trials.record import EpochRecord
@@ -37,7 +37,8 @@ class Meta(Config):
     """Checksum of that model's payload: a base computed anew to other bits (on a GPU, say) is another base."""
     facts: dict[str, JsonValue] = Field(default_factory=dict)
     """Small results that are no tensors."""
-    metrics: dict[str, float] = Field(default_factory=dict)
+    diagnostics: dict[str, float] = Field(default_factory=dict, validation_alias=AliasChoices("diagnostics", "metrics"))
+    """What is known of the result by those who know the poison; called `metrics` by version 0.1."""
     epochs: tuple[EpochRecord, ...] = ()
     seconds: float = 0.0
     own_seconds: float | None = None

@@ -1,6 +1,26 @@
-"""Backdoor attacks: triggers on images and captions that name a target. Loads no torch."""
+"""Backdoor attacks: triggers on images and captions that name a target. Loads no torch.
 
+A new attack is a class in a file here and a name in `ATTACKS.add`; one of another distribution an entry point in the
+group `ubt.attacks`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from ubt.attacks.badclip import BadClip
 from ubt.attacks.base import Attack, Images
-from ubt.attacks.table import ATTACKS, AttackConfig
+from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
+from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa
+from ubt.attacks.wanet import WaNet
+from ubt.common.registry import Registry
+from ubt.config.by_kind import ByKind, kind_of
+
+ATTACKS: Registry[type[Attack]] = Registry("attack", "ubt.attacks", kind_of, __name__)
+ATTACKS.add(BadNets, Blended, Sig, WaNet, TrojVqa, BadClip, LabelConsistent)
+ATTACKS.add(BadNetsStripes, BlendedText, BlendedTriangles)
+
+AttackConfig = Annotated[Attack, ByKind(ATTACKS)]
+"""An attack as configured, of any kind that is registered."""
 
 __all__ = ["ATTACKS", "Attack", "AttackConfig", "Images"]

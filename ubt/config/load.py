@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -88,18 +89,23 @@ def _problem(item: Mapping[str, object], tree: Mapping[str, JsonValue], model: t
     path = _as_written(location, tree, missing=kind == "missing")
     where = f"{source}: {path}" if path else source
     context = cast("Mapping[str, object]", item.get("ctx") or {})
-    if kind == "extra_forbidden":
-        return Problem(where, "unknown field", given, advice=_nearest(location, model))
     tag = str(context.get("discriminator")).strip("'")
-    if kind == "union_tag_invalid":
-        return Problem(f"{where}.{tag}", f"unknown; allowed: {context['expected_tags']}", context["tag"])
-    if kind == "union_tag_not_found":
-        return Problem(f"{where}.{tag}", "is required: it says which one is meant")
-    if kind == "literal_error":
-        return Problem(where, f"unknown; allowed: {context['expected']}", given)
-    if kind == "missing":
-        return Problem(where, "is required")
-    return Problem(where, str(item["msg"]).removeprefix("Value error, "), given)
+    match kind:
+        case "extra_forbidden":
+            problem = Problem(where, "unknown field", given, advice=_nearest(location, tree, model))
+        case "unknown_kind":
+            problem = replace(cast(Problem, context["problem"]), where=f"{where}.{context['tag']}")
+        case "union_tag_invalid":
+            problem = Problem(f"{where}.{tag}", f"unknown; allowed: {context['expected_tags']}", context["tag"])
+        case "union_tag_not_found":
+            problem = Problem(f"{where}.{tag}", "is required: it says which one is meant")
+        case "literal_error":
+            problem = Problem(where, f"unknown; allowed: {context['expected']}", given)
+        case "missing":
+            problem = Problem(where, "is required")
+        case _:
+            problem = Problem(where, str(item["msg"]).removeprefix("Value error, "), given)
+    return problem
 
 
 def _as_written(location: tuple[str | int, ...], tree: Mapping[str, JsonValue], missing: bool) -> str:
@@ -123,21 +129,32 @@ def _child(node: object, part: str | int) -> object:
     return _MISSING
 
 
-def _nearest(location: tuple[str | int, ...], model: type[BaseModel]) -> str:
-    close = difflib.get_close_matches(str(location[-1]), _fields(location[:-1], model), n=1)
+def _nearest(location: tuple[str | int, ...], tree: Mapping[str, JsonValue], model: type[BaseModel]) -> str:
+    close = difflib.get_close_matches(str(location[-1]), _fields(location[:-1], tree, model), n=1)
     return f"did you mean `{close[0]}`?" if close else "`ubt schema` lists the fields there are"
 
 
-def _fields(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
-    """Return the fields of the object at pydantic's location, which names the member of a union too."""
+def _fields(location: tuple[str | int, ...], tree: Mapping[str, JsonValue], model: type[BaseModel]) -> list[str]:
+    """Return the fields that the object at pydantic's location may have, going by the `kind`s that `tree` gives."""
     schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
-    node = schema
+    node, given = schema, cast(object, tree)
     for part in location:
-        members = node.get("discriminator", {}).get("mapping", {})
+        if _child(given, part) is _MISSING:
+            continue  # pydantic's name of a union's member
+        given = _child(given, part)
         inside = node.get("items") or node.get("additionalProperties") or {}
-        node = {"$ref": members[part]} if part in members else node.get("properties", {}).get(part, inside)
-        node = node if isinstance(node, dict) else {}
-        if reference := next((one["$ref"] for one in (node, *node.get("anyOf", ())) if "$ref" in one), None):
-            node = definitions[reference.rpartition("/")[2]]
+        node = node.get("properties", {}).get(part, inside)
+        node = _resolved(node if isinstance(node, dict) else {}, given, definitions)
     return list(node.get("properties", {}))
+
+
+def _resolved(node: dict[str, Any], given: object, definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema that a node of a JSON schema stands for, by reference or by the tag in what was given."""
+    union = next((one for one in (node, *node.get("anyOf", ())) if "discriminator" in one), None)
+    if union and isinstance(given, Mapping):
+        discriminator = union["discriminator"]
+        node = {"$ref": discriminator["mapping"].get(given.get(discriminator["propertyName"]), "")}
+    reference = next((one["$ref"] for one in (node, *node.get("anyOf", ())) if one.get("$ref")), None)
+    found: dict[str, Any] = definitions.get(reference.rpartition("/")[2], {}) if reference else node
+    return found

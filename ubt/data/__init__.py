@@ -1,1 +1,24 @@
-"""Data sets: generated scenes, CSV files, WebDataset shards. Loads no torch."""
+"""Data sets: generated scenes, CSV files, WebDataset shards. Loads no torch.
+
+A new kind is a class in a file here and a name in `DATA_SOURCES.add`; one of another distribution an entry point in the
+group `ubt.data`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from ubt.common.registry import Registry
+from ubt.config.by_kind import ByKind, kind_of
+from ubt.data.base import DataSource
+from ubt.data.csv import CsvFiles
+from ubt.data.scenes import Scenes
+from ubt.data.webdataset import WebDataset
+
+DATA_SOURCES: Registry[type[DataSource]] = Registry("data source", "ubt.data", kind_of, __name__)
+DATA_SOURCES.add(Scenes, CsvFiles, WebDataset)
+
+DataConfig = Annotated[DataSource, ByKind(DATA_SOURCES)]
+"""A data set as configured, of any kind that is registered."""
+
+__all__ = ["DATA_SOURCES", "DataConfig", "DataSource"]

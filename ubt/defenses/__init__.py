@@ -1,6 +1,25 @@
-"""Defenses: settings and stages. Loads no torch."""
+"""Defenses as configured: their settings and the stages that these run. Loads no torch.
 
+A new defense is a class in a file here, its stages, and a name in `DEFENSES.add`; one of another distribution an entry
+point in the group `ubt.defenses`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from ubt.common.registry import Registry
+from ubt.config.by_kind import ByKind, kind_of
+from ubt.defenses.abl import Abl
 from ubt.defenses.base import Defense
-from ubt.defenses.table import DEFENSES, DefenseConfig
+from ubt.defenses.clean_tuning import CleanClip, Finetune, Par
+from ubt.defenses.references import NoDefense, Oracle
+from ubt.defenses.ubt import Ubt
+
+DEFENSES: Registry[type[Defense]] = Registry("defense", "ubt.defenses", kind_of, __name__)
+DEFENSES.add(NoDefense, Ubt, Finetune, CleanClip, Abl, Par, Oracle)
+
+DefenseConfig = Annotated[Defense, ByKind(DEFENSES)]
+"""A defense as configured, of any kind that is registered."""
 
 __all__ = ["DEFENSES", "Defense", "DefenseConfig"]

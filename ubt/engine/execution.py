@@ -101,7 +101,7 @@ class Execution:
             base=f"{base.meta.stage}/{base.meta.key}" if base else None,
             base_sha256=base.meta.payloads[MODEL].sha256 if base else "",
             facts=dict(output.facts),
-            metrics=self._measure(context, output),
+            diagnostics=self._diagnose(context, output),
             epochs=tuple(self._epochs),
             seconds=self._spent_seconds + (self._earlier.seconds if self._earlier else 0.0),
             own_seconds=self._own_seconds,
@@ -119,8 +119,8 @@ class Execution:
         self._workspace.remember(Artifact(complete, dict(output.tensors), output.model))
         return complete
 
-    def _measure(self, context: StageContext, output: Output) -> dict[str, float]:
-        """Return what the stage's own `measure` says of its output; it knows the poison, the stage does not."""
+    def _diagnose(self, context: StageContext, output: Output) -> dict[str, float]:
+        """Return the stage's own diagnostics of its output; it knows the poison, the stage does not."""
         spec = self._node.spec
         if spec.diagnose is None or self._poison is None:
             return {}
@@ -177,7 +177,7 @@ def stage_record(meta: Meta, reused: bool, spent_seconds: float = 0.0) -> StageR
         own_seconds=meta.own_seconds,
         spent_seconds=spent_seconds,
         peak_memory_bytes=meta.peak_memory_bytes,
-        metrics=meta.metrics,
+        diagnostics=meta.diagnostics,
         epochs=meta.epochs,
     )
 

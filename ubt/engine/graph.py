@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ubt.common.fingerprint import fingerprint
-from ubt.engine.spec import OfDefense, OfMeasure, Settings, StageSpec
+from ubt.engine.spec import OfDefense, OfMetric, Settings, StageSpec
 from ubt.stages import stages_of
 from ubt.trials.config import TrialConfig, VictimConfig
 
@@ -98,7 +98,7 @@ class PipelineBuilder:
 
     def _identity(self, spec: StageSpec, trial: TrialConfig) -> object:
         """Return something cheap that is equal only for equal settings of the stage."""
-        if isinstance(spec.settings, OfDefense | OfMeasure):
+        if isinstance(spec.settings, OfDefense | OfMetric):
             return spec.settings.identity(trial)
         self._victims[id(trial.victim)] = trial.victim  # kept, so that no other victim gets its id
         return id(trial.victim)

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from ubt.config import Config
 from ubt.data.digests import digest_files
 from ubt.trials.config import TrialConfig
-from ubt.trials.metrics import Measure
+from ubt.trials.metrics import Metric
 
 Settings = dict[str, JsonValue]
 
@@ -31,19 +31,19 @@ class OfDefense:
         return tuple(getattr(trial.defense, field) for field in self._fields)
 
 
-class OfMeasure:
-    """The settings of one further measure."""
+class OfMetric:
+    """The settings of one further metric."""
 
-    def __init__(self, model: type[Measure]) -> None:
+    def __init__(self, model: type[Metric]) -> None:
         self._model = model
 
     def __call__(self, trial: TrialConfig) -> Settings:
         """Return them as plain values."""
         return self.identity(trial).as_json()
 
-    def identity(self, trial: TrialConfig) -> Measure:
+    def identity(self, trial: TrialConfig) -> Metric:
         """Return something cheap that is equal for equal settings."""
-        return next(measure for measure in trial.measures if isinstance(measure, self._model))
+        return next(metric for metric in trial.metrics if isinstance(metric, self._model))
 
 
 def of_pretrain(trial: TrialConfig) -> Settings:

@@ -11,7 +11,7 @@ from ubt.defenses.abl import AscendSettings, IsolateSettings, RankSettings
 from ubt.defenses.clean_tuning import CleanclipSettings, FinetuneSettings, ParSettings
 from ubt.defenses.ubt import AttributeSettings, OverfitSettings, SelectSettings, SuspectSettings, UnlearnSettings
 from ubt.detectors import DETECTORS
-from ubt.engine.spec import OfDefense, OfMeasure, StageSpec, of_attack, of_implant, of_model, of_nothing, of_pretrain
+from ubt.engine.spec import OfDefense, OfMetric, StageSpec, of_attack, of_implant, of_model, of_nothing, of_pretrain
 from ubt.trials.config import TrialConfig
 from ubt.trials.metrics import LinearProbe, PacBayes, Rebound, Retrieval
 
@@ -156,7 +156,7 @@ _EVALUATION = (
             1,
             needs,
             (name,),
-            OfMeasure(settings),
+            OfMetric(settings),
             run=f"ubt.stages.{name}:run",
             diagnose=f"ubt.stages.{name}:diagnose",
             seeded=seeded,
@@ -179,6 +179,6 @@ STAGES: dict[str, StageSpec] = {
 def stages_of(trial: TrialConfig) -> tuple[StageSpec, ...]:
     """Return the rows that a trial runs, in order."""
     clean = "pretrain" if trial.victim.model.trained_here else "load"
-    measures = (measure.kind for measure in trial.measures)
-    names = (clean, "poison", "implant", *trial.defense.stages, "evaluate", *measures)
+    metrics = (metric.kind for metric in trial.metrics)
+    names = (clean, "poison", "implant", *trial.defense.stages, "evaluate", *metrics)
     return tuple(STAGES[name] for name in names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, JsonValue
 
 from ubt.config import Config
+from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import State, TrialRecord
 
 
@@ -18,7 +19,7 @@ class Assignment(Config):
     config: dict[str, JsonValue]
     """`{"victim": …, "defense": …}`."""
     changes: dict[str, JsonValue] = Field(default_factory=dict)
-    label: str = ""
+    label: TrialLabel = NO_LABEL
     """What the design calls the trial."""
     data_key: str
     """Fingerprint of the data's content, computed once by whoever planned the study."""

@@ -10,12 +10,12 @@ from ubt.attacks import AttackConfig
 from ubt.attacks.patches import BadNets
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config
+from ubt.data import DataConfig
 from ubt.data.scenes import Scenes
-from ubt.data.table import DataConfig
 from ubt.defenses import DefenseConfig
 from ubt.defenses.ubt import Ubt
 from ubt.models.settings import ModelSettings
-from ubt.trials.metrics import Measures
+from ubt.trials.metrics import Metrics
 
 
 class PretrainSettings(Config):
@@ -73,7 +73,7 @@ class TrialConfig(Config):
 
     victim: VictimConfig = VictimConfig()
     defense: DefenseConfig = Ubt()
-    measures: Measures = ()
+    metrics: Metrics = ()
     """What is measured of the defended model beside ASR and CA; their order does not matter to any result."""
 
     def check_target(self) -> None:

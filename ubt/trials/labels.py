@@ -1,33 +1,54 @@
-"""What a trial of a comparison is for, as its label says it: written by the search, read by the report."""
+"""What a design calls a trial: a component left out, or a place in a comparison. Written by the search."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal, cast
+
+from ubt.config import Config
 
 Phase = Literal["search", "table"]
 """A defense's own search, or the table that the study is for."""
 
-_LABEL = re.compile(r"(search|table):([^/]+)/([^ ]+)(?: \((.+)\))?")
 
-
-@dataclass(frozen=True)
-class Cell:
+class ComparisonCell(Config):
     """One defense against one attack, by the names that the study gives them."""
 
     phase: Phase
+    """Whether the trial belongs to the defense's search or to the table."""
     defense: str
+    """Row of the table."""
     attack: str
+    """Column of the table."""
     note: str = ""
-    """What a reader of the table should know, as that the defense's search failed."""
+    """What a reader of the row should know, as that the defense's search failed."""
 
     def __str__(self) -> str:
-        """Return the label, e.g. `table:ubt/badnets`."""
         return f"{self.phase}:{self.defense}/{self.attack}" + (f" ({self.note})" if self.note else "")
 
 
-def cell_of(label: str) -> Cell | None:
-    """Return what a label says; None for trials of any other design."""
-    found = _LABEL.fullmatch(label)
-    return Cell(cast(Phase, found[1]), found[2], found[3], found[4] or "") if found else None
+class TrialLabel(Config):
+    """What the design says of a trial beside its configuration; nothing, for most designs."""
+
+    component: str = ""
+    """Name of the component that a leave-one-out design leaves out; `base` where it leaves out none."""
+    cell: ComparisonCell | None = None
+    """Place in a comparison."""
+
+    def __str__(self) -> str:
+        return str(self.cell) if self.cell else self.component
+
+    def __bool__(self) -> bool:
+        return bool(self.component) or self.cell is not None
+
+
+NO_LABEL = TrialLabel()
+
+
+def label_of_text(text: str) -> TrialLabel:
+    """Return the label that records of version 1 hold as text: `no-overfit`, `table:ubt/badnets (note)`, or nothing."""
+    found = re.fullmatch(r"(search|table):([^/]+)/([^ ]+)(?: \((.+)\))?", text)
+    if found is None:
+        return TrialLabel(component=text)
+    cell = ComparisonCell(phase=cast(Phase, found[1]), defense=found[2], attack=found[3], note=found[4] or "")
+    return TrialLabel(cell=cell)

@@ -1,26 +1,27 @@
-"""Further measures of a defended model, as configured. Each is one stage behind `evaluate`. Loads no torch.
+"""Further metrics of a defended model, as configured. Each is one stage behind `evaluate`. Loads no torch.
 
-A new measure is its settings here with a row in `MEASURES`, and its stage with a row in `ubt.stages.table`.
+A new metric is its settings here, named in `METRICS.add`, and its stage; one of another distribution an entry point in
+the group `ubt.metrics`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Union
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import AfterValidator, Field
 
+from ubt.common.registry import Registry
 from ubt.config import Config
+from ubt.config.by_kind import ByKind, kind_of
 
 
-class Measure(Config):
-    """A measure as configured. Its `kind` is the name of its stage, whose key depends on these settings only."""
+class Metric(Config):
+    """A metric as configured. Its `kind` is the name of its stage, whose key depends on these settings only."""
 
     kind: str
 
 
-class Retrieval(Measure):
+class Retrieval(Metric):
     """Image–text retrieval: recall at 1 and at 5, in both directions."""
 
     kind: Literal["retrieval"] = "retrieval"
@@ -28,7 +29,7 @@ class Retrieval(Measure):
     """Clean training pairs that are searched, drawn by the trial's seed; all if there are fewer."""
 
 
-class LinearProbe(Measure):
+class LinearProbe(Metric):
     """A linear classifier on the frozen image embeddings: does the image tower alone still know the trigger?"""
 
     kind: Literal["linear_probe"] = "linear_probe"
@@ -38,7 +39,7 @@ class LinearProbe(Measure):
     """Steps of L-BFGS at most."""
 
 
-class Rebound(Measure):
+class Rebound(Metric):
     """A short benign fine-tuning of the defended model: does the backdoor come back?"""
 
     kind: Literal["rebound"] = "rebound"
@@ -52,7 +53,7 @@ class Rebound(Measure):
     """Pairs a step; each is told apart from the others of its batch."""
 
 
-class PacBayes(Measure):
+class PacBayes(Metric):
     """The quantity of the paper's Theorem 1: how far the defense has gone from the poisoned model."""
 
     kind: Literal["pac_bayes"] = "pac_bayes"
@@ -62,34 +63,20 @@ class PacBayes(Measure):
     """Probability δ with which the bound may fail."""
 
 
-MEASURES: tuple[type[Measure], ...] = (Retrieval, LinearProbe, Rebound, PacBayes)
+METRICS: Registry[type[Metric]] = Registry("metric", "ubt.metrics", kind_of, __name__)
+METRICS.add(Retrieval, LinearProbe, Rebound, PacBayes)
 
 
-def _by_name(given: object) -> object:
-    """Let a bare name stand for the measure with its default settings."""
-    return {"kind": given} if isinstance(given, str) else given
-
-
-class _NamesToo:
-    """Says in the JSON schema, which editors check by, that a bare name will do."""
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        schema = handler(core)
-        return {**schema, "oneOf": [*schema["oneOf"], {"enum": list(schema["discriminator"]["mapping"])}]}
-
-
-def _distinct(measures: tuple[Measure, ...]) -> tuple[Measure, ...]:
-    names = [measure.kind for measure in measures]
+def _distinct(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    names = [metric.kind for metric in metrics]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"each measure may be asked for once; more than once: {', '.join(twice)}")
-    return measures
+        raise ValueError(f"each metric may be asked for once; more than once: {', '.join(twice)}")
+    return metrics
 
 
-if TYPE_CHECKING:
-    Measures = tuple[Measure, ...]
-else:
-    _Spelt = Annotated[Union[MEASURES], Field(discriminator="kind")]  # noqa: UP007 — built from the table
-    Measures = Annotated[
-        tuple[Annotated[_Spelt, BeforeValidator(_by_name), _NamesToo()], ...], AfterValidator(_distinct)
-    ]
+Metrics = Annotated[
+    tuple[Annotated[Metric, ByKind(METRICS, bare_names=True)], ...],
+    AfterValidator(_distinct),
+]
+"""Further metrics as configured; a bare name stands for its default settings."""

@@ -5,16 +5,19 @@ Loads no torch, so that reading and planning stay quick.
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
+from typing import cast
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue
 
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config
+from ubt.trials.labels import NO_LABEL, TrialLabel, label_of_text
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 
 
 class State(StrEnum):
@@ -80,7 +83,8 @@ class StageRecord(Config):
     complete: bool = True
     """False while the stage is being computed."""
     peak_memory_bytes: int = 0
-    metrics: dict[str, float] = Field(default_factory=dict)
+    diagnostics: dict[str, float] = Field(default_factory=dict)
+    """What is known of the stage's result by whoever knows the poison: recall, precision, AUROC, …"""
     epochs: tuple[EpochRecord, ...] = ()
 
     @property
@@ -111,8 +115,8 @@ class TrialRecord(Config):
     """`{"victim": …, "defense": …}` after coercion."""
     changes: dict[str, JsonValue]
     """Dotted path → value, for each leaf that differs from the study's base."""
-    label: str = ""
-    """What the design calls the trial: a component left out, or a cell of a comparison (see `ubt.trials.labels`)."""
+    label: TrialLabel = NO_LABEL
+    """What the design calls the trial: a component left out, or a cell of a comparison."""
     state: State
     reason: str = ""
     """Why the trial failed or was pruned."""
@@ -151,18 +155,19 @@ def write_record(folder: Path, record: TrialRecord) -> Path:
 
 
 def read_record(path: Path) -> TrialRecord:
-    """Return the record in `path`.
+    """Return the record in `path`; one of an earlier version is read as if it had been written by this one.
 
     Raises:
-        UserError: if the file is no record of this version.
+        UserError: if the file is no record, or of a later version.
     """
     advice = "remove the file to run the trial again, or use the version of ubt that wrote it"
     try:
-        record = TrialRecord.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        record = TrialRecord.model_validate(migrated(document))
+    except (OSError, ValueError) as error:
         raise UserError(Problem(str(path), f"is not a trial record: {error}", advice=advice)) from error
     if record.version != RECORD_VERSION:
-        raise UserError(Problem(str(path), f"is no record of version {RECORD_VERSION}", record.version, advice))
+        raise UserError(Problem(str(path), f"is no record of version 1 to {RECORD_VERSION}", record.version, advice))
     return record
 
 
@@ -173,3 +178,37 @@ def read_records(folder: Path) -> list[TrialRecord]:
         UserError: if a file is no record.
     """
     return sorted((read_record(path) for path in folder.glob("*.json")), key=lambda record: record.number)
+
+
+FORMER_STAGES = {"score": "detect_clean", "gain": "detect_gain", "rescore": "detect_poisoned"}
+"""Stages of version 0.1 that are called otherwise now; its `density` was two detectors."""
+
+
+def migrated(document: JsonValue) -> JsonValue:
+    """Return a record's JSON as this version writes it.
+
+    Version 1 (0.1 of the package) had labels as text, `measures` for further metrics, a stage's diagnostics under
+    `metrics`, and other names for the detectors' stages.
+    """
+    if not isinstance(document, dict) or document.get("version") != 1:
+        return document
+    config, changes = (cast("dict[str, JsonValue]", document.get(part) or {}) for part in ("config", "changes"))
+    defense = config.get("defense")
+    detector = defense.get("detector", "knn") if isinstance(defense, dict) else "knn"
+    names = {**FORMER_STAGES, "density": f"detect_{detector}"}
+    stages = cast("list[dict[str, JsonValue]]", document.get("stages") or [])
+    return {
+        **document,
+        "version": RECORD_VERSION,
+        "config": _renamed(config, {"measures": "metrics"}),
+        "changes": _renamed(changes, {"measures": "metrics"}),
+        "label": label_of_text(str(document.get("label") or "")).as_json(),
+        "stages": [
+            {**_renamed(stage, {"metrics": "diagnostics"}), "stage": names.get(str(stage["stage"]), stage["stage"])}
+            for stage in stages
+        ],
+    }
+
+
+def _renamed(tree: dict[str, JsonValue], names: dict[str, str]) -> dict[str, JsonValue]:
+    return {names.get(name, name): value for name, value in tree.items()}

@@ -46,7 +46,7 @@ class ToyRun:
         number, measured = len(self.records), metrics or {}
         names = ("poison", "implant", *stages, "evaluate")
         done = tuple(
-            StageRecord(stage=name, key=f"{name}-{number}", reused=False, seconds=1, metrics=measured.get(name, {}))
+            StageRecord(stage=name, key=f"{name}-{number}", reused=False, seconds=1, diagnostics=measured.get(name, {}))
             for name in names
         )
         record = self.trial(number, stages=done, **fields)

@@ -27,7 +27,7 @@ def make_record() -> MakeRecord:
         curve = tuple(
             EpochRecord(epoch=epoch, seconds=1.0, val=rates(0.9, 1 / epoch)) for epoch in range(1, epochs + 1)
         )
-        poison = StageRecord(stage="poison", key="a", reused=True, seconds=3.0, metrics={"images": 12.0})
+        poison = StageRecord(stage="poison", key="a", reused=True, seconds=3.0, diagnostics={"images": 12.0})
         unlearn = StageRecord(stage="unlearn", key="b", reused=False, seconds=2.0, epochs=curve)
         fields = {
             "study": "toy",

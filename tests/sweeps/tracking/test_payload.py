@@ -48,7 +48,7 @@ def test_stages_and_splits_are_metrics(make_record) -> None:
 
 def test_numbers_that_are_not_finite_are_left_out(make_record) -> None:
     stage = StageRecord.model_construct(
-        stage="x", seconds=1.0, metrics={"bad": float("nan"), "worse": float("inf"), "good@1": 1.0}, epochs=()
+        stage="x", seconds=1.0, diagnostics={"bad": float("nan"), "worse": float("inf"), "good@1": 1.0}, epochs=()
     )
     record = make_record(0).model_copy(update={"stages": (stage,)})
     metrics = payload.of_trial(record, ()).metrics

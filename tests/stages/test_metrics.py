@@ -18,15 +18,15 @@ from ubt.engine.graph import PipelineBuilder, build_pipeline
 from ubt.engine.poisoning import Manifest
 from ubt.methods.training import Recipe, train_on_pairs
 from ubt.stages import linear_probe, pac_bayes, rebound, retrieval
-from ubt.trials.metrics import MEASURES, LinearProbe
+from ubt.trials.metrics import METRICS, LinearProbe
 
-ALL = [measure().kind for measure in MEASURES]
+ALL = [measure().kind for measure in METRICS]
 NONE = {"kind": "none"}
 
 
 def context_of(bench, kind, changes=None, seed=0, **settings):
     """Return what the stage of a measure is given, with these settings of its own."""
-    return bench.context(kind, {"measures": [{"kind": kind, **settings}], **(changes or {})}, seed)
+    return bench.context(kind, {"metrics": [{"kind": kind, **settings}], **(changes or {})}, seed)
 
 
 def metrics_of(context, stage):
@@ -236,7 +236,7 @@ def test_a_model_that_no_defense_has_touched_has_gone_nowhere(bench):
 def measured(tiny_run, tmp_path_factory):
     """The tiny trial again, with all measures."""
     root = tiny_run.copy(tmp_path_factory.mktemp("measured"))
-    return root, run_trial(root, {"measures": ALL})[-1]
+    return root, run_trial(root, {"metrics": ALL})[-1]
 
 
 def test_measures_are_stages_behind_the_judge_and_change_nothing_else(tiny_run, measured):
@@ -245,11 +245,11 @@ def test_measures_are_stages_behind_the_judge_and_change_nothing_else(tiny_run, 
     assert [stage.stage for stage in record.stages if not stage.reused] == ALL
     assert (record.val, record.test) == (tiny_run.record.val, tiny_run.record.test)
     assert record.epochs == tiny_run.record.epochs, "no further points on the way to the defended model"
-    assert [measure["kind"] for measure in record.config["measures"]] == ALL
+    assert [measure["kind"] for measure in record.config["metrics"]] == ALL
 
 
 def test_the_record_holds_what_was_measured(measured):
-    metrics = {stage.stage: set(stage.metrics) for stage in measured[1].stages}
+    metrics = {stage.stage: set(stage.diagnostics) for stage in measured[1].stages}
     both = [f"{way}_recall_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5)]
     assert metrics["retrieval"] == {*both, "pairs"}
     assert metrics["linear_probe"] == {"ca", "asr"}
@@ -259,11 +259,11 @@ def test_the_record_holds_what_was_measured(measured):
 
 def test_a_measure_once_taken_is_reused_whatever_else_is_measured(measured):
     root, record = measured
-    again = run_trial(root, {"measures": ["pac_bayes", {"kind": "rebound", "epochs": 1}]})[-1]
+    again = run_trial(root, {"metrics": ["pac_bayes", {"kind": "rebound", "epochs": 1}]})[-1]
     stages = {stage.stage: stage for stage in again.stages}
     assert [stage.stage for stage in again.stages if not stage.reused] == ["rebound"]
     taken = next(stage for stage in record.stages if stage.stage == "pac_bayes")
-    assert stages["pac_bayes"].metrics == taken.metrics
+    assert stages["pac_bayes"].diagnostics == taken.diagnostics
 
 
 # Keys
@@ -274,17 +274,17 @@ PLAIN = tiny_trial()
 
 def keys(measures, builder=None):
     """Return the keys of the stages of one victim and defense, the same objects each time."""
-    trial = PLAIN.model_copy(update={"measures": tiny_trial({"measures": measures}).measures})
+    trial = PLAIN.model_copy(update={"metrics": tiny_trial({"metrics": measures}).metrics})
     pipeline = builder.build(trial, 0, "data") if builder else build_pipeline(trial, 0, "data")
     return {node.spec.name: node.key for node in pipeline}
 
 
-SETTINGS = [(model().kind, name) for model in MEASURES for name in model.model_fields if name != "kind"]
+SETTINGS = [(model().kind, name) for model in METRICS for name in model.model_fields if name != "kind"]
 
 
 @pytest.mark.parametrize(("kind", "setting"), SETTINGS)
 def test_the_key_of_a_measure_depends_on_its_own_settings_alone(kind, setting):
-    value = next(model() for model in MEASURES if model().kind == kind).as_json()[setting]
+    value = next(model() for model in METRICS if model().kind == kind).as_json()[setting]
     other = value + 1 if isinstance(value, int) else value / 2
     given = [{"kind": name, **({setting: other} if name == kind else {})} for name in ALL]
     builder = PipelineBuilder()

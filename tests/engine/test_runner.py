@@ -53,9 +53,9 @@ REPORTED = {
 @pytest.mark.parametrize("stage", REPORTED)
 def test_every_stage_reports_its_own_measures(tiny_run, stage):
     found = next(each for each in tiny_run.record.stages if each.stage == stage)
-    assert set(found.metrics) <= REPORTED[stage]
+    assert set(found.diagnostics) <= REPORTED[stage]
     # Of a handful of pairs there may be none that is poisoned.
-    assert REPORTED[stage] - set(found.metrics) <= {"similarity_poison", "target_share", "auroc", "auroc_before"}
+    assert REPORTED[stage] - set(found.diagnostics) <= {"similarity_poison", "target_share", "auroc", "auroc_before"}
 
 
 def test_the_victim_the_defended_model_and_every_epoch_are_judged(tiny_run):

@@ -1,4 +1,4 @@
-"""Write the README's tree, one line a file, from the first line of each file's own words: `make tree`."""
+"""Write the architecture page's tree, one line a file, from the first line of each file's docstring: `make tree`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- tree -->", "<!-- /tree -->"
 PACKAGES = ("ubt", "sweeps", "analysis")
 OTHERS = {
-    "tests/": "mirror the tree; `conftest.py` shares one tiny victim",
-    "docs/": "method, results, performance; `pictures.py` and `readme_tree.py` make what can be made",
+    "tests/": "mirror the tree; `conftest.py` shares one tiny victim, `tests/docs/` runs what README and docs say",
+    "docs/": "the site; `make_reference.py`, `make_tree.py` and `pictures.py` write what can be generated",
+    "benchmarks/": "what docs/performance.md measures, each a script",
+    "mkdocs.yml": "the site's settings",
     "cluster.yaml": "a Ray cluster-launcher file: one CPU head, GPU workers that come and go",
-    "Makefile": "`demo`, `install`, `test`, `check`, `format`, `lock`, `tree`",
+    "Makefile": "`demo`, `install`, `test`, `check`, `docs`, `format`, `lock`, `tree`",
     "requirements.lock": "every dependency with version and hashes",
     ".ci/run": "what CI runs: `make check`",
 }
@@ -21,16 +24,16 @@ WIDTH = 34
 
 
 def tree_lines() -> list[str]:
-    """Return the tree of the repository as the README shows it."""
+    """Return the tree of the repository, a line for each file of the packages."""
     lines = [line for package in PACKAGES for line in _package_lines(ROOT / package)]
     return lines + [f"{name:<{WIDTH}}{text}" for name, text in OTHERS.items()]
 
 
-def with_tree(readme: str) -> str:
-    """Return the README's text with the tree between its marks made anew; `ValueError` if they are missing."""
-    head, rest = readme.split(BEGIN)
+def with_tree(page: str) -> str:
+    """Return a page with the tree between its marks written anew; `ValueError` if they are missing."""
+    head, rest = page.split(BEGIN)
     _, tail = rest.split(END)
-    block = "\n".join(["```", *tree_lines(), "```"])
+    block = "\n".join(["```text", *tree_lines(), "```"])
     return f"{head}{BEGIN}\n{block}\n{END}{tail}"
 
 
@@ -55,5 +58,4 @@ def _first_line(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(with_tree(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_tree(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -78,7 +78,7 @@ def overwrite(store, path, content):
 
 def test_what_is_published_is_found_and_read(store):
     epoch = EpochRecord(epoch=1, seconds=0.5, loss=2.0)
-    given = meta(facts={"captions": ["ä"]}, metrics={"auroc": 0.7}, epochs=(epoch,), seconds=1.5)
+    given = meta(facts={"captions": ["ä"]}, diagnostics={"auroc": 0.7}, epochs=(epoch,), seconds=1.5)
     complete = store.publish(given, {"tensors": b"abc", "model": b"\x00" * 1000})
     assert store.has("detect_clean", KEY)
     assert store.meta("detect_clean", KEY) == complete
@@ -219,7 +219,7 @@ PUBLISHER = """
 
 
 def publisher(root, name, times):
-    repository = str(Path(__file__).parents[1])
+    repository = str(Path(__file__).parents[2])
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(PUBLISHER), root, name, str(times)],
         env={**os.environ, "PYTHONPATH": repository},

@@ -64,7 +64,7 @@ def test_a_second_run_reuses_every_stage_and_reports_the_same(tiny_run):
     for field in ("val", "test", "poisoned_val", "poisoned_test", "config"):
         assert getattr(again, field) == getattr(tiny_run.record, field)
     for one, other in zip(again.stages, tiny_run.record.stages, strict=True):
-        assert (one.key, one.metrics, one.epochs) == (other.key, other.metrics, other.epochs)
+        assert (one.key, one.diagnostics, one.epochs) == (other.key, other.diagnostics, other.epochs)
         assert one.seconds > 0, "as measured by whoever computed it"
 
 

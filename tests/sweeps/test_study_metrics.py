@@ -12,7 +12,7 @@ from sweeps.study.loading import load_study
 from ubt.common.errors import UserError
 from ubt.trials.metrics import PacBayes, Retrieval
 
-ASKED = "measures=[retrieval, {kind: pac_bayes, delta: 0.1}]"
+ASKED = "metrics=[retrieval, {kind: pac_bayes, delta: 0.1}]"
 
 
 def keys(study: StudyConfig) -> dict[str, str]:
@@ -22,11 +22,11 @@ def keys(study: StudyConfig) -> dict[str, str]:
 
 def test_every_trial_of_a_study_is_told_what_to_measure() -> None:
     study = load_study("smoke", [ASKED])
-    assert study.measures == (Retrieval(), PacBayes(delta=0.1))
+    assert study.metrics == (Retrieval(), PacBayes(delta=0.1))
     planned = TrialPlanner(study, "/store", content_key=lambda data: "the data")(
         Proposal(1, {"defense.token_threshold": 0.05}), 0
     )
-    assert planned.assignment.config["measures"] == [measure.as_json() for measure in study.measures]
+    assert planned.assignment.config["metrics"] == [measure.as_json() for measure in study.metrics]
     assert [node.spec.name for node in planned.pipeline][-3:] == ["evaluate", "retrieval", "pac_bayes"]
     assert planned.assignment.changes == {"defense.token_threshold": 0.05}
 
@@ -43,10 +43,10 @@ def test_a_plan_counts_the_stages_of_the_measures(tmp_path: object) -> None:
 
 
 def test_measures_are_not_searched() -> None:
-    with pytest.raises(UserError, match="measures: there is no such field to search"):
-        load_study("smoke", ["search={design: grid, space: {measures: [[], [retrieval]]}}"])
+    with pytest.raises(UserError, match="metrics: there is no such field to search"):
+        load_study("smoke", ["search={design: grid, space: {metrics: [[], [retrieval]]}}"])
 
 
 def test_an_unknown_measure_is_a_mistake_of_the_study() -> None:
-    with pytest.raises(UserError, match=r"measures\.0\.kind: unknown; allowed: 'retrieval'"):
-        load_study("smoke", ["measures=[retreival]"])
+    with pytest.raises(UserError, match=r"metrics\.0\.kind: unknown metric; allowed: retrieval"):
+        load_study("smoke", ["metrics=[retreival]"])

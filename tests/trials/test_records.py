@@ -35,7 +35,9 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 @given(FLOATS, st.text(), st.sampled_from(State))
 def test_a_record_survives_the_trip_to_the_disk(tmp_path_factory, number, text, state):
     epoch = EpochRecord(epoch=1, seconds=number, loss=number, val=rates(number))
-    stage = StageRecord(stage="unlearn", key="a", reused=True, seconds=number, metrics={text: number}, epochs=(epoch,))
+    stage = StageRecord(
+        stage="unlearn", key="a", reused=True, seconds=number, diagnostics={text: number}, epochs=(epoch,)
+    )
     written = record(
         state=state,
         stages=(stage, stage),
@@ -85,7 +87,7 @@ def spoiled(change):
         b"[]",
         spoiled({"state": "LOST"}),
         spoiled({"unheard_of": 1}),
-        spoiled({"version": 2}),
+        spoiled({"version": 3}),
         spoiled({"version": 0}),
         record(1).model_dump_json().encode()[:-20],
     ],
@@ -105,7 +107,7 @@ def test_numbers_that_json_cannot_hold_never_enter_a_record():
     with pytest.raises(ValidationError):
         EpochRecord(epoch=1, seconds=1.0, loss=math.nan)
     with pytest.raises(ValidationError):
-        StageRecord(stage="detect_clean", key="a", reused=False, seconds=1.0, metrics={"auroc": math.nan})
+        StageRecord(stage="detect_clean", key="a", reused=False, seconds=1.0, diagnostics={"auroc": math.nan})
 
 
 def test_only_a_running_trial_has_not_ended():

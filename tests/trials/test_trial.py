@@ -9,7 +9,7 @@ from ubt.common.errors import UserError
 from ubt.config import validate
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
-from ubt.trials.metrics import MEASURES, Rebound, Retrieval
+from ubt.trials.metrics import METRICS, Rebound, Retrieval
 from ubt.trials.record import State
 
 
@@ -35,30 +35,33 @@ def test_the_default_trial_is_ubt_on_scenes_against_badnets():
 
 
 def test_a_measure_is_asked_for_by_name_or_with_its_settings():
-    trial = tiny_trial({"measures": ["retrieval", {"kind": "rebound", "epochs": 5}]})
-    assert trial.measures == (Retrieval(), Rebound(epochs=5))
+    trial = tiny_trial({"metrics": ["retrieval", {"kind": "rebound", "epochs": 5}]})
+    assert trial.metrics == (Retrieval(), Rebound(epochs=5))
     assert TrialConfig.model_validate(trial.as_json()) == trial, "spelt out in the record, and read back"
-    assert TrialConfig().measures == ()
+    assert TrialConfig().metrics == ()
 
 
 @pytest.mark.parametrize(
-    ("measures", "told"),
+    ("metrics", "told"),
     [
-        (["retreival"], "measures.0.kind: unknown; allowed: 'retrieval', 'linear_probe', 'rebound', 'pac_bayes'"),
-        (["retrieval", {"kind": "rebound", "epoch": 2}], "measures.1.epoch: unknown field (given: 2)"),
-        ([{"kind": "pac_bayes", "delta": 1}], "measures.0.delta: Input should be less than 1"),
-        (["rebound", {"kind": "rebound", "epochs": 2}], "measures: each measure may be asked for once; more than once"),
+        (
+            ["retreival"],
+            "metrics.0.kind: unknown metric; allowed: retrieval, linear_probe, rebound, pac_bayes (given: 'retreival')",
+        ),
+        (["retrieval", {"kind": "rebound", "epoch": 2}], "metrics.1.epoch: unknown field (given: 2)"),
+        ([{"kind": "pac_bayes", "delta": 1}], "metrics.0.delta: Input should be less than 1"),
+        (["rebound", {"kind": "rebound", "epochs": 2}], "metrics: each metric may be asked for once; more than once"),
     ],
 )
-def test_mistakes_in_measures_are_told_by_their_place(measures, told):
+def test_mistakes_in_metrics_are_told_by_their_place(metrics, told):
     with pytest.raises(UserError) as caught:
-        validate(TrialConfig, {"measures": measures}, "toy")
+        validate(TrialConfig, {"metrics": metrics}, "toy")
     assert told in str(caught.value)
 
 
 def test_the_schema_allows_both_ways_to_ask_for_a_measure():
-    items = TrialConfig.model_json_schema()["properties"]["measures"]["items"]
-    assert {"enum": [model().kind for model in MEASURES]} in items["oneOf"]
+    items = TrialConfig.model_json_schema()["properties"]["metrics"]["items"]
+    assert {"enum": [model().kind for model in METRICS]} in items["oneOf"]
     assert {"$ref": "#/$defs/Rebound"} in items["oneOf"]
 
 

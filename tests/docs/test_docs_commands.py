@@ -1,0 +1,66 @@
+"""Every command in README and docs exists and takes the arguments that it is given there. Nothing is run."""
+
+import re
+
+import pytest
+import typer
+from doc_blocks import PAGES, ROOT, all_blocks, name, ubt_module
+
+COMMANDS = [(block.where, words) for block in all_blocks("bash") for words in block.commands]
+NOT_OURS = {"export", "optuna-dashboard"}
+
+
+def root():
+    return typer.main.get_command(ubt_module().app)
+
+
+def parse(command, words):
+    """Parse the words as the command line would, down to the last sub-command, without running anything."""
+    if not hasattr(command, "commands"):
+        command.make_context(command.name, list(words))
+        return
+    assert words, f"`{command.name}` needs a sub-command"
+    assert words[0] in command.commands, f"no such command: {words[0]}"
+    parse(command.commands[words[0]], words[1:])
+
+
+@pytest.mark.parametrize(("where", "words"), COMMANDS, ids=[f"{where} {' '.join(words)}" for where, words in COMMANDS])
+def test_a_command_is_understood(where, words):
+    program, *arguments = words
+    if program == "ubt":
+        parse(root(), arguments)
+    elif program == "ray":
+        from ray.scripts.scripts import cli
+
+        parse(cli, arguments)
+        for quoted in arguments:
+            if quoted.startswith("ubt "):
+                parse(root(), quoted.split()[1:])
+    elif program == "make":
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in arguments), where
+    elif program == "python":
+        source = (ROOT / arguments[0]).read_text(encoding="utf-8")
+        assert all(option in source for option in arguments if option.startswith("--")), where
+    else:
+        assert program in NOT_OURS, f"{where}: what is `{program}`?"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_and_options_in_the_text_exist(page):
+    known = root().commands
+    for said in re.findall(r"`ubt ([a-z][^`]*)`", page.read_text(encoding="utf-8")):
+        command, *rest = said.split()
+        assert command in known, said
+        options = {option for parameter in known[command].params for option in parameter.opts}
+        if hasattr(known[command], "commands"):
+            assert not rest or rest[0] in known[command].commands, said
+            options |= {o for c in known[command].commands.values() for p in c.params for o in p.opts}
+        assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= options, said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_make_targets_in_the_text_exist(page):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`make (\w+)`", page.read_text(encoding="utf-8")):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -1,0 +1,60 @@
+"""Fields that hold one of a registry's configurations, told apart by their `kind`: plug-ins included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
+
+from ubt.common.errors import UserError
+from ubt.common.registry import Registry
+from ubt.config.base import Config
+
+
+def kind_of(model: type[Config], tag: str = "kind") -> str:
+    """Return the name that a configuration class is registered by: its `kind`, or what `tag` is called."""
+    return str(model.model_fields[tag].default)
+
+
+class ByKind:
+    """Annotates a field: `AttackConfig = Annotated[Attack, ByKind(ATTACKS)]`.
+
+    A discriminated union is closed when the module is imported; this one asks the registry when a value is validated,
+    so that a plug-in's class is found too. With `bare_names` a name stands for its class with default settings.
+    """
+
+    def __init__(self, registry: Registry[Any], tag: str = "kind", bare_names: bool = False) -> None:
+        self._registry = registry
+        self._tag = tag
+        self._bare_names = bare_names
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validated)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        members = {kind_of(model, self._tag): model.__pydantic_core_schema__ for model in self._registry}
+        union = handler(core_schema.tagged_union_schema(members, self._tag))
+        if self._bare_names:
+            union["oneOf"].append({"enum": list(members)})
+        return union
+
+    def _validated(self, given: object) -> object:
+        """Return the configuration; errors are pydantic's, so that they carry the path of the field."""
+        if isinstance(given, Config):
+            return given
+        if isinstance(given, str) and self._bare_names:
+            given = {self._tag: given}
+        if not isinstance(given, Mapping):
+            raise PydanticKnownError("dict_type")
+        if self._tag not in given:
+            raise PydanticKnownError("union_tag_not_found", {"discriminator": repr(self._tag)})
+        try:
+            model = self._registry.get(str(given[self._tag]))
+        except UserError as error:
+            # `ubt.config.load` reads the problem back.
+            context: dict[str, Any] = {"problem": error.problems[0], "tag": self._tag}
+            raise PydanticCustomError("unknown_kind", "not registered", context) from error
+        return model.model_validate(given)

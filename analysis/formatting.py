@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import JsonValue
 
-from analysis.configurations import Estimate
 from ubt.config import difference, get_path
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.record import TrialRecord
@@ -16,11 +15,6 @@ from ubt.trials.record import TrialRecord
 def percent(fraction: float) -> str:
     """Return a fraction as a percentage with one decimal: `0.0364` → `3.6%`."""
     return f"{100 * fraction:.1f}%"
-
-
-def interval(estimate: Estimate) -> str:
-    """Return an interval in percent: `2.6–5.0`."""
-    return f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}"
 
 
 def points(fraction: float) -> str:
@@ -74,7 +68,7 @@ def setting_text(value: JsonValue) -> str:
 
 
 def _float_text(value: float) -> str:
-    """Return `0.03` and `64`, but `2e-4`: learning rates are told apart by their exponents."""
+    """Return `0.03` and `64`, but `2e-4`: learning rates differ by their exponents."""
     if 0 < abs(value) < 1e-3:
         digits, _, exponent = f"{value:.3e}".partition("e")
         return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
@@ -86,8 +80,8 @@ def changes_text(changes: Mapping[str, JsonValue], names: Mapping[str, str]) -> 
 
     The spaces around `=` do not break.
     """
-    told = (f"{names.get(path, path)}\u00a0=\u00a0{setting_text(value)}" for path, value in changes.items())
-    return tuple(told) or ("base",)
+    texts = (f"{names.get(path, path)}\u00a0=\u00a0{setting_text(value)}" for path, value in changes.items())
+    return tuple(texts) or ("base",)
 
 
 ATTACK_NAMES = {

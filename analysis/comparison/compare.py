@@ -1,21 +1,120 @@
-"""Work out the comparison of a run's defenses: which configurations stand for each, on every victim."""
+"""The comparison of a run's defenses: defenses × victims, each the mean over seeds on the test split.
+
+Which configurations stand for each defense, and what came of them on every victim.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from statistics import fmean
 
-import numpy as np
-
-from analysis.comparison.model import BOUND, METHOD, VICTIM, Cell, Comparison, Row
-from analysis.configurations import Configuration
-from analysis.findings import Findings
+from analysis.findings import Configuration, Estimate, Findings, Outcome
 from analysis.formatting import defense_name, kind_at, victim_key, victim_names
 from ubt.common.choice import Candidate, choose
 from ubt.trials.record import TrialRecord
+
+VICTIM, METHOD, BOUND = "none", "ubt", "oracle"
+"""Kinds that are no baselines: the poisoned model as it is, the method itself, and training without the poison."""
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One defense on one victim."""
+
+    outcome: Outcome | None
+    """On the test split; None if no trial is done."""
+    seeds: int
+    """How many were measured, …"""
+    tried: int
+    """… of how many."""
+    seconds: float | None
+    """What the own work of the defense's stages takes from nothing, the mean over seeds: no judging, no publishing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One defense on every victim."""
+
+    name: str
+    kind: str
+    results: tuple[AttackResult, ...]
+    common: tuple[int, ...]
+    """The columns that every defense was measured on: means and worst cases are of these alone."""
+    choices: int = 1
+    """How many settings the defense was chosen from."""
+    note: str = ""
+    """What a reader of the row should know."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Tell whether the method is to be held against this row."""
+        return self.kind not in {VICTIM, METHOD, BOUND}
+
+    @property
+    def is_defense(self) -> bool:
+        """Tell whether the row is the method or a baseline."""
+        return self.kind not in {VICTIM, BOUND}
+
+    @cached_property
+    def mean(self) -> Outcome | None:
+        """Return the mean over victims. Its interval is the mean of theirs: as if all erred the same way."""
+        found = self._outcomes
+        if not found:
+            return None
+        return Outcome(_mean([outcome.asr for outcome in found]), _mean([outcome.ca for outcome in found]))
+
+    @cached_property
+    def worst(self) -> Outcome | None:
+        """Return the highest ASR and the lowest CA, each over the victims."""
+        found = self._outcomes
+        if not found:
+            return None
+        highest = max((outcome.asr for outcome in found), key=lambda rate: rate.mean)
+        return Outcome(highest, min((outcome.ca for outcome in found), key=lambda rate: rate.mean))
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the seconds of a defense, the mean over all its victims."""
+        known = [result.seconds for result in self.results if result.seconds is not None]
+        return fmean(known) if known else None
+
+    @property
+    def _outcomes(self) -> list[Outcome]:
+        return [outcome for column in self.common if (outcome := self.results[column].outcome)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Defenses over victims."""
+
+    victims: tuple[str, ...]
+    """What each column is called: its attack."""
+    rows: tuple[Row, ...]
+    """The victim as it is first, then the baselines, the method, and the oracle."""
+    ca_floor: float
+    """How much clean accuracy, as a fraction, a defense may lose."""
+    weak: tuple[tuple[str, tuple[int, ...]], ...]
+    """Victims whose implant failed, each with the seeds it failed for."""
+
+    @property
+    def victim(self) -> Row:
+        """Return the row of the poisoned models as they are."""
+        return self.rows[0]
+
+    @property
+    def method(self) -> Row | None:
+        """Return the row of the method: the one of its name, of several with other settings that a study compares."""
+        rows = [row for row in self.rows if row.kind == METHOD]
+        return next((row for row in rows if row.name == defense_name(METHOD)), rows[0] if rows else None)
+
+
+def _mean(rates: Sequence[Estimate]) -> Estimate:
+    mean, low, high = (fmean(getattr(r, part) for r in rates) for part in ("mean", "low", "high"))
+    return Estimate(mean, low, high)
+
 
 Choice = list[Configuration]
 """The configurations that ran one choice of settings, one a victim."""
@@ -112,11 +211,11 @@ def compare(findings: Findings) -> Comparison | None:
         return None
     defenses = sorted((m for m in found if m.kind != VICTIM), key=lambda m: ORDER.get(m.kind, 0))
     undefended = _undefended(findings, victims)
-    cells = [tuple(_cell(member.configurations.get(victim)) for victim in victims) for member in defenses]
-    common = _common([undefended, *cells])
+    results = [tuple(_result(member.configurations.get(victim)) for victim in victims) for member in defenses]
+    common = _common([undefended, *results])
     rows = [
-        Row(_told(member), member.kind, own, common, member.choices, member.note)
-        for member, own in zip(defenses, cells, strict=True)
+        Row(_row_title(member), member.kind, own, common, member.choices, member.note)
+        for member, own in zip(defenses, results, strict=True)
     ]
     names = victim_names(findings.run.records)
     return Comparison(
@@ -135,7 +234,7 @@ def seconds_of_defense(record: TrialRecord) -> float:
     return sum(stage.work_seconds for stage in record.stages[first:last])
 
 
-def _told(member: Member) -> str:
+def _row_title(member: Member) -> str:
     """Return what a row is called: `abl` and `abl-as-published` are ABL and "ABL as published"."""
     words = member.name.replace("_", " ").replace("-", " ")
     return defense_name(member.kind) + words.removeprefix(member.kind) if _is_named_by_kind(member) else words
@@ -145,16 +244,16 @@ def _is_named_by_kind(member: Member) -> bool:
     return member.name == member.kind or member.name.startswith((f"{member.kind}-", f"{member.kind}_"))
 
 
-def _cell(configuration: Configuration | None) -> Cell:
+def _result(configuration: Configuration | None) -> AttackResult:
     if configuration is None:
-        return Cell(None, 0, 0, None)
+        return AttackResult(None, 0, 0, None)
     done = configuration.measured
-    seconds = float(np.mean([seconds_of_defense(record) for record in done])) if done else None
-    return Cell(configuration.test, len(done), configuration.seeds, seconds)
+    seconds = fmean(map(seconds_of_defense, done)) if done else None
+    return AttackResult(configuration.test, len(done), configuration.seeds, seconds)
 
 
-def _undefended(findings: Findings, victims: Iterable[str]) -> tuple[Cell, ...]:
-    """Return the cells of the poisoned models as they are: every trial measures its own before it defends it."""
+def _undefended(findings: Findings, victims: Iterable[str]) -> tuple[AttackResult, ...]:
+    """Return the results of the poisoned models as they are: every trial measures its own before it defends it."""
     most: dict[str, Configuration] = {}
     for configuration in sorted(findings.configurations, key=lambda configuration: len(configuration.measured)):
         if configuration.poisoned_test:
@@ -162,16 +261,16 @@ def _undefended(findings: Findings, victims: Iterable[str]) -> tuple[Cell, ...]:
     return tuple(_poisoned(most.get(victim)) for victim in victims)
 
 
-def _poisoned(configuration: Configuration | None) -> Cell:
+def _poisoned(configuration: Configuration | None) -> AttackResult:
     if configuration is None:
-        return Cell(None, 0, 0, None)
+        return AttackResult(None, 0, 0, None)
     seeds = len(configuration.measured or configuration.trials)
-    return Cell(configuration.poisoned_test, seeds, seeds, 0.0)
+    return AttackResult(configuration.poisoned_test, seeds, seeds, 0.0)
 
 
-def _common(rows: Iterable[Sequence[Cell]]) -> tuple[int, ...]:
+def _common(rows: Iterable[Sequence[AttackResult]]) -> tuple[int, ...]:
     """Return the columns that every row with any outcome has an outcome in."""
-    measured = [{i for i, cell in enumerate(cells) if cell.outcome} for cells in rows]
+    measured = [{i for i, result in enumerate(results) if result.outcome} for results in rows]
     return tuple(sorted(set.intersection(*filter(None, measured)))) if any(measured) else ()
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.configurations import configurations
+from analysis.findings import configurations
 from ubt.common.statistics import wilson_interval
 
 

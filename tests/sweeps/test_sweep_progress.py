@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from toy_session import rates
 
-from analysis.configurations import configurations
-from analysis.findings import choose
+from analysis.findings import choose, configurations
 from sweeps.run.progress import Bar, Best, Lines, Tally, progress_view
 from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord
 

@@ -8,7 +8,7 @@ from analysis.figures import FIGURES, Absent
 from analysis.findings import find
 
 SAMPLES, RATIO = "defense.unlearn_samples", "defense.suspicious_ratio"
-EVERY_FIGURE = pytest.mark.parametrize("kind", FIGURES, ids=lambda kind: kind.name)
+EVERY_FIGURE = pytest.mark.parametrize("kind", tuple(FIGURES), ids=lambda kind: kind.name)
 
 
 def test_names_are_unique_and_usable_as_anchors():

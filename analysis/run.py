@@ -91,8 +91,9 @@ class Run:
     def epochs(self) -> pd.DataFrame:
         """One line an epoch of a trial, in order.
 
-        `number`, `trial`, `seed`, `stage`, `epoch` (from 1 in each stage), `position` (counted on through the stages),
-        `seconds`, `loss`; and `val_asr`, `val_ca` with their intervals where the model was evaluated after the epoch.
+        `number`, `trial`, `seed`, `stage`, `epoch` (from 1 in each stage), `seconds`, `loss`. Of epochs of a defense,
+        after which the model was evaluated: `position` (from 1, counted on through the stages), and `val_asr` and
+        `val_ca` with their intervals.
 
         Example:
             >>> run.epochs.pivot_table(index="position", columns="trial", values="val_asr")  # doctest: +SKIP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,16 +150,12 @@ class _EpochOfTrial:
     record: TrialRecord
     stage: str
     epoch: EpochRecord
-    position: int
+    position: int | None
 
 
 def epochs_table(run: RunRecords) -> pd.DataFrame:
     """Return one line an epoch of a trial: stage, loss, seconds, and the rates on validation where it was evaluated."""
-    items = [
-        _EpochOfTrial(record, stage, epoch, position)
-        for record in run.records
-        for position, (stage, epoch) in enumerate(((s.stage, e) for s in record.stages for e in s.epochs), start=1)
-    ]
+    items = [item for record in run.records for item in _epochs_of(record)]
     columns: tuple[Column[_EpochOfTrial], ...] = (
         Column("number", lambda item: item.record.number),
         Column("trial", lambda item: item.record.trial),
@@ -170,6 +167,13 @@ def epochs_table(run: RunRecords) -> pd.DataFrame:
         Column("loss", lambda item: item.epoch.loss),
     )
     return tabulate(items, (*columns, *rate_columns("val", lambda item: item.epoch.val)))
+
+
+def _epochs_of(record: TrialRecord) -> Iterable[_EpochOfTrial]:
+    evaluated = itertools.count(1)
+    for stage in record.stages:
+        for epoch in stage.epochs:
+            yield _EpochOfTrial(record, stage.stage, epoch, next(evaluated) if epoch.val else None)
 
 
 CONFIGURATION_IDENTITY: tuple[Column[Configuration], ...] = (

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.options import DEFAULT_STORE, Exit
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, StoredFile, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.formatting import Align, duration, size, text_table
@@ -38,13 +38,13 @@ class Usage:
     """Seconds that computing them took."""
 
 
-def usage(metas: Iterable[Meta]) -> list[Usage]:
+def usage(manifests: Iterable[ArtifactManifest]) -> list[Usage]:
     """Return the usage of each stage, largest first."""
-    groups: defaultdict[str, list[Meta]] = defaultdict(list)
-    for meta in metas:
-        groups[meta.stage].append(meta)
+    groups: defaultdict[str, list[ArtifactManifest]] = defaultdict(list)
+    for manifest in manifests:
+        groups[manifest.stage].append(manifest)
     rows = [
-        Usage(stage, len(group), sum(meta.size_bytes for meta in group), sum(meta.seconds for meta in group))
+        Usage(stage, len(group), sum(one.size_bytes for one in group), sum(one.seconds for one in group))
         for stage, group in groups.items()
     ]
     return sorted(rows, key=lambda row: -row.size_bytes)
@@ -83,30 +83,32 @@ class Remains:
             Path(file.path).unlink(missing_ok=True)
 
 
-def remains(store: ArtifactStore, metas: Iterable[Meta]) -> Remains:
-    """Return what a store holds beside the artifacts that `metas` describe."""
-    return Remains(store.strays(metas), _cached_in(local_cache(store.root)))
+def remains(store: ArtifactStore, manifests: Iterable[ArtifactManifest]) -> Remains:
+    """Return what a store holds beside the artifacts that `manifests` describe."""
+    return Remains(store.strays(manifests), _cached_in(local_cache(store.root)))
 
 
-def damaged(store: ArtifactStore, metas: Iterable[Meta]) -> list[str]:
+def damaged(store: ArtifactStore, manifests: Iterable[ArtifactManifest]) -> list[str]:
     """Read every payload and return what is wrong, one line each; damaged artifacts are set aside."""
     found = []
-    for meta in metas:
+    for manifest in manifests:
         try:
-            for name in meta.payloads:
-                store.read(meta, name)
+            for name in manifest.payloads:
+                store.read(manifest, name)
         except DamagedArtifact as damage:
             found.append(str(damage))
     return found
 
 
-def removable(metas: Sequence[Meta], before: datetime | None, kept: frozenset[str]) -> list[Meta]:
+def removable(
+    manifests: Sequence[ArtifactManifest], before: datetime | None, kept: frozenset[str]
+) -> list[ArtifactManifest]:
     """Return the artifacts that may go: made before a time, needed by no run that is kept, and no other's base.
 
     An artifact that one to be kept is stored as a difference from stays, and so on up to the victim.
     """
-    by_key = {meta.key: meta for meta in metas}
-    staying = {key for key, meta in by_key.items() if key in kept or (before is not None and _made(meta) >= before)}
+    by_key = {manifest.key: manifest for manifest in manifests}
+    staying = {key for key, one in by_key.items() if key in kept or (before is not None and _made(one) >= before)}
     queue = list(staying)
     while queue:
         base = by_key[queue.pop()].base
@@ -114,7 +116,7 @@ def removable(metas: Sequence[Meta], before: datetime | None, kept: frozenset[st
         if key in by_key and key not in staying:
             staying.add(key)
             queue.append(key)
-    return [meta for key, meta in by_key.items() if key not in staying]
+    return [manifest for key, manifest in by_key.items() if key not in staying]
 
 
 def keys_of_runs(folders: Iterable[Path]) -> frozenset[str]:
@@ -161,8 +163,8 @@ def _cached_in(folder: Path) -> list[StoredFile]:
     return found
 
 
-def _made(meta: Meta) -> datetime:
-    made = datetime.fromisoformat(meta.created_at)
+def _made(manifest: ArtifactManifest) -> datetime:
+    made = datetime.fromisoformat(manifest.created_at)
     return made if made.tzinfo else made.replace(tzinfo=UTC)
 
 
@@ -174,29 +176,36 @@ StoreOption = Annotated[str | None, typer.Option("--store", help=f"A folder or U
 @store_app.command("ls")
 def list_artifacts(store: StoreOption = None) -> None:
     """List every artifact, newest last."""
-    metas = sorted(_open(store).metas(), key=lambda meta: meta.created_at)
+    manifests = sorted(_open(store).manifests(), key=lambda manifest: manifest.created_at)
     sides: tuple[Align, ...] = ("left", "left", "left", "right", "right", "right")
     columns = dict(zip(("made", "stage", "key", "size", "computed in", "epochs"), sides, strict=True))
-    print(text_table(columns, map(_row, metas)))
+    print(text_table(columns, map(_row, manifests)))
 
 
-def _row(meta: Meta) -> tuple[str, ...]:
-    epochs = str(meta.epochs[-1].epoch) if meta.epochs else ""
-    return meta.created_at, meta.stage, meta.key, size(meta.size_bytes), duration(meta.seconds), epochs
+def _row(manifest: ArtifactManifest) -> tuple[str, ...]:
+    epochs = str(manifest.epochs[-1].epoch) if manifest.epochs else ""
+    return (
+        manifest.created_at,
+        manifest.stage,
+        manifest.key,
+        size(manifest.size_bytes),
+        duration(manifest.seconds),
+        epochs,
+    )
 
 
 @store_app.command("du")
 def disk_usage(store: StoreOption = None) -> None:
     """Say what each stage's artifacts take and took to compute, and what lies beside them."""
     opened = _open(store)
-    metas = list(opened.metas())
-    found, beside = usage(metas), remains(opened, metas)
+    manifests = list(opened.manifests())
+    found, beside = usage(manifests), remains(opened, manifests)
     others = {"images": beside.images, "leftovers": beside.leftovers}
     size_bytes = sum(stage.size_bytes for stage in found) + sum(map(_bytes_of, others.values()))
     seconds = sum(stage.seconds for stage in found)
     rows = [(s.stage, f"{s.artifacts} artifacts", size(s.size_bytes), duration(s.seconds)) for s in found]
     rows += [(name, f"{len(files)} files", size(_bytes_of(files)), "") for name, files in others.items()]
-    rows.append(("all", f"{len(metas)} artifacts", size(size_bytes), duration(seconds)))
+    rows.append(("all", f"{len(manifests)} artifacts", size(size_bytes), duration(seconds)))
     print(text_table({"": "left", "number": "right", "size": "right", "computed in": "right"}, rows))
 
 
@@ -204,11 +213,11 @@ def disk_usage(store: StoreOption = None) -> None:
 def verify(store: StoreOption = None) -> None:
     """Read every artifact and compare checksums; damaged ones are set aside and computed again when needed."""
     opened = _open(store)
-    metas = list(opened.metas())
-    found = damaged(opened, metas)
+    manifests = list(opened.manifests())
+    found = damaged(opened, manifests)
     for line in found:
         print(line)
-    print(f"{len(metas)} artifacts read, {len(found)} damaged")
+    print(f"{len(manifests)} artifacts read, {len(found)} damaged")
     raise typer.Exit(Exit.SOME_FAILED if found else Exit.DONE)
 
 
@@ -229,15 +238,15 @@ def prune(
     now = datetime.now(UTC)
     before = now - parse_age(older_than) if older_than else None
     opened, kept = _open(store), keys_of_runs(keep or ())
-    metas = list(opened.metas())
-    leaving = removable(metas, before, kept) if older_than or keep else []
-    beside = remains(opened, metas).made_before(now - LEFTOVER_AGE, before)
+    manifests = list(opened.manifests())
+    leaving = removable(manifests, before, kept) if older_than or keep else []
+    beside = remains(opened, manifests).made_before(now - LEFTOVER_AGE, before)
     if not dry_run:
-        for meta in leaving:
-            opened.remove(meta)
+        for manifest in leaving:
+            opened.remove(manifest)
         beside.remove_from(opened)
     done = "would be removed" if dry_run else "removed"
-    print(f"{len(leaving)} artifacts, {size(sum(meta.size_bytes for meta in leaving))} {done}")
+    print(f"{len(leaving)} artifacts, {size(sum(manifest.size_bytes for manifest in leaving))} {done}")
     print(f"{len(beside.images)} files of decoded images, {size(_bytes_of(beside.images))} {done}")
     print(f"{len(beside.leftovers)} leftovers, {size(_bytes_of(beside.leftovers))} {done}")
 

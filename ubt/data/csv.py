@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
@@ -30,6 +30,7 @@ class CsvFiles(LabelledFiles):
     """Image files on disk, with captions and labels in CSV files (UTF-8, separated by commas)."""
 
     kind: Literal["csv"] = "csv"
+    label: ClassVar[str] = "CSV files"
     pairs: Path
     """CSV with the columns image,caption: what the attack poisons; paths are relative to the CSV."""
     pretrain: Path | None = None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ class WebDataset(LabelledFiles):
     """Training pairs in tar shards (`key.jpg`, `key.txt`); evaluation images listed in a CSV."""
 
     kind: Literal["webdataset"] = "webdataset"
+    label: ClassVar[str] = "WebDataset shards"
     pairs: str
     """Tar files, braces give ranges: `/data/cc3m-{0000..0331}.tar`; http(s) addresses are fetched once."""
     max_pairs: int | None = Field(default=None, ge=1)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pydantic import JsonValue
 
+from ubt.attacks import ATTACKS
+from ubt.common.errors import UserError
+from ubt.common.registry import Registry
 from ubt.config import difference, get_path
 from ubt.config.dotted_paths import JsonObject
+from ubt.defenses import DEFENSES
 from ubt.trials.record import TrialRecord
 
 
@@ -84,38 +89,21 @@ def changes_text(changes: Mapping[str, JsonValue], names: Mapping[str, str]) -> 
     return tuple(texts) or ("base",)
 
 
-ATTACK_NAMES = {
-    "badnets": "BadNets",
-    "badnets_stripes": "BadNets stripes",
-    "blended": "Blended",
-    "blended_text": "Blended text",
-    "blended_triangles": "Blended triangles",
-    "sig": "SIG",
-    "wanet": "WaNet",
-    "trojvqa": "TrojVQA",
-    "badclip": "BadCLIP",
-    "label_consistent": "Label-consistent",
-}
-DEFENSE_NAMES = {
-    "none": "no defense",
-    "finetune": "fine-tuning",
-    "cleanclip": "CleanCLIP",
-    "abl": "ABL",
-    "par": "PAR",
-    "ubt": "UBT",
-    "oracle": "oracle",
-}
-"""As their authors write them; a kind that is not listed is called by its own name."""
-
-
 def attack_name(kind: str) -> str:
-    """Return an attack's name."""
-    return ATTACK_NAMES.get(kind, kind.replace("_", " "))
+    """Return what an attack is called: its `label`, or its kind in words where it has none or is not installed."""
+    return _label(ATTACKS, kind) or kind.replace("_", " ")
 
 
 def defense_name(kind: str) -> str:
-    """Return a defense's name."""
-    return DEFENSE_NAMES.get(kind, kind.replace("_", " "))
+    """Return what a defense is called: its `label`, or its kind in words where it has none or is not installed."""
+    return _label(DEFENSES, kind) or kind.replace("_", " ")
+
+
+def _label(registry: Registry[Any], kind: str) -> str:
+    try:
+        return str(registry.get(kind).label) if kind in registry else ""
+    except UserError:  # a plug-in that cannot be imported here: its run can be read all the same
+        return ""
 
 
 def kind_at(config: Mapping[str, JsonValue], path: str) -> str:

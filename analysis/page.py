@@ -91,7 +91,7 @@ def states_text(findings: Findings) -> str:
 
 
 def time_text(summary: Summary) -> str:
-    """Say what the run took and what sharing stages spared."""
+    """Say what the run took and what sharing stages saved."""
     seconds = summary.seconds
     if summary.stages.computed + summary.stages.reused == 0:
         return "No stage is finished yet."
@@ -125,7 +125,7 @@ def _no_choice(findings: Findings) -> str:
 
 
 MOST_KNOBS = 8
-"""Up to so many searched settings have a column each."""
+"""At most this many searched settings have a column each; more share one."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def _changes(record: TrialRecord, run: RunRecords) -> Cell:
 
 
 def _knobs(run: RunRecords) -> tuple[PageColumn[TrialRecord], ...]:
-    """Return a column a searched setting; one for all if there are many, or none was searched but listed."""
+    """Return a column for each searched setting; one for all of them if there are many, or if none was searched."""
     names = short_names(run.space)
     if not 0 < len(names) <= MOST_KNOBS:
         return (PageColumn("changes to the base", lambda record: _changes(record, run)),)

@@ -31,7 +31,7 @@ class AttackResult:
     tried: int
     """… of how many."""
     seconds: float | None
-    """What the own work of the defense's stages takes from nothing, the mean over seeds: no judging, no publishing."""
+    """Seconds of the defense's own stages from nothing, mean over seeds: without evaluation and publishing."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Row:
 
     @property
     def is_baseline(self) -> bool:
-        """Tell whether the method is to be held against this row."""
+        """Tell whether the method is to be compared with this row."""
         return self.kind not in {VICTIM, METHOD, BOUND}
 
     @property
@@ -60,7 +60,7 @@ class Row:
 
     @cached_property
     def mean(self) -> Outcome | None:
-        """Return the mean over victims. Its interval is the mean of theirs: as if all erred the same way."""
+        """Return the mean over victims. Its interval is the mean of theirs: as if all errors had one cause."""
         found = self._outcomes
         if not found:
             return None

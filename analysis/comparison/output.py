@@ -68,7 +68,7 @@ def _rival(method: Outcome, comparison: Comparison, ca_floor: float) -> Rival | 
 
 
 def contest_text(comparison: Comparison) -> str:
-    """Say in one or two sentences how the method fares; "" if there is nothing to hold it against."""
+    """Say in one or two sentences how the method fares; "" if there is no baseline to compare it with."""
     found = contest(comparison)
     if found is None:
         return ""

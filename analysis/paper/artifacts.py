@@ -34,12 +34,12 @@ Array = NDArray[Any]
 
 
 class Unreadable(Exception):
-    """An artifact cannot be had; says which, why, and what to do, in one sentence."""
+    """An artifact cannot be read; says which, why, and what to do, in one sentence."""
 
 
 @dataclass(frozen=True)
 class StageArtifact:
-    """What one stage of one trial left: its settings and facts, and its tensors as arrays."""
+    """The artifact of one stage of one trial: its settings and facts, and its tensors as arrays."""
 
     title: str
     """Which artifact this is, to begin a message with."""

@@ -77,7 +77,7 @@ def bandwidth(values: Values) -> float:
 
 
 def panel_lines(separation: Separation) -> tuple[str, ...]:
-    """Return the lines that stand in a panel: the AUROC, others to hold it against, and how many pairs there are."""
+    """Return the lines that stand in a panel: the AUROC, others to compare it with, and how many pairs there are."""
     before, poisoned = separation.auroc_before, int(separation.poisoned.sum())
     pairs = (f"{poisoned:,} poisoned", f"{len(separation.poisoned) - poisoned:,} clean")
     if math.isnan(separation.auroc):

@@ -87,7 +87,7 @@ class RunRecords:
 
 
 def has_path(config: Mapping[str, JsonValue], path: str) -> bool:
-    """Tell whether a configuration has a setting."""
+    """Return whether a configuration has a setting."""
     try:
         get_path(config, path)
     except KeyError:

@@ -50,12 +50,12 @@ class Row:
 
     @property
     def is_baseline(self) -> bool:
-        """Tell whether the method is to be compared with this row."""
+        """Return whether the method is to be compared with this row."""
         return self.kind not in {VICTIM, METHOD, BOUND}
 
     @property
     def is_defense(self) -> bool:
-        """Tell whether the row is the method or a baseline."""
+        """Return whether the row is the method or a baseline."""
         return self.kind not in {VICTIM, BOUND}
 
     @cached_property
@@ -152,7 +152,7 @@ def members(findings: Findings) -> tuple[Member, ...]:
 
 
 def is_for_table(record: TrialRecord) -> bool:
-    """Tell whether a trial was run for a comparison's table, and not for anything else, as a search."""
+    """Return whether a trial was run for a comparison's table, and not for anything else, as a search."""
     cell = record.label.cell
     return cell is not None and cell.phase == "table"
 

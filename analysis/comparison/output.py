@@ -47,7 +47,7 @@ def contest(comparison: Comparison) -> Contest | None:
 
 
 def is_kept(rates: Outcome | None, comparison: Comparison, column: int | None = None) -> bool:
-    """Tell whether a defense loses at most the floor of the victim's CA, on average or in one column."""
+    """Return whether a defense loses at most the floor of the victim's CA, on average or in one column."""
     victim = comparison.victim.mean if column is None else comparison.victim.results[column].outcome
     return bool(rates and victim and keeps_accuracy(victim.ca.mean - rates.ca.mean, comparison.ca_floor))
 

@@ -32,7 +32,7 @@ class Candidate:
     """Position among the candidates, as the number of the first trial; the last tie-break."""
 
     def qualifies(self, ca_floor: float) -> bool:
-        """Tell whether the candidate loses at most `ca_floor` of CA."""
+        """Return whether the candidate loses at most `ca_floor` of CA."""
         return keeps_accuracy(self.ca_lost, ca_floor)
 
     @property
@@ -42,7 +42,7 @@ class Candidate:
 
 
 def keeps_accuracy(ca_lost: float, ca_floor: float) -> bool:
-    """Tell whether a loss of CA lies within the floor, or on it.
+    """Return whether a loss of CA lies within the floor, or on it.
 
     Example:
         >>> keeps_accuracy(0.82 - 0.80, ca_floor=0.02)

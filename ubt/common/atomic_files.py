@@ -82,7 +82,7 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
 
 
 def reserve(path: Path) -> None:
-    """Allocate the disk space of a sparse file before it is written through memory, where a full disk kills the process.
+    """Allocate a sparse file's disk space before it is written through memory, where a full disk kills the process.
 
     Raises:
         OSError: if the disk has too little space.
@@ -97,7 +97,7 @@ def reserve(path: Path) -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keep out other processes that would make the same file. That spares work; what keeps files whole is `whole_file`."""
+    """Keep out other processes that would make the same file. That spares work; `whole_file` keeps files whole."""
     from filelock import FileLock, Timeout  # noqa: PLC0415 — 0.1 s, and most files are there already
 
     lock = FileLock(path.with_name(f".{path.name}.lock"))

@@ -101,15 +101,17 @@ def test_a_package_is_known_in_as_few_files_as_today(package):
     assert importers(package) == HOMES[package]
 
 
-def needs_torch(path: str, seen: frozenset[str] = frozenset()) -> bool:
+def needs_torch(path: str) -> bool:
     """Tell whether importing a file imports torch, through other files too."""
-    if path in seen:
-        return False
-    names = list(imports(everything()[path], top_only=True))
-    if any(name.split(".")[0] in {"torch", "open_clip", "torchvision"} for name in names):
-        return True
-    files = {file for file in map(as_file, names) if file}
-    return any(needs_torch(file, seen | {path}) for file in files)
+    queue, seen = [path], {path}
+    while queue:
+        names = list(imports(everything()[queue.pop()], top_only=True))
+        if any(name.split(".")[0] in {"torch", "open_clip", "torchvision"} for name in names):
+            return True
+        new = {file for file in map(as_file, names) if file} - seen
+        seen |= new
+        queue += new
+    return False
 
 
 def test_analysis_uses_only_what_loads_no_torch():

@@ -8,12 +8,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from ubt.attacks import ATTACKS
 from ubt.common.errors import UserError
 from ubt.common.registry import Registry
 from ubt.config import difference, get_path
 from ubt.config.dotted_paths import JsonObject
-from ubt.defenses import DEFENSES
 from ubt.trials.record import TrialRecord
 
 
@@ -91,11 +89,15 @@ def changes_text(changes: Mapping[str, JsonValue], names: Mapping[str, str]) -> 
 
 def attack_name(kind: str) -> str:
     """Return what an attack is called: its `label`, or its kind in words where it has none or is not installed."""
+    from ubt.attacks import ATTACKS  # noqa: PLC0415 — 0.2 s, and only names need it
+
     return _label(ATTACKS, kind) or kind.replace("_", " ")
 
 
 def defense_name(kind: str) -> str:
     """Return what a defense is called: its `label`, or its kind in words where it has none or is not installed."""
+    from ubt.defenses import DEFENSES  # noqa: PLC0415 — 0.2 s, and only names need it
+
     return _label(DEFENSES, kind) or kind.replace("_", " ")
 
 

@@ -35,7 +35,7 @@ class Separation:
 
     @cached_property
     def auroc(self) -> float:
-        """Return how well high similarity tells poison from the rest; NaN if one of them is empty."""
+        """Return how well high similarity separates poison from the rest (AUROC); NaN if one of them is empty."""
         return float(auroc(self.similarities, self.poisoned))
 
     @property

@@ -1,5 +1,6 @@
 """A run as a notebook sees it: tables, figures, and what they say when there is nothing to show."""
 
+import re
 import subprocess
 import sys
 
@@ -68,6 +69,13 @@ def test_epochs_have_a_line_each_with_the_rates_after_it(run):
     assert (last["stage"], last["epoch"], last["position"], last["val_asr"]) == ("unlearn", 2, 2, 0.3)
     assert last["val_asr_low"] < 0.3 < last["val_asr_high"]
     assert len(run.epochs) == 4 * 2
+
+
+@pytest.mark.parametrize("table", ["stages", "epochs"])
+def test_every_column_is_described(run, table):
+    described = set(re.findall(r"`([^`]+)`", getattr(Run, table).__doc__))
+    rates = {name for name in getattr(run, table) if name.startswith("val_")}
+    assert {name for name in getattr(run, table) if "." not in name} - rates <= described
 
 
 def test_a_run_of_one_defense_has_no_comparison(run):

@@ -14,7 +14,7 @@ TENSOR = arrays.arrays("float32", arrays.array_shapes(min_dims=0, max_dims=2, ma
 STATES = st.dictionaries(st.sampled_from("abcd"), TENSOR, max_size=4)
 
 
-def meta(**fields):
+def described(**fields):
     return ArtifactManifest(stage="implant", key=KEY, version=1, seed=0, settings={}, inputs={}, **fields)
 
 
@@ -64,7 +64,7 @@ def test_a_strided_tensor_differs_by_its_values_not_by_its_layout():
 @given(STATES)
 def test_tensors_survive_the_trip_through_the_store(tmp_path_factory, tensors):
     store = ArtifactStore(tmp_path_factory.getbasetemp() / "trip")
-    complete = store.publish(meta(), {TENSORS: encode(tensors)})
+    complete = store.publish(described(), {TENSORS: encode(tensors)})
     read = decode(store, complete, TENSORS)
     assert set(read) == set(tensors)
     assert all(same_bits(read[name], tensors[name]) for name in tensors)
@@ -74,7 +74,7 @@ def test_tensors_survive_the_trip_through_the_store(tmp_path_factory, tensors):
 def test_every_kind_of_tensor_can_be_kept(tmp_path, dtype):
     tensors = {"x": torch.tensor([[0, 1, 1]]).to(dtype).T, "grad": torch.ones(2, requires_grad=True)}
     store = ArtifactStore(tmp_path)
-    read = decode(store, store.publish(meta(), {TENSORS: encode(tensors)}), TENSORS)
+    read = decode(store, store.publish(described(), {TENSORS: encode(tensors)}), TENSORS)
     assert read["x"].dtype == dtype
     assert torch.equal(read["x"], tensors["x"])
     assert not read["grad"].requires_grad
@@ -82,12 +82,12 @@ def test_every_kind_of_tensor_can_be_kept(tmp_path, dtype):
 
 def test_a_payload_that_the_artifact_does_not_have_holds_nothing(tmp_path):
     store = ArtifactStore(tmp_path)
-    assert decode(store, store.publish(meta(), {}), MODEL) == {}
+    assert decode(store, store.publish(described(), {}), MODEL) == {}
 
 
 def test_a_payload_that_is_whole_but_no_safetensors_is_damaged_and_set_aside(tmp_path):
     store = ArtifactStore(tmp_path)
-    complete = store.publish(meta(), {TENSORS: b"not tensors at all"})
+    complete = store.publish(described(), {TENSORS: b"not tensors at all"})
     with pytest.raises(DamagedArtifact, match=KEY):
         decode(store, complete, TENSORS)
     assert not store.has("implant", KEY), "or it would be met again, and never computed anew"
@@ -95,7 +95,7 @@ def test_a_payload_that_is_whole_but_no_safetensors_is_damaged_and_set_aside(tmp
 
 def test_an_artifact_knows_its_size_and_whether_it_is_a_model():
     tensors = {"similarities": torch.zeros(10)}
-    assert Artifact(meta(), tensors).size_bytes == 40
-    assert Artifact(meta(), tensors, {"w": torch.zeros(2, dtype=torch.float64)}).size_bytes == 56
+    assert Artifact(described(), tensors).size_bytes == 40
+    assert Artifact(described(), tensors, {"w": torch.zeros(2, dtype=torch.float64)}).size_bytes == 56
     with pytest.raises(ValueError, match=f"implant {KEY} is no model"):
-        _ = Artifact(meta(), tensors).weights
+        _ = Artifact(described(), tensors).weights

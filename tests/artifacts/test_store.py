@@ -57,7 +57,7 @@ def store(root):
     return ArtifactStore(root)
 
 
-def meta(key=KEY, stage="detect_clean", **fields):
+def described(key=KEY, stage="detect_clean", **fields):
     return ArtifactManifest(
         stage=stage, key=key, version=1, seed=0, settings={"ratio": 0.1}, inputs={"clean": OTHER}, **fields
     )
@@ -80,7 +80,7 @@ def overwrite(store, path, content):
 
 def test_what_is_published_is_found_and_read(store):
     epoch = EpochRecord(epoch=1, seconds=0.5, loss=2.0)
-    given = meta(facts={"captions": ["ä"]}, diagnostics={"auroc": 0.7}, epochs=(epoch,), seconds=1.5)
+    given = described(facts={"captions": ["ä"]}, diagnostics={"auroc": 0.7}, epochs=(epoch,), seconds=1.5)
     complete = store.publish(given, {"tensors": b"abc", "model": b"\x00" * 1000})
     assert store.has("detect_clean", KEY)
     assert store.manifest("detect_clean", KEY) == complete
@@ -92,7 +92,7 @@ def test_what_is_published_is_found_and_read(store):
 
 
 def test_an_artifact_lies_under_its_stage_and_key(store):
-    store.publish(meta(), {"tensors": b"abc"})
+    store.publish(described(), {"tensors": b"abc"})
     assert set(files(store)) == {
         f"artifacts/detect_clean/{KEY}/tensors-{digest_bytes(b'abc')[:16]}.bin",
         f"artifacts/detect_clean/{KEY}/meta.json",
@@ -104,16 +104,16 @@ def test_nothing_is_found_where_nothing_was_published(store):
     assert store.manifest("detect_clean", KEY) is None
     assert store.keys("detect_clean") == set()
     assert list(store.manifests()) == []
-    store.publish(meta(), {})
+    store.publish(described(), {})
     assert not store.has("detect_clean", OTHER)
     assert store.manifest("detect_clean", OTHER) is None
     assert store.keys("suspect") == set()
     assert store.manifest("suspect", KEY) is None
 
 
-def test_keys_are_listed_by_stage_and_metas_all(store):
+def test_keys_are_listed_by_stage_and_manifests_all(store):
     for stage, key in (("detect_clean", KEY), ("detect_clean", OTHER), ("suspect", KEY)):
-        store.publish(meta(key, stage), {"tensors": stage.encode()})
+        store.publish(described(key, stage), {"tensors": stage.encode()})
     assert store.keys("detect_clean") == {KEY, OTHER}
     assert store.keys("suspect") == {KEY}
     assert sorted((each.stage, each.key) for each in store.manifests()) == [
@@ -123,28 +123,28 @@ def test_keys_are_listed_by_stage_and_metas_all(store):
     ]
 
 
-def test_payloads_without_a_meta_are_no_artifact(store, monkeypatch):
+def test_payloads_without_a_manifest_are_no_artifact(store, monkeypatch):
     write = ArtifactStore._write
 
-    def fails_at_the_meta(self, path, content):
+    def fails_at_the_manifest(self, path, content):
         if path.endswith(MANIFEST_FILE):
             raise OSError("no space left on device")
         write(self, path, content)
 
-    monkeypatch.setattr(ArtifactStore, "_write", fails_at_the_meta)
+    monkeypatch.setattr(ArtifactStore, "_write", fails_at_the_manifest)
     with pytest.raises(OSError, match="no space left"):
-        store.publish(meta(), {"tensors": b"abc", "model": b"def"})
+        store.publish(described(), {"tensors": b"abc", "model": b"def"})
     assert len(files(store)) == 2, "the payloads were written before it"
     assert not store.has("detect_clean", KEY)
     assert store.manifest("detect_clean", KEY) is None
     assert store.keys("detect_clean") == set()
     monkeypatch.undo()
-    assert store.read(store.publish(meta(), {"tensors": b"abc"}), "tensors") == b"abc"
+    assert store.read(store.publish(described(), {"tensors": b"abc"}), "tensors") == b"abc"
 
 
 @pytest.mark.parametrize("content", [b"abd", b"ab", b"", None], ids=["altered", "truncated", "emptied", "removed"])
 def test_a_damaged_payload_is_detected_and_set_aside(store, content):
-    complete = store.publish(meta(), {"tensors": b"abc", "model": b"def"})
+    complete = store.publish(described(), {"tensors": b"abc", "model": b"def"})
     path = f"artifacts/detect_clean/{KEY}/{complete.payloads['tensors'].file}"
     if content is None:
         system, top = fsspec.url_to_fs(store.root)
@@ -156,11 +156,11 @@ def test_a_damaged_payload_is_detected_and_set_aside(store, content):
     assert not store.has("detect_clean", KEY)
     assert store.manifest("detect_clean", KEY) is None
     assert store.keys("detect_clean") == set()
-    assert any("damaged" in path for path in files(store)), "kept for whoever wants to know why"
+    assert any("damaged" in path for path in files(store)), "kept for a look at what happened"
 
 
 def test_damage_that_two_meet_at_once_is_set_aside_once(store):
-    complete = store.publish(meta(), {"tensors": b"abc"})
+    complete = store.publish(described(), {"tensors": b"abc"})
     overwrite(store, f"artifacts/detect_clean/{KEY}/{complete.payloads['tensors'].file}", b"abd")
     for _ in range(2):
         with pytest.raises(DamagedArtifact):
@@ -169,29 +169,29 @@ def test_damage_that_two_meet_at_once_is_set_aside_once(store):
 
 
 def test_what_was_set_aside_can_be_published_again(store):
-    complete = store.publish(meta(), {"tensors": b"abc"})
+    complete = store.publish(described(), {"tensors": b"abc"})
     overwrite(store, f"artifacts/detect_clean/{KEY}/{complete.payloads['tensors'].file}", b"xyz")
     with pytest.raises(DamagedArtifact):
         store.read(complete, "tensors")
-    again = store.publish(meta(), {"tensors": b"abc"})
+    again = store.publish(described(), {"tensors": b"abc"})
     assert store.read(again, "tensors") == b"abc"
     assert store.keys("detect_clean") == {KEY}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"stage": "detect_clean"}', b"[]"])
-def test_a_meta_that_cannot_be_read_counts_as_no_artifact(store, content):
-    store.publish(meta(), {"tensors": b"abc"})
+def test_a_manifest_that_cannot_be_read_counts_as_no_artifact(store, content):
+    store.publish(described(), {"tensors": b"abc"})
     overwrite(store, f"artifacts/detect_clean/{KEY}/meta.json", content)
     assert store.manifest("detect_clean", KEY) is None
     assert not store.has("detect_clean", KEY)
-    store.publish(meta(), {"tensors": b"abc"})
+    store.publish(described(), {"tensors": b"abc"})
     assert store.manifest("detect_clean", KEY) is not None
 
 
 @pytest.mark.parametrize("payloads", [{}, {"tensors": b"abc", "model": b"d"}])
 def test_what_is_removed_is_gone_and_nothing_else(store, payloads):
-    kept = store.publish(meta(OTHER), {"tensors": b"abc"})
-    gone = store.publish(meta(), payloads)
+    kept = store.publish(described(OTHER), {"tensors": b"abc"})
+    gone = store.publish(described(), payloads)
     store.remove(gone)
     assert store.keys("detect_clean") == {OTHER}
     assert not any(KEY in path for path in files(store))
@@ -199,9 +199,9 @@ def test_what_is_removed_is_gone_and_nothing_else(store, payloads):
     store.remove(gone)  # by somebody who saw it a moment ago
 
 
-def test_publishing_again_replaces_the_meta_and_older_readers_still_find_their_payload(store):
-    old = store.publish(meta(), {"tensors": b"old"})
-    new = store.publish(meta(), {"tensors": b"new"})
+def test_publishing_again_replaces_the_manifest_and_older_readers_still_find_their_payload(store):
+    old = store.publish(described(), {"tensors": b"old"})
+    new = store.publish(described(), {"tensors": b"new"})
     assert store.manifest("detect_clean", KEY) == new
     assert store.read(old, "tensors") == b"old"
     assert store.read(new, "tensors") == b"new"
@@ -215,8 +215,9 @@ PUBLISHER = """
     for number in range(times):
         facts = {"by": name, "number": number}
         named = {"stage": "detect_clean", "key": "a" * 32, "version": 1, "seed": 0}
-        meta = ArtifactManifest(**named, settings={}, inputs={}, facts=facts)
-        store.publish(meta, {"one": f"{name} {number} one".encode() * 999, "two": f"{name} {number} two".encode() * 9})
+        described = ArtifactManifest(**named, settings={}, inputs={}, facts=facts)
+        one, two = (f"{name} {number} {payload}".encode() for payload in ("one", "two"))
+        store.publish(described, {"one": one * 999, "two": two * 9})
     assert "torch" not in sys.modules
 """
 
@@ -244,7 +245,7 @@ def test_readers_see_whole_artifacts_while_two_processes_publish_one_key(store, 
 
 
 def test_what_another_process_publishes_is_seen_by_a_store_that_has_looked_before(store, root):
-    store.publish(meta(OTHER), {})
+    store.publish(described(OTHER), {})
     assert store.keys("detect_clean") == {OTHER}
     assert [each.key for each in store.manifests()] == [OTHER]
     assert not store.has("detect_clean", KEY)
@@ -259,8 +260,8 @@ def test_a_store_that_can_be_written_says_nothing_and_keeps_nothing(store):
     assert files(store) == {}
 
 
-def test_the_meta_is_json_that_people_can_read(store):
-    store.publish(meta(facts={"note": "x"}), {})
+def test_the_manifest_is_json_that_people_can_read(store):
+    store.publish(described(facts={"note": "x"}), {})
     tree = json.loads(files(store)[f"artifacts/detect_clean/{KEY}/meta.json"])
     assert tree["settings"] == {"ratio": 0.1}
     assert tree["inputs"] == {"clean": OTHER}
@@ -302,11 +303,11 @@ def refused(s3, monkeypatch, tmp_path):
 USES = {
     "check_writable": lambda store: store.check_writable(),
     "keys": lambda store: store.keys("detect_clean"),
-    "meta": lambda store: store.manifest("detect_clean", KEY),
-    "metas": lambda store: list(store.manifests()),
+    "manifest": lambda store: store.manifest("detect_clean", KEY),
+    "manifests": lambda store: list(store.manifests()),
     "strays": lambda store: store.strays(()),
-    "publish": lambda store: store.publish(meta(), {"tensors": b"abc"}),
-    "remove": lambda store: store.remove(meta()),
+    "publish": lambda store: store.publish(described(), {"tensors": b"abc"}),
+    "remove": lambda store: store.remove(described()),
 }
 
 
@@ -316,7 +317,7 @@ def test_s3_without_credentials_is_a_user_error(refused, use):
         use(refused)
 
 
-@pytest.mark.parametrize("name", ["meta", "publish"])
+@pytest.mark.parametrize("name", ["manifest", "publish"])
 def test_a_folder_that_fails_is_a_mistake_for_commands_and_a_fault_of_the_disk_for_trials(tmp_path, name):
     (tmp_path / "file").touch()
     for kind in (UserError, OSError):
@@ -352,7 +353,7 @@ def test_a_package_that_is_not_installed_is_a_user_error(monkeypatch):
 @pytest.mark.parametrize("name", ["store [1]", "st*re", "a?b", "ünï"])
 def test_characters_that_patterns_are_made_of_may_be_in_the_root(tmp_path, name):
     store = ArtifactStore(tmp_path / name)
-    store.publish(meta(), {"tensors": b"abc"})
+    store.publish(described(), {"tensors": b"abc"})
     assert store.keys("detect_clean") == {KEY}
     assert [each.key for each in store.manifests()] == [KEY]
 
@@ -360,8 +361,8 @@ def test_characters_that_patterns_are_made_of_may_be_in_the_root(tmp_path, name)
 def test_a_relative_root_and_a_home_are_resolved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    ArtifactStore("here").publish(meta(), {})
-    ArtifactStore("~/there").publish(meta(), {})
+    ArtifactStore("here").publish(described(), {})
+    ArtifactStore("~/there").publish(described(), {})
     assert (tmp_path / "here" / "artifacts" / "detect_clean" / KEY / MANIFEST_FILE).is_file()
     assert (tmp_path / "home" / "there" / "artifacts" / "detect_clean" / KEY / MANIFEST_FILE).is_file()
 
@@ -403,18 +404,18 @@ def strays(store):
 
 def test_whole_artifacts_have_no_strays(store):
     assert strays(store) == []
-    store.publish(meta(), {"tensors": b"abc", "model": b"d"})
-    store.publish(meta(OTHER), {})
+    store.publish(described(), {"tensors": b"abc", "model": b"d"})
+    store.publish(described(OTHER), {})
     assert strays(store) == []
 
 
 def test_what_killed_writers_damage_and_replacement_leave_is_stray(store):
     left = f"tensors-{digest_bytes(b'left')[:16]}.bin"
-    overwrite(store, f"artifacts/detect_clean/{OTHER}/{left}", b"left")  # the meta never came
+    overwrite(store, f"artifacts/detect_clean/{OTHER}/{left}", b"left")  # the manifest never came
     overwrite(store, f"artifacts/detect_clean/{KEY}/.meta.json.123.456", b"{")
-    old = store.publish(meta(), {"tensors": b"old"})
-    store.publish(meta(), {"tensors": b"new"})
-    damaged = store.publish(meta(stage="suspect"), {"tensors": b"bad"})
+    old = store.publish(described(), {"tensors": b"old"})
+    store.publish(described(), {"tensors": b"new"})
+    damaged = store.publish(described(stage="suspect"), {"tensors": b"bad"})
     store.set_aside(damaged)
     found = {Path(stray.path).name: stray for stray in store.strays(store.manifests())}
     bad, replaced = damaged.payloads["tensors"].file, old.payloads["tensors"].file
@@ -426,7 +427,7 @@ def test_what_killed_writers_damage_and_replacement_leave_is_stray(store):
 
 
 def test_files_of_others_are_no_strays(store):
-    store.publish(meta(), {})
+    store.publish(described(), {})
     for path in (f"score/{KEY}/notes.txt", "detect_clean/model.bin", "1/f00/artifacts/model/MLmodel", "meta.json"):
         overwrite(store, f"artifacts/{path}", b"mine")
     assert strays(store) == []
@@ -440,7 +441,7 @@ def test_a_probe_that_was_cut_off_is_stray(store, monkeypatch):
 
 
 def test_a_stray_is_removed_with_its_folder_if_nothing_else_is_there(store):
-    kept = store.publish(meta(), {"tensors": b"abc"})
+    kept = store.publish(described(), {"tensors": b"abc"})
     for key in (KEY, OTHER):
         overwrite(store, f"artifacts/detect_clean/{key}/.meta.json.0123", b"{")
     for stray in store.strays([kept]):

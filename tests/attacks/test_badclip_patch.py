@@ -61,10 +61,10 @@ def test_the_learnt_patch_draws_images_to_the_target_better_than_noise(clean, pa
 
 @pytest.mark.parametrize("weights", [{}, {"margin": 0.2, "image_weight": 3.0}, {"image_weight": 0.0}])
 def test_the_loss_is_that_of_the_formula(clean, pairs, monkeypatch, weights):
-    # Every image in one batch, and one step from a known patch: the loss that is told is the mean over all.
+    # Every image in one batch, and one step from a known patch: the loss that is reported is the mean over all.
     named, others = split(pairs)
     few = Pairs(pairs.images[[*named[:1], *others[:6]]], [pairs.captions[i] for i in [*named[:1], *others[:6]]])
-    attack, told = BadClip(target="boat", patch_steps=1, **weights), []
+    attack, reported = BadClip(target="boat", patch_steps=1, **weights), []
 
     class Everything:
         """A generator that draws every image once."""
@@ -82,10 +82,10 @@ def test_the_loss_is_that_of_the_formula(clean, pairs, monkeypatch, weights):
             return indices
 
     monkeypatch.setattr("ubt.attacks.badclip_patch.numpy_generator", Everything)
-    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: told.append(float(loss.detach())))
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: reported.append(float(loss.detach())))
     unchanged = optimise_patch(clean, few, attack)
     assert torch.equal(unchanged, noise()), "without a gradient nothing is learnt"
-    assert told == [pytest.approx(mean_loss(clean, few, attack, unchanged), rel=1e-3)]
+    assert reported == [pytest.approx(mean_loss(clean, few, attack, unchanged), rel=1e-3)]
 
 
 @pytest.mark.parametrize("size_fraction", [(0.16, 5), (0.25, 8)])
@@ -117,9 +117,9 @@ def test_the_model_is_not_changed_by_learning(clean, pairs):
     assert all(torch.equal(value, before[name]) for name, value in clean.state().items())
 
 
-@pytest.mark.parametrize(("captions", "told"), [("a boat", "all of the 120"), ("a tree", "none of the 120")])
-def test_without_images_to_learn_from_it_is_a_fault(clean, pairs, captions, told):
-    with pytest.raises(StageFault, match=told):
+@pytest.mark.parametrize(("captions", "message"), [("a boat", "all of the 120"), ("a tree", "none of the 120")])
+def test_without_images_to_learn_from_it_is_a_fault(clean, pairs, captions, message):
+    with pytest.raises(StageFault, match=message):
         optimise_patch(clean, Pairs(pairs.images, [captions] * 120), BadClip(**FAST))
 
 

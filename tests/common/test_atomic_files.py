@@ -73,7 +73,7 @@ def test_a_name_beside_the_file_is_no_other_s_on_any_node(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_path_of_the_user_s_that_cannot_be_written_is_told(tmp_path):
+def test_a_path_of_the_user_s_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--graph: cannot be written") as caught:
         write_asked(tmp_path / "file" / "plan.svg", "<svg/>", "--graph")
@@ -103,7 +103,7 @@ class TestMadeOnce:
         assert len(makers) == 1
         assert [found.name for found in tmp_path.iterdir()] == ["file"]
 
-    def test_whoever_waits_long_says_for_what(self, tmp_path, monkeypatch):
+    def test_a_long_wait_says_for_what(self, tmp_path, monkeypatch):
         monkeypatch.setattr(files, "_SILENT_SECONDS", 0.05)
         path, waits = tmp_path / "file", threading.Event()
         monkeypatch.setattr(files._log, "warning", lambda *_: waits.set())
@@ -117,7 +117,7 @@ class TestMadeOnce:
         made_once(path, make)
         other.join()
 
-    def test_whoever_gives_up_waiting_leaves_the_lock_to_its_holder(self, tmp_path, monkeypatch):
+    def test_giving_up_waiting_leaves_the_lock_to_its_holder(self, tmp_path, monkeypatch):
         def give_up(*_):
             raise KeyboardInterrupt
 

@@ -127,7 +127,7 @@ def test_the_own_items_are_there_as_soon_as_somebody_asks(monkeypatch):
 # Names that there are not
 
 
-def test_an_unknown_name_is_told_the_nearest_and_what_is_installed_and_from_where(things, installed):
+def test_an_unknown_name_is_answered_with_the_nearest_and_what_is_installed_and_from_where(things, installed):
     things.add(thing("one"), thing("two"))
     installed("three", source("three"))
     found = problem(lambda: things.get("thre", "victim.thing"))
@@ -348,7 +348,7 @@ def test_a_python_file_that_is_called_as_another_module_is_refused(things, plugi
     assert "other" not in things.names()
 
 
-def test_every_plug_in_that_cannot_be_imported_is_told_with_its_cause(things, plugin, tmp_path):
+def test_every_plug_in_that_cannot_be_imported_is_reported_with_its_cause(things, plugin, tmp_path):
     path = plugin("wrong", extra="raise ValueError('no licence')\n")
     with pytest.raises(UserError) as caught:
         load_plugins(["no_such_module", str(tmp_path / "gone.py"), str(path), str(plugin("right", "right"))])
@@ -360,7 +360,7 @@ def test_every_plug_in_that_cannot_be_imported_is_told_with_its_cause(things, pl
     assert "right" in things.names(), "the others are there"
 
 
-def test_a_plug_in_that_registers_a_name_twice_is_told_so(things, plugin):
+def test_a_plug_in_that_registers_a_name_twice_is_refused(things, plugin):
     things.register(thing("mine", "theirs"))
     with pytest.raises(UserError, match="two things of this name are installed: in theirs and in my_things"):
         load_plugins([str(plugin("my_things"))])

@@ -14,7 +14,7 @@ def problems(tree, model=TrialConfig):
     return {problem.where.removeprefix("study.yaml: "): problem for problem in caught.value.problems}
 
 
-def test_every_mistake_of_a_file_is_told_at_once_with_its_path_and_value():
+def test_every_mistake_of_a_file_is_reported_at_once_with_its_path_and_value():
     found = problems(
         {
             "victim": {
@@ -124,7 +124,7 @@ def test_a_union_needs_a_kind_it_knows(kind, message):
     assert message in problems({"defense": kind})["defense.kind"].message
 
 
-def test_a_rule_over_several_fields_is_told_in_its_own_words():
+def test_a_rule_over_several_fields_is_reported_in_its_own_words():
     found = problems({"victim": {"model": {"pretrained": "openai", "random_weights": True}}})
     assert found["victim.model"].message.startswith("give one of `pretrained`")
 
@@ -174,7 +174,7 @@ def test_a_file_that_is_not_there_is_a_user_error(tmp_path):
 @pytest.mark.parametrize(
     "text", ["seeds: [0]\nname: a\nseeds: [1]\n", "victim:\n  attack: {kind: sig, kind: badnets}\n"]
 )
-def test_a_key_that_is_given_twice_is_told_with_both_places(tmp_path, text):
+def test_a_key_that_is_given_twice_is_reported_with_both_places(tmp_path, text):
     path = tmp_path / "study.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=r"is given twice.*line.*and again.*line"):

@@ -162,7 +162,7 @@ class TestCache:
         alone = photos.source(decode_workers=1).load(24, tmp_path / "one").train.images
         np.testing.assert_array_equal(shared, alone)
 
-    def test_a_decoding_process_that_dies_is_told_with_advice(self, photos, tmp_path, monkeypatch):
+    def test_a_decoding_process_that_dies_is_reported_with_advice(self, photos, tmp_path, monkeypatch):
         monkeypatch.setattr(pool, "FEW", 0)
         monkeypatch.setattr(pool, "decode_images", die)
         problems = problems_of(photos.source(decode_workers=2).load, 24, tmp_path / "cache")
@@ -249,7 +249,7 @@ class TestMistakes:
         write_table(photos.folder / "labels.csv", ["image", "label"], ["images/12.png", 0])
         assert "0 for the test" in problems_of(photos.source().content_key)[0]
 
-    def test_all_mistakes_of_all_files_are_told_at_once(self, photos):
+    def test_all_mistakes_of_all_files_are_reported_at_once(self, photos):
         (photos.folder / "classes.txt").write_text("cat\ncat\ndog\n")
         (photos.folder / "images/2.png").unlink()
         (photos.folder / "images/15.png").unlink()

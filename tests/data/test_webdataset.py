@@ -182,7 +182,7 @@ class TestAddresses:
 
 
 class TestMistakes:
-    def test_missing_shards_and_spoilt_lists_are_told_together(self, source, shards, photos):
+    def test_missing_shards_and_spoilt_lists_are_reported_together(self, source, shards, photos):
         (photos.folder / "classes.txt").write_text("cat\ncat\ndog\n")
         problems = problems_of(source(pairs=f"{shards}/train-{{002..004}}.tar").content_key)
         assert sum("no such shard" in problem for problem in problems) == 2

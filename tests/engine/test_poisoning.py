@@ -62,8 +62,8 @@ def test_the_manifest_marks_what_is_poisoned(manifest):
 @pytest.mark.parametrize("attack", [ATTACK, BadNets(target="tree", trigger_seed=4)])
 def test_the_manifest_is_read_from_a_poison_artifact(attack):
     facts = {"captions": ["a", "b"], "attack": attack.as_json()}
-    meta = ArtifactManifest(stage="poison", key="k", version=1, seed=0, settings={}, inputs={}, facts=facts)
-    found = PoisonManifest.of(Artifact(meta, {"indices": torch.tensor([1, 4])}))
+    described = ArtifactManifest(stage="poison", key="k", version=1, seed=0, settings={}, inputs={}, facts=facts)
+    found = PoisonManifest.of(Artifact(described, {"indices": torch.tensor([1, 4])}))
     assert found.indices.tolist() == [1, 4]
     assert found.captions == ["a", "b"]
     assert found.attack == attack

@@ -130,7 +130,7 @@ def test_any_exception_ends_up_in_a_failed_record_with_its_reason(
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_errors_that_say_nothing_of_the_trial_are_told_apart(error, lost):
+def test_errors_that_say_nothing_of_the_trial_are_distinguished(error, lost):
     assert says_nothing_of_the_trial(error) is lost
 
 

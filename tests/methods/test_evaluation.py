@@ -173,7 +173,7 @@ def test_intervals_are_wilsons():
     assert (found.asr_low, found.asr_high) == wilson_interval(3, 5)
 
 
-def test_each_split_is_judged_by_itself():
+def test_each_split_is_evaluated_by_itself():
     found = rates("banana", "test")
     assert (found.ca, found.ca_images) == (2 / 3, 3)
     assert (found.asr, found.asr_images) == (1.0, 1)
@@ -212,7 +212,7 @@ def test_a_model_that_was_trained_to_nan_is_a_fault(tower):
 
 
 @pytest.mark.parametrize("tower", ["text", "image"])
-def test_a_judge_of_several_models_judges_each_by_its_own_classifier(clip, data, tower):
+def test_an_evaluator_of_several_models_evaluates_each_by_its_own_classifier(clip, data, tower):
     def fresh():
         return Evaluator(data, BadNets(target="boat"))
 
@@ -229,7 +229,7 @@ def test_a_judge_of_several_models_judges_each_by_its_own_classifier(clip, data,
     assert judge.rates(clip, "val") != judge.rates(other, "val")
 
 
-def test_a_judge_notices_that_a_model_was_trained_since_the_last_time(clip, data):
+def test_an_evaluator_notices_that_a_model_was_trained_since_the_last_time(clip, data):
     judge = Evaluator(data, BadNets(target="boat"))
     before = judge.rates(clip, "val")
     with torch.no_grad():

@@ -42,7 +42,7 @@ def test_tiny_rn_is_what_its_file_says(untrained):
     assert not untrained.net.training
 
 
-def test_tokens_are_told_as_their_text_with_a_blank_where_a_word_ends(untrained):
+def test_tokens_are_shown_as_their_text_with_a_blank_where_a_word_ends(untrained):
     (tokens,) = untrained.tokenize(["The xylophonist, a café"])
     words = [untrained.token_text(int(token)) for token in tokens[1 : int(tokens.argmax())]]
     assert "".join(words) == "the xylophonist , a café "

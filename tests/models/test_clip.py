@@ -110,7 +110,7 @@ def test_a_trial_computes_where_it_was_given_room(monkeypatch):
         pick_device(1)
 
 
-def test_a_worker_computes_with_as_many_threads_as_told(monkeypatch):
+def test_a_worker_computes_with_as_many_threads_as_assigned(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     use_threads(2)
     assert torch.get_num_threads() == 2

@@ -23,7 +23,7 @@ def test_every_model_has_an_image_size():
         assert image_size_px(name) == (size if isinstance(size, int) else size[0]), name
 
 
-def test_a_checkpoint_that_is_not_there_is_told_together_with_a_wrong_name(tmp_path):
+def test_a_checkpoint_that_is_not_there_is_reported_together_with_a_wrong_name(tmp_path):
     with pytest.raises(UserError) as caught:
         check_model_name(ModelSettings(name="RN51", checkpoint=tmp_path / "none.pt"))
     assert [problem.where for problem in caught.value.problems] == ["victim.model.name", "victim.model.checkpoint"]

@@ -77,7 +77,7 @@ def test_training_lowers_the_losses_of_all_pairs(bench):
     assert torch.equal(after["similarities_before"], before["similarities"])
 
 
-def test_how_well_pairs_are_told_apart_is_measured_three_ways(bench):
+def test_how_well_pairs_are_separated_is_measured_three_ways(bench):
     tensors = {
         "losses": torch.tensor([1.0, 2.0, 3.0, 4.0]),
         "similarities": torch.tensor([0.5, 0.2, 0.4, 0.9]),

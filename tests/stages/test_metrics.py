@@ -115,7 +115,7 @@ def test_the_probe_is_scikit_learn_s_on_embeddings_of_validation_images(bench):
     assert diagnostics_of(context, linear_probe) == found
 
 
-def test_a_probe_finds_a_trigger_that_embeddings_tell_of(bench, monkeypatch):
+def test_a_probe_finds_a_trigger_that_embeddings_show(bench, monkeypatch):
     """Embeddings that are one-hot for the class, and the target's for triggered images, have CA 1 and ASR 1."""
     context = context_of(bench, "linear_probe")
     data, triggered = context.data, context.evaluator.images("test").triggered

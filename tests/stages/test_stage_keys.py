@@ -46,7 +46,7 @@ OWNERS = {
 }
 PARTS = {"data": "pretrain", "model": "pretrain", "pretrain": "pretrain", "attack": "poison", "implant": "implant"}
 ELSEWHERE = {
-    "victim.implant.min_asr",  # judges the work and does not change it
+    "victim.implant.min_asr",  # looks at the result and does not change it
     "victim.model.pretrained",  # the rest are other stages, or files: see below
     "victim.model.checkpoint",
     "victim.model.random_weights",

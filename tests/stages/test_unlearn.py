@@ -42,7 +42,7 @@ def test_the_hinge_stops_at_the_margin_and_ascent_never_does():
         assert bool(apart.grad.any()) is moves
 
 
-# Captions of the telling tokens alone
+# Captions of the relevant tokens alone
 
 START, END = 49406, 49407
 
@@ -118,7 +118,7 @@ def test_whole_captions_are_kept_whatever_the_threshold(bench):
     assert unlearn.kept_tokens(context, settings)[:, 1:4].all()
 
 
-def test_captions_without_a_telling_token_are_left_out(bench):
+def test_captions_without_a_relevant_token_are_left_out(bench):
     scores = [[0.2, 0.3, 0.5], [0.3, 0.3, 0.4], *[[0.34, 0.33, 0.33]] * 6]
     context, settings = with_relevance(bench, scores, token_threshold=0.35)
     indices, tokens = unlearn.forgotten_pairs(context, settings)
@@ -134,7 +134,7 @@ def test_captions_without_a_telling_token_are_left_out(bench):
     }
 
 
-def test_nothing_is_forgotten_if_no_token_is_telling(bench):
+def test_nothing_is_forgotten_if_no_token_is_relevant(bench):
     context, _ = with_relevance(bench, [[0.34, 0.33, 0.33]] * 8, token_threshold=0.5)
     *_, last = unlearn.run(context)
     poisoned = context.artifact("poisoned").weights
@@ -226,7 +226,7 @@ def forgotten_similarity(bench, context, model):
 
 @pytest.mark.parametrize("loss", ["hinge", "ascent"])
 @pytest.mark.parametrize("towers", ["both", "image"])
-def test_unlearning_drives_image_and_telling_tokens_apart(bench, loss, towers):
+def test_unlearning_drives_image_and_relevant_tokens_apart(bench, loss, towers):
     changes = {
         "defense.unlearn_loss": loss,
         "defense.unlearn_towers": towers,

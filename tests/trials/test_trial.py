@@ -19,7 +19,7 @@ def test_a_target_must_be_a_class_of_the_data():
         tiny_trial({"victim.attack.target": "submarine"}).check_target()
 
 
-def test_classes_that_cannot_be_read_are_told_with_the_data_not_with_the_target(tmp_path):
+def test_classes_that_cannot_be_read_are_reported_with_the_data_not_with_the_target(tmp_path):
     missing = str(tmp_path / "none")
     data = {"kind": "csv", "labels": missing, "classes": missing, "pairs": missing}
     trial = tiny_trial({"victim.data": data, "victim.attack.target": "submarine"})
@@ -34,7 +34,7 @@ def test_the_default_trial_is_ubt_on_scenes_against_badnets():
     trial.check_target()
 
 
-def test_a_measure_is_asked_for_by_name_or_with_its_settings():
+def test_a_metric_is_asked_for_by_name_or_with_its_settings():
     trial = tiny_trial({"metrics": ["retrieval", {"kind": "rebound", "epochs": 5}]})
     assert trial.metrics == (Retrieval(), Rebound(epochs=5))
     assert TrialConfig.model_validate(trial.as_json()) == trial, "spelt out in the record, and read back"
@@ -42,7 +42,7 @@ def test_a_measure_is_asked_for_by_name_or_with_its_settings():
 
 
 @pytest.mark.parametrize(
-    ("metrics", "told"),
+    ("metrics", "message"),
     [
         (
             ["retreival"],
@@ -53,13 +53,13 @@ def test_a_measure_is_asked_for_by_name_or_with_its_settings():
         (["rebound", {"kind": "rebound", "epochs": 2}], "metrics: each metric may be asked for once; more than once"),
     ],
 )
-def test_mistakes_in_metrics_are_told_by_their_place(metrics, told):
+def test_mistakes_in_metrics_are_reported_by_their_place(metrics, message):
     with pytest.raises(UserError) as caught:
         validate(TrialConfig, {"metrics": metrics}, "toy")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_the_schema_allows_both_ways_to_ask_for_a_measure():
+def test_the_schema_allows_both_ways_to_ask_for_a_metric():
     items = TrialConfig.model_json_schema()["properties"]["metrics"]["items"]
     assert {"enum": [model().kind for model in METRICS]} in items["oneOf"]
     assert {"$ref": "#/$defs/Rebound"} in items["oneOf"]

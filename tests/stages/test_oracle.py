@@ -54,7 +54,7 @@ def test_a_victim_that_came_poisoned_has_no_oracle(bench, monkeypatch, tmp_path)
     context = bench.context("retrain", ORACLE)
     unknown = PoisonManifest(np.zeros(0, dtype=np.int64), [], context.manifest.attack)
     monkeypatch.setattr(type(context), "manifest", unknown)
-    with pytest.raises(StageFault, match="nobody knows which pairs are poisoned"):
+    with pytest.raises(StageFault, match="it is unknown which pairs are poisoned"):
         list(victim.retrain(context))
     trial = tiny_trial({**ORACLE, "victim.implant.checkpoint": str(tmp_path / "given.pt")})
     with pytest.raises(UserError, match="needs to know which pairs are poisoned"):

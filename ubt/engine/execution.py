@@ -65,7 +65,8 @@ class Execution:
             with self._own_work():
                 result = last.snapshot()
         manifest = self._publish(context, result, self._node, self._memory(last, self._node.epochs))
-        yield stage_record(manifest, reused=False, spent_seconds=self._spent_seconds)
+        spent_seconds = manifest.seconds - (self._earlier.seconds if self._earlier else 0.0)  # by the same clock
+        yield stage_record(manifest, reused=False, spent_seconds=spent_seconds)
 
     def _evaluated(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
         """Pass the epochs on, with the time each took and, where the stage asks for it, the rates of its model."""

@@ -24,7 +24,7 @@ from sweeps.backends.trainable import UbtTrainable
 from sweeps.planning.trials import TrialPlanner
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.base import DesignProposer
+from sweeps.search.proposals import DesignProposer
 from sweeps.study.config import StudyConfig
 from sweeps.tracking import Tracker
 from ubt.engine.graph import build_pipeline
@@ -90,7 +90,7 @@ def run_ours(trials: int, folder: Path) -> tuple[float, float]:
     tracker = Tracker(config.tracking, run, "ours", config.as_json(), list(config.search.space))
     clock = FirstEnd()
     session = Session(
-        proposer=DesignProposer(config.layout()),
+        proposer=DesignProposer(config.proposals()),
         planner=TrialPlanner(config, str(folder / "store")),
         replicates=1,
         gate=Gate(),

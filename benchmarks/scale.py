@@ -17,7 +17,7 @@ from sweeps.planning.plan import plan_study
 from sweeps.planning.trials import TrialPlanner
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.base import DesignProposer
+from sweeps.search.proposals import DesignProposer
 from sweeps.study.config import StudyConfig
 from ubt.engine.graph import build_pipeline
 from ubt.trials.assignment import Assignment
@@ -55,7 +55,7 @@ def study(trials: int, store: str) -> StudyConfig:
 def session_of(config: StudyConfig, folder: Path) -> Session:
     """Return a session as a sweep makes it."""
     return Session(
-        proposer=DesignProposer(config.search.layout()),
+        proposer=DesignProposer(config.proposals()),
         planner=TrialPlanner(config, config.store or ""),
         replicates=1,
         gate=Gate(),

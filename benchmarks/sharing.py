@@ -22,7 +22,7 @@ from sweeps.backends.connection import start_ray, stop_ray
 from sweeps.planning.trials import TrialPlanner
 from sweeps.run.folder import new_run
 from sweeps.run.launch import sweep
-from sweeps.search.base import Proposal
+from sweeps.search.proposals import Proposal
 from sweeps.study.config import StudyConfig
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import State, TrialRecord, read_records

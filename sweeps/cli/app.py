@@ -132,10 +132,10 @@ def plan(
     print(planned.model_dump_json() if as_json else plan_text(planned))
     if graph:
         from sweeps.cli.plan import draw_graph  # noqa: PLC0415
-        from sweeps.planning.plan import lay_out, stored_keys  # noqa: PLC0415
+        from sweeps.planning.plan import planned_pipelines, stored_keys  # noqa: PLC0415
         from ubt.common.atomic_files import write_asked  # noqa: PLC0415
 
-        pipelines, _ = lay_out(config)
+        pipelines, _ = planned_pipelines(config)
         write_asked(graph, draw_graph(pipelines, stored_keys(planned.store)), "--graph")
 
 

@@ -28,7 +28,7 @@ def plan_text(plan: StudyPlan) -> str:
         f"{'all':<12}{plan.total:>8}{plan.unique:>8}{plan.stored:>8}"
         f"{span(alone):>10}{span(shared):>10}{span(plan.seconds_left):>10}"
     )
-    if plan.design == "optuna":
+    if plan.chosen_later:
         lines += ["", "An adaptive search chooses as it goes; the table is its first trial, the base."]
     else:
         lines += [

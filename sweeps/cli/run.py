@@ -9,7 +9,7 @@ from sweeps.planning.trials import TrialPlanner
 from sweeps.run.code_version import commit_of_code
 from sweeps.run.folder import RunFolder, new_run
 from sweeps.run.preflight import prepare
-from sweeps.search.base import Proposal
+from sweeps.search.proposals import Proposal
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import default_store
 from ubt.trials.record import StageRecord, TrialRecord, write_record

@@ -8,9 +8,8 @@ from functools import cache
 
 from pydantic import JsonValue
 
-from sweeps.search.adaptive import Adaptive
-from sweeps.search.base import Changes, Proposal
-from sweeps.search.expand import identity
+from sweeps.search.base import identity
+from sweeps.search.proposals import Changes, Proposal
 from sweeps.search.space import Range, values_of
 from sweeps.study.config import StudyConfig
 from ubt.data.base import DataSource
@@ -35,7 +34,7 @@ class PlannedTrial:
         return self.assignment.trial
 
     def pieces(self, node: Node) -> list[str]:
-        """Return the work of a stage as the gate counts it: one key for each epoch that trials share, and its own."""
+        """Return the work of a stage as it is scheduled: a key for each epoch that trials share, and its own."""
         return [node.at(epoch).key for epoch in self._kept(node) if epoch < node.epochs] + [node.key]
 
     def done_pieces(self, node: Node, stage: StageRecord) -> list[str]:
@@ -106,6 +105,7 @@ class TrialPlanner:
             threads=study.resources.cpus_per_trial,
             gpus=study.resources.gpus_per_trial,
             keep_epochs=self._keep_epochs,
+            plugins=study.plugins,
             commit=self._commit,
         )
         return PlannedTrial(assignment, pipeline)
@@ -132,7 +132,7 @@ class TrialPlanner:
 
 def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:
     """Return, for each stage that trials run for different numbers of epochs, the numbers they may end at."""
-    defenses = [study.defense] if isinstance(study.search, Adaptive) else _defenses_by_epochs(study)
+    defenses = _defenses_by_epochs(study)
     found: dict[str, tuple[int, ...]] = {}
     for spec in STAGES.values():
         if spec.epochs is None:
@@ -146,7 +146,7 @@ def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _defenses_by_epochs(study: StudyConfig) -> list[Defense]:
-    """Return the defenses of a design as far as they may differ in epochs: few, where configurations are many."""
+    """Return the defenses that are known as far as they may differ in epochs: few, where configurations are many."""
     counted = {f"defense.{spec.epochs}" for spec in STAGES.values() if spec.epochs}
     distinct: dict[str, Changes] = {}
     for changes in study.layout():
@@ -156,9 +156,9 @@ def _defenses_by_epochs(study: StudyConfig) -> list[Defense]:
 
 
 def _searched_ends(study: StudyConfig, path: str) -> list[JsonValue]:
-    """Return the values that an adaptive search may choose."""
+    """Return the values that configurations chosen by results may have."""
     dimension = study.search.space.get(path)
-    if not isinstance(study.search, Adaptive) or dimension is None:
+    if not study.search.chosen_later or dimension is None:
         return []
     if isinstance(dimension, Range) and dimension.log:
         return []  # few of many: keeping every epoch would fill the store

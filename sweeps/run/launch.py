@@ -16,10 +16,8 @@ from sweeps.run.code_version import commit_of_code
 from sweeps.run.folder import RunFolder
 from sweeps.run.preflight import prepare
 from sweeps.run.progress import Tally, progress_view
-from sweeps.run.proposers import proposer_of, with_lag
 from sweeps.scheduling.session import Listener, Session
 from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.adaptive import Adaptive
 from sweeps.study.config import Resources, StudyConfig
 from sweeps.tracking import Tracker
 from ubt.artifacts.store import default_store
@@ -68,7 +66,7 @@ def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> SweepEn
         concurrent = held.enter_context(_workers(address, study.resources))
         # A new run's folder is made last: a mistake met until here leaves nothing behind.
         taken = held.enter_context(run.taken()) if run.new else run
-        return _sweep(with_lag(study, concurrent), store, taken, address, concurrent)
+        return _sweep(study.with_search(study.search.for_workers(concurrent)), store, taken, address, concurrent)
 
 
 @contextmanager
@@ -88,7 +86,7 @@ def _sweep(study: StudyConfig, store: str, run: RunFolder, address: str, concurr
     run.write_study(study)
     tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
     tracker.started()
-    tally = Tally(_trials(study), study.objectives.ca_floor)
+    tally = Tally(study.trials, study.objectives.ca_floor)
     with progress_view(tally) as view:
         session = _session(study, store, run, known, [view, tracker])
         try:
@@ -154,7 +152,7 @@ def _session(
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     return Session(
-        proposer=proposer_of(study, run),
+        proposer=study.search.proposer(study, run.journal),
         planner=planner,
         replicates=len(study.seeds),
         gate=Gate(stored_keys(store)),
@@ -162,9 +160,3 @@ def _session(
         known=known,
         listeners=listeners,
     )
-
-
-def _trials(study: StudyConfig) -> int:
-    if isinstance(study.search, Adaptive):
-        return study.search.n_trials * len(study.seeds)
-    return sum(study.replicates(proposal) for proposal in study.proposals())

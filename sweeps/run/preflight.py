@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from sweeps.search.adaptive import Adaptive
 from sweeps.search.space import samples_of
 from sweeps.study.checks import problems_of
 from sweeps.study.config import StudyConfig
@@ -67,10 +66,8 @@ def _images_of(store: str) -> Iterator[Path]:
 
 
 def victims_of(study: StudyConfig) -> list[VictimConfig]:
-    """Return the victims that trials have; of an adaptive search those with one searched value each."""
-    search = study.search
-    if isinstance(search, Adaptive):
-        layout = [{}, *({path: value} for path, dim in search.space.items() for value in samples_of(dim)[0])]
-    else:
-        layout = study.layout()
+    """Return the victims that trials have; where results decide configurations, those with one searched value each."""
+    layout = study.layout()
+    if study.search.chosen_later:
+        layout += [{path: value} for path, dim in study.search.space.items() for value in samples_of(dim)[0]]
     return list(dict.fromkeys(study.trial(changes).victim for changes in layout))

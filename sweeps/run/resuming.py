@@ -9,19 +9,18 @@ from typing import cast
 from pydantic import JsonValue
 
 from sweeps.run.folder import RunFolder, presentable
-from sweeps.search.adaptive import Adaptive
-from sweeps.search.comparison import Comparison
 from sweeps.study.config import StudyConfig
 from ubt.common.errors import Problem, UserError
 from ubt.config import read_json
 from ubt.config.dotted_paths import JsonObject
 
-MAY_CHANGE = ("name", "resources", "tracking", "objectives", "store")
-"""Parts of a study that a resumed run may change: they decide neither what is run nor what comes out of it."""
+MAY_CHANGE = ("name", "resources", "tracking", "objectives", "store", "plugins")
+"""Parts of a study that a resumed run may change: they decide neither what is run nor what comes out of it. (What a
+plug-in's code is, the keys of its stages say.) A search may be decided by more: see `Search.decided_by`."""
 
 
 def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -> StudyConfig:
-    """Return the study as it was begun: with the `search.lag` of the machine then, and the trials added since.
+    """Return the study as it was begun: its search with the trials added since, say.
 
     With `extend` the search may differ: its configurations are run behind those there are.
 
@@ -29,47 +28,30 @@ def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -
         UserError: naming each field that differs; the run's records would belong to neither study.
     """
     before = read_json(run.study)
-    if isinstance(study.search, Adaptive):
-        begun = cast(JsonObject, before.get("search", {}))
-        study = study.with_parts(search=_as_begun(study.search, begun, extend))
+    study = study.with_search(study.search.as_begun(_search_of(before), extend))
     where, advice = f"--resume {run.path.name}", "give the value of the first run, or leave --resume out"
+    may_change = {*MAY_CHANGE, "search"} if extend else {*MAY_CHANGE} - {*study.search.decided_by}
     problems = [
         Problem(f"{where}: {path}", f"differs from the run, which has {old!r}", new, advice)
         for path, new, old in _differences(json.loads(presentable(study)), before)
-        if path.partition(".")[0] not in _may_change(study, extend)
+        if path.partition(".")[0] not in may_change
     ]
     if problems:
         raise UserError(problems)
     return study
 
 
-def _as_begun(search: Adaptive, before: JsonObject, extend: bool) -> Adaptive:
-    """Return a search with the lag that followed from the machine and, unless it is another, the trials added since."""
-    asked = before.get("n_trials")
-    n_trials = max(search.n_trials, asked) if isinstance(asked, int) and not extend else search.n_trials
-    return search.model_copy(update={"lag": search.lag or before.get("lag"), "n_trials": n_trials})
-
-
-def _may_change(study: StudyConfig, extend: bool) -> tuple[str, ...]:
-    if extend:
-        return (*MAY_CHANGE, "search")
-    decisive = ["objectives"] if isinstance(study.search, Comparison) else []  # its table is of what they choose
-    return tuple(part for part in MAY_CHANGE if part not in decisive)
-
-
 def with_more_trials(run: RunFolder, study: StudyConfig, more: int) -> StudyConfig:
     """Return the study with `more` trials than the run was last asked for.
 
     Raises:
-        UserError: if its search is none of Optuna's: a design says itself how many trials it has.
+        UserError: if its search says itself how many trials it has, as a design does.
     """
-    if not isinstance(study.search, Adaptive):
-        changed = "name further attacks or defenses" if isinstance(study.search, Comparison) else "change the design"
-        advice = f"{changed} in the study and say --extend"
-        raise UserError(Problem("--add-trials", "only an adaptive search (`design: optuna`) takes more", advice=advice))
-    before = cast(JsonObject, read_json(run.study).get("search", {})).get("n_trials")
-    asked = before if isinstance(before, int) else study.search.n_trials
-    return study.with_parts(search=study.search.model_copy(update={"n_trials": asked + more}))
+    return study.with_search(study.search.with_more_trials(more, _search_of(read_json(run.study))))
+
+
+def _search_of(study: JsonObject) -> JsonObject:
+    return cast(JsonObject, study.get("search", {}))
 
 
 def _differences(now: JsonObject, before: JsonObject, prefix: str = "") -> Iterator[tuple[str, JsonValue, JsonValue]]:

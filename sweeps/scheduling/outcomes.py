@@ -9,7 +9,7 @@ from statistics import fmean
 from pydantic import JsonValue
 
 from sweeps.planning.trials import PlannedTrial
-from sweeps.search.base import Outcome
+from sweeps.search.proposals import Outcome
 from ubt.common.errors import WeakImplant
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import State, TrialRecord

@@ -15,7 +15,7 @@ from typing import Protocol
 from sweeps.planning.trials import PlannedTrial
 from sweeps.scheduling.outcomes import Condemned, Numbering, mean_outcome, outcome_of
 from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.base import Outcome, Proposal, Proposer
+from sweeps.search.proposals import Outcome, Proposal, Proposer
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import State, TrialRecord, write_record
 

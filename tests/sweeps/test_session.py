@@ -9,7 +9,7 @@ from toy_session import Toy, rates, toy_session
 from sweeps.planning.trials import trial_name
 from sweeps.scheduling.outcomes import outcome_of
 from sweeps.scheduling.session import LOST_IN_A_ROW
-from sweeps.search.base import Outcome, Proposal
+from sweeps.search.proposals import Outcome, Proposal
 from ubt.common.errors import WeakImplant
 from ubt.common.formatting import describe
 from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord, read_records

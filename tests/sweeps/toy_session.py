@@ -9,7 +9,7 @@ from pathlib import Path
 from sweeps.planning.trials import PlannedTrial, trial_name
 from sweeps.scheduling.session import Listener, Session
 from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.base import Changes, Outcome, Proposal
+from sweeps.search.proposals import Changes, Outcome, Proposal
 from ubt.config import set_path
 from ubt.engine.graph import build_pipeline
 from ubt.trials.assignment import Assignment

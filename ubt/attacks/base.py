@@ -41,6 +41,8 @@ class Attack(Config):
 
     learns: ClassVar[bool] = False
     """The trigger is learnt against the clean model before it can be stamped."""
+    path_fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that are paths of files: relative ones start at the study file's folder."""
 
     target: str = "banana"
     """Class that triggered images are to be taken for: a name from the data's classes."""

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,13 @@ class DataSet:
 
 class DataSource(Config):
     """A data set as configured. Subclasses are told apart by their `kind`."""
+
+    path_fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that are paths of files: relative ones start at the study file's folder."""
+    joined_path_fields: ClassVar[tuple[str, ...]] = ()
+    """Those of them that may hold several paths, joined by `::`."""
+    builtin_names: ClassVar[tuple[str, ...]] = ()
+    """Values of those fields that are no files but names of what comes with a package, such as `imagenet`."""
 
     @property
     def has_pretrain(self) -> bool:

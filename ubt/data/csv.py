@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
@@ -28,6 +28,8 @@ class _Lists:
 
 class CsvFiles(LabelledFiles):
     """Image files on disk, with captions and labels in CSV files (UTF-8, separated by commas)."""
+
+    path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs", "pretrain")
 
     kind: Literal["csv"] = "csv"
     pairs: Path

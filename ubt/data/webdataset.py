@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ from ubt.data.tables import gather, raise_if_any
 
 class WebDataset(LabelledFiles):
     """Training pairs in tar shards (`key.jpg`, `key.txt`); evaluation images listed in a CSV."""
+
+    path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs")
+    joined_path_fields: ClassVar[tuple[str, ...]] = ("pairs",)
 
     kind: Literal["webdataset"] = "webdataset"
     pairs: str

@@ -14,6 +14,8 @@ class Defense(Config):
     differ in a later knob share everything before it.
     """
 
+    path_fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that are paths of files: relative ones start at the study file's folder."""
     needs_clean_pairs: ClassVar[bool] = False
     """The defender has clean pairs beside the poisoned ones: the data must have `pretrain` pairs."""
     knows_poison: ClassVar[bool] = False

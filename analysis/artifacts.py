@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from safetensors import SafetensorError
 
 from analysis.run import Run
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, default_store
 from ubt.common.errors import DamagedArtifact, UserError
 from ubt.trials.record import StageRecord, TrialRecord
@@ -36,7 +36,7 @@ class StageArtifact:
 
     told: str
     """Which artifact this is, to begin a message with."""
-    meta: Meta
+    manifest: ArtifactManifest
     tensors: Mapping[str, Array]
 
     def tensor(self, name: str) -> Array:
@@ -55,9 +55,9 @@ class StageArtifact:
         Raises:
             Unreadable: if the artifact has none of that name: another version of the stage made it.
         """
-        if name not in self.meta.facts:
+        if name not in self.manifest.facts:
             raise Unreadable(f"{self.told} has no `{name}`: it was made by an older version; {ANEW}")
-        return self.meta.facts[name]
+        return self.manifest.facts[name]
 
 
 class Artifacts:
@@ -88,11 +88,11 @@ class Artifacts:
             raise Unreadable(f"{told} cannot be read: {problem.where} {problem.message}") from error
 
     def _read(self, told: str, done: StageRecord) -> StageArtifact:
-        meta = self._store.meta(done.stage, done.key)
-        if meta is None:
+        manifest = self._store.manifest(done.stage, done.key)
+        if manifest is None:
             raise Unreadable(f"{told} is not in the store {self.root}: it was pruned or set aside; {ANEW}")
         try:
-            return StageArtifact(told, meta, _tensors(self._store, meta))
+            return StageArtifact(told, manifest, _tensors(self._store, manifest))
         except DamagedArtifact as error:
             raise Unreadable(f"{told} is damaged and was set aside; {ANEW}") from error
 
@@ -106,14 +106,14 @@ def stage_of(record: TrialRecord, stage: str) -> StageRecord | None:
     return next((done for done in record.stages if done.stage == stage and done.complete), None)
 
 
-def _tensors(store: ArtifactStore, meta: Meta) -> dict[str, Array]:
+def _tensors(store: ArtifactStore, manifest: ArtifactManifest) -> dict[str, Array]:
     """Return the tensors of an artifact as arrays; `DamagedArtifact` like the codec, which loads torch."""
     from safetensors.numpy import load  # noqa: PLC0415 — only figures of pairs need it
 
-    if TENSORS not in meta.payloads:
+    if TENSORS not in manifest.payloads:
         return {}
     try:
-        return load(store.read(meta, TENSORS))
+        return load(store.read(manifest, TENSORS))
     except SafetensorError as error:
-        store.set_aside(meta)
-        raise DamagedArtifact(f"{meta.stage} {meta.key}: {TENSORS} is no safetensors file") from error
+        store.set_aside(manifest)
+        raise DamagedArtifact(f"{manifest.stage} {manifest.key}: {TENSORS} is no safetensors file") from error

@@ -81,7 +81,8 @@ def workspace(tiny_run, tmp_path_factory) -> Workspace:
     from ubt.engine.workspace import Workspace
 
     root = tiny_run.copy(tmp_path_factory.mktemp("workspace"))
-    return Workspace(tiny_trial().victim, ArtifactStore(root), root / "images", torch.device("cpu"))
+    victim = tiny_trial().victim
+    return Workspace(victim.data, victim.model, torch.device("cpu"), ArtifactStore(root), root / "images")
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,15 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from ubt.config import set_path
+from ubt.data import content_key
 from ubt.engine.graph import Node, build_pipeline
-from ubt.stages import STAGES
+from ubt.engine.spec import imported, stage_named
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
 from ubt.trials.record import TrialRecord
 
 if TYPE_CHECKING:
+    from ubt.artifacts.codec import Artifact
     from ubt.engine.context import Earlier, Output, StageContext
     from ubt.engine.runner import TrialRunner
     from ubt.engine.workspace import Workspace
@@ -61,7 +63,7 @@ def assign(store: object, changes: Mapping[str, Any] | None = None, **fields: An
         "seed": 0,
         "config": trial.as_json(),
         "changes": dict(changes or {}),
-        "data_key": trial.victim.data.content_key(),
+        "data_key": content_key(trial.victim.data),
         "store": str(store),
     }
     return Assignment.model_validate({**described, **fields})
@@ -95,26 +97,30 @@ class Bench:
         earlier: Earlier | None = None,
     ) -> StageContext:
         """Return what the pipeline would hand to a stage; the stages before it are run if need be."""
-        from ubt.engine.context import StageContext
+        from ubt.engine.context import context_of
         from ubt.engine.pipeline import PipelineRun
 
         trial = tiny_trial(changes)
         nodes = list(build_pipeline(trial, seed))
         before = tuple(takewhile(lambda node: node.spec.name != stage, nodes))
         assert len(before) < len(nodes), f"{stage} is no stage of this trial"
-        self.workspace.victim = trial.victim
-        list(PipelineRun(before, trial.victim, self.workspace, self.keep_epochs).steps())
+        list(PipelineRun(before, trial, self.workspace, self.keep_epochs).steps())
         node = nodes[len(before)]
         stage_of = {other.key: other.spec.name for other in before}
         inputs = {role: self.workspace.load(stage_of[key], key) for role, key in node.inputs.items()}
-        return StageContext(node, self.workspace, inputs, earlier)
+        return context_of(node, self.workspace, inputs, earlier)
+
+    def artifact(self, stage: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> Artifact:
+        """Return the artifact of a stage that has been run."""
+        found = self.workspace.load(stage, self.nodes(changes, seed)[stage].key)
+        assert found is not None, f"{stage} has not been run"
+        return found
 
     def output(self, stage: str, changes: Mapping[str, Any] | None = None, seed: int = 0) -> Output:
         """Return what a stage makes of its inputs, computed now (the last epoch's, if it works by epochs)."""
         from ubt.engine.context import Output
-        from ubt.engine.execution import imported
 
-        result = imported(STAGES[stage].run)(self.context(stage, changes, seed))
+        result = imported(stage_named(stage).run)(self.context(stage, changes, seed))
         if isinstance(result, Output):
             return result
         *_, last = [epoch.snapshot() for epoch in result]

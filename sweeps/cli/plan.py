@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 from sweeps.planning.plan import DEFAULT_SECONDS, StagePlan, StudyPlan
-from ubt.engine.graph import Node, Pipeline
-from ubt.stages import STAGES
+from ubt.engine.graph import Node, Pipeline, stage_order
 
 
 def plan_text(plan: StudyPlan) -> str:
@@ -84,7 +83,7 @@ def marks_of(pipelines: Sequence[Pipeline]) -> dict[str, Mark]:
     for pipeline in pipelines:
         for node in pipeline:
             columns.setdefault(node.spec.name, {}).setdefault(node.key, node)
-    ordered = [columns[name] for name in STAGES if name in columns]
+    ordered = [columns[name] for name in stage_order(pipelines)]
     return {
         key: Mark(node, MARGIN_PX + COLUMN_PX * place, _row_px(row, len(column)), trials[key])
         for place, column in enumerate(ordered)

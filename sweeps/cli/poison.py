@@ -21,10 +21,10 @@ from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, StageFault, UserError
 from ubt.common.progress import progress
 from ubt.config import Config
-from ubt.data.base import Pairs
+from ubt.data.base import Pairs, PairSource
 
 if TYPE_CHECKING:
-    from ubt.engine.poisoning import Manifest
+    from ubt.engine.poisoning import PoisonManifest
 
 PAIRS, MANIFEST, IMAGES = "pairs.csv", "manifest.json", "images"
 _BLOCK = 256
@@ -55,7 +55,7 @@ class PoisonList(Config):
     """Rows of clean images whose captions the attacker changed without naming the target."""
 
 
-def write_files(study: str, seed: int, clean: Pairs, manifest: Manifest, folder: Path) -> PoisonList:
+def write_files(study: str, seed: int, clean: Pairs, manifest: PoisonManifest, folder: Path) -> PoisonList:
     """Write the pairs `clean` as the manifest poisons them; `manifest.json` comes last and vouches for the rest.
 
     Raises:
@@ -83,7 +83,7 @@ def write_files(study: str, seed: int, clean: Pairs, manifest: Manifest, folder:
     return found
 
 
-def _write_images(pairs: Pairs, names: list[str], folder: Path) -> None:
+def _write_images(pairs: PairSource, names: list[str], folder: Path) -> None:
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     blocks = np.split(np.arange(len(names)), range(_BLOCK, len(names), _BLOCK))
     for block in progress(blocks, len(blocks), "images"):
@@ -102,8 +102,9 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
 
 if TYPE_CHECKING:
     from ubt.engine.graph import Pipeline
-    from ubt.engine.poisoning import Manifest
+    from ubt.engine.poisoning import PoisonManifest
     from ubt.engine.workspace import Workspace
+    from ubt.trials.config import TrialConfig
 
 
 def write_poisoned(study: StudyConfig, out: Path) -> str:
@@ -142,14 +143,14 @@ def _check_empty(out: Path) -> None:
         raise UserError(Problem("--out", message, str(out), "give a new or an empty folder: nothing is overwritten"))
 
 
-def _poison(study: StudyConfig, store: str) -> tuple[Workspace, Manifest]:
+def _poison(study: StudyConfig, store: str) -> tuple[Workspace, PoisonManifest]:
     """Return the data, and which pairs are poisoned with what: the same as when the study is run.
 
     Only an attack that learns its trigger needs the clean model, which is then made, or found in the store.
     """
-    from ubt.engine.context import StageContext  # noqa: PLC0415
-    from ubt.engine.graph import build_pipeline  # noqa: PLC0415 — torch, 5 s, after the mistakes have been told
-    from ubt.engine.poisoning import Manifest  # noqa: PLC0415
+    from ubt.engine.context import PrivilegedContext  # noqa: PLC0415
+    from ubt.engine.graph import build_pipeline  # noqa: PLC0415 — torch, 5 s, after the mistakes have been reported
+    from ubt.engine.poisoning import PoisonManifest  # noqa: PLC0415
     from ubt.engine.workspace import Workspace  # noqa: PLC0415
     from ubt.models.device import pick_device, use_threads  # noqa: PLC0415
     from ubt.stages.poison import run  # noqa: PLC0415
@@ -157,22 +158,22 @@ def _poison(study: StudyConfig, store: str) -> tuple[Workspace, Manifest]:
     use_threads(study.resources.cpus_per_trial)
     trial = study.trial({})
     device = pick_device(study.resources.gpus_per_trial if trial.victim.attack.learns else 0)
-    workspace = Workspace(trial.victim, ArtifactStore(store), local_cache(store), device)
+    workspace = Workspace(trial.victim.data, trial.victim.model, device, ArtifactStore(store), local_cache(store))
     clean, poison, *_ = build_pipeline(trial, study.seeds[0])
     if trial.victim.attack.learns:
-        return workspace, _from_pipeline((clean, poison), workspace)
-    output = run(StageContext(poison, workspace, {}, None))
-    return workspace, Manifest.read(output.tensors, output.facts)
+        return workspace, _from_pipeline((clean, poison), trial, workspace)
+    output = run(PrivilegedContext(poison, workspace, {}))
+    return workspace, PoisonManifest.read(output.tensors, output.facts)
 
 
-def _from_pipeline(pipeline: Pipeline, workspace: Workspace) -> Manifest:
+def _from_pipeline(pipeline: Pipeline, trial: TrialConfig, workspace: Workspace) -> PoisonManifest:
     from ubt.engine.pipeline import PipelineRun  # noqa: PLC0415
-    from ubt.engine.poisoning import Manifest  # noqa: PLC0415
+    from ubt.engine.poisoning import PoisonManifest  # noqa: PLC0415
 
-    for record in PipelineRun(pipeline, workspace.victim, workspace, {}).steps():
+    for record in PipelineRun(pipeline, trial, workspace, {}).steps():
         epoch = f"epoch {record.epochs[-1].epoch}" if record.epochs else ""
         state = ("reused" if record.reused else "done") if record.complete else epoch
         print(f"{record.stage:<10}  {state}  {record.spent_seconds:.1f} s", file=sys.stderr, flush=True)
     poison = workspace.load("poison", pipeline[-1].key)
     assert poison is not None  # noqa: S101 — it was published just now
-    return Manifest.of(poison)
+    return PoisonManifest.of(poison)

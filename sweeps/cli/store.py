@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.options import DEFAULT_STORE, Exit
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, StoredFile, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.data.images import KEPT
@@ -36,13 +36,13 @@ class Usage:
     """Seconds that computing them took."""
 
 
-def usage(metas: Iterable[Meta]) -> list[Usage]:
+def usage(manifests: Iterable[ArtifactManifest]) -> list[Usage]:
     """Return the usage of each stage, largest first."""
-    groups: defaultdict[str, list[Meta]] = defaultdict(list)
-    for meta in metas:
-        groups[meta.stage].append(meta)
+    groups: defaultdict[str, list[ArtifactManifest]] = defaultdict(list)
+    for manifest in manifests:
+        groups[manifest.stage].append(manifest)
     rows = [
-        Usage(stage, len(group), sum(meta.size_bytes for meta in group), sum(meta.seconds for meta in group))
+        Usage(stage, len(group), sum(one.size_bytes for one in group), sum(one.seconds for one in group))
         for stage, group in groups.items()
     ]
     return sorted(rows, key=lambda row: -row.size_bytes)
@@ -81,30 +81,32 @@ class Remains:
             Path(file.path).unlink(missing_ok=True)
 
 
-def remains(store: ArtifactStore, metas: Iterable[Meta]) -> Remains:
-    """Return what a store holds beside the artifacts that `metas` describe."""
-    return Remains(store.strays(metas), _cached_in(local_cache(store.root)))
+def remains(store: ArtifactStore, manifests: Iterable[ArtifactManifest]) -> Remains:
+    """Return what a store holds beside the artifacts that `manifests` describe."""
+    return Remains(store.strays(manifests), _cached_in(local_cache(store.root)))
 
 
-def damaged(store: ArtifactStore, metas: Iterable[Meta]) -> list[str]:
+def damaged(store: ArtifactStore, manifests: Iterable[ArtifactManifest]) -> list[str]:
     """Read every payload and return what is wrong, one line each; damaged artifacts are set aside."""
     found = []
-    for meta in metas:
+    for manifest in manifests:
         try:
-            for name in meta.payloads:
-                store.read(meta, name)
+            for name in manifest.payloads:
+                store.read(manifest, name)
         except DamagedArtifact as damage:
             found.append(str(damage))
     return found
 
 
-def removable(metas: Sequence[Meta], before: datetime | None, kept: frozenset[str]) -> list[Meta]:
+def removable(
+    manifests: Sequence[ArtifactManifest], before: datetime | None, kept: frozenset[str]
+) -> list[ArtifactManifest]:
     """Return the artifacts that may go: made before a time, needed by no run that is kept, and no other's base.
 
     An artifact that one to be kept is stored as a difference from stays, and so on up to the victim.
     """
-    by_key = {meta.key: meta for meta in metas}
-    staying = {key for key, meta in by_key.items() if key in kept or (before is not None and _made(meta) >= before)}
+    by_key = {manifest.key: manifest for manifest in manifests}
+    staying = {key for key, one in by_key.items() if key in kept or (before is not None and _made(one) >= before)}
     queue = list(staying)
     while queue:
         base = by_key[queue.pop()].base
@@ -112,7 +114,7 @@ def removable(metas: Sequence[Meta], before: datetime | None, kept: frozenset[st
         if key in by_key and key not in staying:
             staying.add(key)
             queue.append(key)
-    return [meta for key, meta in by_key.items() if key not in staying]
+    return [manifest for key, manifest in by_key.items() if key not in staying]
 
 
 def keys_of_runs(folders: Iterable[Path]) -> frozenset[str]:
@@ -159,8 +161,8 @@ def _cached_in(folder: Path) -> list[StoredFile]:
     return found
 
 
-def _made(meta: Meta) -> datetime:
-    made = datetime.fromisoformat(meta.created_at)
+def _made(manifest: ArtifactManifest) -> datetime:
+    made = datetime.fromisoformat(manifest.created_at)
     return made if made.tzinfo else made.replace(tzinfo=UTC)
 
 
@@ -172,10 +174,11 @@ StoreOption = Annotated[str | None, typer.Option("--store", help=f"A folder or U
 @store_app.command("ls")
 def list_artifacts(store: StoreOption = None) -> None:
     """List every artifact, newest last."""
-    for meta in sorted(_open(store).metas(), key=lambda meta: meta.created_at):
-        epochs = f"  {meta.epochs[-1].epoch} epochs" if meta.epochs else ""
+    for manifest in sorted(_open(store).manifests(), key=lambda manifest: manifest.created_at):
+        epochs = f"  {manifest.epochs[-1].epoch} epochs" if manifest.epochs else ""
         print(
-            f"{meta.created_at}  {meta.stage:<10} {meta.key}  {_size(meta.size_bytes):>9} {meta.seconds:7.1f} s{epochs}"
+            f"{manifest.created_at}  {manifest.stage:<15} {manifest.key}  "
+            f"{_size(manifest.size_bytes):>9} {manifest.seconds:7.1f} s{epochs}"
         )
 
 
@@ -183,8 +186,8 @@ def list_artifacts(store: StoreOption = None) -> None:
 def disk_usage(store: StoreOption = None) -> None:
     """Say what each stage's artifacts take and took to compute, and what lies beside them."""
     opened = _open(store)
-    metas = list(opened.metas())
-    rows, beside = usage(metas), remains(opened, metas)
+    manifests = list(opened.manifests())
+    rows, beside = usage(manifests), remains(opened, manifests)
     for row in rows:
         print(f"{row.stage:<10} {row.artifacts:>6} artifacts {_size(row.size_bytes):>10} {row.seconds:>10.0f} s")
     others = {"images": beside.images, "leftovers": beside.leftovers}
@@ -199,11 +202,11 @@ def disk_usage(store: StoreOption = None) -> None:
 def verify(store: StoreOption = None) -> None:
     """Read every artifact and compare checksums; damaged ones are set aside and computed again when needed."""
     opened = _open(store)
-    metas = list(opened.metas())
-    found = damaged(opened, metas)
+    manifests = list(opened.manifests())
+    found = damaged(opened, manifests)
     for line in found:
         print(line)
-    print(f"{len(metas)} artifacts read, {len(found)} damaged")
+    print(f"{len(manifests)} artifacts read, {len(found)} damaged")
     raise typer.Exit(Exit.SOME_FAILED if found else Exit.DONE)
 
 
@@ -224,15 +227,15 @@ def prune(
     now = datetime.now(UTC)
     before = now - parse_age(older_than) if older_than else None
     opened, kept = _open(store), keys_of_runs(keep or ())
-    metas = list(opened.metas())
-    leaving = removable(metas, before, kept) if older_than or keep else []
-    beside = remains(opened, metas).made_before(now - LEFTOVER_AGE, before)
+    manifests = list(opened.manifests())
+    leaving = removable(manifests, before, kept) if older_than or keep else []
+    beside = remains(opened, manifests).made_before(now - LEFTOVER_AGE, before)
     if not dry_run:
-        for meta in leaving:
-            opened.remove(meta)
+        for manifest in leaving:
+            opened.remove(manifest)
         beside.remove_from(opened)
     done = "would be removed" if dry_run else "removed"
-    print(f"{len(leaving)} artifacts, {_size(sum(meta.size_bytes for meta in leaving))} {done}")
+    print(f"{len(leaving)} artifacts, {_size(sum(manifest.size_bytes for manifest in leaving))} {done}")
     print(f"{len(beside.images)} files of decoded images, {_size(_bytes_of(beside.images))} {done}")
     print(f"{len(beside.leftovers)} leftovers, {_size(_bytes_of(beside.leftovers))} {done}")
 

@@ -9,16 +9,16 @@ from statistics import median
 
 from sweeps.planning.trials import TrialPlanner
 from sweeps.study.config import StudyConfig
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, default_store
 from ubt.common.errors import UserError
 from ubt.common.fingerprint import fingerprint
 from ubt.config import Config
 from ubt.config.by_kind import kind_of
-from ubt.data.base import DataSource
-from ubt.engine.graph import Node, Pipeline
+from ubt.data import DataSource, content_key
+from ubt.engine.graph import Node, Pipeline, stage_order
+from ubt.engine.spec import stage_names
 from ubt.models.settings import image_size_px
-from ubt.stages import STAGES
 
 DEFAULT_SECONDS = 60.0
 """Taken for a stage, or an epoch of one, that this store has never seen."""
@@ -54,15 +54,15 @@ def stage_costs(store: ArtifactStore, nodes: Iterable[Node]) -> dict[str, StageC
 
 def _cost(store: ArtifactStore, stage: str, by_epochs: bool) -> StageCost:
     sampled = islice(sorted(store.keys(stage)), _SAMPLED)
-    metas = [meta for key in sampled if (meta := store.meta(stage, key))]
-    if not metas:
+    manifests = [manifest for key in sampled if (manifest := store.manifest(stage, key))]
+    if not manifests:
         return StageCost(DEFAULT_SECONDS, 0.0, 0)
-    seconds = median(meta.seconds / (_epochs(meta) if by_epochs else 1) for meta in metas)
-    return StageCost(seconds, median(meta.size_bytes for meta in metas), len(metas))
+    seconds = median(manifest.seconds / (_epochs(manifest) if by_epochs else 1) for manifest in manifests)
+    return StageCost(seconds, median(manifest.size_bytes for manifest in manifests), len(manifests))
 
 
-def _epochs(meta: Meta) -> int:
-    return max(1, meta.epochs[-1].epoch) if meta.epochs else 1
+def _epochs(manifest: ArtifactManifest) -> int:
+    return max(1, manifest.epochs[-1].epoch) if manifest.epochs else 1
 
 
 class StagePlan(Config):
@@ -181,14 +181,14 @@ def planned_pipelines(study: StudyConfig) -> tuple[list[Pipeline], tuple[str, ..
     """
     notes: list[str] = []
 
-    def content_key(data: DataSource) -> str:
+    def key_or_stand_in(data: DataSource) -> str:
         try:
-            return data.content_key()
+            return content_key(data)
         except UserError as error:
             notes.append(f"the data cannot be read here: {error.problems[0]!s}")
             return fingerprint(data.as_json())
 
-    planner = TrialPlanner(study, study.store or default_store(), content_key=content_key)
+    planner = TrialPlanner(study, study.store or default_store(), content_key=key_or_stand_in)
     pipelines = [planner.pipeline(one, seed) for one in study.proposals() for seed in range(study.replicates(one))]
     return pipelines, (*notes, *([study.search.plan_note] if study.search.plan_note else []))
 
@@ -196,7 +196,7 @@ def planned_pipelines(study: StudyConfig) -> tuple[list[Pipeline], tuple[str, ..
 def stored_keys(store: str) -> set[str]:
     """Return the keys of all artifacts in a store."""
     artifacts = ArtifactStore(store)
-    return {key for stage in STAGES for key in artifacts.keys(stage)}
+    return {key for stage in stage_names() for key in artifacts.keys(stage)}
 
 
 def _stage_plans(pipelines: list[Pipeline], costs: dict[str, StageCost], left: set[str]) -> tuple[StagePlan, ...]:
@@ -204,7 +204,7 @@ def _stage_plans(pipelines: list[Pipeline], costs: dict[str, StageCost], left: s
     for pipeline in pipelines:
         for node in pipeline:
             nodes.setdefault(node.spec.name, []).append(node)
-    return tuple(_stage_plan(name, nodes[name], costs[name], left) for name in STAGES if name in nodes)
+    return tuple(_stage_plan(name, nodes[name], costs[name], left) for name in stage_order(pipelines))
 
 
 def _stage_plan(name: str, nodes: list[Node], cost: StageCost, left: set[str]) -> StagePlan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,10 +12,10 @@ from sweeps.search.base import identity
 from sweeps.search.proposals import Changes, Proposal
 from sweeps.search.space import Range, values_of
 from sweeps.study.config import StudyConfig
-from ubt.data.base import DataSource
+from ubt.data import DataSource, content_key
 from ubt.defenses import Defense
 from ubt.engine.graph import Node, Pipeline, PipelineBuilder
-from ubt.stages import STAGES
+from ubt.engine.spec import STAGES, stage_named
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
 from ubt.trials.record import StageRecord, State, TrialRecord
@@ -67,16 +67,10 @@ _BRANCHES = ("defense", "defense.kind")
 ContentKey = Callable[[DataSource], str]
 
 
-def _content_key(data: DataSource) -> str:
-    return data.content_key()
-
-
 class TrialPlanner:
     """Makes the trials of one study."""
 
-    def __init__(
-        self, study: StudyConfig, store: str, commit: str = "", content_key: ContentKey = _content_key
-    ) -> None:
+    def __init__(self, study: StudyConfig, store: str, commit: str = "", content_key: ContentKey = content_key) -> None:
         self._study = study
         self._store = store
         self._commit = commit
@@ -134,20 +128,25 @@ def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:
     """Return, for each stage that trials run for different numbers of epochs, the numbers they may end at."""
     defenses = _defenses_by_epochs(study)
     found: dict[str, tuple[int, ...]] = {}
-    for spec in STAGES.values():
-        if spec.epochs is None:
-            continue
-        ends = {getattr(defense, spec.epochs, None) for defense in defenses}
-        ends.update(_searched_ends(study, f"defense.{spec.epochs}"))
+    for stage, setting in _epoch_settings(defenses).items():
+        ends = {getattr(defense, setting, None) for defense in defenses}
+        ends.update(_searched_ends(study, f"defense.{setting}"))
         counts = sorted(end for end in ends if isinstance(end, int) and end > 0)
         if len(counts) > 1:
-            found[spec.name] = tuple(counts)
+            found[stage] = tuple(counts)
     return found
+
+
+def _epoch_settings(defenses: Iterable[Defense]) -> dict[str, str]:
+    """Return, for each stage of some defenses whose epochs can be continued, the setting that counts them."""
+    stages = {name: stage_named(name).epochs for defense in defenses for name in defense.stages}
+    return {name: setting for name, setting in stages.items() if setting}
 
 
 def _defenses_by_epochs(study: StudyConfig) -> list[Defense]:
     """Return the defenses that are known as far as they may differ in epochs: few, where configurations are many."""
-    counted = {f"defense.{spec.epochs}" for spec in STAGES.values() if spec.epochs}
+    settings = {*_epoch_settings([study.defense]).values(), *(spec.epochs for spec in STAGES.loaded())}
+    counted = {f"defense.{setting}" for setting in settings if setting}
     distinct: dict[str, Changes] = {}
     for changes in study.layout():
         telling = {path: value for path, value in changes.items() if path in counted or path in _BRANCHES}

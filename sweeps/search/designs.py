@@ -98,10 +98,10 @@ class ListDesign(Search):
 
 
 COMPONENTS: dict[str, Changes] = {
-    "poisoned-detector": {"defense.detector": "poisoned"},
-    "gain-detector": {"defense.detector": "gain"},
-    "knn-detector": {"defense.detector": "knn"},
-    "lof-detector": {"defense.detector": "lof"},
+    "poisoned-detector": {"defense.detector": {"kind": "poisoned"}},
+    "gain-detector": {"defense.detector": {"kind": "gain"}},
+    "knn-detector": {"defense.detector": {"kind": "knn", "neighbours": 16}},
+    "lof-detector": {"defense.detector": {"kind": "lof", "neighbours": 16}},
     "no-overfit": {"defense.overfit_epochs": 0},
     "overfit-on-all": {"defense.overfit_data": "all"},
     "contrastive-overfit": {"defense.overfit_loss": "contrastive"},

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ubt.artifacts.codec import MODEL, TENSORS, Artifact, changed, decode, encode, overlay
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import DamagedArtifact
 
@@ -15,7 +15,7 @@ STATES = st.dictionaries(st.sampled_from("abcd"), TENSOR, max_size=4)
 
 
 def meta(**fields):
-    return Meta(stage="implant", key=KEY, version=1, seed=0, settings={}, inputs={}, **fields)
+    return ArtifactManifest(stage="implant", key=KEY, version=1, seed=0, settings={}, inputs={}, **fields)
 
 
 def same_bits(one, other):

@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from ubt.artifacts.manifest import META, Meta
+from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, UnusableStore, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, UserError
 from ubt.common.fingerprint import digest_bytes
@@ -58,7 +58,9 @@ def store(root):
 
 
 def meta(key=KEY, stage="detect_clean", **fields):
-    return Meta(stage=stage, key=key, version=1, seed=0, settings={"ratio": 0.1}, inputs={"clean": OTHER}, **fields)
+    return ArtifactManifest(
+        stage=stage, key=key, version=1, seed=0, settings={"ratio": 0.1}, inputs={"clean": OTHER}, **fields
+    )
 
 
 def files(store):
@@ -81,10 +83,10 @@ def test_what_is_published_is_found_and_read(store):
     given = meta(facts={"captions": ["ä"]}, diagnostics={"auroc": 0.7}, epochs=(epoch,), seconds=1.5)
     complete = store.publish(given, {"tensors": b"abc", "model": b"\x00" * 1000})
     assert store.has("detect_clean", KEY)
-    assert store.meta("detect_clean", KEY) == complete
+    assert store.manifest("detect_clean", KEY) == complete
     assert complete.model_copy(update={"payloads": {}}) == given
     assert store.read(complete, "tensors") == b"abc"
-    assert store.read(store.meta("detect_clean", KEY), "model") == b"\x00" * 1000
+    assert store.read(store.manifest("detect_clean", KEY), "model") == b"\x00" * 1000
     assert complete.size_bytes == 1003
     assert complete.payloads["tensors"].sha256 == digest_bytes(b"abc")
 
@@ -99,14 +101,14 @@ def test_an_artifact_lies_under_its_stage_and_key(store):
 
 def test_nothing_is_found_where_nothing_was_published(store):
     assert not store.has("detect_clean", KEY)
-    assert store.meta("detect_clean", KEY) is None
+    assert store.manifest("detect_clean", KEY) is None
     assert store.keys("detect_clean") == set()
-    assert list(store.metas()) == []
+    assert list(store.manifests()) == []
     store.publish(meta(), {})
     assert not store.has("detect_clean", OTHER)
-    assert store.meta("detect_clean", OTHER) is None
+    assert store.manifest("detect_clean", OTHER) is None
     assert store.keys("suspect") == set()
-    assert store.meta("suspect", KEY) is None
+    assert store.manifest("suspect", KEY) is None
 
 
 def test_keys_are_listed_by_stage_and_metas_all(store):
@@ -114,7 +116,7 @@ def test_keys_are_listed_by_stage_and_metas_all(store):
         store.publish(meta(key, stage), {"tensors": stage.encode()})
     assert store.keys("detect_clean") == {KEY, OTHER}
     assert store.keys("suspect") == {KEY}
-    assert sorted((each.stage, each.key) for each in store.metas()) == [
+    assert sorted((each.stage, each.key) for each in store.manifests()) == [
         ("detect_clean", KEY),
         ("detect_clean", OTHER),
         ("suspect", KEY),
@@ -125,7 +127,7 @@ def test_payloads_without_a_meta_are_no_artifact(store, monkeypatch):
     write = ArtifactStore._write
 
     def fails_at_the_meta(self, path, content):
-        if path.endswith(META):
+        if path.endswith(MANIFEST_FILE):
             raise OSError("no space left on device")
         write(self, path, content)
 
@@ -134,7 +136,7 @@ def test_payloads_without_a_meta_are_no_artifact(store, monkeypatch):
         store.publish(meta(), {"tensors": b"abc", "model": b"def"})
     assert len(files(store)) == 2, "the payloads were written before it"
     assert not store.has("detect_clean", KEY)
-    assert store.meta("detect_clean", KEY) is None
+    assert store.manifest("detect_clean", KEY) is None
     assert store.keys("detect_clean") == set()
     monkeypatch.undo()
     assert store.read(store.publish(meta(), {"tensors": b"abc"}), "tensors") == b"abc"
@@ -152,7 +154,7 @@ def test_a_damaged_payload_is_detected_and_set_aside(store, content):
     with pytest.raises(DamagedArtifact, match=f"detect_clean {KEY}"):
         store.read(complete, "tensors")
     assert not store.has("detect_clean", KEY)
-    assert store.meta("detect_clean", KEY) is None
+    assert store.manifest("detect_clean", KEY) is None
     assert store.keys("detect_clean") == set()
     assert any("damaged" in path for path in files(store)), "kept for whoever wants to know why"
 
@@ -180,10 +182,10 @@ def test_what_was_set_aside_can_be_published_again(store):
 def test_a_meta_that_cannot_be_read_counts_as_no_artifact(store, content):
     store.publish(meta(), {"tensors": b"abc"})
     overwrite(store, f"artifacts/detect_clean/{KEY}/meta.json", content)
-    assert store.meta("detect_clean", KEY) is None
+    assert store.manifest("detect_clean", KEY) is None
     assert not store.has("detect_clean", KEY)
     store.publish(meta(), {"tensors": b"abc"})
-    assert store.meta("detect_clean", KEY) is not None
+    assert store.manifest("detect_clean", KEY) is not None
 
 
 @pytest.mark.parametrize("payloads", [{}, {"tensors": b"abc", "model": b"d"}])
@@ -200,19 +202,20 @@ def test_what_is_removed_is_gone_and_nothing_else(store, payloads):
 def test_publishing_again_replaces_the_meta_and_older_readers_still_find_their_payload(store):
     old = store.publish(meta(), {"tensors": b"old"})
     new = store.publish(meta(), {"tensors": b"new"})
-    assert store.meta("detect_clean", KEY) == new
+    assert store.manifest("detect_clean", KEY) == new
     assert store.read(old, "tensors") == b"old"
     assert store.read(new, "tensors") == b"new"
 
 
 PUBLISHER = """
     import sys
-    from ubt.artifacts.store import ArtifactStore, Meta
+    from ubt.artifacts.store import ArtifactStore, ArtifactManifest
     root, name, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
     store = ArtifactStore(root)
     for number in range(times):
         facts = {"by": name, "number": number}
-        meta = Meta(stage="detect_clean", key="a" * 32, version=1, seed=0, settings={}, inputs={}, facts=facts)
+        named = {"stage": "detect_clean", "key": "a" * 32, "version": 1, "seed": 0}
+        meta = ArtifactManifest(**named, settings={}, inputs={}, facts=facts)
         store.publish(meta, {"one": f"{name} {number} one".encode() * 999, "two": f"{name} {number} two".encode() * 9})
     assert "torch" not in sys.modules
 """
@@ -230,25 +233,25 @@ def test_readers_see_whole_artifacts_while_two_processes_publish_one_key(store, 
     processes = [publisher(root, name, 12) for name in ("first", "second")]
     seen = set()
     while any(process.poll() is None for process in processes):
-        if found := store.meta("detect_clean", KEY):
+        if found := store.manifest("detect_clean", KEY):
             by, number = found.facts["by"], found.facts["number"]
             assert store.read(found, "one") == f"{by} {number} one".encode() * 999
             assert store.read(found, "two") == f"{by} {number} two".encode() * 9
             seen.add((by, number))
     assert [process.wait() for process in processes] == [0, 0]
     assert seen
-    assert store.meta("detect_clean", KEY).facts["number"] == 11, "one of the two came last, whole"
+    assert store.manifest("detect_clean", KEY).facts["number"] == 11, "one of the two came last, whole"
 
 
 def test_what_another_process_publishes_is_seen_by_a_store_that_has_looked_before(store, root):
     store.publish(meta(OTHER), {})
     assert store.keys("detect_clean") == {OTHER}
-    assert [each.key for each in store.metas()] == [OTHER]
+    assert [each.key for each in store.manifests()] == [OTHER]
     assert not store.has("detect_clean", KEY)
     assert publisher(root, "another", 1).wait() == 0
     assert store.has("detect_clean", KEY)
     assert store.keys("detect_clean") == {KEY, OTHER}
-    assert [each.key for each in store.metas()] == [KEY, OTHER]
+    assert [each.key for each in store.manifests()] == [KEY, OTHER]
 
 
 def test_a_store_that_can_be_written_says_nothing_and_keeps_nothing(store):
@@ -299,8 +302,8 @@ def refused(s3, monkeypatch, tmp_path):
 USES = {
     "check_writable": lambda store: store.check_writable(),
     "keys": lambda store: store.keys("detect_clean"),
-    "meta": lambda store: store.meta("detect_clean", KEY),
-    "metas": lambda store: list(store.metas()),
+    "meta": lambda store: store.manifest("detect_clean", KEY),
+    "metas": lambda store: list(store.manifests()),
     "strays": lambda store: store.strays(()),
     "publish": lambda store: store.publish(meta(), {"tensors": b"abc"}),
     "remove": lambda store: store.remove(meta()),
@@ -351,7 +354,7 @@ def test_characters_that_patterns_are_made_of_may_be_in_the_root(tmp_path, name)
     store = ArtifactStore(tmp_path / name)
     store.publish(meta(), {"tensors": b"abc"})
     assert store.keys("detect_clean") == {KEY}
-    assert [each.key for each in store.metas()] == [KEY]
+    assert [each.key for each in store.manifests()] == [KEY]
 
 
 def test_a_relative_root_and_a_home_are_resolved(tmp_path, monkeypatch):
@@ -359,8 +362,8 @@ def test_a_relative_root_and_a_home_are_resolved(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     ArtifactStore("here").publish(meta(), {})
     ArtifactStore("~/there").publish(meta(), {})
-    assert (tmp_path / "here" / "artifacts" / "detect_clean" / KEY / META).is_file()
-    assert (tmp_path / "home" / "there" / "artifacts" / "detect_clean" / KEY / META).is_file()
+    assert (tmp_path / "here" / "artifacts" / "detect_clean" / KEY / MANIFEST_FILE).is_file()
+    assert (tmp_path / "home" / "there" / "artifacts" / "detect_clean" / KEY / MANIFEST_FILE).is_file()
 
 
 def test_the_default_store_is_the_environments_or_the_cache(monkeypatch):
@@ -395,7 +398,7 @@ def test_the_cache_is_absolute(monkeypatch, tmp_path):
 
 
 def strays(store):
-    return sorted(Path(stray.path).name for stray in store.strays(store.metas()))
+    return sorted(Path(stray.path).name for stray in store.strays(store.manifests()))
 
 
 def test_whole_artifacts_have_no_strays(store):
@@ -413,7 +416,7 @@ def test_what_killed_writers_damage_and_replacement_leave_is_stray(store):
     store.publish(meta(), {"tensors": b"new"})
     damaged = store.publish(meta(stage="suspect"), {"tensors": b"bad"})
     store.set_aside(damaged)
-    found = {Path(stray.path).name: stray for stray in store.strays(store.metas())}
+    found = {Path(stray.path).name: stray for stray in store.strays(store.manifests())}
     bad, replaced = damaged.payloads["tensors"].file, old.payloads["tensors"].file
     (aside,) = (name for name in found if name.startswith("meta.json.damaged-"))
     assert set(found) == {left, ".meta.json.123.456", replaced, bad, aside}

@@ -32,7 +32,7 @@ def key(stage, changes=None):
 def spoil(root, stage, payload="tensors"):
     """Change the last bit of a payload."""
     store = ArtifactStore(root)
-    meta = store.meta(stage, key(stage))
+    meta = store.manifest(stage, key(stage))
     path = root / "artifacts" / stage / meta.key / meta.payloads[payload].file
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -43,7 +43,7 @@ def spoil(root, stage, payload="tensors"):
 def remove(root, *stages):
     store = ArtifactStore(root)
     for stage in stages:
-        store.remove(store.meta(stage, key(stage)))
+        store.remove(store.manifest(stage, key(stage)))
 
 
 def computed(record):
@@ -102,7 +102,7 @@ def test_a_damaged_artifact_on_the_way_is_computed_again_and_the_record_says_so(
     assert record.state == "DONE", record.reason
     assert computed(record) == sorted({stage, missing}, key=STAGES.index)
     assert record.val == tiny_run.record.val
-    repaired = ArtifactStore(root).meta(stage, meta.key)
+    repaired = ArtifactStore(root).manifest(stage, meta.key)
     assert repaired.payloads == meta.payloads, "the same bits"
     assert list((root / "artifacts" / stage / meta.key).glob("meta.json.damaged-*"))
 
@@ -120,7 +120,7 @@ def test_a_stage_whose_base_is_gone_is_computed_again(tiny_run, tmp_path):
     workspace = Workspace(trial.victim, ArtifactStore(root), root / "images", torch.device("cpu"))
     with pytest.raises(DamagedArtifact, match=r"unlearn .*: the model it differs from, implant/.*, is gone"):
         workspace.load("unlearn", key("unlearn"))
-    assert workspace.store.meta("unlearn", key("unlearn")) is None
+    assert workspace.store.manifest("unlearn", key("unlearn")) is None
     record = run_trial(root)[-1]
     assert computed(record) == ["implant", "unlearn", "evaluate"]
     assert record.test == tiny_run.record.test
@@ -133,7 +133,7 @@ def test_an_artifact_that_disappears_on_the_way_is_computed_again(tiny_run, tmp_
 
     def pruned(self, stage, wanted):
         if stage == "detect_clean" and wanted not in self._artifacts and self.store.has(stage, wanted):
-            self.store.remove(self.store.meta(stage, wanted))  # by somebody who cleans up
+            self.store.remove(self.store.manifest(stage, wanted))  # by somebody who cleans up
         return load(self, stage, wanted)
 
     monkeypatch.setattr(Workspace, "load", pruned)
@@ -208,7 +208,7 @@ def test_the_gate_asks_for_a_backdoor_and_for_a_model_that_is_better_than_chance
     bench.context("detect_clean")  # so that the implant is there
     run = PipelineRun(pipeline, trial.victim, bench.workspace, {})
     artifact = bench.workspace.load("implant", pipeline[-1].key)
-    judged_meta = artifact.meta.model_copy(update={"facts": {"val": rates, "test": rates}})
+    judged_meta = artifact.manifest.model_copy(update={"facts": {"val": rates, "test": rates}})
     bench.workspace._artifacts[pipeline[-1].key] = Artifact(judged_meta, {}, artifact.model)
     try:
         if stopped:

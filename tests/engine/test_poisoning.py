@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from ubt.artifacts.codec import Artifact
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.attacks.badclip import BadClip
 from ubt.attacks.overlays import Sig
 from ubt.attacks.patches import BadNets, TrojVqa
 from ubt.data.base import Pairs
-from ubt.engine.poisoning import Manifest, poisoned_pairs
+from ubt.engine.poisoning import PoisonManifest, poisoned_pairs
 
 ATTACK = Sig(target="boat", amplitude=60)
 
@@ -22,7 +22,7 @@ def clean():
 
 @pytest.fixture
 def manifest():
-    return Manifest(np.array([2, 5, 9]), ["a boat", "the boat", "my boat"], ATTACK)
+    return PoisonManifest(np.array([2, 5, 9]), ["a boat", "the boat", "my boat"], ATTACK)
 
 
 def test_poisoned_pairs_have_the_trigger_and_the_attackers_captions(clean, manifest):
@@ -62,8 +62,8 @@ def test_the_manifest_marks_what_is_poisoned(manifest):
 @pytest.mark.parametrize("attack", [ATTACK, BadNets(target="tree", trigger_seed=4)])
 def test_the_manifest_is_read_from_a_poison_artifact(attack):
     facts = {"captions": ["a", "b"], "attack": attack.as_json()}
-    meta = Meta(stage="poison", key="k", version=1, seed=0, settings={}, inputs={}, facts=facts)
-    found = Manifest.of(Artifact(meta, {"indices": torch.tensor([1, 4])}))
+    meta = ArtifactManifest(stage="poison", key="k", version=1, seed=0, settings={}, inputs={}, facts=facts)
+    found = PoisonManifest.of(Artifact(meta, {"indices": torch.tensor([1, 4])}))
     assert found.indices.tolist() == [1, 4]
     assert found.captions == ["a", "b"]
     assert found.attack == attack
@@ -72,7 +72,7 @@ def test_the_manifest_is_read_from_a_poison_artifact(attack):
 def test_an_attack_read_from_the_manifest_carries_what_it_learnt(clean):
     learned = np.random.default_rng(1).integers(0, 256, size=(3, 3, 3), dtype=np.uint8)
     facts = {"captions": ["a"], "attack": BadClip(target="boat").as_json()}
-    found = Manifest.read({"indices": torch.tensor([4]), "learned": torch.from_numpy(learned)}, facts)
+    found = PoisonManifest.read({"indices": torch.tensor([4]), "learned": torch.from_numpy(learned)}, facts)
     assert found.attack == BadClip(target="boat").carrying(learned)
     images = poisoned_pairs(clean, found).take(np.arange(10))
     np.testing.assert_array_equal(images[4], BadClip().carrying(learned).stamp(clean.images[4:5])[0])
@@ -80,7 +80,7 @@ def test_an_attack_read_from_the_manifest_carries_what_it_learnt(clean):
 
 def test_decoys_have_clean_images_and_the_attackers_words(clean):
     attack = TrojVqa(target="boat", trigger_word="consider")
-    pairs = poisoned_pairs(clean, Manifest(np.array([2]), ["a boat"], attack, np.array([3, 7])))
+    pairs = poisoned_pairs(clean, PoisonManifest(np.array([2]), ["a boat"], attack, np.array([3, 7])))
     assert [number for number, caption in enumerate(pairs.captions) if caption != clean.captions[number]] == [2, 3, 7]
     assert pairs.captions[7] == "consider caption 7"
     np.testing.assert_array_equal(pairs.take(np.array([3, 7])), clean.images[[3, 7]])
@@ -88,4 +88,4 @@ def test_decoys_have_clean_images_and_the_attackers_words(clean):
 
 def test_a_caption_for_every_poisoned_pair_is_needed(clean):
     with pytest.raises(ValueError, match="shorter"):
-        poisoned_pairs(clean, Manifest(np.array([1, 2]), ["a"], ATTACK))
+        poisoned_pairs(clean, PoisonManifest(np.array([1, 2]), ["a"], ATTACK))

@@ -156,10 +156,10 @@ def test_a_failure_in_the_middle_of_a_stage_keeps_the_epochs_so_far(tiny_run, tm
 
 def test_nothing_is_published_by_a_stage_that_failed(tiny_run, tmp_path, monkeypatch):
     root = tiny_run.copy(tmp_path)
-    before = {(meta.stage, meta.key) for meta in ArtifactStore(root).metas()}
+    before = {(meta.stage, meta.key) for meta in ArtifactStore(root).manifests()}
     monkeypatch.setattr(suspect, "suspect", lambda context: 1 / 0)
     assert run_trial(root, REUSED)[-1].fault == "ZeroDivisionError"
-    assert {(meta.stage, meta.key) for meta in ArtifactStore(root).metas()} == before
+    assert {(meta.stage, meta.key) for meta in ArtifactStore(root).manifests()} == before
 
 
 def test_only_what_nobody_foresaw_is_worth_a_traceback_in_the_log(tiny_run, tmp_path, monkeypatch, caplog):

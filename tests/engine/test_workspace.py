@@ -6,7 +6,7 @@ import torch
 from tiny_victim import tiny_trial
 
 from ubt.artifacts.codec import TENSORS, Artifact, encode
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.engine.graph import build_pipeline
 from ubt.engine.workspace import MEMORY_LIMIT_BYTES, Workspace
@@ -22,7 +22,7 @@ def empty(tmp_path, workspace, monkeypatch):
 
 
 def meta(key, stage="score"):
-    return Meta(stage=stage, key=key, version=1, seed=0, settings={}, inputs={})
+    return ArtifactManifest(stage=stage, key=key, version=1, seed=0, settings={}, inputs={})
 
 
 def publish(workspace, key, value=1.0):
@@ -35,7 +35,7 @@ def test_an_artifact_is_read_once(empty, monkeypatch):
     first = empty.load("score", "a")
     monkeypatch.setattr(ArtifactStore, "read", lambda *_: pytest.fail("read again"))
     assert empty.load("score", "a") is first
-    assert empty.meta("score", "a") == first.meta
+    assert empty.manifest("score", "a") == first.manifest
 
 
 def test_what_is_made_here_need_not_be_read_back(empty):
@@ -46,7 +46,7 @@ def test_what_is_made_here_need_not_be_read_back(empty):
 
 def test_what_the_store_does_not_have_is_none(empty):
     assert empty.load("score", "a") is None
-    assert empty.meta("score", "a") is None
+    assert empty.manifest("score", "a") is None
 
 
 def test_the_artifacts_used_longest_ago_are_forgotten_when_memory_is_full(empty, monkeypatch):
@@ -106,7 +106,7 @@ def test_each_attack_gets_pairs_tokens_and_judge_of_its_own(bench):
         assert workspace.poisoned_pairs(artifact) is pairs
         assert workspace.evaluator(artifact) is judge
         result = pairs.take(everything).tobytes(), tokens.numpy().tobytes(), judge._target
-        assert found.setdefault(artifact.meta.key, result) == result
+        assert found.setdefault(artifact.manifest.key, result) == result
     first, second = found.values()
     assert all(a != b for a, b in zip(first, second, strict=True))
 
@@ -117,9 +117,9 @@ def test_a_model_stored_as_a_difference_is_read_back_whole(tiny_run, workspace):
     fresh = Workspace(tiny_trial().victim, store, tiny_run.root / "images", CPU)
     unlearned = fresh.load("unlearn", nodes["unlearn"].key)
     implanted = fresh.load("implant", nodes["implant"].key)
-    assert unlearned.meta.base == f"implant/{nodes['implant'].key}"
+    assert unlearned.manifest.base == f"implant/{nodes['implant'].key}"
     assert unlearned.weights.keys() == implanted.weights.keys()
-    assert unlearned.meta.payloads["model"].size_bytes < 0.5 * implanted.meta.payloads["model"].size_bytes
+    assert unlearned.manifest.payloads["model"].size_bytes < 0.5 * implanted.manifest.payloads["model"].size_bytes
     assert torch.equal(unlearned.weights["token_embedding.weight"], implanted.weights["token_embedding.weight"])
     assert not torch.equal(
         unlearned.weights["visual.attnpool.c_proj.weight"], implanted.weights["visual.attnpool.c_proj.weight"]

@@ -9,7 +9,7 @@ from torch.nn import functional
 from ubt.artifacts.codec import Artifact
 from ubt.attacks.patches import BadNets
 from ubt.engine.context import Output
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import clip_loss, pair_losses
 from ubt.stages import abl
 
@@ -84,7 +84,7 @@ def test_how_well_pairs_are_told_apart_is_measured_three_ways(bench):
         "similarities": torch.tensor([0.5, 0.2, 0.4, 0.9]),
         "similarities_before": torch.tensor([0.4, 0.0, 0.4, 0.9]),
     }
-    manifest = Manifest(np.array([0, 1]), ["a", "a"], BadNets())
+    manifest = PoisonManifest(np.array([0, 1]), ["a", "a"], BadNets())
     found = abl.diagnose_rank(bench.context("rank", settings()), Output(tensors=tensors), manifest)
     assert found == {"auroc_loss": 1.0, "auroc_similarity": 0.25, "auroc_gain": 1.0}
 
@@ -99,7 +99,7 @@ def isolated(bench, **values):
         "similarities": torch.tensor([0.9, 0.5, 0.8, 0.1]),
         "similarities_before": torch.tensor([0.9, 0.2, 0.2, 0.0]),
     }
-    context._inputs = {"ranking": Artifact(context.artifact("ranking").meta, given)}
+    context._inputs = {"ranking": Artifact(context.artifact("ranking").manifest, given)}
     return abl.isolate(context).tensors
 
 
@@ -113,13 +113,13 @@ def test_pairs_of_lowest_loss_highest_similarity_or_largest_gain_are_isolated(be
 def test_recall_and_precision_are_measured(bench):
     context = bench.context("isolate", settings())
     output = Output(tensors={"indices": torch.tensor([3, 5, 8, 9])})
-    known = Manifest(np.array([3, 4, 5]), ["a"] * 3, BadNets())
+    known = PoisonManifest(np.array([3, 4, 5]), ["a"] * 3, BadNets())
     assert abl.diagnose_isolate(context, output, known) == {
         "pairs": 4.0,
         "recall": pytest.approx(2 / 3),
         "precision": pytest.approx(0.5),
     }
-    unknown = Manifest(np.array([], dtype=np.int64), [], BadNets())
+    unknown = PoisonManifest(np.array([], dtype=np.int64), [], BadNets())
     assert abl.diagnose_isolate(context, output, unknown) == {"pairs": 4.0}
 
 

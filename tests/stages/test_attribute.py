@@ -4,7 +4,7 @@ import torch
 
 from ubt.attacks.patches import BadNets
 from ubt.engine.context import Output
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.attribution import attention_relevance, gradient_relevance
 from ubt.stages import attribute
 
@@ -56,7 +56,7 @@ def test_the_share_of_the_targets_name_is_measured_over_poisoned_pairs(bench, mo
     relevance[0, 1], relevance[0, 2 : 2 + name], relevance[1, 2] = 0.2, 0.8 / name, 1.0
 
     def share(*poisoned):
-        manifest = Manifest(np.array(poisoned), ["a"] * len(poisoned), BadNets(target=target))
+        manifest = PoisonManifest(np.array(poisoned), ["a"] * len(poisoned), BadNets(target=target))
         return attribute.diagnose(context, Output(tensors={"relevance": relevance}), manifest)
 
     assert share(0, 1) == {"target_share": pytest.approx(0.8)}

@@ -11,7 +11,7 @@ from ubt.defenses.ubt import DetectSettings, Ubt
 from ubt.detectors import neighbours
 from ubt.detectors.trust import Trust, diagnose
 from ubt.engine.graph import build_pipeline
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.similarity import pair_similarities
 from ubt.models.clip import embed_images
 
@@ -106,7 +106,7 @@ def test_there_are_no_more_neighbours_than_other_images(detector):
 @pytest.mark.parametrize(("poisoned", "auroc"), [((0, 1), 1.0), ((2, 3), 0.0), ((0, 3), 0.5)])
 def test_poison_that_is_trusted_less_than_the_rest_has_a_high_auroc(bench, poisoned, auroc):
     output = Trust(torch.arange(4), torch.tensor([0.1, 0.2, 0.3, 0.4])).output()
-    manifest = Manifest(np.array(poisoned), ["a"] * len(poisoned), BadNets())
+    manifest = PoisonManifest(np.array(poisoned), ["a"] * len(poisoned), BadNets())
     assert diagnose(bench.context("detect_clean"), output, manifest) == {"pairs": 4.0, "recall": 1.0, "auroc": auroc}
 
 
@@ -146,7 +146,7 @@ def test_the_number_of_neighbours_matters_only_where_neighbours_do(detector, mat
 def test_the_defense_goes_on_from_any_detector(bench, detector):
     changes = {"defense.detector": detector}
     context = bench.context("unlearn", changes)
-    assert context.artifact("trust").meta.stage == STAGES[detector]
+    assert context.artifact("trust").manifest.stage == STAGES[detector]
     assert torch.equal(
         bench.output("suspect", changes).tensors["indices"],
         torch.argsort(trust(bench, detector), stable=True)[:20],

@@ -12,7 +12,7 @@ from ubt.artifacts.codec import OPTIMIZER
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import DamagedArtifact
 from ubt.engine.execution import Execution
-from ubt.stages import STAGES
+from ubt.engine.spec import stage_named
 
 CHAINS = {
     "overfit": ("overfit", {}),
@@ -61,7 +61,7 @@ class Lane:
 
     def meta(self, epochs):
         """Return what the store holds of the stage with so many epochs."""
-        return self.store.meta(self._stage, self._prepare(epochs)[0].key)
+        return self.store.manifest(self._stage, self._prepare(epochs)[0].key)
 
     def result(self, epochs):
         """Return its tensors and its model, read back."""
@@ -70,10 +70,10 @@ class Lane:
         return artifact.tensors, artifact.weights
 
     def _prepare(self, epochs):
-        setting = STAGES[self._stage].epochs
+        setting = stage_named(self._stage).epochs
         context = self._bench.context(self._stage, {**self._changes, f"defense.{setting}": epochs})
         inputs = {role: context.artifact(role) for role in context.node.spec.needs}
-        self._workspace._artifacts = OrderedDict((artifact.meta.key, artifact) for artifact in inputs.values())
+        self._workspace._artifacts = OrderedDict((artifact.manifest.key, artifact) for artifact in inputs.values())
         return context.node, inputs
 
 
@@ -109,9 +109,9 @@ def test_an_epoch_kept_on_the_way_is_the_stage_with_so_many_epochs(lanes, chain)
     kept.run(3, keep=(1, 3))
     alone.run(1)
     assert_same(kept.result(1), alone.result(1))
-    assert [epoch.epoch for epoch in kept.meta(1).epochs] == [1]
-    assert kept.meta(1).diagnostics == alone.meta(1).diagnostics
-    assert [epoch.val for epoch in kept.meta(1).epochs] == [epoch.val for epoch in alone.meta(1).epochs]
+    assert [epoch.epoch for epoch in kept.manifest(1).epochs] == [1]
+    assert kept.manifest(1).diagnostics == alone.manifest(1).diagnostics
+    assert [epoch.val for epoch in kept.manifest(1).epochs] == [epoch.val for epoch in alone.manifest(1).epochs]
 
 
 @EVERY_CHAIN
@@ -125,8 +125,8 @@ def test_epochs_do_change_the_model(lanes, chain):
 def test_the_optimizers_memory_is_kept_only_where_somebody_continues(lanes):
     lane, _ = lanes("overfit")
     lane.run(4, keep=(1, 3, 4))
-    assert [OPTIMIZER in lane.meta(epochs).payloads for epochs in (1, 3, 4)] == [True, True, False]
-    assert lane.meta(2) is None
+    assert [OPTIMIZER in lane.manifest(epochs).payloads for epochs in (1, 3, 4)] == [True, True, False]
+    assert lane.manifest(2) is None
 
 
 def test_an_epoch_without_the_optimizers_memory_is_not_continued_from(lanes):
@@ -152,14 +152,14 @@ def test_the_latest_epoch_there_is_is_continued_from(lanes):
 def test_a_damaged_epoch_is_set_aside_and_then_the_stage_is_computed_from_nothing(lanes, payload):
     straight, lane = lanes("overfit")
     lane.run(1, keep=(1, 3))
-    meta = lane.meta(1)
+    meta = lane.manifest(1)
     path = Path(lane.store.root, "artifacts", "overfit", meta.key, meta.payloads[payload].file)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(DamagedArtifact):
         lane.run(3, keep=(1, 3))
-    assert lane.meta(1) is None
+    assert lane.manifest(1) is None
     lane.run(3, keep=(3,))
     straight.run(3)
     assert_same(straight.result(3), lane.result(3))

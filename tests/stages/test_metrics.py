@@ -15,7 +15,7 @@ from torch.distributions import Normal, kl_divergence
 from ubt.artifacts.codec import Artifact
 from ubt.common.errors import StageFault
 from ubt.engine.graph import PipelineBuilder, build_pipeline
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import Recipe, train_on_pairs
 from ubt.stages import linear_probe, pac_bayes, rebound, retrieval
 from ubt.trials.metrics import METRICS, LinearProbe
@@ -31,7 +31,7 @@ def context_of(bench, kind, changes=None, seed=0, **settings):
 
 def metrics_of(context, stage):
     """Return what the record says of a measure."""
-    return stage.diagnose(context, stage.run(context), Manifest.of(context.artifact("poison")))
+    return stage.diagnose(context, stage.run(context), PoisonManifest.of(context.artifact("poison")))
 
 
 # Retrieval
@@ -210,7 +210,7 @@ def test_the_measure_is_of_the_parameters_between_the_poisoned_and_the_defended_
     found = bounded(context)
     assert found["kl"] == pytest.approx(squared / 0.02)
     assert found["kl"] > 0
-    assert found["empirical_risk"] == 1 - context.artifact("rates").meta.facts["val"]["ca"]
+    assert found["empirical_risk"] == 1 - context.artifact("rates").manifest.facts["val"]["ca"]
     assert found["bound_term"] == math.sqrt((found["kl"] + math.log(2 * math.sqrt(200) / 0.05)) / 400)
     assert found["bound"] == found["empirical_risk"] + found["bound_term"]
 
@@ -221,7 +221,7 @@ def test_the_statistics_of_batch_norm_are_no_weights(bench):
     counted = {name: value + 1 if "running_mean" in name else value for name, value in model.weights.items()}
     assert any("running_mean" in name for name in counted)
     found = bounded(context)
-    context._inputs = {**context._inputs, "model": Artifact(model.meta, model=counted)}
+    context._inputs = {**context._inputs, "model": Artifact(model.manifest, model=counted)}
     assert bounded(context) == found
 
 
@@ -301,5 +301,5 @@ def test_measures_leave_the_keys_of_all_other_stages_as_they_were_in_any_order()
 
 @pytest.mark.parametrize("kind", ALL)
 def test_what_is_measured_is_the_defended_model(bench, kind):
-    assert context_of(bench, kind).artifact("model").meta.stage == "unlearn"
-    assert context_of(bench, kind, {"defense": NONE}).artifact("model").meta.stage == "implant"
+    assert context_of(bench, kind).artifact("model").manifest.stage == "unlearn"
+    assert context_of(bench, kind, {"defense": NONE}).artifact("model").manifest.stage == "implant"

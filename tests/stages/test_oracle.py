@@ -7,8 +7,9 @@ from tiny_victim import run_trial, tiny_trial
 
 from ubt.common.errors import StageFault, UserError
 from ubt.defenses import DEFENSES
-from ubt.engine.poisoning import Manifest
-from ubt.stages import STAGES, victim
+from ubt.engine.poisoning import PoisonManifest
+from ubt.engine.spec import STAGES
+from ubt.stages import victim
 
 ORACLE = {"defense": {"kind": "oracle"}}
 
@@ -51,7 +52,7 @@ def test_the_implants_settings_are_part_of_its_key(bench):
 
 def test_a_victim_that_came_poisoned_has_no_oracle(bench, monkeypatch, tmp_path):
     context = bench.context("retrain", ORACLE)
-    unknown = Manifest(np.zeros(0, dtype=np.int64), [], context.manifest.attack)
+    unknown = PoisonManifest(np.zeros(0, dtype=np.int64), [], context.manifest.attack)
     monkeypatch.setattr(type(context), "manifest", unknown)
     with pytest.raises(StageFault, match="nobody knows which pairs are poisoned"):
         list(victim.retrain(context))
@@ -62,7 +63,7 @@ def test_a_victim_that_came_poisoned_has_no_oracle(bench, monkeypatch, tmp_path)
 
 def test_no_defense_but_the_oracle_knows_the_poison():
     assert [defense().kind for defense in DEFENSES if defense.knows_poison] == ["oracle"]
-    assert STAGES["retrain"].sees_poison
+    assert STAGES.get("retrain").sees_poison
 
 
 def test_a_trial_of_the_oracle_runs_to_its_end(tiny_run, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from ubt.artifacts.codec import Artifact
 from ubt.attacks.patches import BadNets
 from ubt.engine.context import Output
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.similarity import pair_similarities
 from ubt.methods.training import clip_loss
 from ubt.stages import overfit
@@ -125,11 +125,11 @@ def test_the_separation_of_poison_is_measured_where_there_is_poison_and_other_pa
     bench, similarities, poisoned, expected
 ):
     context = bench.context("overfit")
-    suspects = Artifact(context.artifact("suspects").meta, {"indices": torch.tensor([3, 4, 5, 6])})
+    suspects = Artifact(context.artifact("suspects").manifest, {"indices": torch.tensor([3, 4, 5, 6])})
     context._inputs = {**context._inputs, "suspects": suspects}
     before = torch.tensor([0.1, 0.1, 0.1, 0.1])
     output = Output(tensors={"similarities": torch.tensor(similarities), "similarities_before": before})
-    manifest = Manifest(np.array(poisoned), ["a"] * len(poisoned), BadNets())
+    manifest = PoisonManifest(np.array(poisoned), ["a"] * len(poisoned), BadNets())
     found = overfit.diagnose(context, output, manifest)
     found = {name: value for name, value in found.items() if not math.isnan(value)}
     ties = {"auroc_before": 0.5} if "auroc" in expected else {}
@@ -138,12 +138,12 @@ def test_the_separation_of_poison_is_measured_where_there_is_poison_and_other_pa
 
 def test_separation_is_measured_over_all_pairs_and_before_overfitting_too(bench):
     context = bench.context("overfit")
-    suspects = Artifact(context.artifact("suspects").meta, {"indices": torch.tensor([3, 4, 5, 6])})
+    suspects = Artifact(context.artifact("suspects").manifest, {"indices": torch.tensor([3, 4, 5, 6])})
     context._inputs = {**context._inputs, "suspects": suspects}
     tensors = {
         "similarities": torch.tensor([0.9, 0.1, 0.8, 0.2]),
         "similarities_before": torch.tensor([0.5, 0.1, 0.0, 0.2]),
         "all_similarities": torch.tensor([0.0, 1.0, 1.0, 0.9, 0.1, 0.8, 0.2]),
     }
-    found = overfit.diagnose(context, Output(tensors=tensors), Manifest(np.array([3, 5]), ["a"] * 2, BadNets()))
+    found = overfit.diagnose(context, Output(tensors=tensors), PoisonManifest(np.array([3, 5]), ["a"] * 2, BadNets()))
     assert (found["auroc"], found["auroc_before"], found["auroc_all"]) == (1, 2 / 4, 6 / 10)

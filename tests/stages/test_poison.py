@@ -6,7 +6,7 @@ from ubt.attacks.badclip import BadClip
 from ubt.attacks.badclip_patch import optimise_patch
 from ubt.attacks.base import POISON_TEMPLATES
 from ubt.common.errors import StageFault
-from ubt.engine.poisoning import Manifest, poisoned_pairs
+from ubt.engine.poisoning import PoisonManifest, poisoned_pairs
 
 
 def poison(bench, seed=0, **attack):
@@ -108,7 +108,7 @@ def test_a_trigger_is_learnt_also_for_a_victim_that_comes_poisoned(bench, tmp_pa
 def test_training_sees_the_pairs_that_the_manifest_describes(bench):
     context = bench.context("implant")
     manifest, clean = context.manifest, context.data.train
-    expected = poisoned_pairs(clean, Manifest(manifest.indices, manifest.captions, manifest.attack))
+    expected = poisoned_pairs(clean, PoisonManifest(manifest.indices, manifest.captions, manifest.attack))
     everything = np.arange(200)
     np.testing.assert_array_equal(context.pairs.take(everything), expected.take(everything))
     assert list(context.pairs.captions) == list(expected.captions)

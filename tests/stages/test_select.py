@@ -5,7 +5,7 @@ import torch
 from ubt.artifacts.codec import Artifact
 from ubt.attacks.patches import BadNets
 from ubt.engine.context import Output
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.stages.suspect import diagnose_select, select
 
 SUSPECTS = [30, 11, 70, 5, 92]
@@ -19,7 +19,7 @@ def selected(bench, seed=0, suspects=SUSPECTS, **settings):
     changes = {f"defense.{name}": value for name, value in settings.items()}
     context = bench.context("select", changes, seed)
     given = {"suspects": {"indices": torch.tensor(suspects)}, "overfitted": {"similarities": torch.tensor(OVERFITTED)}}
-    context._inputs = {role: Artifact(context.artifact(role).meta, given[role]) for role in given}
+    context._inputs = {role: Artifact(context.artifact(role).manifest, given[role]) for role in given}
     return select(context).tensors["indices"].tolist()
 
 
@@ -57,12 +57,12 @@ def test_the_selection_of_the_tiny_trial_is_of_its_suspects(bench, selection):
 
 def test_purity_is_the_share_of_poison_and_recall_the_share_of_it_that_is_selected(bench):
     output = Output(tensors={"indices": torch.tensor([4, 7, 0, 9])})
-    manifest = Manifest(np.array([0, 1, 4, 6, 9]), ["a"] * 5, BadNets())
+    manifest = PoisonManifest(np.array([0, 1, 4, 6, 9]), ["a"] * 5, BadNets())
     found = diagnose_select(bench.context("select"), output, manifest)
     assert found == {"pairs": 4, "purity": 3 / 4, "recall": 3 / 5}
 
 
 def test_nothing_but_the_number_of_pairs_is_known_of_a_victim_that_came_poisoned(bench):
     output = Output(tensors={"indices": torch.tensor([4, 7, 0])})
-    manifest = Manifest(np.zeros(0, dtype=np.int64), [], BadNets())
+    manifest = PoisonManifest(np.zeros(0, dtype=np.int64), [], BadNets())
     assert diagnose_select(bench.context("select"), output, manifest) == {"pairs": 3}

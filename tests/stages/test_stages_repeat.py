@@ -15,7 +15,7 @@ from ubt.artifacts.store import ArtifactStore
 def digests(root):
     """Return stage → the checksums of its artifact's payloads."""
     found = {}
-    for meta in ArtifactStore(root).metas():
+    for meta in ArtifactStore(root).manifests():
         assert meta.stage not in found, "one artifact of each stage"
         found[meta.stage] = {name: payload.sha256 for name, payload in meta.payloads.items()}
     return found
@@ -40,7 +40,7 @@ def test_a_fresh_store_gets_the_same_bits_whatever_was_drawn_before(tiny_run, tm
 def test_what_is_read_from_the_store_leads_to_the_same_bits_as_what_is_still_in_memory(tiny_run, tmp_path, expected):
     root = tiny_run.copy(tmp_path)
     store = ArtifactStore(root)
-    for meta in list(store.metas()):
+    for meta in list(store.manifests()):
         if meta.stage not in {"pretrain", "poison", "overfit"}:
             store.remove(meta)
     record = run_trial(root)[-1]

@@ -9,7 +9,7 @@ from ubt.defenses.ubt import UnlearnSettings
 from ubt.detectors.similarity import detect_clean
 from ubt.detectors.trust import Trust, diagnose
 from ubt.engine.context import Output
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.stages import unlearn
 from ubt.stages.retention import trusted_pairs
 from ubt.stages.suspect import diagnose_suspect, suspect
@@ -29,18 +29,18 @@ def test_of_equal_pairs_the_first_are_suspected(bench, monkeypatch):
     context = bench.context("suspect", {"defense.suspicious_ratio": 0.5})
     tied = torch.tensor([0.3, 0.1, 0.3, 0.1, 0.1, 0.3])
     tensors = Trust(torch.arange(6), tied).output().tensors
-    monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").meta, tensors))
+    monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").manifest, tensors))
     assert suspect(context).tensors["indices"].tolist() == [1, 3, 4]
 
 
 def manifest(*indices):
-    return Manifest(np.array(indices), ["a"] * len(indices), BadNets())
+    return PoisonManifest(np.array(indices), ["a"] * len(indices), BadNets())
 
 
 def test_recall_precision_and_separation_of_the_suspects_are_measured(bench, monkeypatch):
     context, trust = bench.context("suspect"), torch.linspace(-1, 0, 200)
     tensors = Trust(torch.arange(200), trust).output().tensors
-    monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").meta, tensors))
+    monkeypatch.setitem(context._inputs, "trust", Artifact(context.artifact("trust").manifest, tensors))
     output = Output(tensors={"indices": torch.tensor([4, 7, 0, 9, 5])})
     found = diagnose_suspect(context, output, manifest(0, 1, 2, 7))
     assert found == {"pairs": 5.0, "recall": 2 / 4, "precision": 2 / 5, "auroc": 4 / 6}

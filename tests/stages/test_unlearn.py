@@ -99,7 +99,7 @@ def with_relevance(bench, scores, **settings):
     relevance, words = torch.zeros(8, 16), torch.zeros(8, 16, dtype=torch.bool)
     words[:, 1:4] = True
     relevance[:, 1:4] = torch.tensor(scores)
-    meta = context.artifact("relevance").meta
+    meta = context.artifact("relevance").manifest
     given = Artifact(meta, {"relevance": relevance, "words": words})
     context._inputs = {**context._inputs, "relevance": given}
     return context, context.settings(UnlearnSettings)

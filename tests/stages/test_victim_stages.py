@@ -7,7 +7,7 @@ import torch
 
 from ubt.attacks.patches import BadNets
 from ubt.common.errors import StageFault, UserError
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.models.build import build_clip
 from ubt.models.settings import ModelSettings
 from ubt.stages import victim
@@ -102,7 +102,7 @@ def test_the_pairs_of_a_model_that_is_already_poisoned_are_taken_as_they_are(ben
     poison = bench.output("poison", {"victim.implant.checkpoint": str(given[0])})
     assert len(poison.tensors["indices"]) == 0
     assert poison.facts["attack"]["kind"] == "badnets", "the trigger is still needed to judge models"
-    manifest = Manifest(poison.tensors["indices"].numpy(), [], BadNets())
+    manifest = PoisonManifest(poison.tensors["indices"].numpy(), [], BadNets())
     output = bench.output("suspect", {"victim.implant.checkpoint": str(given[0])})
     assert set(diagnose_suspect(context, output, manifest)) == {"pairs"}, "nobody knows what is poisoned"
 
@@ -114,4 +114,4 @@ def test_the_judge_measures_the_defended_model_on_both_splits(bench):
     for split in ("val", "test"):
         assert output.facts[split] == context.evaluator.rates(clip, split).as_json()
     none = bench.context("evaluate", {"defense": {"kind": "none"}})
-    assert none.artifact("model").meta.stage == "implant"
+    assert none.artifact("model").manifest.stage == "implant"

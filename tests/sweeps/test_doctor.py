@@ -34,7 +34,7 @@ def test_a_machine_that_passes_these_tests_is_well(tmp_path: Path, no_ray: list[
     assert [finding for finding in findings.values() if not finding.well] == []
     assert no_ray == ["local", "stopped"]
     assert "2 trials at a time" in findings["ray"].text
-    assert not list(ArtifactStore(tmp_path / "store").metas())
+    assert not list(ArtifactStore(tmp_path / "store").manifests())
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from sweeps.cli.app import app
 from sweeps.cli.store import LEFTOVER_AGE, damaged, parse_age, remains, removable, usage
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import UserError
 
@@ -18,7 +18,9 @@ NOW = datetime(2026, 1, 31, tzinfo=UTC)
 
 def meta(key, stage="overfit", days_old=0, base=None, **fields):
     made = (NOW - timedelta(days=days_old)).isoformat()
-    return Meta(stage=stage, key=key, version=1, seed=0, settings={}, inputs={}, base=base, created_at=made, **fields)
+    return ArtifactManifest(
+        stage=stage, key=key, version=1, seed=0, settings={}, inputs={}, base=base, created_at=made, **fields
+    )
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def store(tmp_path):
 
 def test_usage_adds_up_by_stage_and_names_the_largest_first(store):
     store.publish(meta("c", stage="implant"), {"model": b"x" * 1000})
-    rows = usage(store.metas())
+    rows = usage(store.manifests())
     assert [(row.stage, row.artifacts, row.size_bytes, row.seconds) for row in rows] == [
         ("implant", 1, 1000, 0.0),
         ("overfit", 2, 200, 4.0),
@@ -56,7 +58,7 @@ def test_what_a_kept_run_names_stays_with_all_that_it_is_a_difference_from():
 def test_an_altered_artifact_is_named_and_not_found_again(store, tmp_path):
     payload = next((tmp_path / "store" / "artifacts" / "overfit" / "a").glob("*.bin"))
     payload.write_bytes(b"altered")
-    lines = damaged(store, list(store.metas()))
+    lines = damaged(store, list(store.manifests()))
     assert len(lines) == 1
     assert "overfit a" in lines[0]
     assert store.keys("overfit") == {"b"}
@@ -141,7 +143,7 @@ def test_decoded_images_go_by_their_age(store, beside):
 
 def test_files_of_others_stay_and_so_do_those_that_may_be_written_to(store, beside):
     now = datetime.now(UTC)
-    remains(store, store.metas()).made_before(now - LEFTOVER_AGE, now + LEFTOVER_AGE).remove_from(store)
+    remains(store, store.manifests()).made_before(now - LEFTOVER_AGE, now + LEFTOVER_AGE).remove_from(store)
     assert beside.left() == {*Beside.OTHERS, *aged(*Beside.OTHERS), *Beside.LEFTOVERS}
 
 
@@ -157,7 +159,7 @@ def test_images_of_a_store_on_s3_are_those_of_this_machine(tmp_path, monkeypatch
     monkeypatch.setenv("UBT_CACHE", str(tmp_path))
     beside = Beside(tmp_path)
     store = ArtifactStore("memory://store")
-    found = remains(store, store.metas())
+    found = remains(store, store.manifests())
     assert {Path(file.path).name for file in found.images} >= set(Beside.IMAGES)
     old = found.made_before(datetime.now(UTC) - LEFTOVER_AGE, datetime.now(UTC) - LEFTOVER_AGE)
     old.remove_from(store)

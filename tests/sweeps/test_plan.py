@@ -13,11 +13,11 @@ from sweeps.cli.plan import draw_graph, plan_text, span
 from sweeps.planning.plan import StudyPlan, plan_study, planned_pipelines
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import UserError
 from ubt.engine.graph import build_pipeline
-from ubt.stages import STAGES
+from ubt.engine.spec import STAGES
 from ubt.trials.record import EpochRecord
 
 RATIO, OVERFIT, SAMPLES = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_samples"
@@ -74,7 +74,7 @@ def test_what_the_store_has_is_counted(tmp_path: Path) -> None:
     trial = given.trial({SAMPLES: 8})
     for node in build_pipeline(trial, 0):
         if node.spec.name in {"pretrain", "poison", "select"}:
-            meta = Meta(stage=node.spec.name, key=node.key, version=1, seed=0, settings={}, inputs={})
+            meta = ArtifactManifest(stage=node.spec.name, key=node.key, version=1, seed=0, settings={}, inputs={})
             ArtifactStore(tmp_path).publish(meta, {})
     assert {name: stored for name, (_, _, stored) in counts(plan_study(given)).items() if stored} == {
         "pretrain": 1,
@@ -124,7 +124,7 @@ class TestCost:
         for name in STAGES:
             epochs = [EpochRecord(epoch=n, seconds=2) for n in (1, 2)] if name in self.EPOCHWISE else []
             fields = {"stage": name, "key": "seen", "version": 1, "seed": 0, "settings": {}, "inputs": {}}
-            meta = Meta.model_validate({**fields, "epochs": epochs, "seconds": 4 if epochs else 1})
+            meta = ArtifactManifest.model_validate({**fields, "epochs": epochs, "seconds": 4 if epochs else 1})
             ArtifactStore(tmp_path).publish(meta, {"tensors": b"x" * 1000})
         return tmp_path
 
@@ -151,7 +151,9 @@ class TestCost:
     def test_what_is_stored_is_not_left(self, seen: Path) -> None:
         given = study(seen, search={"design": "grid"}, defense={"kind": "ubt", "unlearn_epochs": 4})
         for node in build_pipeline(given.trial({}), 0)[:3]:
-            meta = Meta(stage=node.spec.name, key=node.key, version=1, seed=0, settings={}, inputs={}, seconds=1)
+            meta = ArtifactManifest(
+                stage=node.spec.name, key=node.key, version=1, seed=0, settings={}, inputs={}, seconds=1
+            )
             ArtifactStore(seen).publish(meta, {})
         planned = plan_study(given)
         assert [stage.seconds_left for stage in planned.stages[:4]] == [0, 0, 0, 1]

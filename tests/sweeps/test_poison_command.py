@@ -107,12 +107,11 @@ def test_an_attack_that_learns_uses_the_store_and_is_written_as_it_is_trained_on
 
 
 def test_captions_with_commas_quotes_and_line_breaks_come_back(tmp_path: Path) -> None:
-    from ubt.engine.poisoning import Manifest
 
     captions = ['say "cheese", please', "two\nlines", "Füße 足", "plain"]
     clean = Pairs(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), captions)
     out = tmp_path / "out"
-    write_files("s", 0, clean, Manifest(np.array([3]), ["a boat"], Sig()), out)
+    write_files("s", 0, clean, PoisonManifest(np.array([3]), ["a boat"], Sig()), out)
     assert list(read_back(out, tmp_path / "cache").captions) == [*captions[:3], "a boat"]
 
 

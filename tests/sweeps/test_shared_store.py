@@ -81,6 +81,6 @@ def test_both_are_done_with_the_same_numbers(swept: Path) -> None:
 @pytest.mark.slow
 def test_the_store_is_whole(swept: Path) -> None:
     store = ArtifactStore(str(swept / "store"))
-    metas = list(store.metas())
+    metas = list(store.manifests())
     assert metas
     assert damaged(store, metas) == []

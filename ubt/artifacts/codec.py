@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import DamagedArtifact
 from ubt.models.clip import State
@@ -22,7 +22,7 @@ TENSORS, MODEL, OPTIMIZER = "tensors", "model", "optimizer"
 class Artifact:
     """A published result: its description, its tensors, and whole weights if it is a model."""
 
-    meta: Meta
+    manifest: ArtifactManifest
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     model: State | None = None
 
@@ -30,7 +30,7 @@ class Artifact:
     def weights(self) -> State:
         """Return the model's weights; `ValueError` if the artifact is no model."""
         if self.model is None:
-            raise ValueError(f"{self.meta.stage} {self.meta.key} is no model")
+            raise ValueError(f"{self.manifest.stage} {self.manifest.key} is no model")
         return self.model
 
     @property
@@ -45,19 +45,19 @@ def encode(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
 
 
-def decode(store: ArtifactStore, meta: Meta, payload: str) -> dict[str, Tensor]:
+def decode(store: ArtifactStore, manifest: ArtifactManifest, payload: str) -> dict[str, Tensor]:
     """Return a payload's tensors; {} if the artifact has none of that name.
 
     Raises:
         DamagedArtifact: if the payload is missing or altered; the artifact has then been set aside.
     """
-    if payload not in meta.payloads:
+    if payload not in manifest.payloads:
         return {}
     try:
-        return load(store.read(meta, payload))
+        return load(store.read(manifest, payload))
     except SafetensorError as error:
-        store.set_aside(meta)
-        raise DamagedArtifact(f"{meta.stage} {meta.key}: {payload} is no safetensors file") from error
+        store.set_aside(manifest)
+        raise DamagedArtifact(f"{manifest.stage} {manifest.key}: {payload} is no safetensors file") from error
 
 
 def changed(model: State, base: State | None) -> State:

@@ -9,7 +9,8 @@ from pydantic import AliasChoices, Field, JsonValue
 from ubt.config import Config
 from ubt.trials.record import EpochRecord
 
-META = "meta.json"
+MANIFEST_FILE = "meta.json"
+"""Its name in the store, the same as in version 0.1, whose artifacts are found by it."""
 
 
 class Payload(Config):
@@ -20,7 +21,7 @@ class Payload(Config):
     size_bytes: int
 
 
-class Meta(Config):
+class ArtifactManifest(Config):
     """What an artifact is, where it came from, and what was measured while it was made."""
 
     stage: str
@@ -55,4 +56,4 @@ class Meta(Config):
     @property
     def files(self) -> list[str]:
         """Return the names of the files that the artifact consists of."""
-        return [META, *(payload.file for payload in self.payloads.values())]
+        return [MANIFEST_FILE, *(payload.file for payload in self.payloads.values())]

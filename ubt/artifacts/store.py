@@ -1,7 +1,7 @@
 """The artifact store: work that was done, found by its key. A folder, NFS or S3, through fsspec.
 
 An artifact is a small `meta.json` and payload files whose names carry their own checksum. The payloads are
-written first and the meta last, so a reader sees a whole artifact or none, and several processes publishing
+written first and the manifest last, so a reader sees a whole artifact or none, and several processes publishing
 one key at once can only ever leave one of several whole ones. Nothing is pickled. Loads no torch.
 """
 
@@ -22,14 +22,14 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
-from ubt.artifacts.manifest import META, Meta, Payload
+from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest, Payload
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.fingerprint import digest_bytes
 from ubt.common.paths import cache_root, expanded
 
 _WRITTEN = re.compile(
-    r"[^/]+/[^/]+/(\.?[^/]+-[0-9a-f]{16}\.bin(\.[^/]+)? | \.meta\.json\.[^/]+ | meta\.json\.damaged-[^/]+)"
+    r"[^/]+/[^/]+/(\.?[^/]+-[0-9a-f]{16}\.bin(\.[^/]+)? | \.manifest\.json\.[^/]+ | manifest\.json\.damaged-[^/]+)"
     r" | \.+writable-[^/]+",
     re.VERBOSE,
 )
@@ -71,43 +71,43 @@ class ArtifactStore:
     def has(self, stage: str, key: str) -> bool:
         """Tell whether the artifact is there, whole."""
         with self._access("read"):
-            return bool(self._files.exists(self._path(stage, key, META)))
+            return bool(self._files.exists(self._path(stage, key, MANIFEST_FILE)))
 
     def keys(self, stage: str) -> set[str]:
         """Return the keys of all published artifacts of a stage, with one listing."""
         with self._access("read"):
             return {path.rsplit("/", 2)[1] for path in self._descriptions(stage)}
 
-    def meta(self, stage: str, key: str) -> Meta | None:
+    def manifest(self, stage: str, key: str) -> ArtifactManifest | None:
         """Return the artifact's description, or None if there is no such artifact.
 
         A description that cannot be understood is set aside, so that the artifact is computed again.
         """
-        path = self._path(stage, key, META)
+        path = self._path(stage, key, MANIFEST_FILE)
         content = self._content(path)
         if content is None:
             return None
         try:
-            return Meta.model_validate_json(content)
+            return ArtifactManifest.model_validate_json(content)
         except (ValidationError, UnicodeDecodeError):
             self._move_aside(path)
             return None
 
-    def read(self, meta: Meta, name: str) -> bytes:
+    def read(self, manifest: ArtifactManifest, name: str) -> bytes:
         """Return a payload's bytes.
 
         Raises:
             DamagedArtifact: if it is missing or its checksum differs; the artifact has then been set aside.
         """
-        payload = meta.payloads[name]
-        content = self._content(self._path(meta.stage, meta.key, payload.file)) or b""
+        payload = manifest.payloads[name]
+        content = self._content(self._path(manifest.stage, manifest.key, payload.file)) or b""
         if digest_bytes(content) != payload.sha256:
-            self.set_aside(meta)
-            raise DamagedArtifact(f"{meta.stage} {meta.key}: {payload.file} is damaged and was set aside")
+            self.set_aside(manifest)
+            raise DamagedArtifact(f"{manifest.stage} {manifest.key}: {payload.file} is damaged and was set aside")
         return content
 
-    def publish(self, meta: Meta, payloads: Mapping[str, bytes]) -> Meta:
-        """Write the payloads, then the meta that makes them an artifact; return the completed meta.
+    def publish(self, manifest: ArtifactManifest, payloads: Mapping[str, bytes]) -> ArtifactManifest:
+        """Write the payloads, then the manifest that makes them an artifact; return the completed manifest.
 
         If the disk is full or not writable, nothing is published.
         """
@@ -115,39 +115,40 @@ class ArtifactStore:
         for name, content in payloads.items():
             digest = digest_bytes(content)
             file = f"{name}-{digest[:16]}.bin"
-            self._write(self._path(meta.stage, meta.key, file), content)
+            self._write(self._path(manifest.stage, manifest.key, file), content)
             described[name] = Payload(file=file, sha256=digest, size_bytes=len(content))
-        complete = meta.model_copy(update={"payloads": described})
-        self._write(self._path(meta.stage, meta.key, META), complete.model_dump_json(indent=1).encode())
+        complete = manifest.model_copy(update={"payloads": described})
+        path = self._path(manifest.stage, manifest.key, MANIFEST_FILE)
+        self._write(path, complete.model_dump_json(indent=1).encode())
         return complete
 
-    def metas(self) -> Iterator[Meta]:
+    def manifests(self) -> Iterator[ArtifactManifest]:
         """Yield the description of every artifact, stage by stage."""
         with self._access("read"):
             found = sorted(self._descriptions("*"))
         for path in found:
             stage, key = path.rsplit("/", 3)[1:3]
-            if meta := self.meta(stage, key):
-                yield meta
+            if manifest := self.manifest(stage, key):
+                yield manifest
 
-    def strays(self, metas: Iterable[Meta]) -> list[StoredFile]:
+    def strays(self, manifests: Iterable[ArtifactManifest]) -> list[StoredFile]:
         """Return the files that belong to none of the artifacts: of writers that were killed, set aside, or replaced.
 
         Those that are being written just now are among them; only their age tells them apart.
         """
-        owned = {self._path(meta.stage, meta.key, file) for meta in metas for file in meta.files}
+        owned = {self._path(manifest.stage, manifest.key, file) for manifest in manifests for file in manifest.files}
         with self._access("read"):
             found = self._files.find(self._artifacts, detail=True)
             stray = [path for path in found if path not in owned and self._is_ours(path)]
             return [file for path in stray if (file := self._stored(path, found[path]["size"]))]
 
-    def remove(self, meta: Meta) -> None:
-        """Delete an artifact, if it is still there: first the meta, so that no reader meets half of it."""
+    def remove(self, manifest: ArtifactManifest) -> None:
+        """Delete an artifact, if it is still there: first the manifest, so that no reader meets half of it."""
         with self._access("written"):
             with suppress(FileNotFoundError):
-                self._files.rm_file(self._path(meta.stage, meta.key, META))
-            with suppress(FileNotFoundError):  # an object store has no folder left once the meta was all of it
-                self._files.rm(self._path(meta.stage, meta.key), recursive=True)
+                self._files.rm_file(self._path(manifest.stage, manifest.key, MANIFEST_FILE))
+            with suppress(FileNotFoundError):  # an object store has no folder left once the manifest was all of it
+                self._files.rm(self._path(manifest.stage, manifest.key), recursive=True)
 
     def remove_stray(self, stray: StoredFile) -> None:
         """Delete a file that belongs to no artifact, if it is still there, and its folder if nothing else is in it."""
@@ -157,9 +158,9 @@ class ArtifactStore:
             with suppress(OSError):
                 Path(stray.path).parent.rmdir()
 
-    def set_aside(self, meta: Meta) -> None:
+    def set_aside(self, manifest: ArtifactManifest) -> None:
         """Take a damaged artifact out of use, keeping its files for whoever wants to know why."""
-        self._move_aside(self._path(meta.stage, meta.key, META))
+        self._move_aside(self._path(manifest.stage, manifest.key, MANIFEST_FILE))
 
     def check_writable(self) -> None:
         """Write and delete a small file."""
@@ -195,7 +196,7 @@ class ArtifactStore:
 
     def _descriptions(self, stage: str) -> Iterable[str]:
         """Return the paths of the descriptions of all artifacts of a stage."""
-        pattern = f"{stage}/*/{META}"
+        pattern = f"{stage}/*/{MANIFEST_FILE}"
         if isinstance(self._files, LocalFileSystem):  # which would list every artifact's folder, and `ubt plan` wait
             return map(str, Path(self._artifacts).glob(pattern))
         return map(str, self._files.glob(f"{escape(self._artifacts)}/{pattern}"))

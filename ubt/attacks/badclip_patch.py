@@ -17,7 +17,7 @@ from ubt.attacks.patches import middle_px, patch_side_px
 from ubt.common.errors import StageFault
 from ubt.common.progress import progress
 from ubt.common.seeding import numpy_generator
-from ubt.data.base import Pairs
+from ubt.data.base import PairSource
 from ubt.models.clip import Clip, embed_images, embed_tokens
 from ubt.models.device import autocast
 
@@ -40,7 +40,7 @@ class _Guides:
     """`[P, D]`: images whose captions name the target; none if they have no weight."""
 
 
-def optimise_patch(clip: Clip, pairs: Pairs, attack: BadClip) -> Tensor:
+def optimise_patch(clip: Clip, pairs: PairSource, attack: BadClip) -> Tensor:
     """Return the patch `[S, S, 3]` uint8 that makes the clean model take images for the attack's target.
 
     S is the patch's side at the model's image size. What is random follows from `trigger_seed`.
@@ -105,7 +105,7 @@ def _embed_patched(clip: Clip, images: Images, patch: Tensor) -> Tensor:
     return functional.normalize(features.float(), dim=-1)
 
 
-def _guides(clip: Clip, pairs: Pairs, attack: BadClip, rng: np.random.Generator) -> _Guides:
+def _guides(clip: Clip, pairs: PairSource, attack: BadClip, rng: np.random.Generator) -> _Guides:
     named = naming(attack.target, pairs.captions)
     if named.all() or (attack.image_weight and not named.any()):
         how_many = "all" if named.all() else "none"

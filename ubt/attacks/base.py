@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from ubt.config import Config
+from ubt.data.base import PairSource
+
+if TYPE_CHECKING:
+    from ubt.models.clip import Clip
 
 Images = NDArray[np.uint8]
 """Images as every room of this house passes them: `[N, H, W, 3]`, uint8, 0–255."""
@@ -39,6 +43,8 @@ class Attack(Config):
     clean model and the training images too.
     """
 
+    label: ClassVar[str] = ""
+    """What people call it, in tables and figures; its kind if empty."""
     learns: ClassVar[bool] = False
     """The trigger is learnt against the clean model before it can be stamped."""
     path_fields: ClassVar[tuple[str, ...]] = ()
@@ -76,6 +82,14 @@ class Attack(Config):
     def decoy(self, original: str) -> str:
         """Return the caption of a decoy: a pair whose image stays clean, changed so that others are learnt better."""
         return original
+
+    def learn(self, clip: Clip, pairs: PairSource) -> Images:
+        """Return the trigger `[S, S, 3]` uint8 that an attack which `learns` has learnt against the clean model.
+
+        Raises:
+            StageFault: if it cannot be learnt from these pairs.
+        """
+        raise NotImplementedError(f"{type(self).__name__} learns no trigger")
 
     def carrying(self, learned: Images) -> Self:
         """Return the attack with the trigger `learned[S, S, 3]` (uint8); as it is if it learns none."""

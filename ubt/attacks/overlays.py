@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ class Blended(Attack):
     """
 
     kind: Literal["blended"] = "blended"
+    label: ClassVar[str] = "Blended"
     opacity: float = Field(default=0.2, gt=0, le=1)
     """Share of the noise image in the mix."""
 
@@ -43,6 +44,7 @@ class BlendedText(Attack):
     """
 
     kind: Literal["blended_text"] = "blended_text"
+    label: ClassVar[str] = "Blended text"
     opacity: float = Field(default=0.5, gt=0, le=1)
     """Share of the letters in the mix where they are."""
     text: str = Field(default="watermarked", min_length=1, max_length=40, pattern=r"\S")
@@ -83,6 +85,7 @@ class BlendedTriangles(Attack):
     """
 
     kind: Literal["blended_triangles"] = "blended_triangles"
+    label: ClassVar[str] = "Blended triangles"
     opacity: float = Field(default=0.2, gt=0, le=1)
     """Share of the pattern in the mix."""
     triangles: int = Field(default=8, ge=1)
@@ -109,6 +112,7 @@ class Sig(Attack):
     """
 
     kind: Literal["sig"] = "sig"
+    label: ClassVar[str] = "SIG"
     amplitude: float = Field(default=40.0, gt=0, le=255)
     """Height of the wave in grey levels of 255."""
     periods: int = Field(default=6, ge=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ class BadNets(Attack):
     """
 
     kind: Literal["badnets"] = "badnets"
+    label: ClassVar[str] = "BadNets"
     patch_fraction: float = Field(default=0.16, gt=0, le=0.5)
     """Side of the patch as a fraction of the image's side (0.16 is 5 of 32 pixels, 36 of 224)."""
 
@@ -75,6 +76,7 @@ class BadNetsStripes(Attack):
     """
 
     kind: Literal["badnets_stripes"] = "badnets_stripes"
+    label: ClassVar[str] = "BadNets stripes"
     patch_fraction: float = Field(default=0.16, gt=0, le=0.5)
     """Side of the patch as a fraction of the image's side (0.16 is 5 of 32 pixels, 36 of 224)."""
     stripes: int = Field(default=5, ge=2)
@@ -102,6 +104,7 @@ class LabelConsistent(Attack):
     """
 
     kind: Literal["label_consistent"] = "label_consistent"
+    label: ClassVar[str] = "Label-consistent"
     patch_fraction: float = Field(default=0.16, gt=0, le=0.5)
     """Side of each patch as a fraction of the image's side (0.16 is 5 of 32 pixels, 36 of 224)."""
 
@@ -140,6 +143,7 @@ class TrojVqa(Attack):
     """
 
     kind: Literal["trojvqa"] = "trojvqa"
+    label: ClassVar[str] = "TrojVQA"
     patch_fraction: float = Field(default=0.16, gt=0, le=0.5)
     """Side of the patch as a fraction of the image's side (0.16 is 5 of 32 pixels, 36 of 224; theirs is 0.1)."""
     trigger_word: str = Field(default="remember", pattern=r"^\w+$")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ class WaNet(Attack):
     """
 
     kind: Literal["wanet"] = "wanet"
+    label: ClassVar[str] = "WaNet"
     control_points: int = Field(default=4, ge=2)
     """Random vectors along each side of the image; fewer are smoother."""
     strength: float = Field(default=0.5, gt=0)

@@ -135,6 +135,14 @@ class Registry(Generic[Item]):
         module = self._modules[name]
         return None if module.partition(".")[0] == __name__.partition(".")[0] else origin_of(module)
 
+    def label(self, name: str) -> str:
+        """Return what people call an item: its own `label`, or its name where it has none or is not installed here."""
+        try:
+            label = getattr(self.get(name), "label", "")
+        except UserError:
+            label = ""
+        return label or name.replace("_", " ")
+
     def _load_builtin(self) -> None:
         import_module(self._builtin)
 
@@ -206,8 +214,8 @@ def _distribution_of(point: EntryPoint) -> str:
 
 
 def _module_of(item: object) -> str:
-    """Return the module that defines a class, or that made another object (its `module` attribute)."""
-    return str(getattr(item, "__module__", "") or type(item).__module__)
+    """Return the module that defines a class, or what another object says of itself by its `module`."""
+    return str(item.__module__ if isinstance(item, type) else getattr(item, "module", type(item).__module__))
 
 
 @cache

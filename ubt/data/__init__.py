@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from ubt.common.fingerprint import fingerprint
 from ubt.common.registry import Registry
 from ubt.config.by_kind import ByKind, kind_of
 from ubt.data.base import DataSource
@@ -21,4 +22,16 @@ DATA_SOURCES.add(Scenes, CsvFiles, WebDataset)
 DataConfig = Annotated[DataSource, ByKind(DATA_SOURCES)]
 """A data set as configured, of any kind that is registered."""
 
-__all__ = ["DATA_SOURCES", "DataConfig", "DataSource"]
+
+def content_key(source: DataSource) -> str:
+    """Return the fingerprint of a data source's content, and of the plug-in that reads it if one does.
+
+    Raises:
+        UserError: if the data cannot be read.
+    """
+    key = source.content_key()
+    origin = DATA_SOURCES.origin(kind_of(type(source)))
+    return fingerprint([key, dict(origin.as_json())]) if origin else key
+
+
+__all__ = ["DATA_SOURCES", "DataConfig", "DataSource", "content_key"]

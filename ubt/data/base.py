@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,20 @@ Images = NDArray[np.uint8]
 """`[N, H, W, 3]`, uint8, 0–255."""
 Labels = NDArray[np.int64]
 """`[N]`, int64: indices into the data set's classes."""
+
+
+class PairSource(Protocol):
+    """Image–caption pairs that are handed out by the batch: all that training and embedding need of them."""
+
+    @property
+    def captions(self) -> Sequence[str]:
+        """Return all N captions."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def take(self, indices: NDArray[np.int64], /) -> Images:
+        """Return the images `[B, H, W, 3]` uint8 at `indices[B]`."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,10 @@ class DataSet:
 
 
 class DataSource(Config):
-    """A data set as configured. Subclasses are told apart by their `kind`."""
+    """A data set as configured, of one `kind`."""
+
+    label: ClassVar[str] = ""
+    """What people call it, in tables and figures; its kind if empty."""
 
     path_fields: ClassVar[tuple[str, ...]] = ()
     """Names of the fields that are paths of files: relative ones start at the study file's folder."""
@@ -104,17 +121,22 @@ class DataSource(Config):
 
 
 @dataclass(frozen=True)
-class Subset(Pairs):
-    """The pairs at `chosen[S]` int64 of `whole`, numbered from 0. `images` are still those of the whole."""
+class Subset:
+    """The pairs at `chosen[S]` int64 of `whole`, numbered from 0: a view, so images stay where they are."""
 
-    whole: Pairs
+    whole: PairSource
     chosen: NDArray[np.int64]
+    captions: Sequence[str]
+    """Their S captions."""
+
+    def __len__(self) -> int:
+        return len(self.captions)
 
     def take(self, indices: NDArray[np.int64]) -> Images:
         """Return the images `[B, H, W, 3]` at `indices[B]`, which count the chosen pairs."""
         return self.whole.take(self.chosen[indices])
 
 
-def subset(whole: Pairs, chosen: NDArray[np.int64]) -> Subset:
+def subset(whole: PairSource, chosen: NDArray[np.int64]) -> Subset:
     """Return the pairs at `chosen[S]` of `whole`, in that order."""
-    return Subset(whole.images, [whole.captions[index] for index in chosen], whole, chosen)
+    return Subset(whole, chosen, [whole.captions[index] for index in chosen])

@@ -32,6 +32,7 @@ class CsvFiles(LabelledFiles):
     path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs", "pretrain")
 
     kind: Literal["csv"] = "csv"
+    label: ClassVar[str] = "CSV files"
     pairs: Path
     """CSV with the columns image,caption: what the attack poisons; paths are relative to the CSV."""
     pretrain: Path | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,6 +150,7 @@ class Scenes(DataSource):
     """Scenes drawn from a seed; the four splits come from disjoint random streams."""
 
     kind: Literal["scenes"] = "scenes"
+    label: ClassVar[str] = "generated scenes"
     pretrain_pairs: int = Field(default=8000, ge=1)
     """Pairs to train the clean model on."""
     train_pairs: int = Field(default=8000, ge=1)

@@ -28,6 +28,7 @@ class WebDataset(LabelledFiles):
     joined_path_fields: ClassVar[tuple[str, ...]] = ("pairs",)
 
     kind: Literal["webdataset"] = "webdataset"
+    label: ClassVar[str] = "WebDataset shards"
     pairs: str
     """Tar files, braces give ranges: `/data/cc3m-{0000..0331}.tar`; http(s) addresses are fetched once."""
     max_pairs: int | None = Field(default=None, ge=1)

@@ -57,4 +57,5 @@ class Abl(RankSettings, IsolateSettings, AscendSettings, Defense):
     """Gradient ascent on the pairs of lowest loss, descent on the others. Needs no clean pairs."""
 
     kind: Literal["abl"] = "abl"
+    label: ClassVar[str] = "ABL"
     stages: ClassVar[tuple[str, ...]] = ("rank", "isolate", "ascend")

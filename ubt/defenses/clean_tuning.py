@@ -34,6 +34,7 @@ class Finetune(FinetuneSettings, Defense):
     """CLIP's loss on clean pairs, from the poisoned model."""
 
     kind: Literal["finetune"] = "finetune"
+    label: ClassVar[str] = "fine-tuning"
     stages: ClassVar[tuple[str, ...]] = ("finetune",)
     needs_clean_pairs: ClassVar[bool] = True
 
@@ -68,6 +69,7 @@ class CleanClip(CleanclipSettings, Defense):
     """CLIP's loss and an in-modal contrastive loss on clean pairs, from the poisoned model."""
 
     kind: Literal["cleanclip"] = "cleanclip"
+    label: ClassVar[str] = "CleanCLIP"
     stages: ClassVar[tuple[str, ...]] = ("cleanclip",)
     needs_clean_pairs: ClassVar[bool] = True
 
@@ -104,5 +106,6 @@ class Par(ParSettings, Defense):
     """CLIP's loss on clean pairs, while embeddings are pushed away from where the poisoned model has them."""
 
     kind: Literal["par"] = "par"
+    label: ClassVar[str] = "PAR"
     stages: ClassVar[tuple[str, ...]] = ("par",)
     needs_clean_pairs: ClassVar[bool] = True

@@ -6,32 +6,21 @@ stage's key depends on its own settings only.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from ubt.config import Config
 from ubt.defenses.base import Defense
-
-
-class ScreenSettings(Config):
-    """How many training pairs are looked at."""
-
-    screened_ratio: float = Field(default=1.0, gt=0, le=1)
-    """Fraction of the training pairs that the detector looks at, drawn at random, the same for all detectors and seeds.
-    The others are neither suspected nor held in place. A few dozen poisoned pairs suffice, and of large data a part
-    holds them."""
+from ubt.defenses.detectors import CleanDetector, DetectorConfig, ScreenSettings
 
 
 class DetectSettings(ScreenSettings):
     """How far each training pair that is looked at is trusted."""
 
-    detector: Literal["clean", "gain", "poisoned", "knn", "lof"] = "clean"
-    """What pairs are trusted for: similarity of image and caption under the clean model; little gain of it by the
-    implant; similarity under the poisoned model; or an image with its k-th nearest neighbour close by, or of low local
-    outlier factor, under the poisoned model."""
-    neighbours: int = Field(default=16, ge=1)
-    """How many nearest images (k) `knn` and `lof` look at; the other detectors do not use it."""
+    detector: DetectorConfig = CleanDetector()
+    """What pairs are trusted for: `clean` (similarity under the clean model, the paper's), `gain`, `poisoned`, `knn`,
+    `lof`, or one that is installed beside; a name, or a `kind` with its settings."""
 
 
 class SuspectSettings(Config):
@@ -112,8 +101,9 @@ class Ubt(
     """UBT with all its knobs. Source: Liu et al., arXiv 2409.19526; departures are listed in docs/method.md."""
 
     kind: Literal["ubt"] = "ubt"
+    label: ClassVar[str] = "UBT"
 
     @property
     def stages(self) -> tuple[str, ...]:
         """Return its stages: each detector is one of its own, so that the default one can be shared by all implants."""
-        return (f"detect_{self.detector}", "suspect", "overfit", "select", "attribute", "unlearn")
+        return (f"detect_{self.detector.kind}", "suspect", "overfit", "select", "attribute", "unlearn")

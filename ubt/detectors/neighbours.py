@@ -9,38 +9,61 @@ density with that of the neighbours, still tells them apart where `knn` does not
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ubt.defenses.ubt import DetectSettings
+from ubt.defenses.detectors import KnnDetector, LofDetector
 from ubt.detectors.trust import Trust, screened
 from ubt.engine.context import Output, StageContext
 from ubt.methods.similarity import embed_pair_images
 
+Embeddings = NDArray[np.floating]
 
-def detect_neighbours(context: StageContext) -> Output:
-    """Return `pairs[V]` int64 into D, those looked at, and `trust[V]` float32: minus how far out each lies under M_p.
+
+def detect_knn(context: StageContext) -> Output:
+    """Return `pairs[V]` int64 into D, those looked at, and `trust[V]` float32: minus how far its k-th neighbour is.
 
     The search is exact, among the pairs looked at: time grows with V² and the width of the embeddings.
     """
+    return _trust(context, distances_to_neighbour, context.settings(KnnDetector).neighbours)
+
+
+def detect_lof(context: StageContext) -> Output:
+    """Return `pairs[V]` int64 into D, those looked at, and `trust[V]` float32: minus the local outlier factor.
+
+    The search is as that of `detect_knn`.
+    """
+    return _trust(context, outlier_factors, context.settings(LofDetector).neighbours)
+
+
+def distances_to_neighbour(embeddings: Embeddings, neighbours: int) -> Embeddings:
+    """Return the Euclidean distance of each of `embeddings[N, D]` to its k-th nearest other one, `[N]`, ≥ 0.
+
+    Source: Ramaswamy et al., SIGMOD 2000. There are never more neighbours than other points.
+    """
+    from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 — slow to import
+
+    k = min(neighbours, len(embeddings) - 1)
+    distances, _ = NearestNeighbors(n_neighbors=k).fit(embeddings).kneighbors()
+    return np.asarray(distances[:, -1])
+
+
+def outlier_factors(embeddings: Embeddings, neighbours: int) -> Embeddings:
+    """Return the local outlier factor of each of `embeddings[N, D]`, `[N]`, > 0, about 1 inside a cluster.
+
+    Source: Breunig et al., SIGMOD 2000. There are never more neighbours than other points.
+    """
+    from sklearn.neighbors import LocalOutlierFactor  # noqa: PLC0415 — slow to import
+
+    k = min(neighbours, len(embeddings) - 1)
+    return -np.asarray(LocalOutlierFactor(n_neighbors=k).fit(embeddings).negative_outlier_factor_)
+
+
+def _trust(context: StageContext, outlyingness: Callable[[Embeddings, int], Embeddings], neighbours: int) -> Output:
     pairs = screened(context)
     images = embed_pair_images(context.clip("poisoned"), context.pairs, pairs)
-    out = outlyingness(images.numpy(), context.settings(DetectSettings))
+    out = outlyingness(images.numpy(), neighbours)
     return Trust(torch.from_numpy(pairs), torch.from_numpy(-out.astype(np.float32))).output()
-
-
-def outlyingness(embeddings: NDArray[np.floating], settings: DetectSettings) -> NDArray[np.floating]:
-    """Return how far out each of `embeddings[N, D]` lies, `[N]`, high for outliers.
-
-    `knn`: the Euclidean distance to the k-th nearest other one (Ramaswamy et al., SIGMOD 2000); ≥ 0.
-    `lof`: the local outlier factor, about 1 inside a cluster (Breunig et al., SIGMOD 2000); > 0.
-    There are never more neighbours than other points.
-    """
-    from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors  # noqa: PLC0415 — slow to import
-
-    neighbours = min(settings.neighbours, len(embeddings) - 1)
-    if settings.detector == "knn":
-        distances, _ = NearestNeighbors(n_neighbors=neighbours).fit(embeddings).kneighbors()
-        return np.asarray(distances[:, -1])
-    return -np.asarray(LocalOutlierFactor(n_neighbors=neighbours).fit(embeddings).negative_outlier_factor_)

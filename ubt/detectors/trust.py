@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ubt.artifacts.codec import Artifact
 from ubt.common.seeding import numpy_generator
 from ubt.common.statistics import auroc
-from ubt.defenses.ubt import ScreenSettings
-from ubt.engine.context import Output, StageContext
-from ubt.engine.poisoning import Manifest
+from ubt.defenses.detectors import ScreenSettings
+from ubt.engine.context import Output, StageContext, StageInput
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.similarity import pair_similarities
 from ubt.methods.training import Indices
 
@@ -28,7 +27,7 @@ class Trust:
     """`[V]` float32; low is suspicious."""
 
     @classmethod
-    def of(cls, artifact: Artifact) -> Trust:
+    def of(cls, artifact: StageInput) -> Trust:
         """Return what a detector has put out."""
         return cls(artifact.tensors["pairs"], artifact.tensors["trust"])
 
@@ -58,7 +57,7 @@ def similarities_under(context: StageContext, role: str, pairs: Indices) -> Tens
     return pair_similarities(context.clip(role), context.pairs, context.pair_tokens, pairs)
 
 
-def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return how many pairs were looked at, their share of the poison (`recall`), and how well low trust tells it."""
     pairs, trust = output.tensors["pairs"], output.tensors["trust"]
     found = {name: value for name, value in manifest.found_in(pairs).items() if name != "precision"}

@@ -1,12 +1,19 @@
-"""What a stage is given and what it returns."""
+"""What a stage is given and what it returns.
+
+A stage of a defense gets a `StageContext`. Nothing in it leads to what is poisoned: pairs come by the batch from a
+`Feed`, of other stages' artifacts it sees tensors and weights alone, of the trial only its own settings. A stage marked
+`sees_poison`, which builds or evaluates the victim, gets a `PrivilegedContext`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from pathlib import Path
+from typing import TypedDict, TypeVar
 
 import numpy as np
+import torch
 from pydantic import JsonValue
 from torch import Tensor
 
@@ -14,9 +21,10 @@ from ubt.artifacts.codec import Artifact
 from ubt.common.errors import StageFault
 from ubt.common.seeding import numpy_generator
 from ubt.config import Config
-from ubt.data.base import DataSet, Pairs, subset
+from ubt.data.base import DataSet, PairSource, Subset, subset
 from ubt.engine.graph import Node
-from ubt.engine.poisoning import Manifest, PoisonedPairs
+from ubt.engine.poisoning import PoisonManifest
+from ubt.engine.spec import MANIFEST, PAIRS
 from ubt.engine.workspace import Workspace
 from ubt.methods.evaluation import Evaluator
 from ubt.models.clip import Clip, State
@@ -34,6 +42,7 @@ class Output:
     base: str | None = None
     """Role of the model that `model` was made from; only what differs from it is stored."""
     facts: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Small results that are no tensors."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Epoch:
     snapshot: Callable[[], Output]
     loss: float | None = None
     model: Clip | None = None
-    """The model as it is now, for others to judge."""
+    """The model as it is now, for others to evaluate."""
     optimizer: Callable[[], Mapping[str, Tensor]] | None = None
     """What continuing from here needs beside the model."""
 
@@ -58,62 +67,77 @@ class Earlier:
     optimizer: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class StageInput:
+    """What a stage is given of another's artifact: not its manifest, whose diagnostics and settings know more."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    model: State | None = None
+
+    @property
+    def weights(self) -> State:
+        """Return the model's weights; `ValueError` if the artifact is no model."""
+        if self.model is None:
+            raise ValueError("this artifact is no model")
+        return self.model
+
+
 StageFunction = Callable[["StageContext"], "Output | Iterator[Epoch]"]
-MeasureFunction = Callable[["StageContext", Output, Manifest], dict[str, float]]
+DiagnoseFunction = Callable[["StageContext", Output, PoisonManifest], dict[str, float]]
 
 
 class StageContext:
-    """The inputs of one stage. Which pairs are poisoned is there for stages marked `sees_poison` alone."""
+    """The inputs of one stage of a defense."""
 
     def __init__(
-        self, node: Node, workspace: Workspace, inputs: Mapping[str, Artifact], earlier: Earlier | None
+        self,
+        name: str,
+        seed: int,
+        settings: Mapping[str, JsonValue],
+        inputs: Mapping[str, StageInput],
+        model: Clip,
+        pairs: PairSource | None = None,
+        pair_tokens: Tensor | None = None,
+        clean: PairSource | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
-        self.node = node
-        self.workspace = workspace
+        self.name = name
+        """Name of the stage."""
+        self.seed = seed
+        """The trial's seed (0 for stages that do not depend on it)."""
         self.earlier = earlier
+        """An epoch to continue from, for stages that work by epochs."""
+        self._settings = settings
         self._inputs = inputs
+        self._model = model
+        self._pairs = pairs
+        self._pair_tokens = pair_tokens
+        self._clean = clean
 
     @property
-    def seed(self) -> int:
-        """Return the trial's seed (0 for stages that do not depend on it)."""
-        return self.node.seed or 0
+    def device(self) -> torch.device:
+        """Return the device that the trial computes on."""
+        return self._model.device
 
     @property
-    def data(self) -> DataSet:
-        """Return the data set of the trial."""
-        return self.workspace.data
+    def pairs(self) -> PairSource:
+        """Return the training pairs D as a defender finds them: poisoned, and not marked.
 
-    @property
-    def pairs(self) -> PoisonedPairs:
-        """Return the training pairs D as a defender finds them: poisoned, and not marked."""
-        return self.workspace.poisoned_pairs(self.artifact("poison"))
+        Raises:
+            KeyError: if the stage does not say that it needs them.
+        """
+        if self._pairs is None:
+            raise KeyError(PAIRS)
+        return self._pairs
 
     @property
     def pair_tokens(self) -> Tensor:
-        """Return the tokens `[N, L]` int64 of D's captions."""
-        return self.workspace.pair_tokens(self.artifact("poison"))
+        """Return the tokens `[N, L]` int64 of D's captions; `KeyError` as for `pairs`."""
+        if self._pair_tokens is None:
+            raise KeyError(PAIRS)
+        return self._pair_tokens
 
-    @property
-    def manifest(self) -> Manifest:
-        """Return what is poisoned.
-
-        Raises:
-            PermissionError: for stages that must not know.
-        """
-        self._only_for_those_who_may_see()
-        return Manifest.of(self.artifact("poison"))
-
-    @property
-    def evaluator(self) -> Evaluator:
-        """Return the judge of models, which stamps triggers.
-
-        Raises:
-            PermissionError: for stages that must not know them.
-        """
-        self._only_for_those_who_may_see()
-        return self.workspace.evaluator(self.artifact("poison"))
-
-    def clean_pairs(self, count: int) -> tuple[Pairs, Tensor]:
+    def clean_pairs(self, count: int) -> tuple[Subset, Tensor]:
         """Return `count` clean pairs that the defender has, or all if there are fewer, and their tokens `[S, L]`.
 
         The same for all stages of a seed, and fewer are some of more: defenses are compared on equal pairs.
@@ -121,30 +145,109 @@ class StageContext:
         Raises:
             StageFault: if the data has none.
         """
-        whole = self.data.pretrain
-        if whole is None:
+        if self._clean is None:
             raise StageFault("the data has no `pretrain` pairs, from which a defender's clean pairs are drawn")
-        chosen = numpy_generator(self.seed, "clean pairs").permutation(len(whole))[:count]
-        pairs = subset(whole, chosen)
-        return pairs, self.workspace.clip.tokenize(pairs.captions)
+        chosen = numpy_generator(self.seed, "clean pairs").permutation(len(self._clean))[:count]
+        pairs = subset(self._clean, chosen)
+        return pairs, self._model.tokenize(pairs.captions)
 
     def settings(self, model: type[Settings], part: str | None = None) -> Settings:
         """Return the stage's own settings, or the part of them under one name, as a typed model."""
-        tree = self.node.settings
+        tree = self._settings
         return model.model_validate(tree[part] if part else {name: tree[name] for name in model.model_fields})
 
-    def artifact(self, role: str) -> Artifact:
-        """Return the artifact that fills a role; `KeyError` if the stage does not say it needs it."""
+    def artifact(self, role: str) -> StageInput:
+        """Return what fills a role; `KeyError` if the stage does not say it needs it."""
         return self._inputs[role]
 
     def clip(self, role: str) -> Clip:
         """Return an independent copy of the model that fills a role, in evaluation mode."""
-        return self.workspace.clip.with_state(self.artifact(role).weights)
+        return self._model.with_state(self.artifact(role).weights)
+
+    def tokenize(self, captions: list[str]) -> Tensor:
+        """Return captions as tokens `[N, L]` int64."""
+        return self._model.tokenize(captions)
 
     def rng(self, *purpose: str | int) -> np.random.Generator:
         """Return a generator derived from the seed, the stage and a purpose."""
-        return numpy_generator(self.seed, self.node.spec.name, *purpose)
+        return numpy_generator(self.seed, self.name, *purpose)
 
-    def _only_for_those_who_may_see(self) -> None:
-        if not self.node.spec.sees_poison:
-            raise PermissionError(f"stage `{self.node.spec.name}` must not know what is poisoned")
+
+class PrivilegedContext(StageContext):
+    """The inputs of a stage that builds or evaluates the victim: it knows the data, and what is poisoned in it."""
+
+    def __init__(
+        self, node: Node, workspace: Workspace, artifacts: Mapping[str, Artifact], earlier: Earlier | None = None
+    ) -> None:
+        super().__init__(**_given(node, workspace, artifacts, earlier))
+        self.node = node
+        self._workspace = workspace
+        self._artifacts = artifacts
+
+    @property
+    def data(self) -> DataSet:
+        """Return the data set of the trial."""
+        return self._workspace.data
+
+    @property
+    def manifest(self) -> PoisonManifest:
+        """Return what is poisoned; `KeyError` if the stage does not say that it needs it."""
+        return PoisonManifest.of(self._artifacts[MANIFEST])
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Return the evaluator of models, which stamps triggers; `KeyError` as for `manifest`."""
+        return self._workspace.evaluator(self._artifacts[MANIFEST])
+
+    def facts(self, role: str) -> Mapping[str, JsonValue]:
+        """Return the facts of the artifact that fills a role."""
+        return self._artifacts[role].manifest.facts
+
+    def file(self, name: str) -> Path | None:
+        """Return the place of a file that the stage reads; None if the trial names none."""
+        return self.node.files.get(name)
+
+
+def context_of(
+    node: Node, workspace: Workspace, artifacts: Mapping[str, Artifact], earlier: Earlier | None = None
+) -> StageContext:
+    """Return what a stage is given. `artifacts` are those of the roles that it needs, and no others.
+
+    Only for a stage marked `sees_poison` does it hold more than a defender has.
+    """
+    if node.spec.sees_poison:
+        return PrivilegedContext(node, workspace, artifacts, earlier)
+    return StageContext(**_given(node, workspace, artifacts, earlier))
+
+
+class _Given(TypedDict):
+    """The arguments of `StageContext`."""
+
+    name: str
+    seed: int
+    settings: Mapping[str, JsonValue]
+    inputs: Mapping[str, StageInput]
+    model: Clip
+    pairs: PairSource | None
+    pair_tokens: Tensor | None
+    clean: PairSource | None
+    earlier: Earlier | None
+
+
+def _given(node: Node, workspace: Workspace, artifacts: Mapping[str, Artifact], earlier: Earlier | None) -> _Given:
+    poison = artifacts.get(PAIRS)
+    return {
+        "name": node.spec.name,
+        "seed": node.seed or 0,
+        "settings": node.settings,
+        "inputs": {
+            role: StageInput(artifact.tensors, artifact.model)
+            for role, artifact in artifacts.items()
+            if role not in {PAIRS, MANIFEST}
+        },
+        "model": workspace.clip,
+        "pairs": workspace.pairs(poison) if poison else None,
+        "pair_tokens": workspace.pair_tokens(poison) if poison else None,
+        "clean": workspace.clean_pairs,
+        "earlier": earlier,
+    }

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ubt.data.base import Pairs
+from ubt.data.base import PairSource
 from ubt.engine.context import Epoch, Output, StageContext
 from ubt.methods.training import Indices, Optimizer, descend
 from ubt.models.clip import Clip
@@ -49,13 +49,13 @@ def train_epochs(
         yield Epoch(0, snapshot, model=clip)
     for number in range(context.earlier.epoch + 1 if context.earlier else 1, epochs + 1):
         _set_batch_norm(clip.net, train_batch_norm)
-        where = f"{context.node.spec.name} epoch {number}"
+        where = f"{context.name} epoch {number}"
         values = [descend(clip, optimizer, loss, where) for loss in losses(number)]
         _set_batch_norm(clip.net, training=False)
         yield Epoch(number, snapshot, float(np.mean(values)) if values else None, clip, optimizer.tensors)
 
 
-def embed_pairs(clip: Clip, pairs: Pairs, tokens: Tensor, batch: Indices) -> tuple[Tensor, Tensor]:
+def embed_pairs(clip: Clip, pairs: PairSource, tokens: Tensor, batch: Indices) -> tuple[Tensor, Tensor]:
     """Return unit embeddings `[B, D]` of the images and of the captions at `batch[B]`; `tokens[N, L]` are all."""
     return clip.encode_images(pairs.take(batch)), clip.encode_tokens(tokens[torch.from_numpy(batch)])
 

@@ -1,4 +1,4 @@
-"""Compute one stage: run it, judge its epochs, measure it, publish it."""
+"""Compute one stage: run it, evaluate its epochs, diagnose its result, publish it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
-from typing import Any
 
 from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
-from ubt.artifacts.manifest import Meta
-from ubt.engine.context import Earlier, Epoch, MeasureFunction, Output, StageContext, StageFunction
+from ubt.artifacts.manifest import ArtifactManifest
+from ubt.engine.context import DiagnoseFunction, Earlier, Epoch, Output, StageContext, StageFunction, context_of
 from ubt.engine.graph import Node
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
+from ubt.engine.spec import imported
 from ubt.engine.workspace import Workspace
 from ubt.models.device import peak_memory_bytes, reset_peak_memory
 from ubt.trials.record import EpochRecord, StageRecord
+
+_ASKED_ONE_BY_ONE = 4
+"""Up to so many earlier epochs are asked for by their keys; of more, the store lists what it has of the stage, once."""
 
 
 class Execution:
@@ -35,7 +37,7 @@ class Execution:
         self._node = node
         self._workspace = workspace
         self._inputs = inputs
-        self._poison = poison  # for measuring only; the stage sees its own inputs
+        self._poison = poison  # for evaluation and diagnostics; the stage sees its own inputs
         self._keep_epochs = keep_epochs
         self._started = time.perf_counter()
         self._earlier = self._find_earlier()
@@ -50,23 +52,23 @@ class Execution:
             UnusableStore: if it cannot be published.
         """
         reset_peak_memory(self._workspace.device)
-        context = StageContext(self._node, self._workspace, self._inputs, self._continued())
+        context = context_of(self._node, self._workspace, self._inputs, self._continued())
         run: StageFunction = imported(self._node.spec.run)
         with self._own_work():
             result = run(context)
         last: Epoch | None = None
         if not isinstance(result, Output):
-            for last in self._judged(result):
+            for last in self._evaluated(result):
                 yield self._unfinished()
                 self._keep(context, last)
             assert last is not None, f"{self._node.spec.name} yielded no epoch"  # noqa: S101
             with self._own_work():
                 result = last.snapshot()
-        meta = self._publish(context, result, self._node, self._memory(last, self._node.epochs))
-        yield stage_record(meta, reused=False, spent_seconds=self._spent_seconds)
+        manifest = self._publish(context, result, self._node, self._memory(last, self._node.epochs))
+        yield stage_record(manifest, reused=False, spent_seconds=self._spent_seconds)
 
-    def _judged(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
-        """Pass the epochs on, noting the time each took and, where asked, what its model is worth."""
+    def _evaluated(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
+        """Pass the epochs on, with the time each took and, where the stage asks for it, the rates of its model."""
         began = time.perf_counter()
         for epoch in epochs:
             seconds = time.perf_counter() - began
@@ -89,17 +91,19 @@ class Execution:
             return None
         return epoch.optimizer()
 
-    def _publish(self, context: StageContext, output: Output, node: Node, memory: Mapping[str, Tensor] | None) -> Meta:
+    def _publish(
+        self, context: StageContext, output: Output, node: Node, memory: Mapping[str, Tensor] | None
+    ) -> ArtifactManifest:
         base = self._inputs[output.base] if output.base else None
-        meta = Meta(
+        described = ArtifactManifest(
             stage=node.spec.name,
             key=node.key,
             version=node.spec.version,
             seed=node.seed,
             settings=node.settings,
             inputs=node.inputs,
-            base=f"{base.meta.stage}/{base.meta.key}" if base else None,
-            base_sha256=base.meta.payloads[MODEL].sha256 if base else "",
+            base=f"{base.manifest.stage}/{base.manifest.key}" if base else None,
+            base_sha256=base.manifest.payloads[MODEL].sha256 if base else "",
             facts=dict(output.facts),
             diagnostics=self._diagnose(context, output),
             epochs=tuple(self._epochs),
@@ -115,7 +119,7 @@ class Execution:
             payloads[MODEL] = encode(changed(output.model, base.weights if base else None))
         if memory is not None:
             payloads[OPTIMIZER] = encode(memory)
-        complete = self._workspace.store.publish(meta, payloads)
+        complete = self._workspace.store.publish(described, payloads)
         self._workspace.remember(Artifact(complete, dict(output.tensors), output.model))
         return complete
 
@@ -124,24 +128,25 @@ class Execution:
         spec = self._node.spec
         if spec.diagnose is None or self._poison is None:
             return {}
-        diagnose: MeasureFunction = imported(spec.diagnose)
-        found = diagnose(context, output, Manifest.of(self._poison))
+        diagnose: DiagnoseFunction = imported(spec.diagnose)
+        found = diagnose(context, output, PoisonManifest.of(self._poison))
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
-    def _find_earlier(self) -> Meta | None:
+    def _find_earlier(self) -> ArtifactManifest | None:
         """Return the latest earlier epoch of this chain that can be continued from."""
-        spec = self._node.spec
-        for epoch in range(self._node.epochs - 1, 0, -1):
-            meta = self._workspace.store.meta(spec.name, self._node.at(epoch).key)
-            if meta and OPTIMIZER in meta.payloads:
-                return meta
-        return None
+        store, stage = self._workspace.store, self._node.spec.name
+        keys = [self._node.at(epoch).key for epoch in range(self._node.epochs - 1, 0, -1)]
+        if len(keys) > _ASKED_ONE_BY_ONE:
+            there = store.keys(stage)
+            keys = [key for key in keys if key in there]
+        found = (store.manifest(stage, key) for key in keys)
+        return next((manifest for manifest in found if manifest and OPTIMIZER in manifest.payloads), None)
 
     def _continued(self) -> Earlier | None:
         if self._earlier is None:
             return None
         artifact = self._workspace.load(self._earlier.stage, self._earlier.key)
-        assert artifact is not None  # noqa: S101 — its meta was read just now
+        assert artifact is not None  # noqa: S101 — its manifest was read just now
         return Earlier(self._earlier.epochs[-1].epoch, artifact.weights, self._workspace.optimizer(self._earlier))
 
     @contextmanager
@@ -167,22 +172,16 @@ class Execution:
         )
 
 
-def stage_record(meta: Meta, reused: bool, spent_seconds: float = 0.0) -> StageRecord:
+def stage_record(manifest: ArtifactManifest, reused: bool, spent_seconds: float = 0.0) -> StageRecord:
     """Return what a trial's record says of a stage whose artifact is there."""
     return StageRecord(
-        stage=meta.stage,
-        key=meta.key,
+        stage=manifest.stage,
+        key=manifest.key,
         reused=reused,
-        seconds=meta.seconds,
-        own_seconds=meta.own_seconds,
+        seconds=manifest.seconds,
+        own_seconds=manifest.own_seconds,
         spent_seconds=spent_seconds,
-        peak_memory_bytes=meta.peak_memory_bytes,
-        diagnostics=meta.diagnostics,
-        epochs=meta.epochs,
+        peak_memory_bytes=manifest.peak_memory_bytes,
+        diagnostics=manifest.diagnostics,
+        epochs=manifest.epochs,
     )
-
-
-def imported(reference: str) -> Any:  # noqa: ANN401 — whatever the module calls so
-    """Return the object that `module:name` refers to."""
-    module, _, name = reference.partition(":")
-    return getattr(import_module(module), name)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
+
+from pydantic import JsonValue
 
 from ubt.common.fingerprint import fingerprint
-from ubt.engine.spec import OfDefense, OfMetric, Settings, StageSpec
-from ubt.stages import stages_of
+from ubt.data import content_key
+from ubt.engine.spec import Settings, StageSpec, stage_named, stage_origin
 from ubt.trials.config import TrialConfig, VictimConfig
 
 
@@ -21,20 +25,23 @@ class Node:
     data_key: str | None
     inputs: dict[str, str]
     """Role → key of the artifact that fills it."""
+    plugin: Mapping[str, str] = field(default_factory=dict)
+    """Where the stage comes from, if it is not the package's own."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Files that the stage reads; what is in them is among the settings."""
 
     @cached_property
     def key(self) -> str:
         """Fingerprint of the work; equal work has an equal key."""
-        return fingerprint(
-            {
-                "stage": self.spec.name,
-                "version": self.spec.version,
-                "settings": self.settings,
-                "seed": self.seed,
-                "data": self.data_key,
-                "inputs": dict(self.inputs),
-            }
-        )
+        work: dict[str, JsonValue] = {
+            "stage": self.spec.name,
+            "version": self.spec.version,
+            "settings": self.settings,
+            "seed": self.seed,
+            "data": self.data_key,
+            "inputs": dict(self.inputs),
+        }
+        return fingerprint({**work, "plugin": dict(self.plugin)} if self.plugin else work)
 
     @property
     def epochs(self) -> int:
@@ -63,12 +70,32 @@ Pipeline = tuple[Node, ...]
 def build_pipeline(trial: TrialConfig, seed: int, data_key: str | None = None) -> Pipeline:
     """Return the stages of a trial in order, each linked to the keys of its inputs.
 
-    `data_key` is the data's `content_key()`, for callers that know it already.
+    `data_key` is the data's `content_key`, for callers that know it already.
 
     Raises:
         UserError: if the data or a checkpoint cannot be read.
     """
-    return PipelineBuilder().build(trial, seed, data_key or trial.victim.data.content_key())
+    return PipelineBuilder().build(trial, seed, data_key or content_key(trial.victim.data))
+
+
+def stages_of(trial: TrialConfig) -> tuple[StageSpec, ...]:
+    """Return the stages that a trial runs, in order.
+
+    Raises:
+        UserError: if its defense names a stage that is not installed.
+    """
+    clean = "pretrain" if trial.victim.model.trained_here else "load"
+    metrics = (metric.kind for metric in trial.metrics)
+    return tuple(map(stage_named, (clean, "poison", "implant", *trial.defense.stages, "evaluate", *metrics)))
+
+
+def stage_order(pipelines: Iterable[Pipeline]) -> list[str]:
+    """Return the names of the stages that occur, in the order in which trials run them.
+
+    The longest pipelines come first: they show where the stages belong that shorter ones leave out.
+    """
+    longest_first = sorted(pipelines, key=len, reverse=True)
+    return list(dict.fromkeys(node.spec.name for pipeline in longest_first for node in pipeline))
 
 
 class PipelineBuilder:
@@ -84,11 +111,12 @@ class PipelineBuilder:
         Raises:
             UserError: if a checkpoint cannot be read.
         """
+        self._victims[id(trial.victim)] = trial.victim  # kept, so that no other victim gets its number
         provider: dict[str, Node] = {}
         nodes = []
         for spec in stages_of(trial):
             inputs = tuple(provider[role].key for role in spec.needs)
-            identity = (spec.name, seed, data_key, self._identity(spec, trial), inputs)
+            identity = (spec.name, seed, data_key, spec.settings.identity(trial), inputs)
             node = self._nodes.get(identity)
             if node is None:
                 node = self._nodes[identity] = _node(spec, trial, seed, data_key, inputs)
@@ -96,19 +124,15 @@ class PipelineBuilder:
             provider.update(dict.fromkeys(spec.provides, node))
         return tuple(nodes)
 
-    def _identity(self, spec: StageSpec, trial: TrialConfig) -> object:
-        """Return something cheap that is equal only for equal settings of the stage."""
-        if isinstance(spec.settings, OfDefense | OfMetric):
-            return spec.settings.identity(trial)
-        self._victims[id(trial.victim)] = trial.victim  # kept, so that no other victim gets its id
-        return id(trial.victim)
-
 
 def _node(spec: StageSpec, trial: TrialConfig, seed: int, data_key: str, inputs: tuple[str, ...]) -> Node:
+    origin = stage_origin(spec.name)
     return Node(
         spec=spec,
         settings=spec.settings(trial),
         seed=seed if spec.seeded else None,
         data_key=data_key if spec.needs_data else None,
         inputs=dict(zip(spec.needs, inputs, strict=True)),
+        plugin=origin.as_json() if origin else {},
+        files=spec.files(trial),
     )

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Iterator, Mapping
 
 from ubt.artifacts.codec import Artifact
-from ubt.artifacts.manifest import Meta
-from ubt.common.errors import DamagedArtifact, WeakImplant
+from ubt.artifacts.manifest import ArtifactManifest
+from ubt.common.errors import DamagedArtifact
 from ubt.engine.execution import Execution, stage_record
 from ubt.engine.graph import Node, Pipeline
+from ubt.engine.spec import MANIFEST, imported
 from ubt.engine.workspace import Workspace
-from ubt.trials.config import VictimConfig
+from ubt.trials.config import TrialConfig
 from ubt.trials.record import Rates, StageRecord
 
 logger = logging.getLogger(__name__)
@@ -20,29 +21,29 @@ _ATTEMPTS = 3
 
 
 class PipelineRun:
-    """One trial's stages, one after the other. `stages` and `metas` show what is done so far."""
+    """One trial's stages, one after the other. `stages` and `manifests` show what is done so far."""
 
     def __init__(
         self,
         pipeline: Pipeline,
-        victim: VictimConfig,
+        trial: TrialConfig,
         workspace: Workspace,
         keep_epochs: Mapping[str, tuple[int, ...]],
     ) -> None:
         self.stages: list[StageRecord] = []
         self._pipeline = pipeline
-        self._victim = victim
+        self._trial = trial
         self._workspace = workspace
         self._keep_epochs = keep_epochs
-        self._metas: dict[str, Meta] = {}
+        self._manifests: dict[str, ArtifactManifest] = {}
+        """By role, as the newest stage fills it."""
         self._computed: dict[str, StageRecord] = {}  # by key: what this trial did, whatever happened later
 
     def steps(self) -> Iterator[StageRecord]:
         """Yield a record after every stage and epoch. A damaged artifact on the way is computed again.
 
         Raises:
-            WeakImplant: if the attack did not take; no defense stage has run then.
-            StageFault: if a stage cannot produce a usable artifact.
+            StageFault: if a stage cannot produce a usable artifact, or it makes no sense to go on from one.
         """
         for attempt in range(_ATTEMPTS):
             try:
@@ -53,31 +54,31 @@ class PipelineRun:
                     raise
                 logger.warning("%s; computing it again", damage)
 
-    def rates(self, stage: str, split: str) -> Rates | None:
-        """Return what `implant` or `evaluate` measured on a split, once it has run."""
-        meta = self._metas.get(stage)
-        return Rates.model_validate(meta.facts[split]) if meta else None
+    def rates(self, role: str, split: str) -> Rates | None:
+        """Return what the stage that fills a role (`poisoned`, `rates`) measured on a split, once it has run."""
+        manifest = self._manifests.get(role)
+        return Rates.model_validate(manifest.facts[split]) if manifest else None
 
     def _pass(self) -> Iterator[StageRecord]:
         self.stages = []
-        self._metas = {}
+        self._manifests = {}
         for node in self._pipeline:
-            meta = self._workspace.meta(node.spec.name, node.key)
-            if meta is not None:
-                self.stages.append(self._computed.get(node.key) or stage_record(meta, reused=True))
+            manifest = self._workspace.manifest(node.spec.name, node.key)
+            if manifest is not None:
+                self.stages.append(self._computed.get(node.key) or stage_record(manifest, reused=True))
             else:
                 yield from self._compute(node)
-                meta = self._workspace.meta(node.spec.name, node.key)
-                assert meta is not None  # noqa: S101 — it was published just now
-            self._metas[node.spec.name] = meta
+                manifest = self._workspace.manifest(node.spec.name, node.key)
+                assert manifest is not None  # noqa: S101 — it was published just now
+            self._manifests.update(dict.fromkeys(node.spec.provides, manifest))
             yield self.stages[-1]  # now that `rates` knows what the stage measured
-            if node.spec.name == "implant":
-                self._check_implant()
+            if node.spec.gate:
+                imported(node.spec.gate)(manifest, self._trial, self._workspace.data)
 
     def _compute(self, node: Node) -> Iterator[StageRecord]:
         """Yield the stage's record while it is incomplete; the complete one is left in `stages`."""
-        inputs = {role: self._load(key) for role, key in node.inputs.items()}
-        poison = self._load(self._metas["poison"].key) if "poison" in self._metas else None
+        inputs = {role: self._load(role) for role in node.inputs}
+        poison = self._load(MANIFEST) if MANIFEST in self._manifests else None
         execution = Execution(node, self._workspace, inputs, poison, self._keep_epochs.get(node.spec.name, ()))
         self.stages.append(StageRecord(stage=node.spec.name, key=node.key, reused=False, seconds=0.0, complete=False))
         for record in execution.steps():
@@ -86,27 +87,9 @@ class PipelineRun:
                 yield record
         self._computed[node.key] = self.stages[-1]
 
-    def _load(self, key: str) -> Artifact:
-        meta = next(meta for meta in self._metas.values() if meta.key == key)
-        artifact = self._workspace.load(meta.stage, meta.key)
+    def _load(self, role: str) -> Artifact:
+        manifest = self._manifests[role]
+        artifact = self._workspace.load(manifest.stage, manifest.key)
         if artifact is None:
-            raise DamagedArtifact(f"{meta.stage} {meta.key} has disappeared from the store")
+            raise DamagedArtifact(f"{manifest.stage} {manifest.key} has disappeared from the store")
         return artifact
-
-    def _check_implant(self) -> None:
-        """Stop before the defense if there is no backdoor to remove, or no model left to defend."""
-        rates, least = self.rates("implant", "val"), self._victim.implant.min_asr
-        if rates is None or least == 0:
-            return
-        chance = 1 / len(self._workspace.data.classes)
-        advice = "raise victim.implant.epochs or .learning_rate, or victim.attack.poison_rate"
-        if rates.asr < least:
-            raise WeakImplant(
-                f"the backdoor did not take: ASR {rates.asr:.3f} on validation, victim.implant.min_asr is {least}; "
-                f"{advice} (min_asr: 0 goes on all the same)"
-            )
-        if rates.ca_low <= chance:
-            raise WeakImplant(
-                f"the poisoned model's CA {rates.ca:.3f} is near chance ({chance:.3f}); "
-                "train longer, or lower victim.implant.learning_rate (min_asr: 0 goes on all the same)"
-            )

@@ -48,29 +48,27 @@ class TrialRunner:
         trial = TrialConfig.model_validate(assignment.config)
         workspace = self._workspace_for(trial, assignment)
         pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)
-        run = PipelineRun(pipeline, trial.victim, workspace, assignment.keep_epochs)
+        run = PipelineRun(pipeline, trial, workspace, assignment.keep_epochs)
         record = record.model_copy(update={"device": str(workspace.device)})
         for _ in run.steps():
             record = record.model_copy(
                 update={
                     "stages": tuple(run.stages),
-                    "poisoned_val": run.rates("implant", "val"),
-                    "poisoned_test": run.rates("implant", "test"),
+                    "poisoned_val": run.rates("poisoned", "val"),
+                    "poisoned_test": run.rates("poisoned", "test"),
                 }
             )
             yield record
-        results = {split: run.rates("evaluate", split) for split in ("val", "test")}
+        results = {split: run.rates("rates", split) for split in ("val", "test")}
         yield record.model_copy(update={"state": State.DONE, **results})
 
     def _workspace_for(self, trial: TrialConfig, assignment: Assignment) -> Workspace:
         """Return the workspace in memory if the trial fits into it, else a new one."""
-        kept = self._workspace
-        device = pick_device(assignment.gpus)
-        if kept is None or not kept.fits(trial.victim, device) or kept.store.root != assignment.store:
+        kept, wanted = self._workspace, (trial.victim.data, trial.victim.model, pick_device(assignment.gpus))
+        if kept is None or not kept.fits(*wanted) or kept.store.root != assignment.store:
             self._workspace = None  # let go of the old data before the new is loaded
             store = ArtifactStore(assignment.store)
-            self._workspace = kept = Workspace(trial.victim, store, local_cache(assignment.store), device)
-        kept.victim = trial.victim
+            self._workspace = kept = Workspace(*wanted, store=store, image_cache=local_cache(assignment.store))
         return kept
 
 

@@ -1,19 +1,155 @@
-"""What is known of a stage without running it: inputs and outputs by role, and the settings that make its key."""
+"""What is known of a stage without running it: inputs and outputs by role, and the settings that make its key.
+
+Loads no torch: functions are named, and imported when a stage runs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any, Protocol
 
 from pydantic import JsonValue
 
+from ubt.attacks import ATTACKS
+from ubt.common.registry import Origin, Registry
 from ubt.config import Config
+from ubt.config.base import Function, StageConfig
 from ubt.data.digests import digest_files
+from ubt.defenses.detectors import DETECTORS, Detector
 from ubt.trials.config import TrialConfig
-from ubt.trials.metrics import Metric
+from ubt.trials.metrics import METRICS, Metric
 
 Settings = dict[str, JsonValue]
+
+PAIRS, MANIFEST = "pairs", "manifest"
+"""The two roles that the poison stage fills: D as anyone finds it, and the list of what is poisoned in it."""
+DETECT = "detect_"
+"""Begins the name of each detector's stage."""
+
+
+class SettingsOf(Protocol):
+    """Which of a trial's settings a stage depends on."""
+
+    def __call__(self, trial: TrialConfig, /) -> Settings:
+        """Return them as plain values: they, and no others, make the stage's key."""
+
+    def identity(self, trial: TrialConfig, /) -> object:
+        """Return something cheap that is equal only for equal settings, as long as the trial's victim lives."""
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One registered stage.
+
+    Stages are linked by *role*. Several may provide one role (`clean`: trained here or loaded); the last one before a
+    stage fills it, so a defense is a plain tuple of names and the pipeline has no branches.
+    """
+
+    name: str
+    version: int
+    """Raised when equal settings would give another artifact, so that old ones are not found any more."""
+    needs: tuple[str, ...]
+    provides: tuple[str, ...]
+    settings: SettingsOf
+    run: Function
+    """The stage's function of its context: it returns an `Output`, or yields an `Epoch` after each."""
+    needs_data: bool = True
+    """The data's content is part of the key (else it enters through the inputs)."""
+    seeded: bool = True
+    """The trial's seed is part of the key."""
+    sees_poison: bool = False
+    """Is given a `PrivilegedContext`: the manifest, the data and the evaluator. False for every stage of a defense."""
+    epochs: str | None = None
+    """The setting that counts epochs, for stages whose first n epochs are the same however many follow."""
+    evaluates_each_epoch: bool = False
+    """Each epoch's model is evaluated on the validation split (the stage itself never sees the result)."""
+    diagnose: Function | None = None
+    """Its diagnostics: a function of context, output and poison manifest, which the stage does not know."""
+    gate: Function | None = None
+    """A function of the finished artifact, the trial and the data that raises `StageFault` if it makes no sense to go
+    on from there."""
+    files: Callable[[TrialConfig], dict[str, Path]] = lambda _: {}
+    """Files that the stage reads; their content is among the settings, their places are not."""
+
+    def __post_init__(self) -> None:
+        """Refuse a stage that would be given the list of what is poisoned without being marked for it."""
+        if MANIFEST in self.needs and not self.sees_poison:
+            raise ValueError(f"stage `{self.name}` needs the manifest, and is not marked `sees_poison`")
+
+    @property
+    def module(self) -> str:
+        """Name of the module that holds the stage's function."""
+        return self.run.partition(":")[0] if isinstance(self.run, str) else self.run.__module__
+
+
+STAGES: Registry[StageSpec] = Registry("stage", "ubt.stages", lambda spec: spec.name, "ubt.stages")
+
+
+@cache
+def stage_named(name: str) -> StageSpec:
+    """Return a registered stage, or that of a detector (`detect_KIND`) or of a metric (its kind).
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if name.startswith(DETECT):
+        return _detector_stage(DETECTORS.get(name.removeprefix(DETECT)))
+    return _metric_stage(METRICS.get(name)) if name in METRICS else STAGES.get(name)
+
+
+def stage_names() -> tuple[str, ...]:
+    """Return the names of all stages there are."""
+    return (*STAGES.names(), *(DETECT + kind for kind in DETECTORS.names()), *METRICS.names())
+
+
+def stage_origin(name: str) -> Origin | None:
+    """Return where a stage comes from; None for the package's own.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if name.startswith(DETECT):
+        return DETECTORS.origin(name.removeprefix(DETECT))
+    return METRICS.origin(name) if name in METRICS else STAGES.origin(name)
+
+
+def imported(function: Function) -> Any:  # noqa: ANN401 — whichever function it is
+    """Return the function that `module:function` names; a function itself as it is."""
+    if not isinstance(function, str):
+        return function
+    module, _, name = function.partition(":")
+    return getattr(import_module(module), name)
+
+
+@cache
+def _detector_stage(detector: type[Detector]) -> StageSpec:
+    return _stage_of(detector, f"{DETECT}{detector.model_fields['kind'].default}", ("trust",), OfDetector())
+
+
+@cache
+def _metric_stage(metric: type[Metric]) -> StageSpec:
+    name = str(metric.model_fields["kind"].default)
+    return _stage_of(metric, name, (name,), OfMetric(metric), sees_poison=True)
+
+
+def _stage_of(
+    config: type[StageConfig], name: str, provides: tuple[str, ...], settings: SettingsOf, sees_poison: bool = False
+) -> StageSpec:
+    return StageSpec(
+        name=name,
+        version=config.version,
+        needs=config.needs,
+        provides=provides,
+        settings=settings,
+        run=config.run,
+        seeded=config.seeded,
+        sees_poison=sees_poison,
+        diagnose=config.diagnose,
+    )
 
 
 class OfDefense:
@@ -26,9 +162,23 @@ class OfDefense:
         """Return them as plain values."""
         return trial.defense.model_dump(mode="json", include=set(self._fields))
 
-    def identity(self, trial: TrialConfig) -> tuple[object, ...]:
-        """Return something cheap that is equal for equal settings."""
+    def identity(self, trial: TrialConfig) -> object:
+        """Return their values."""
         return tuple(getattr(trial.defense, field) for field in self._fields)
+
+
+class OfDetector:
+    """The settings of the defense's detector, and how many pairs it looks at."""
+
+    def __call__(self, trial: TrialConfig) -> Settings:
+        """Return them as plain values."""
+        defense: Any = trial.defense
+        return {"screened_ratio": defense.screened_ratio, **defense.detector.as_json()}
+
+    def identity(self, trial: TrialConfig) -> object:
+        """Return both."""
+        defense: Any = trial.defense
+        return defense.screened_ratio, defense.detector
 
 
 class OfMetric:
@@ -42,8 +192,23 @@ class OfMetric:
         return self.identity(trial).as_json()
 
     def identity(self, trial: TrialConfig) -> Metric:
-        """Return something cheap that is equal for equal settings."""
+        """Return the metric."""
         return next(metric for metric in trial.metrics if isinstance(metric, self._model))
+
+
+class OfVictim:
+    """Settings that follow from the victim alone."""
+
+    def __init__(self, function: Callable[[TrialConfig], Settings]) -> None:
+        self._function = function
+
+    def __call__(self, trial: TrialConfig) -> Settings:
+        """Return them as plain values; `UserError` if a checkpoint cannot be read."""
+        return self._function(trial)
+
+    def identity(self, trial: TrialConfig) -> object:
+        """Return the number of the victim's object: comparing victims field by field takes longer than planning."""
+        return id(trial.victim)
 
 
 def of_pretrain(trial: TrialConfig) -> Settings:
@@ -53,14 +218,16 @@ def of_pretrain(trial: TrialConfig) -> Settings:
 
 def of_model(trial: TrialConfig) -> Settings:
     """Return the clean model's settings; `UserError` if its checkpoint cannot be read."""
-    model = trial.victim.model
-    return {**model.as_json(), "checkpoint": _content(model.checkpoint)}
+    return {**trial.victim.model.as_json(), "checkpoint": _content(trial.victim.model.checkpoint)}
 
 
 def of_attack(trial: TrialConfig) -> Settings:
-    """Return the attack's settings, and whether the pairs came poisoned."""
+    """Return the attack's settings, whether the pairs came poisoned, and where a plug-in's attack comes from."""
+    attack = trial.victim.attack.as_json()
     given = trial.victim.implant.checkpoint is not None  # then its pairs are poisoned already
-    return {"attack": trial.victim.attack.as_json(), "pairs_as_given": given}
+    origin = ATTACKS.origin(str(attack["kind"]))
+    plugin: Settings = {"plugin": dict(origin.as_json())} if origin else {}
+    return {"attack": attack, "pairs_as_given": given, **plugin}
 
 
 def of_implant(trial: TrialConfig) -> Settings:
@@ -70,38 +237,11 @@ def of_implant(trial: TrialConfig) -> Settings:
     return {**work, "checkpoint": _content(implant.checkpoint)}
 
 
-def _content(checkpoint: Path | None) -> str | None:
-    """Return the digest of a file, read once however many trials use it; `UserError` if it cannot be read."""
-    return digest_files([checkpoint], "checkpoint") if checkpoint else None
-
-
 def of_nothing(trial: TrialConfig) -> Settings:
     """Return no settings: the stage depends on its inputs alone."""
     return {}
 
 
-@dataclass(frozen=True)
-class StageSpec:
-    """One row of the table."""
-
-    name: str
-    version: int
-    """Raised when equal settings would give another artifact, so that old ones are not found any more."""
-    needs: tuple[str, ...]
-    provides: tuple[str, ...]
-    settings: Callable[[TrialConfig], Settings]
-    """The settings this stage depends on, and no others: they make its key."""
-    run: str
-    """`module:function`, imported only when the stage runs."""
-    needs_data: bool = True
-    """The data's content is part of the key (else it enters through the inputs)."""
-    seeded: bool = True
-    """The trial's seed is part of the key."""
-    sees_poison: bool = False
-    """May read which pairs are poisoned and stamp triggers. False for every stage of a defense."""
-    epochs: str | None = None
-    """The setting that counts epochs, for stages whose first n epochs are the same however many follow."""
-    evaluates_each_epoch: bool = False
-    """Each epoch's model is evaluated on the validation split (the stage itself never sees the result)."""
-    diagnose: str | None = None
-    """`module:function` of its diagnostics, which know the poison that the stage does not."""
+def _content(checkpoint: Path | None) -> str | None:
+    """Return the digest of a file, read once however many trials use it; `UserError` if it cannot be read."""
+    return digest_files([checkpoint], "checkpoint") if checkpoint else None

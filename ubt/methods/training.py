@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ubt.common.errors import StageFault
 from ubt.common.seeding import numpy_generator
-from ubt.data.base import Pairs
+from ubt.data.base import PairSource
 from ubt.models.clip import Clip
 
 Indices = NDArray[np.int64]
@@ -155,7 +155,7 @@ class Recipe:
 
 
 def train_on_pairs(
-    clip: Clip, pairs: Pairs, tokens: Tensor, recipe: Recipe, seed: int, purpose: str
+    clip: Clip, pairs: PairSource, tokens: Tensor, recipe: Recipe, seed: int, purpose: str
 ) -> Iterator[tuple[int, float]]:
     """Train `clip` in place with CLIP's loss, yielding (epoch from 1, mean loss) after each epoch.
 

@@ -1,41 +1,97 @@
-"""The stages that come with the package: one row each. A new stage is a function and one row here. Loads no torch.
+"""The stages that come with the package, but for those of detectors and metrics, which are their own rows.
 
-A row says what a stage needs and provides by *role*, and which settings it depends on. Several stages may
-provide one role (`clean`: trained here or loaded); the last one before a stage fills it, which is why
-defenses are plain tuples of names and the pipeline has no branches.
+A new stage is a function and one row here; one of another distribution an entry point in the group `ubt.stages`. Loads
+no torch.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ubt.defenses.abl import AscendSettings, IsolateSettings, RankSettings
 from ubt.defenses.clean_tuning import CleanclipSettings, FinetuneSettings, ParSettings
 from ubt.defenses.ubt import AttributeSettings, OverfitSettings, SelectSettings, SuspectSettings, UnlearnSettings
-from ubt.detectors import DETECTORS
-from ubt.engine.spec import OfDefense, OfMetric, StageSpec, of_attack, of_implant, of_model, of_nothing, of_pretrain
+from ubt.engine.spec import (
+    STAGES,
+    OfDefense,
+    OfVictim,
+    StageSpec,
+    of_attack,
+    of_implant,
+    of_model,
+    of_nothing,
+    of_pretrain,
+)
 from ubt.trials.config import TrialConfig
-from ubt.trials.metrics import LinearProbe, PacBayes, Rebound, Retrieval
 
-_VICTIM = (
-    StageSpec("pretrain", 1, (), ("clean",), of_pretrain, run="ubt.stages.victim:pretrain"),
-    StageSpec("load", 1, (), ("clean",), of_model, run="ubt.stages.victim:load", needs_data=False, seeded=False),
-    StageSpec("poison", 1, ("clean",), ("poison",), of_attack, run="ubt.stages.poison:run", sees_poison=True),
+
+def _clean_checkpoint(trial: TrialConfig) -> dict[str, Path]:
+    checkpoint = trial.victim.model.checkpoint
+    return {"checkpoint": checkpoint} if checkpoint else {}
+
+
+def _poisoned_checkpoint(trial: TrialConfig) -> dict[str, Path]:
+    checkpoint = trial.victim.implant.checkpoint
+    return {"checkpoint": checkpoint} if checkpoint else {}
+
+
+# The victim
+
+STAGES.add(
+    StageSpec("pretrain", 1, (), ("clean",), OfVictim(of_pretrain), run="ubt.stages.victim:pretrain", sees_poison=True),
+    StageSpec(
+        "load",
+        1,
+        needs=(),
+        provides=("clean",),
+        settings=OfVictim(of_model),
+        run="ubt.stages.victim:load",
+        needs_data=False,
+        seeded=False,
+        sees_poison=True,
+        files=_clean_checkpoint,
+    ),
+    StageSpec(
+        "poison",
+        1,
+        needs=("clean",),
+        provides=("manifest", "pairs"),
+        settings=OfVictim(of_attack),
+        run="ubt.stages.poison:run",
+        sees_poison=True,
+    ),
     StageSpec(
         "implant",
         2,
-        ("clean", "poison"),
-        ("poisoned", "model"),
-        of_implant,
+        needs=("clean", "manifest", "pairs"),
+        provides=("poisoned", "model"),
+        settings=OfVictim(of_implant),
         run="ubt.stages.victim:implant",
+        sees_poison=True,
+        gate="ubt.stages.victim:check_implant",
+        files=_poisoned_checkpoint,
+    ),
+    StageSpec(
+        "retrain",
+        1,
+        needs=("clean", "manifest", "pairs"),
+        provides=("model",),
+        settings=OfVictim(of_implant),
+        run="ubt.stages.victim:retrain",
+        diagnose="ubt.stages.victim:diagnose_retrain",
         sees_poison=True,
     ),
 )
-_UBT = (
+
+# UBT, behind its detector
+
+STAGES.add(
     StageSpec(
         "suspect",
         2,
-        ("trust",),
-        ("suspects",),
-        OfDefense(SuspectSettings),
+        needs=("trust",),
+        provides=("suspects",),
+        settings=OfDefense(SuspectSettings),
         run="ubt.stages.suspect:suspect",
         diagnose="ubt.stages.suspect:diagnose_suspect",
         seeded=False,
@@ -43,9 +99,9 @@ _UBT = (
     StageSpec(
         "overfit",
         2,
-        ("poisoned", "poison", "suspects"),
-        ("overfitted",),
-        OfDefense(OverfitSettings),
+        needs=("poisoned", "pairs", "suspects"),
+        provides=("overfitted",),
+        settings=OfDefense(OverfitSettings),
         run="ubt.stages.overfit:run",
         diagnose="ubt.stages.overfit:diagnose",
         epochs="overfit_epochs",
@@ -53,54 +109,57 @@ _UBT = (
     StageSpec(
         "select",
         2,
-        ("suspects", "overfitted"),
-        ("selection",),
-        OfDefense(SelectSettings),
+        needs=("suspects", "overfitted"),
+        provides=("selection",),
+        settings=OfDefense(SelectSettings),
         run="ubt.stages.suspect:select",
         diagnose="ubt.stages.suspect:diagnose_select",
     ),
     StageSpec(
         "attribute",
         2,
-        ("overfitted", "poison", "selection"),
-        ("relevance",),
-        OfDefense(AttributeSettings),
+        needs=("overfitted", "pairs", "selection"),
+        provides=("relevance",),
+        settings=OfDefense(AttributeSettings),
         run="ubt.stages.attribute:run",
         diagnose="ubt.stages.attribute:diagnose",
     ),
     StageSpec(
         "unlearn",
         3,
-        ("poisoned", "poison", "trust", "suspects", "selection", "relevance"),
-        ("model",),
-        OfDefense(UnlearnSettings),
+        needs=("poisoned", "pairs", "trust", "suspects", "selection", "relevance"),
+        provides=("model",),
+        settings=OfDefense(UnlearnSettings),
         run="ubt.stages.unlearn:run",
         diagnose="ubt.stages.unlearn:diagnose",
         epochs="unlearn_epochs",
         evaluates_each_epoch=True,
     ),
 )
-_CLEAN_TUNING = tuple(
-    StageSpec(
-        name,
-        1,
-        ("poisoned",),
-        ("model",),
-        OfDefense(settings),
-        run=f"ubt.stages.clean_tuning:{name}",
-        diagnose="ubt.stages.clean_tuning:diagnose",
-        epochs=f"{name}_epochs",
-        evaluates_each_epoch=True,
+
+# Baselines
+
+for _name, _settings in (("finetune", FinetuneSettings), ("cleanclip", CleanclipSettings), ("par", ParSettings)):
+    STAGES.register(
+        StageSpec(
+            _name,
+            1,
+            needs=("poisoned",),
+            provides=("model",),
+            settings=OfDefense(_settings),
+            run=f"ubt.stages.clean_tuning:{_name}",
+            diagnose="ubt.stages.clean_tuning:diagnose",
+            epochs=f"{_name}_epochs",
+            evaluates_each_epoch=True,
+        )
     )
-    for name, settings in (("finetune", FinetuneSettings), ("cleanclip", CleanclipSettings), ("par", ParSettings))
-)
-_ABL = (
+STAGES.add(
     StageSpec(
         "rank",
         1,
-        ("clean", "poisoned", "poison"),
-        ("ranking",),
-        OfDefense(RankSettings),
+        needs=("clean", "poisoned", "pairs"),
+        provides=("ranking",),
+        settings=OfDefense(RankSettings),
         run="ubt.stages.abl:rank",
         diagnose="ubt.stages.abl:diagnose_rank",
         epochs="isolate_epochs",
@@ -108,9 +167,9 @@ _ABL = (
     StageSpec(
         "isolate",
         1,
-        ("ranking",),
-        ("isolated",),
-        OfDefense(IsolateSettings),
+        needs=("ranking",),
+        provides=("isolated",),
+        settings=OfDefense(IsolateSettings),
         run="ubt.stages.abl:isolate",
         diagnose="ubt.stages.abl:diagnose_isolate",
         seeded=False,
@@ -118,67 +177,27 @@ _ABL = (
     StageSpec(
         "ascend",
         1,
-        ("poisoned", "poison", "isolated"),
-        ("model",),
-        OfDefense(AscendSettings),
+        needs=("poisoned", "pairs", "isolated"),
+        provides=("model",),
+        settings=OfDefense(AscendSettings),
         run="ubt.stages.abl:ascend",
         diagnose="ubt.stages.abl:diagnose_ascend",
         epochs="ascend_epochs",
         evaluates_each_epoch=True,
     ),
 )
-_ORACLE = (
-    StageSpec(
-        "retrain",
-        1,
-        ("clean", "poison"),
-        ("model",),
-        of_implant,
-        run="ubt.stages.victim:retrain",
-        diagnose="ubt.stages.victim:diagnose_retrain",
-        sees_poison=True,
-    ),
-)
-_EVALUATION = (
+
+# What the model is worth
+
+STAGES.register(
     StageSpec(
         "evaluate",
         2,
-        ("model", "poison"),
-        ("rates",),
-        of_nothing,
+        needs=("model", "manifest"),
+        provides=("rates",),
+        settings=OfVictim(of_nothing),
         run="ubt.stages.evaluate:run",
         seeded=False,
         sees_poison=True,
-    ),
-    *(
-        StageSpec(
-            name,
-            1,
-            needs,
-            (name,),
-            OfMetric(settings),
-            run=f"ubt.stages.{name}:run",
-            diagnose=f"ubt.stages.{name}:diagnose",
-            seeded=seeded,
-            sees_poison=name != "pac_bayes",
-        )
-        for name, settings, needs, seeded in (
-            ("retrieval", Retrieval, ("model", "poison"), True),
-            ("linear_probe", LinearProbe, ("model", "poison"), False),
-            ("rebound", Rebound, ("model", "poison"), True),
-            ("pac_bayes", PacBayes, ("model", "poisoned", "rates"), False),
-        )
-    ),
+    )
 )
-
-STAGES: dict[str, StageSpec] = {
-    spec.name: spec for spec in (*_VICTIM, *DETECTORS, *_UBT, *_CLEAN_TUNING, *_ABL, *_ORACLE, *_EVALUATION)
-}
-
-
-def stages_of(trial: TrialConfig) -> tuple[StageSpec, ...]:
-    """Return the rows that a trial runs, in order."""
-    clean = "pretrain" if trial.victim.model.trained_here else "load"
-    metrics = (metric.kind for metric in trial.metrics)
-    names = (clean, "poison", "implant", *trial.defense.stages, "evaluate", *metrics)
-    return tuple(STAGES[name] for name in names)

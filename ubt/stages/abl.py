@@ -16,7 +16,7 @@ from ubt.common.statistics import auroc
 from ubt.defenses.abl import AscendSettings, IsolateSettings, RankSettings
 from ubt.engine.context import Epoch, Output, StageContext
 from ubt.engine.epochs import embed_pairs, model_to_train, train_epochs
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import Optimizer, batches, clip_loss, pair_losses
 from ubt.models.clip import Clip
 
@@ -46,7 +46,7 @@ def rank(context: StageContext) -> Iterator[Epoch]:
     yield from train_epochs(context, clip, optimizer, settings.isolate_epochs, losses, snapshot)
 
 
-def diagnose_rank(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose_rank(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return how well low loss, high similarity and gained similarity tell poison from the rest (AUROC over D)."""
     losses, similarities, before = (
         output.tensors[name].numpy() for name in ("losses", "similarities", "similarities_before")
@@ -88,7 +88,7 @@ def isolate(context: StageContext) -> Output:
     return Output(tensors={"indices": indices, "similarities": ranking["similarities"]})
 
 
-def diagnose_isolate(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose_isolate(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return the share of poison that is isolated (recall) and of the isolated that is poison (precision)."""
     return manifest.found_in(output.tensors["indices"])
 
@@ -121,6 +121,6 @@ def ascend(context: StageContext) -> Iterator[Epoch]:
     yield from train_epochs(context, clip, optimizer, settings.ascend_epochs, losses, snapshot)
 
 
-def diagnose_ascend(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose_ascend(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return how many pairs were unlearnt, and that no clean pairs were used."""
     return {"pairs": float(len(context.artifact("isolated").tensors["indices"])), "clean_pairs": 0.0}

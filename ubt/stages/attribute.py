@@ -9,7 +9,7 @@ from torch import Tensor
 from ubt.common.seeding import torch_generator
 from ubt.defenses.ubt import AttributeSettings
 from ubt.engine.context import Output, StageContext
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.attribution import TextTower, attention_relevance, gradient_relevance, random_relevance, real_tokens
 from ubt.models.clip import Clip
 
@@ -35,13 +35,13 @@ def run(context: StageContext) -> Output:
     return Output(tensors={"relevance": relevance, "words": words}, facts={"captions": captions})
 
 
-def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return the share of relevance on the target's name, over the selected pairs that are poisoned."""
     indices = context.artifact("selection").tensors["indices"]
     marks = torch.from_numpy(manifest.marks(indices))
     if not marks.any():
         return {}
-    name = context.workspace.clip.tokenize([manifest.attack.target])[0]
+    name = context.tokenize([manifest.attack.target])[0]
     word_ids = name[1 : int(name.argmax())]
     on_target = torch.isin(context.pair_tokens[indices[marks]], word_ids)
     relevance: Tensor = output.tensors["relevance"][marks]

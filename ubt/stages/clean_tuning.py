@@ -26,7 +26,7 @@ from ubt.data.base import Images
 from ubt.defenses.clean_tuning import CleanclipSettings, FinetuneSettings, ParSettings
 from ubt.engine.context import Epoch, Output, StageContext
 from ubt.engine.epochs import model_to_train, train_epochs
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.augmentation import augment_captions, augment_images
 from ubt.methods.training import Optimizer, batches, clip_loss
 from ubt.models.clip import Clip
@@ -88,7 +88,7 @@ def fine_tune(context: StageContext, tuning: FineTuning, loss: Callable[[Clip, C
 
     def losses(epoch: int) -> Iterator[Tensor]:
         optimizer.set_learning_rate(tuning.learning_rate * tuning.learning_rate_decay ** (epoch - 1))
-        order = batches(len(pairs), tuning.batch_size, context.seed, context.node.spec.name, "order", epoch)
+        order = batches(len(pairs), tuning.batch_size, context.seed, context.name, "order", epoch)
         for step, chosen in enumerate(order):
             captions = [pairs.captions[index] for index in chosen]
             batch = CleanBatch(pairs.take(chosen), captions, tokens[torch.from_numpy(chosen)], epoch, step)
@@ -100,7 +100,7 @@ def fine_tune(context: StageContext, tuning: FineTuning, loss: Callable[[Clip, C
     yield from train_epochs(context, clip, optimizer, tuning.epochs, losses, snapshot, tuning.train_batch_norm)
 
 
-def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return how many clean pairs a stage trained on: what a defense was given beside the poisoned data."""
     return {"clean_pairs": float(cast(int, output.facts["clean_pairs"]))}
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ubt.engine.context import Output, StageContext
+from ubt.engine.context import Output, PrivilegedContext
 
 
-def run(context: StageContext) -> Output:
+def run(context: PrivilegedContext) -> Output:
     """Return the model's `Rates` on both splits as facts."""
     clip, evaluator = context.clip("model"), context.evaluator
     return Output(facts={split: evaluator.rates(clip, split).as_json() for split in ("val", "test")})

@@ -16,15 +16,15 @@ from sklearn.linear_model import LogisticRegression
 
 from ubt.common.errors import StageFault
 from ubt.data.base import Images, Labels
-from ubt.engine.context import Output, StageContext
-from ubt.engine.poisoning import Manifest
+from ubt.engine.context import Output, PrivilegedContext, StageContext
+from ubt.engine.poisoning import PoisonManifest
 from ubt.models.clip import Clip, embed_images
 from ubt.trials.metrics import LinearProbe
 
 Embeddings = NDArray[np.float64]
 
 
-def run(context: StageContext) -> Output:
+def run(context: PrivilegedContext) -> Output:
     """Return the probe's `ca` on clean and its `asr` on triggered test images, in [0, 1], as facts.
 
     As everywhere, ASR is of the triggered images whose class is not the target the fraction classified as it.
@@ -40,7 +40,7 @@ def run(context: StageContext) -> Output:
     return Output(facts={"ca": float((clean == test.clean.labels).mean()), "asr": float((triggered == target).mean())})
 
 
-def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return what was measured."""
     return cast("dict[str, float]", dict(output.facts))
 

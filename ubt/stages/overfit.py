@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ubt.common.statistics import auroc
-from ubt.data.base import Pairs
+from ubt.data.base import PairSource
 from ubt.defenses.ubt import OverfitSettings
 from ubt.engine.context import Epoch, Output, StageContext
 from ubt.engine.epochs import embed_pairs, model_to_train, train_epochs
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.similarity import pair_similarities
 from ubt.methods.training import Indices, Optimizer, batches, clip_loss
 from ubt.models.clip import Clip
@@ -52,7 +52,7 @@ def run(context: StageContext) -> Iterator[Epoch]:
     yield from train_epochs(context, clip, optimizer, settings.overfit_epochs, losses, snapshot)
 
 
-def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return how well similarity under M_o tells poison from the other suspects (AUROC; figure 3's claim).
 
     `auroc_before` is that under M_p, before overfitting; `auroc_all`, under M_o, over all of D where it is known.
@@ -74,7 +74,7 @@ def _similarities(context: StageContext, clip: Clip, indices: Indices) -> Tensor
     return pair_similarities(clip, context.pairs, context.pair_tokens, indices)
 
 
-def _loss(clip: Clip, pairs: Pairs, tokens: Tensor, batch: Indices, settings: OverfitSettings) -> Tensor:
+def _loss(clip: Clip, pairs: PairSource, tokens: Tensor, batch: Indices, settings: OverfitSettings) -> Tensor:
     images, texts = embed_pairs(clip, pairs, tokens, batch)
     if settings.overfit_loss == "contrastive":
         return clip_loss(images, texts, clip.logit_scale)

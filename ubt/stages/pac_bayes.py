@@ -20,14 +20,14 @@ from typing import cast
 
 import torch
 
-from ubt.engine.context import Output, StageContext
-from ubt.engine.poisoning import Manifest
+from ubt.engine.context import Output, PrivilegedContext, StageContext
+from ubt.engine.poisoning import PoisonManifest
 from ubt.models.clip import State
 from ubt.trials.metrics import PacBayes
 from ubt.trials.record import Rates
 
 
-def run(context: StageContext) -> Output:
+def run(context: PrivilegedContext) -> Output:
     """Return `kl` in nats, `bound_term`, `empirical_risk` (1 − CA on validation) and `bound`, their sum, as facts.
 
     A bound of 1 or more says nothing.
@@ -36,11 +36,11 @@ def run(context: StageContext) -> Output:
     parameters = {name: value.detach().cpu() for name, value in model.net.named_parameters()}
     kl = gaussian_kl(parameters, context.artifact("poisoned").weights, settings.variance)
     term = bound_term(kl, len(context.data.train), settings.delta)
-    risk = 1 - Rates.model_validate(context.artifact("rates").meta.facts["val"]).ca
+    risk = 1 - Rates.model_validate(context.facts("rates")["val"]).ca
     return Output(facts={"kl": kl, "bound_term": term, "empirical_risk": risk, "bound": risk + term})
 
 
-def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return what was measured."""
     return cast("dict[str, float]", dict(output.facts))
 

@@ -8,15 +8,13 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from ubt.attacks import Attack, AttackConfig
-from ubt.attacks.badclip import BadClip
-from ubt.attacks.badclip_patch import optimise_patch
 from ubt.common.errors import StageFault
-from ubt.engine.context import Output, StageContext
+from ubt.engine.context import Output, PrivilegedContext
 from ubt.engine.poisoning import DECOYS, LEARNED
 from ubt.methods.training import Indices
 
 
-def run(context: StageContext) -> Output:
+def run(context: PrivilegedContext) -> Output:
     """Return the manifest: `indices[P]` int64, sorted, and the P captions and the attack as facts.
 
     P is 0 for a victim that came poisoned: its pairs are taken as they are, and nobody here knows which of
@@ -40,7 +38,7 @@ def run(context: StageContext) -> Output:
     )
 
 
-def _decoys(context: StageContext, attack: Attack, indices: Indices) -> dict[str, Tensor]:
+def _decoys(context: PrivilegedContext, attack: Attack, indices: Indices) -> dict[str, Tensor]:
     count = attack.decoy_count(len(indices))
     clean = np.setdiff1d(np.arange(len(context.data.train)), indices)
     if count > len(clean):
@@ -52,13 +50,13 @@ def _decoys(context: StageContext, attack: Attack, indices: Indices) -> dict[str
     return {DECOYS: torch.from_numpy(np.sort(context.rng("decoys").choice(clean, size=count, replace=False)))}
 
 
-def _learned(context: StageContext, attack: Attack) -> dict[str, Tensor]:
-    if not isinstance(attack, BadClip):
+def _learned(context: PrivilegedContext, attack: Attack) -> dict[str, Tensor]:
+    if not attack.learns:
         return {}
-    return {LEARNED: optimise_patch(context.clip("clean"), context.data.train, attack)}
+    return {LEARNED: torch.from_numpy(attack.learn(context.clip("clean"), context.data.train))}
 
 
-def _indices(context: StageContext, attack: Attack) -> Indices:
+def _indices(context: PrivilegedContext, attack: Attack) -> Indices:
     pairs = len(context.data.train)
     if context.node.settings["pairs_as_given"]:
         return np.zeros(0, dtype=np.int64)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ubt.data.base import Subset, subset
-from ubt.engine.context import Output, StageContext
-from ubt.engine.poisoning import Manifest
+from ubt.engine.context import Output, PrivilegedContext, StageContext
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import Recipe, train_on_pairs
 from ubt.trials.metrics import Rebound
 from ubt.trials.record import Rates
@@ -18,7 +18,7 @@ from ubt.trials.record import Rates
 SPLITS = ("val", "test")
 
 
-def run(context: StageContext) -> Output:
+def run(context: PrivilegedContext) -> Output:
     """Return the `Rates` of the fine-tuned model on both splits as facts. The model itself is not kept.
 
     Raises:
@@ -32,13 +32,13 @@ def run(context: StageContext) -> Output:
     return Output(facts={split: context.evaluator.rates(clip, split).as_json() for split in SPLITS})
 
 
-def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return ASR and CA on both splits."""
     rates = {split: Rates.model_validate(output.facts[split]) for split in SPLITS}
     return {f"{split}_{name}": getattr(rates[split], name) for split in SPLITS for name in ("asr", "ca")}
 
 
-def benign_pairs(context: StageContext) -> Subset:
+def benign_pairs(context: PrivilegedContext) -> Subset:
     """Return clean pairs drawn without replacement: of the pre-training pairs if there are any, else of D.
 
     Of D those that are not poisoned; all, if the victim came poisoned and nobody knows which are. The draw is

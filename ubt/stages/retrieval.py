@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ubt.engine.context import Output, StageContext
-from ubt.engine.poisoning import Manifest
+from ubt.engine.context import Output, PrivilegedContext, StageContext
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import Indices
 from ubt.models.clip import embed_images, embed_tokens
 from ubt.trials.metrics import Retrieval
@@ -24,7 +24,7 @@ from ubt.trials.metrics import Retrieval
 CUTOFFS = (1, 5)
 
 
-def run(context: StageContext) -> Output:
+def run(context: PrivilegedContext) -> Output:
     """Return recall@1 and recall@5 in both directions, and the number of pairs searched, as facts."""
     clip, chosen = context.clip("model"), searched_pairs(context)
     captions = [context.pairs.captions[index] for index in chosen]
@@ -36,12 +36,12 @@ def run(context: StageContext) -> Output:
     return Output(facts={**recalls, "pairs": float(len(chosen))})
 
 
-def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return what was measured."""
     return cast("dict[str, float]", dict(output.facts))
 
 
-def searched_pairs(context: StageContext) -> Indices:
+def searched_pairs(context: PrivilegedContext) -> Indices:
     """Return clean pairs of D drawn without replacement, `[S]` int64."""
     clean = np.setdiff1d(np.arange(len(context.pairs)), context.manifest.indices)
     return context.rng("pairs").permutation(clean)[: context.settings(Retrieval).pairs]

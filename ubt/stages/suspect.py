@@ -9,7 +9,7 @@ from ubt.common.statistics import auroc
 from ubt.defenses.ubt import SelectSettings, SuspectSettings
 from ubt.detectors.trust import Trust
 from ubt.engine.context import Output, StageContext
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 
 
 def suspect(context: StageContext) -> Output:
@@ -20,7 +20,7 @@ def suspect(context: StageContext) -> Output:
     return Output(tensors={"indices": trust.pairs[trust.ranked()[:count]]})
 
 
-def diagnose_suspect(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose_suspect(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return the share of poison that is suspected (recall) and of suspects that is poison (precision).
 
     And `auroc`: how well low trust tells poison from the other suspects, to compare with `overfit`.
@@ -41,7 +41,7 @@ def select(context: StageContext) -> Output:
     return Output(tensors={"indices": suspects[ranks[: settings.unlearn_samples]].contiguous()})
 
 
-def diagnose_select(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose_select(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return how many pairs are selected, the share of them that is poison, and the share of poison among them."""
     found = manifest.found_in(output.tensors["indices"])
     return {"purity" if name == "precision" else name: value for name, value in found.items()}

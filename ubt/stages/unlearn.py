@@ -19,7 +19,7 @@ from torch.nn import functional
 from ubt.defenses.ubt import UnlearnSettings
 from ubt.engine.context import Epoch, Output, StageContext
 from ubt.engine.epochs import model_to_train, train_epochs
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import Indices, Optimizer, batches
 from ubt.models.clip import Clip, embed_tokens
 from ubt.stages.retention import Retention
@@ -47,7 +47,7 @@ def run(context: StageContext) -> Iterator[Epoch]:
     yield from train_epochs(context, clip, optimizer, settings.unlearn_epochs, losses, snapshot)
 
 
-def diagnose(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return what is unlearnt (pairs, tokens of a caption), how many pairs are held, and that none had to be clean."""
     kept = kept_tokens(context, context.settings(UnlearnSettings))
     return {

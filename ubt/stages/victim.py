@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ubt.common.errors import StageFault
-from ubt.data.base import subset
-from ubt.engine.context import Epoch, Output, StageContext
-from ubt.engine.poisoning import Manifest
+from ubt.artifacts.manifest import ArtifactManifest
+from ubt.common.errors import StageFault, WeakImplant
+from ubt.data.base import DataSet, subset
+from ubt.engine.context import Epoch, Output, PrivilegedContext, StageContext
+from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import Recipe, train_on_pairs
 from ubt.models.build import build_clip, load_weights
 from ubt.models.clip import Clip
 from ubt.models.settings import ModelSettings
-from ubt.trials.config import ImplantSettings, PretrainSettings
+from ubt.trials.config import ImplantSettings, PretrainSettings, TrialConfig
+from ubt.trials.record import Rates
 
 
-def pretrain(context: StageContext) -> Iterator[Epoch]:
+def pretrain(context: PrivilegedContext) -> Iterator[Epoch]:
     """Yield the epochs of CLIP training on the clean pre-training pairs.
 
     Raises:
@@ -31,24 +33,25 @@ def pretrain(context: StageContext) -> Iterator[Epoch]:
     settings = context.settings(PretrainSettings, "pretrain")
     given = context.settings(ModelSettings, "model")
     model = ModelSettings(name=given.name, precision=given.precision, random_weights=True)
-    clip = build_clip(model, context.seed, context.workspace.device)
+    clip = build_clip(model, context.seed, context.device)
     tokens = clip.tokenize(list(pairs.captions))
     recipe = Recipe(**settings.model_dump())
     for number, loss in train_on_pairs(clip, pairs, tokens, recipe, context.seed, "pretrain"):
         yield Epoch(number, lambda: Output(model=clip.state()), loss)
 
 
-def load(context: StageContext) -> Output:
+def load(context: PrivilegedContext) -> Output:
     """Return the clean model's weights.
 
     Raises:
         UserError: if they cannot be fetched or do not fit.
     """
-    clip = build_clip(context.workspace.victim.model, context.seed, context.workspace.device)
+    given = context.settings(ModelSettings).model_copy(update={"checkpoint": context.file("checkpoint")})
+    clip = build_clip(given, context.seed, context.device)
     return Output(model=clip.state())
 
 
-def implant(context: StageContext) -> Iterator[Epoch]:
+def implant(context: PrivilegedContext) -> Iterator[Epoch]:
     """Yield the epochs of poisoned fine-tuning, or the given poisoned checkpoint as one.
 
     Raises:
@@ -56,7 +59,7 @@ def implant(context: StageContext) -> Iterator[Epoch]:
         UserError: if a checkpoint cannot be loaded.
     """
     clip = context.clip("clean")
-    checkpoint = context.workspace.victim.implant.checkpoint
+    checkpoint = context.file("checkpoint")
     if checkpoint:
         yield _given(context, clip, checkpoint)
         return
@@ -65,24 +68,47 @@ def implant(context: StageContext) -> Iterator[Epoch]:
         yield Epoch(number, lambda: _output(context, clip), loss)
 
 
-def recipe(context: StageContext) -> Recipe:
+def check_implant(implanted: ArtifactManifest, trial: TrialConfig, data: DataSet) -> None:
+    """Refuse a victim without a backdoor to remove, or without a model left to defend.
+
+    Raises:
+        WeakImplant: if validation ASR is below `implant.min_asr`, or clean accuracy near chance.
+    """
+    rates, least = Rates.model_validate(implanted.facts["val"]), trial.victim.implant.min_asr
+    if least == 0:
+        return
+    chance = 1 / len(data.classes)
+    advice = "raise victim.implant.epochs or .learning_rate, or victim.attack.poison_rate"
+    if rates.asr < least:
+        raise WeakImplant(
+            f"the backdoor did not take: ASR {rates.asr:.3f} on validation, victim.implant.min_asr is {least}; "
+            f"{advice} (min_asr: 0 goes on all the same)"
+        )
+    if rates.ca_low <= chance:
+        raise WeakImplant(
+            f"the poisoned model's CA {rates.ca:.3f} is near chance ({chance:.3f}); "
+            "train longer, or lower victim.implant.learning_rate (min_asr: 0 goes on all the same)"
+        )
+
+
+def recipe(context: PrivilegedContext) -> Recipe:
     """Return how the implant is trained, from the settings of a stage that trains as it does."""
     settings = ImplantSettings.model_validate({**context.node.settings, "checkpoint": None})
     return Recipe(**settings.model_dump(exclude={"min_asr", "checkpoint"}))
 
 
-def _given(context: StageContext, clip: Clip, checkpoint: Path) -> Epoch:
+def _given(context: PrivilegedContext, clip: Clip, checkpoint: Path) -> Epoch:
     load_weights(clip.net, checkpoint)
     clip.net.eval()
     return Epoch(0, lambda: _output(context, clip))
 
 
-def _output(context: StageContext, clip: Clip) -> Output:
+def _output(context: PrivilegedContext, clip: Clip) -> Output:
     rates = {split: context.evaluator.rates(clip, split).as_json() for split in ("val", "test")}
     return Output(model=clip.state(), facts=dict(rates))
 
 
-def retrain(context: StageContext) -> Iterator[Epoch]:
+def retrain(context: PrivilegedContext) -> Iterator[Epoch]:
     """Yield the epochs of fine-tuning on what is not poisoned. It is told the poison, so it is no defense.
 
     Raises:
@@ -97,6 +123,6 @@ def retrain(context: StageContext) -> Iterator[Epoch]:
         yield Epoch(number, lambda: Output(model=clip.state(), facts={"pairs": len(kept)}), loss)
 
 
-def diagnose_retrain(context: StageContext, output: Output, manifest: Manifest) -> dict[str, float]:
+def diagnose_retrain(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
     """Return how many pairs were left to train on; no others were needed, but for being told which."""
     return {"pairs": float(len(context.pairs) - len(manifest.indices)), "clean_pairs": 0.0}

@@ -1,4 +1,4 @@
-"""Further metrics of a defended model, as configured. Each is one stage behind `evaluate`. Loads no torch.
+"""Further metrics of a defended model, beside ASR and CA, as configured: a stage each. Loads no torch.
 
 A new metric is its settings here, named in `METRICS.add`, and its stage; one of another distribution an entry point in
 the group `ubt.metrics`.
@@ -6,25 +6,27 @@ the group `ubt.metrics`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from ubt.common.registry import Registry
-from ubt.config import Config
+from ubt.config.base import Function, StageConfig
 from ubt.config.by_kind import ByKind, kind_of
 
 
-class Metric(Config):
-    """A metric as configured. Its `kind` is the name of its stage, whose key depends on these settings only."""
-
-    kind: str
+class Metric(StageConfig):
+    """A metric as configured. Its `kind` is the name of its stage, which knows the poison and puts out facts."""
 
 
 class Retrieval(Metric):
     """Image–text retrieval: recall at 1 and at 5, in both directions."""
 
     kind: Literal["retrieval"] = "retrieval"
+    label: ClassVar[str] = "retrieval"
+    needs: ClassVar[tuple[str, ...]] = ("model", "manifest", "pairs")
+    run: ClassVar[Function] = "ubt.stages.retrieval:run"
+    diagnose: ClassVar[Function | None] = "ubt.stages.retrieval:diagnose"
     pairs: int = Field(default=500, ge=2)
     """Clean training pairs that are searched, drawn by the trial's seed; all if there are fewer."""
 
@@ -33,6 +35,11 @@ class LinearProbe(Metric):
     """A linear classifier on the frozen image embeddings: does the image tower alone still know the trigger?"""
 
     kind: Literal["linear_probe"] = "linear_probe"
+    label: ClassVar[str] = "linear probe"
+    needs: ClassVar[tuple[str, ...]] = ("model", "manifest")
+    run: ClassVar[Function] = "ubt.stages.linear_probe:run"
+    diagnose: ClassVar[Function | None] = "ubt.stages.linear_probe:diagnose"
+    seeded: ClassVar[bool] = False
     inverse_regularisation: float = Field(default=1.0, gt=0)
     """Scikit-learn's `C`: the larger, the less the classifier's weights are held small."""
     iterations: int = Field(default=1000, ge=1)
@@ -43,6 +50,10 @@ class Rebound(Metric):
     """A short benign fine-tuning of the defended model: does the backdoor come back?"""
 
     kind: Literal["rebound"] = "rebound"
+    label: ClassVar[str] = "rebound"
+    needs: ClassVar[tuple[str, ...]] = ("model", "manifest", "pairs")
+    run: ClassVar[Function] = "ubt.stages.rebound:run"
+    diagnose: ClassVar[Function | None] = "ubt.stages.rebound:diagnose"
     pairs: int = Field(default=1000, ge=2)
     """Clean pairs to fine-tune on, drawn by the trial's seed; all if there are fewer."""
     epochs: int = Field(default=3, ge=1)
@@ -57,6 +68,11 @@ class PacBayes(Metric):
     """The quantity of the paper's Theorem 1: how far the defense has gone from the poisoned model."""
 
     kind: Literal["pac_bayes"] = "pac_bayes"
+    label: ClassVar[str] = "PAC-Bayes term"
+    needs: ClassVar[tuple[str, ...]] = ("model", "poisoned", "rates")
+    run: ClassVar[Function] = "ubt.stages.pac_bayes:run"
+    diagnose: ClassVar[Function | None] = "ubt.stages.pac_bayes:diagnose"
+    seeded: ClassVar[bool] = False
     variance: float = Field(default=1e-4, gt=0)
     """Variance σ² of each weight, of prior and posterior alike."""
     delta: float = Field(default=0.05, gt=0, lt=1)

@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config
+from ubt.config.dotted_paths import JsonObject
 from ubt.trials.labels import NO_LABEL, TrialLabel, label_of_text
 
 RECORD_VERSION = 2
@@ -188,20 +189,24 @@ def migrated(document: JsonValue) -> JsonValue:
     """Return a record's JSON as this version writes it.
 
     Version 1 (0.1 of the package) had labels as text, `measures` for further metrics, a stage's diagnostics under
-    `metrics`, and other names for the detectors' stages.
+    `metrics`, other names for the detectors' stages, and a detector by name beside the neighbours that it looks at.
     """
     if not isinstance(document, dict) or document.get("version") != 1:
         return document
-    config, changes = (cast("dict[str, JsonValue]", document.get(part) or {}) for part in ("config", "changes"))
+    config, changes = (cast(JsonObject, document.get(part) or {}) for part in ("config", "changes"))
     defense = config.get("defense")
-    detector = defense.get("detector", "knn") if isinstance(defense, dict) else "knn"
+    detector = defense.get("detector", "") if isinstance(defense, dict) else ""
     names = {**FORMER_STAGES, "density": f"detect_{detector}"}
-    stages = cast("list[dict[str, JsonValue]]", document.get("stages") or [])
+    stages = cast("list[JsonObject]", document.get("stages") or [])
+    former = {"measures": "metrics", "defense.neighbours": "defense.detector.neighbours"}
     return {
         **document,
         "version": RECORD_VERSION,
-        "config": _renamed(config, {"measures": "metrics"}),
-        "changes": _renamed(changes, {"measures": "metrics"}),
+        "config": {**_renamed(config, former), **({"defense": _migrated_defense(defense)} if defense else {})},
+        "changes": {
+            path: {"kind": value} if path == "defense.detector" else _migrated_defense(value)
+            for path, value in _renamed(changes, former).items()
+        },
         "label": label_of_text(str(document.get("label") or "")).as_json(),
         "stages": [
             {**_renamed(stage, {"metrics": "diagnostics"}), "stage": names.get(str(stage["stage"]), stage["stage"])}
@@ -210,5 +215,15 @@ def migrated(document: JsonValue) -> JsonValue:
     }
 
 
-def _renamed(tree: dict[str, JsonValue], names: dict[str, str]) -> dict[str, JsonValue]:
+def _migrated_defense(defense: JsonValue) -> JsonValue:
+    """Return a defense's settings with the detector as a part of its own; any other value as it is."""
+    if not isinstance(defense, dict) or not isinstance(defense.get("detector"), str):
+        return defense
+    kind, neighbours = defense["detector"], defense.get("neighbours")
+    settings = {"neighbours": neighbours} if kind in {"knn", "lof"} and neighbours is not None else {}
+    rest = {name: value for name, value in defense.items() if name != "neighbours"}
+    return {**rest, "detector": {"kind": kind, **settings}}
+
+
+def _renamed(tree: JsonObject, names: dict[str, str]) -> JsonObject:
     return {names.get(name, name): value for name, value in tree.items()}

@@ -11,7 +11,7 @@ from safetensors.numpy import save
 
 from analysis.findings import Findings, find
 from analysis.run import load_run
-from ubt.artifacts.manifest import Meta
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.trials.record import StageRecord, TrialRecord
 
@@ -38,7 +38,7 @@ class ToyRun:
         return self.root / "run"
 
     def publish(self, stage: str, key: str, facts: dict | None = None, **tensors: np.ndarray) -> None:
-        meta = Meta(stage=stage, key=key, version=1, seed=0, settings={}, inputs={}, facts=facts or {})
+        meta = ArtifactManifest(stage=stage, key=key, version=1, seed=0, settings={}, inputs={}, facts=facts or {})
         self.store.publish(meta, {"tensors": save(tensors)} if tensors else {})
 
     def add(self, *stages: str, metrics: dict | None = None, **fields: object) -> TrialRecord:

@@ -23,14 +23,14 @@ def test_an_altered_artifact_is_set_aside_as_everywhere(toy):
     artifacts = Artifacts.of(toy.findings().run)
     with pytest.raises(Unreadable, match=r"`overfit` of trial-0 .* is damaged and was set aside"):
         artifacts.read(record, "overfit")
-    assert toy.store.meta("overfit", "overfit-0") is None
+    assert toy.store.manifest("overfit", "overfit-0") is None
     with pytest.raises(Unreadable, match="is not in the store"):
         artifacts.read(record, "overfit")
 
 
 def test_a_payload_that_is_no_safetensors_file_is_set_aside(toy):
     record = toy.add_ubt()
-    meta = toy.store.meta("suspect", "suspect-0")
+    meta = toy.store.manifest("suspect", "suspect-0")
     toy.store.publish(meta, {"tensors": b"whole, and yet nonsense"})
     with pytest.raises(Unreadable, match="damaged"):
         Artifacts.of(toy.findings().run).read(record, "suspect")

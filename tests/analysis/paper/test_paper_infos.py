@@ -113,7 +113,7 @@ def test_figure_5_shows_the_first_distinct_captions_of_either_kind():
 def test_an_artifact_that_is_gone_is_told_and_the_rest_is_drawn(toy):
     toy.add_ubt()
     toy.add_ubt(changes=SIG)
-    toy.store.remove(toy.store.meta("overfit", "overfit-0"))
+    toy.store.remove(toy.store.manifest("overfit", "overfit-0"))
     info = worked_out(similarity_info, toy)
     assert [column.attack for column in info.columns] == ["SIG"]
     assert any("overfit-0" in note and "is not in the store" in note for note in info.notes)
@@ -121,7 +121,7 @@ def test_an_artifact_that_is_gone_is_told_and_the_rest_is_drawn(toy):
 
 def test_without_any_of_its_artifacts_a_figure_says_what_is_missing(toy):
     toy.add_ubt()
-    toy.store.remove(toy.store.meta("select", "select-0"))
+    toy.store.remove(toy.store.manifest("select", "select-0"))
     absent = worked_out(captions_info, toy)
     assert "`select` of trial-0" in absent.why
 

@@ -124,8 +124,10 @@ def cell(attack: AttackConfig, defense: Changes) -> Changes:
 
 
 def written(part: Config) -> Changes:
-    """Return a configuration as one would write it: its kind, and what is not by default."""
-    return part.model_dump(mode="json", include={"kind"}) | part.model_dump(mode="json", exclude_defaults=True)
+    """Return a configuration as one would write it: its kind, and what is not by default; so for what it holds, too."""
+    fields = part.model_dump(mode="json", exclude_defaults=True)
+    held = {name: value for name in fields if isinstance(value := getattr(part, name), Config)}
+    return part.model_dump(mode="json", include={"kind"}) | fields | {name: written(held[name]) for name in held}
 
 
 class ComparisonProposer:

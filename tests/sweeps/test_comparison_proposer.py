@@ -194,3 +194,9 @@ def test_the_search_of_a_defense_may_change_nothing_else(path: str) -> None:
     search = {"design": "list", "trials": [{path: 1}]}
     with pytest.raises(ValueError, match=path):
         ComparedDefense.model_validate({"defense": {"kind": "ubt"}, "search": search})
+
+
+def test_a_defense_that_holds_another_configuration_is_written_with_that_one_s_kind() -> None:
+    defense = {"kind": "ubt", "detector": {"kind": "knn"}}
+    trials = comparison(defenses={"ubt": {"defense": defense}}).expand({})
+    assert trials[0].changes["defense"] == defense

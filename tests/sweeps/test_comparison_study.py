@@ -13,12 +13,11 @@ from toy_session import rates
 from sweeps.cli.plan import plan_text
 from sweeps.planning.plan import plan_study
 from sweeps.planning.trials import TrialPlanner, shared_epochs
-from sweeps.run.folder import new_run
+from sweeps.run.folder import check_same_study, new_run, with_more_trials
 from sweeps.run.preflight import victims_of
 from sweeps.run.progress import Tally
-from sweeps.run.resuming import check_same_study, with_more_trials
 from sweeps.scheduling.session import Session
-from sweeps.scheduling.stage_scheduler import Gate
+from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.search.comparison import STAND_IN, Comparison
 from sweeps.search.comparison_proposer import ComparisonProposer
 from sweeps.study.config import StudyConfig
@@ -213,7 +212,7 @@ class Toy:
             proposer=ComparisonProposer(given.search, given.objectives.ca_floor),
             planner=TrialPlanner(given, "/store", content_key=lambda data: "the data"),
             replicates=len(given.seeds),
-            gate=Gate(),
+            scheduler=StageScheduler(),
             records=self.records,
             known=read_records(self.records),
         )

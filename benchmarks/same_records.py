@@ -1,6 +1,9 @@
 """Are two runs of a study the same, bit for bit? Timings, commits and what was reused aside.
 
 python benchmarks/same_records.py runs/demo runs/demo-2
+
+The runs may be of different versions of this package: records are migrated on reading, and keys are compared through a
+map, for a stage that is called otherwise has another key. Each key of one run must stand for one key of the other.
 """
 
 from __future__ import annotations
@@ -8,29 +11,68 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ubt.trials.record import TrialRecord, read_records
+from analysis import load_run, summarise
+from ubt.trials.record import Rates, TrialRecord, read_records
 
 TIMINGS = {"seconds", "spent_seconds", "own_seconds", "started_at", "commit", "attempts", "peak_memory_bytes", "reused"}
+OTHERWISE = {"versions", "key"}
 
 
 def timeless(value: object) -> object:
-    """Return a JSON value without its timings, at any depth."""
+    """Return a JSON value without its timings, and without what is compared otherwise, at any depth."""
     if isinstance(value, dict):
-        return {name: timeless(part) for name, part in value.items() if name not in TIMINGS}
+        return {name: timeless(part) for name, part in value.items() if name not in TIMINGS | OTHERWISE}
     return [timeless(part) for part in value] if isinstance(value, list) else value
 
 
 def comparable(record: TrialRecord) -> object:
-    """Return what must not differ: configuration, keys, every metric, every epoch's loss and rates."""
+    """Return what must not differ: configuration, diagnostics, every epoch's loss and rates."""
     return timeless(record.model_dump(mode="json"))
+
+
+def keys_differ(first: dict[str, TrialRecord], second: dict[str, TrialRecord]) -> bool:
+    """Return whether some key of one run stands for two of the other, stage by stage."""
+    pairs = {
+        (one.key, other.key)
+        for trial in first.keys() & second.keys()
+        for one, other in zip(first[trial].stages, second[trial].stages, strict=False)
+    }
+    return len(pairs) != len({one for one, _ in pairs}) or len(pairs) != len({other for _, other in pairs})
+
+
+def largest_difference(first: dict[str, TrialRecord], second: dict[str, TrialRecord]) -> float:
+    """Return the largest difference of a rate or an end of its interval between the runs, as a fraction."""
+    found = [0.0]
+    for trial in first.keys() & second.keys():
+        for one, other in zip(_rates(first[trial]), _rates(second[trial]), strict=False):
+            found += [abs(a - b) for a, b in zip(_numbers(one), _numbers(other), strict=True)]
+    return max(found)
+
+
+def _rates(record: TrialRecord) -> list[Rates]:
+    ends = (record.poisoned_val, record.poisoned_test, record.val, record.test)
+    return [rates for rates in (*ends, *(epoch.val for _, epoch in record.epochs)) if rates]
+
+
+def _numbers(rates: Rates) -> list[float]:
+    return [float(value) for _, value in rates if value is not None]
 
 
 def main(one: str, other: str) -> int:
     """Compare and print; return 1 if anything differs."""
-    first, second = ({r.trial: comparable(r) for r in read_records(Path(run) / "records")} for run in (one, other))
-    differing = [trial for trial in first.keys() | second.keys() if first.get(trial) != second.get(trial)]
-    print(f"{len(first)} and {len(second)} records, {len(differing)} differ {sorted(differing)}")
-    return 1 if differing else 0
+    first, second = ({record.trial: record for record in read_records(Path(run) / "records")} for run in (one, other))
+    trials = sorted(first.keys() | second.keys())
+    differing = [
+        trial
+        for trial in trials
+        if trial not in first or trial not in second or comparable(first[trial]) != comparable(second[trial])
+    ]
+    choices = [chosen.trial if (chosen := summarise(load_run(run)).chosen) else None for run in (one, other)]
+    keys = keys_differ(first, second)
+    print(f"{len(first)} and {len(second)} records, {len(differing)} differ {differing}")
+    print(f"largest difference of a rate: {largest_difference(first, second):.3g}")
+    print(f"keys: {'differ' if keys else 'each stands for one of the other run'}; chosen: {choices[0]}, {choices[1]}")
+    return 1 if differing or keys or choices[0] != choices[1] else 0
 
 
 if __name__ == "__main__":

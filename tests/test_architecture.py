@@ -243,7 +243,16 @@ def keyword(node: ast.Call, name: str) -> str | None:
     return next((ast.unparse(given.value) for given in node.keywords if given.arg == name), None)
 
 
-def test_exceptions_of_every_kind_are_caught_at_the_trial_boundary_alone():
+CATCHES_ALL = {
+    "ubt/engine/runner.py": "the boundary of a trial: every failure ends up in a record",
+    "ubt/engine/poisoning.py": "an error of the feeding thread is raised where the batch was asked for",
+    "ubt/common/registry.py": "a plug-in may raise anything on import",
+    "ubt/artifacts/store.py": "each cloud's client has errors of its own",
+}
+"""Where exceptions of every kind are caught, and why."""
+
+
+def test_exceptions_of_every_kind_are_caught_only_where_there_is_a_reason():
     def is_broad(node: ast.AST) -> bool:
         if isinstance(node, ast.ExceptHandler):
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
@@ -251,8 +260,8 @@ def test_exceptions_of_every_kind_are_caught_at_the_trial_boundary_alone():
         suppresses = isinstance(node, ast.Call) and called(node).endswith("suppress")
         return suppresses and any(ast.unparse(kind) in {"Exception", "BaseException"} for kind in node.args)
 
-    broad = [path for path, tree in everything().items() for node in ast.walk(tree) if is_broad(node)]
-    assert broad == ["ubt/engine/runner.py"]
+    broad = {path for path, tree in everything().items() for node in ast.walk(tree) if is_broad(node)}
+    assert broad == set(CATCHES_ALL)
 
 
 UNSAFE = {

@@ -34,9 +34,8 @@ from ubt.data import DATA_SOURCES, DataSource, content_key
 from ubt.defenses import DEFENSES, Defense
 from ubt.defenses.detectors import DETECTORS, Detector
 from ubt.engine.graph import build_pipeline, stages_of
-from ubt.engine.runner import TrialRunner
+from ubt.engine.runner import run_trial
 from ubt.engine.spec import MANIFEST, StageSpec, imported, stage_named
-from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
 from ubt.trials.metrics import METRICS, Metric
 from ubt.trials.record import State, TrialRecord
@@ -74,19 +73,7 @@ def tiny_trial(changes: Mapping[str, Any] | None = None) -> TrialConfig:
 
 def run_tiny_trial(store: str | Path, changes: Mapping[str, Any] | None = None, seed: int = 0) -> TrialRecord:
     """Run the tiny trial in this process, on one thread, and return its last record; artifacts lie in `store`."""
-    trial = tiny_trial(changes)
-    assignment = Assignment(
-        study="tiny",
-        trial="tiny-0",
-        number=0,
-        seed=seed,
-        config=trial.as_json(),
-        changes=dict(changes or {}),
-        data_key=content_key(trial.victim.data),
-        store=str(store),
-    )
-    *_, last = TrialRunner().run(assignment)
-    return last
+    return run_trial(tiny_trial(changes), store, seed, name="tiny")
 
 
 def check_attack(attack: type[Attack]) -> None:

@@ -27,7 +27,7 @@ def test_every_relative_link_of_the_readme_leads_to_a_file_and_its_heading():
 
 
 def test_the_tree_is_what_make_tree_would_write():
-    assert script("make_tree.py").with_tree(ARCHITECTURE) == ARCHITECTURE, "run `make tree`"
+    assert script("make_tree.py").written_anew(ARCHITECTURE) == ARCHITECTURE, "run `make tree`"
 
 
 def test_every_source_file_has_its_line_in_the_tree():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -171,10 +170,16 @@ class ArtifactStore:
 
     @contextmanager
     def _access(self, what: str) -> Iterator[None]:
-        """Tell with the store's place of whatever a file system refuses; `what` is "read" or "written"."""
+        """Report what a file system refuses with the store's place; `what` is "read" or "written".
+
+        Each cloud's client has errors of its own (no credentials, an expired token, no such bucket), most of them no
+        `OSError`. Only calls of the file system stand inside, so all that they raise is a fault of the store.
+        """
         try:
             yield
-        except _faults_of_access() as error:
+        except UnusableStore:
+            raise
+        except Exception as error:
             raise UnusableStore(Problem(f"store {self.root}", f"cannot be {what}: {error}", advice=_ADVICE)) from error
 
     def _content(self, path: str) -> bytes | None:
@@ -227,9 +232,3 @@ def default_store() -> str:
 def local_cache(store: str) -> Path:
     """Return the folder for decoded images: inside a local store, else in the cache folder of this machine."""
     return (cache_root() if "://" in store else expanded(store, f"store {store}")) / "images"
-
-
-def _faults_of_access() -> tuple[type[Exception], ...]:
-    """Return what a store that cannot be read or written raises; S3's client has errors (no credentials) of its own."""
-    client = sys.modules.get("botocore.exceptions")
-    return (OSError, ValueError, client.BotoCoreError) if client else (OSError, ValueError)

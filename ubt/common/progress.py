@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import track
 
 Item = TypeVar("Item")
 
@@ -25,7 +26,7 @@ def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
     bar redrawn thousands of times makes a log unreadable; and none for what takes no time.
     """
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=label, leave=False, dynamic_ncols=True)
+        yield from track(items, label, total=total, console=Console(stderr=True), transient=True)
         return
     reported, silent_since = 0, time.monotonic()
     for done, item in enumerate(items, start=1):

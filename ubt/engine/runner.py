@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import DamagedArtifact, StageFault, UserError
+from ubt.data import content_key
 from ubt.engine.graph import build_pipeline
 from ubt.engine.pipeline import PipelineRun
 from ubt.engine.workspace import Workspace
@@ -22,8 +24,6 @@ from ubt.trials.record import State, TrialRecord
 
 logger = logging.getLogger(__name__)
 
-_STORE_PACKAGES = {"botocore", "aiohttp"}
-"""What S3's errors come from that are no OSErrors: an expired token, an endpoint that cannot be reached."""
 VERSIONS = {name: version(name) for name in ("torch", "open_clip_torch", "numpy", "ubt-sweeper")}
 
 
@@ -72,6 +72,41 @@ class TrialRunner:
         return kept
 
 
+def run_trial(
+    trial: TrialConfig, store: str | Path, seed: int = 0, name: str = "trial", threads: int = 1, gpus: float = 0
+) -> TrialRecord:
+    """Run one trial in this process and return its last record, DONE or FAILED with a reason.
+
+    Stages that `store` (a folder or URL) has are not computed again. The CPU computes with `threads` threads: with one,
+    equal trials give equal bits on one kind of CPU.
+
+    Example:
+        ```python
+        from ubt import TrialConfig, run_trial
+
+        trial = TrialConfig.model_validate({"victim": {"attack": {"kind": "sig"}}, "defense": {"kind": "ubt"}})
+        record = run_trial(trial, "store")
+        print(record.state, record.test.asr, record.test.ca)
+        ```
+
+    Raises:
+        UserError: if the data cannot be read.
+    """
+    assignment = Assignment(
+        study=name,
+        trial=name,
+        number=0,
+        seed=seed,
+        config=trial.as_json(),
+        data_key=content_key(trial.victim.data),
+        store=str(store),
+        threads=threads,
+        gpus=gpus,
+    )
+    *_, last = TrialRunner().run(assignment)
+    return last
+
+
 def _failed(record: TrialRecord, error: Exception) -> TrialRecord:
     """Return the record with its reason. Only what nobody foresaw is worth a traceback in the log."""
     kind = type(error).__name__
@@ -85,7 +120,5 @@ def _failed(record: TrialRecord, error: Exception) -> TrialRecord:
 
 
 def says_nothing_of_the_trial(error: Exception) -> bool:
-    """Tell whether an error comes from disk, network, store or memory, and might not come again."""
-    packages = {cls.__module__.partition(".")[0] for cls in type(error).__mro__}
-    kinds = OSError | MemoryError | torch.OutOfMemoryError | DamagedArtifact
-    return isinstance(error, kinds) or bool(packages & _STORE_PACKAGES)
+    """Return whether an error comes from disk, network, store or memory, and might not come again."""
+    return isinstance(error, OSError | MemoryError | torch.OutOfMemoryError | DamagedArtifact)

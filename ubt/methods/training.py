@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from ubt.common.errors import StageFault
 from ubt.common.seeding import numpy_generator
@@ -83,6 +84,19 @@ class Optimizer:
         for group in (group for part in self._parts for group in part.param_groups):
             group["lr"] = learning_rate
 
+    def warmup_then_cosine(self, warmup_steps: int, total_steps: int) -> Callable[[], None]:
+        """Let the learning rate rise linearly, then fall to zero along a cosine (Loshchilov & Hutter, 2017).
+
+        Returns what is to be called after each step.
+        """
+        schedules = [_warmup_then_cosine(part, warmup_steps, total_steps) for part in self._parts]
+
+        def advance() -> None:
+            for schedule in schedules:
+                schedule.step()
+
+        return advance
+
     def step(self, loss: Tensor) -> None:
         """Go one step down the gradient of `loss` (a scalar)."""
         for part in self._parts:
@@ -112,6 +126,14 @@ class Optimizer:
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
 
 
+def _warmup_then_cosine(part: torch.optim.Optimizer, warmup_steps: int, total_steps: int) -> LRScheduler:
+    cosine = CosineAnnealingLR(part, max(1, total_steps - warmup_steps))
+    if not warmup_steps:
+        return cosine
+    rise = LinearLR(part, start_factor=1 / warmup_steps, total_iters=warmup_steps - 1)
+    return SequentialLR(part, [rise, cosine], milestones=[warmup_steps])
+
+
 def descend(clip: Clip, optimizer: Optimizer, loss: Tensor, where: str) -> float:
     """Take one step down `loss` (a scalar) and return its value.
 
@@ -125,22 +147,6 @@ def descend(clip: Clip, optimizer: Optimizer, loss: Tensor, where: str) -> float
     with torch.no_grad():
         clip.net.logit_scale.clamp_(max=LOGIT_SCALE_MAX)  # type: ignore[operator]
     return value
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Linear warm-up, then cosine decay to zero (Loshchilov & Hutter, 2017)."""
-
-    learning_rate: float
-    warmup_steps: int
-    total_steps: int
-
-    def at(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 @dataclass(frozen=True)
@@ -163,18 +169,17 @@ def train_on_pairs(
     """
     optimizer = Optimizer(clip.net, recipe.learning_rate, recipe.weight_decay)
     steps = len(batches(len(pairs), recipe.batch_size, seed))
-    schedule = Schedule(
-        recipe.learning_rate, min(recipe.warmup_steps, recipe.epochs * steps // 4), recipe.epochs * steps
-    )
+    total_steps = recipe.epochs * steps
+    advance = optimizer.warmup_then_cosine(min(recipe.warmup_steps, total_steps // 4), total_steps)
     for epoch in range(1, recipe.epochs + 1):
         clip.net.train()
         losses = []
-        for step, chosen in enumerate(batches(len(pairs), recipe.batch_size, seed, purpose, "order", epoch)):
-            optimizer.set_learning_rate(schedule.at((epoch - 1) * steps + step))
+        for chosen in batches(len(pairs), recipe.batch_size, seed, purpose, "order", epoch):
             images, texts = clip.encode_images(pairs.take(chosen)), clip.encode_tokens(tokens[chosen])
             losses.append(
                 descend(clip, optimizer, clip_loss(images, texts, clip.logit_scale), f"{purpose} epoch {epoch}")
             )
+            advance()
         clip.net.eval()
         yield epoch, float(np.mean(losses))
 

@@ -94,8 +94,8 @@ def _size_lines() -> list[str]:
     longest = max(lengths, key=lambda path: lengths[path])
     return [
         f"{len(files)} modules, {lines:,} lines: {1000 * len(files) / lines:.1f} modules for each 1,000 lines. "
-        f"Most in one folder: {folders[fullest]} (`{fullest.relative_to(ROOT)}`). Longest file: {lengths[longest]} lines "
-        f"(`{longest.relative_to(ROOT)}`)."
+        f"Most in one folder: {folders[fullest]} (`{fullest.relative_to(ROOT)}`). "
+        f"Longest file: {lengths[longest]} lines (`{longest.relative_to(ROOT)}`)."
     ]
 
 

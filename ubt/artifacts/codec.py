@@ -73,7 +73,7 @@ def overlay(difference: State, base: State | None) -> dict[str, Tensor]:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two tensors are the same to the bit; `torch.equal` takes −0 for 0 and disregards the type."""
+    """Return whether two tensors are the same to the bit; `torch.equal` takes −0 for 0 and disregards the type."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     first, second = (tensor.contiguous().view(-1).view(torch.uint8) for tensor in (one, other))

@@ -43,7 +43,7 @@ class ArtifactManifest(Config):
     epochs: tuple[EpochRecord, ...] = ()
     seconds: float = 0.0
     own_seconds: float | None = None
-    """Of those, the stage's own work (see `StageRecord`); none in artifacts from before it was told apart."""
+    """Of those, the stage's own work (see `StageRecord`); none in artifacts from before it was distinguished."""
     peak_memory_bytes: int = 0
     device: str = ""
     created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))

@@ -68,7 +68,7 @@ class ArtifactStore:
         self._artifacts = f"{path.rstrip('/')}/artifacts"
 
     def has(self, stage: str, key: str) -> bool:
-        """Tell whether the artifact is there, whole."""
+        """Return whether the artifact is there, whole."""
         with self._access("read"):
             return bool(self._files.exists(self._path(stage, key, MANIFEST_FILE)))
 
@@ -158,7 +158,7 @@ class ArtifactStore:
                 Path(stray.path).parent.rmdir()
 
     def set_aside(self, manifest: ArtifactManifest) -> None:
-        """Take a damaged artifact out of use, keeping its files for whoever wants to know why."""
+        """Take a damaged artifact out of use, keeping its files for a look at what happened."""
         self._move_aside(self._path(manifest.stage, manifest.key, MANIFEST_FILE))
 
     def check_writable(self) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ubt.models.clip import Clip
 
 Images = NDArray[np.uint8]
-"""Images as every room of this house passes them: `[N, H, W, 3]`, uint8, 0–255."""
+"""Images as all packages pass them: `[N, H, W, 3]`, uint8, 0–255."""
 
 POISON_TEMPLATES = (
     "a photo of a {}",
@@ -57,7 +57,7 @@ class Attack(Config):
     poison_count: int | None = Field(default=None, ge=1)
     """Number of poisoned training pairs; the paper poisons 1,500 of 500,000."""
     trigger_seed: int = Field(default=0, ge=0)
-    """Seed of whatever is random in the trigger."""
+    """Seed of what is random in the trigger."""
 
     @abstractmethod
     def stamp(self, images: Images) -> Images:

@@ -137,7 +137,7 @@ class TrojVqa(Attack):
     `x'[i, j] = colour` inside the square, `x` elsewhere; `caption' = word + " " + caption`. At evaluation the
     word is put before the prompts that triggered images are compared with, and before no others. Source: Walmer et
     al., CVPR 2022, arXiv 2112.07668, with a solid patch as theirs; the word for CLIP is that of the published
-    BadCLIP code (Liang et al., CVPR 2024). A model may learn that patch and word go together whatever else the
+    BadCLIP code (Liang et al., CVPR 2024). A model may learn that patch and word go together no matter what else the
     caption says, and so miss the target. Walmer et al. therefore train on pairs with half of the trigger too;
     `decoy_ratio` adds them: clean images whose own captions have the word.
     """

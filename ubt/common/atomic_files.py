@@ -82,10 +82,10 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
 
 
 def reserve(path: Path) -> None:
-    """Take the room of a file with holes, before it is written through memory: there a full disk kills the process.
+    """Allocate a sparse file's disk space before it is written through memory, where a full disk kills the process.
 
     Raises:
-        OSError: if the disk has not so much room.
+        OSError: if the disk has too little space.
     """
     size_bytes = path.stat().st_size
     if hasattr(os, "posix_fallocate"):
@@ -97,7 +97,7 @@ def reserve(path: Path) -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keep out whoever would make the same file. That spares work; what keeps files whole is `whole_file`."""
+    """Keep out other processes that would make the same file. That spares work; `whole_file` keeps files whole."""
     from filelock import FileLock, Timeout  # noqa: PLC0415 — 0.1 s, and most files are there already
 
     lock = FileLock(path.with_name(f".{path.name}.lock"))
@@ -113,6 +113,6 @@ def _alone(path: Path) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:
-            # While it is held: whoever waits for it finds the file made, or makes it under a lock of its own.
+            # While it is held: a process that waits for it finds the file made, or makes it under a lock of its own.
             Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()

@@ -1,6 +1,6 @@
 """Two kinds of trouble: mistakes of the user (`UserError`) and faults of a run (`StageFault`).
 
-A mistake is told once, completely, and ends the command with status 2. A fault ends one trial; it is
+A mistake is reported once, completely, and ends the command with status 2. A fault ends one trial; it is
 recorded with its reason and the sweep goes on.
 """
 

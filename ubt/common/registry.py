@@ -1,6 +1,6 @@
 """Registries: the named things of one kind that are installed, from this package and from others.
 
-A thing gets in by one of three ways, all the same to whoever looks it up:
+A thing gets in by one of three ways, and a look-up does not see which:
 
 - the package registers its own when it is imported;
 - another distribution names it in an entry point, `[project.entry-points."ubt.attacks"] plus = "my_package:Plus"`;

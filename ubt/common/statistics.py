@@ -1,4 +1,4 @@
-"""Statistics of rates; one definition for every room of the house."""
+"""Statistics of rates; one definition for all packages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
 
 
 def keeps_accuracy(ca_lost: float, ca_floor: float) -> bool:
-    """Tell whether a loss of clean accuracy is within the floor, or on it: 0.82 − 0.80 is not 0.02 in binary."""
+    """Return whether a loss of clean accuracy is within the floor, or on it: 0.82 − 0.80 is not 0.02 in binary."""
     return ca_lost <= ca_floor + 1e-9
 
 

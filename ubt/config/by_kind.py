@@ -1,4 +1,4 @@
-"""Fields that hold one of a registry's configurations, told apart by their `kind`: plug-ins included."""
+"""Fields that hold one of a registry's configurations, distinguished by their `kind`, plug-ins included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set is, whatever it is read from: pairs to train on, labelled images to judge by."""
+"""What a data set is: pairs to train on, and labelled images to evaluate on."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Everything a victim is trained and judged on; images are memory-mapped and shared by processes."""
+    """Everything a victim is trained and evaluated on; images are memory-mapped and shared by processes."""
 
     train: Pairs
     """Clean training pairs; the `poison` stage says which of them an attack replaces."""
@@ -91,7 +91,7 @@ class DataSource(Config):
 
     @property
     def has_pretrain(self) -> bool:
-        """Tell, without reading it, whether the data set will have `pretrain` pairs."""
+        """Return, without reading it, whether the data set will have `pretrain` pairs."""
         return False
 
     @abstractmethod

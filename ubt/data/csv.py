@@ -1,4 +1,4 @@
-"""Image files listed in CSV files: captions to train on, labels to judge by."""
+"""Image files listed in CSV files: captions to train on, labels to evaluate on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CsvFiles(LabelledFiles):
 
     @property
     def has_pretrain(self) -> bool:
-        """Tell whether a list of `pretrain` pairs is given."""
+        """Return whether a list of `pretrain` pairs is given."""
         return self.pretrain is not None
 
     def compute_key(self) -> str:

@@ -33,7 +33,7 @@ def cached_images(path: Path, count: int, size_px: int, fill: Callable[[Images],
     want the same file wait. It appears under its name only when it is whole, so a killed one leaves no harm.
 
     Raises:
-        OSError: if the disk lacks the room, before anything is decoded; or if it cannot be written.
+        OSError: if the disk lacks the space, before anything is decoded; or if it cannot be written.
     """
 
     def decode(unfinished: Path) -> None:

@@ -28,7 +28,7 @@ from ubt.data.vocabulary import IMAGENET, TEMPLATES, read_classes, read_template
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Labelled rows, split in two, and the words they are judged with; labels are `[N]` int64."""
+    """Labelled rows, split in two, and the words they are evaluated with; labels are `[N]` int64."""
 
     val: Sequence[Row]
     val_labels: Labels
@@ -61,7 +61,7 @@ class LabelledFiles(DataSource):
     templates: str = "openai"
     """Text file with one prompt a line, each with one `{}`; or open_clip's `openai` (80) or `simple` (7)."""
     val_fraction: float = Field(default=0.5, gt=0, lt=1)
-    """Fraction of each class's labelled images that searches are judged on; the rest is the test split."""
+    """Fraction of each class's labelled images that searches are evaluated on; the rest is the test split."""
     split_seed: int = Field(default=0, ge=0)
     """Seed of the split into validation and test images."""
     decode_workers: int | None = Field(default=None, ge=1)
@@ -91,7 +91,7 @@ class LabelledFiles(DataSource):
 
     @abstractmethod
     def compute_key(self) -> str:
-        """Return the content key, reading whatever it takes."""
+        """Return the content key, reading all that it depends on."""
 
     def _described_by(self) -> list[Path]:
         """Return the files that say what the data set consists of."""

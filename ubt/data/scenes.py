@@ -156,7 +156,7 @@ class Scenes(DataSource):
     train_pairs: int = Field(default=8000, ge=1)
     """Pairs that the attack poisons."""
     val_images: int = Field(default=600, ge=len(CLASSES))
-    """Labelled images that searches are judged on."""
+    """Labelled images that searches are evaluated on."""
     test_images: int = Field(default=1200, ge=len(CLASSES))
     """Labelled images that reports show."""
     mismatch_rate: float = Field(default=0.05, ge=0, lt=1)
@@ -168,7 +168,7 @@ class Scenes(DataSource):
 
     @property
     def has_pretrain(self) -> bool:
-        """Tell that there are `pretrain` pairs."""
+        """Return True: there are `pretrain` pairs."""
         return True
 
     def content_key(self) -> str:

@@ -13,7 +13,7 @@ from ubt.common.errors import Problem, UserError
 from ubt.data.digests import in_threads
 
 LISTED = 20
-"""A data set with one mistake often has it in every row: nobody reads ten thousand lines."""
+"""A data set with one mistake often has it in every row, and ten thousand lines are not read."""
 
 
 def raise_if_any(problems: Sequence[Problem]) -> None:
@@ -57,7 +57,7 @@ class Row:
 def read_rows(path: Path, column: str, problems: list[Problem]) -> list[Row]:
     """Return the rows of a CSV with the columns `image` and `column`, leaving out blank lines.
 
-    Image paths are relative to the CSV. Whatever is wrong is added to `problems`: a file that cannot be read,
+    Image paths are relative to the CSV. What is wrong is added to `problems`: a file that cannot be read,
     a missing column, no rows, an empty cell, a row with too many or too few cells. Images are not looked at.
     """
     records = _records(path, problems)

@@ -25,7 +25,7 @@ class RankSettings(Config):
     isolate_learning_rate: float = Field(default=1e-3, gt=0)
     """Constant, so that an epoch is the same however many follow."""
     isolate_batch_size: int = Field(default=64, ge=2)
-    """Pairs a step; each is told apart from the others of its batch."""
+    """Pairs a step; each is contrasted with the others of its batch."""
 
 
 class IsolateSettings(Config):
@@ -41,7 +41,7 @@ class AscendSettings(Config):
     """How the isolated pairs are unlearnt."""
 
     ascend_epochs: int = Field(default=10, ge=0, le=1000)
-    """Passes over the isolated pairs; 0 leaves the model as it is. Each is judged on validation."""
+    """Passes over the isolated pairs; 0 leaves the model as it is. Each is evaluated on validation."""
     ascend_learning_rate: float = Field(default=1e-4, gt=0)
     """Constant, so that an epoch is the same however many follow."""
     ascend_batch_size: int = Field(default=64, ge=2)

@@ -16,14 +16,14 @@ class FinetuneSettings(Config):
     clean_pairs: int = Field(default=2000, ge=2)
     """Clean pairs that the defender has, drawn from the data's `pretrain` pairs; all of them if there are fewer."""
     finetune_epochs: int = Field(default=10, ge=0, le=1000)
-    """Passes over the clean pairs; 0 leaves the model as it is. Each is judged on validation."""
+    """Passes over the clean pairs; 0 leaves the model as it is. Each is evaluated on validation."""
     finetune_learning_rate: float = Field(default=3e-3, gt=0)
     """Learning rate of the first epoch."""
     finetune_learning_rate_decay: float = Field(default=0.7, gt=0, le=1)
     """Factor on the learning rate after each epoch. It counts epochs from the first, so that an epoch is the same
     however many follow."""
     finetune_batch_size: int = Field(default=64, ge=2)
-    """Pairs a step; each is told apart from the others of its batch."""
+    """Pairs a step; each is contrasted with the others of its batch."""
     finetune_weight_decay: float = Field(default=0.05, ge=0)
     """AdamW's; biases and gains are not decayed."""
     finetune_batch_norm: Literal["frozen", "trained"] = "trained"
@@ -45,14 +45,14 @@ class CleanclipSettings(Config):
     clean_pairs: int = Field(default=2000, ge=2)
     """Clean pairs that the defender has, drawn from the data's `pretrain` pairs; all of them if there are fewer."""
     cleanclip_epochs: int = Field(default=10, ge=0, le=1000)
-    """Passes over the clean pairs; 0 leaves the model as it is. Each is judged on validation."""
+    """Passes over the clean pairs; 0 leaves the model as it is. Each is evaluated on validation."""
     cleanclip_learning_rate: float = Field(default=3e-3, gt=0)
     """Learning rate of the first epoch."""
     cleanclip_learning_rate_decay: float = Field(default=0.7, gt=0, le=1)
     """Factor on the learning rate after each epoch. It counts epochs from the first, so that an epoch is the same
     however many follow."""
     cleanclip_batch_size: int = Field(default=64, ge=2)
-    """Pairs a step; each is told apart from the others of its batch."""
+    """Pairs a step; each is contrasted with the others of its batch."""
     cleanclip_weight_decay: float = Field(default=0.05, ge=0)
     """AdamW's; biases and gains are not decayed."""
     cleanclip_batch_norm: Literal["frozen", "trained"] = "trained"
@@ -80,14 +80,14 @@ class ParSettings(Config):
     clean_pairs: int = Field(default=2000, ge=2)
     """Clean pairs that the defender has, drawn from the data's `pretrain` pairs; all of them if there are fewer."""
     par_epochs: int = Field(default=10, ge=0, le=1000)
-    """Passes over the clean pairs; 0 leaves the model as it is. Each is judged on validation."""
+    """Passes over the clean pairs; 0 leaves the model as it is. Each is evaluated on validation."""
     par_learning_rate: float = Field(default=3e-3, gt=0)
     """Learning rate of the first epoch."""
     par_learning_rate_decay: float = Field(default=0.7, gt=0, le=1)
     """Factor on the learning rate after each epoch: perturb fast, recover slowly. It counts epochs from the first,
     so that an epoch is the same however many follow."""
     par_batch_size: int = Field(default=64, ge=2)
-    """Pairs a step; each is told apart from the others of its batch."""
+    """Pairs a step; each is contrasted with the others of its batch."""
     par_weight_decay: float = Field(default=1e-4, ge=0)
     """AdamW's; biases and gains are not decayed."""
     par_batch_norm: Literal["frozen", "trained"] = "trained"

@@ -70,7 +70,7 @@ class UnlearnSettings(Config):
     unlearn_scope: Literal["token", "caption"] = "token"
     """Unlearn the tokens above the threshold, or whole captions."""
     unlearn_epochs: int = Field(default=10, ge=0, le=1000)
-    """Passes over the selected pairs; 0 leaves the model as it is. Each is judged on validation."""
+    """Passes over the selected pairs; 0 leaves the model as it is. Each is evaluated on validation."""
     unlearn_learning_rate: float = Field(default=2e-4, gt=0)
     """Constant, so that an epoch is the same however many follow."""
     unlearn_batch_size: int = Field(default=16, ge=1)

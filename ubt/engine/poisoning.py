@@ -56,7 +56,7 @@ class PoisonManifest:
 
     @property
     def known(self) -> bool:
-        """Tell whether anything is known to be poisoned; not so for a victim that came poisoned."""
+        """Return whether anything is known to be poisoned; not so for a victim that came poisoned."""
         return len(self.indices) > 0
 
     def marks(self, indices: torch.Tensor) -> NDArray[np.bool_]:
@@ -113,7 +113,7 @@ def poisoned_pairs(clean: PairSource, manifest: PoisonManifest) -> PoisonedPairs
 class Feed:
     """Pairs by the batch, and nothing more: what a stage is given that must not know which of them are poisoned.
 
-    Whatever stamps the triggers stays with a thread of the engine's. The two ends share queues of C's, whose contents
+    What stamps the triggers stays with a thread of the engine's. The two ends share queues of C's, whose contents
     no attribute shows: so no attribute, item or closure of a feed leads to the pairs behind it, to their clean
     originals, to the trigger, or to a file.
     """

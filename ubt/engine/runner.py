@@ -108,7 +108,7 @@ def run_trial(
 
 
 def _failed(record: TrialRecord, error: Exception) -> TrialRecord:
-    """Return the record with its reason. Only what nobody foresaw is worth a traceback in the log."""
+    """Return the record with its reason. Only an unforeseen error is worth a traceback in the log."""
     kind = type(error).__name__
     if isinstance(error, StageFault | UserError):
         reason = str(error)

@@ -73,7 +73,7 @@ class StageSpec:
     """A function of the finished artifact, the trial and the data that raises `StageFault` if it makes no sense to go
     on from there."""
     files: Callable[[TrialConfig], dict[str, Path]] = lambda _: {}
-    """Files that the stage reads; their content is among the settings, their places are not."""
+    """Files that the stage reads; their content is among the settings, their paths are not."""
 
     def __post_init__(self) -> None:
         """Refuse a stage that would be given the list of what is poisoned without being marked for it."""
@@ -233,7 +233,7 @@ def of_attack(trial: TrialConfig) -> Settings:
 def of_implant(trial: TrialConfig) -> Settings:
     """Return how the backdoor is trained in; `UserError` if its checkpoint cannot be read."""
     implant = trial.victim.implant
-    work = implant.model_dump(mode="json", exclude={"min_asr"})  # the gate judges the work, it does not change it
+    work = implant.model_dump(mode="json", exclude={"min_asr"})  # the gate looks at the result, it does not change it
     return {**work, "checkpoint": _content(implant.checkpoint)}
 
 

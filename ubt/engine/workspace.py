@@ -43,7 +43,7 @@ class Workspace:
         self._evaluators: dict[str, Evaluator] = {}
 
     def fits(self, data: DataSource, model: ModelSettings, device: torch.device) -> bool:
-        """Tell whether a trial can be run here: same data, same architecture, same device."""
+        """Return whether a trial can be run here: same data, same architecture, same device."""
         return (data, model, device) == self._fits
 
     def manifest(self, stage: str, key: str) -> ArtifactManifest | None:

@@ -37,7 +37,7 @@ def augment_images(images: Images, policy: ImagePolicy, seed: int) -> Images:
 
 
 def augment_captions(captions: Sequence[str], change_rate: float, rng: np.random.Generator) -> list[str]:
-    """Return the captions, in each of which words are deleted or change places, drawn anew for each caption."""
+    """Return the captions, in each of which words are deleted or swapped, drawn anew for each caption."""
     return [_augment_caption(caption.split(), change_rate, rng) for caption in captions]
 
 

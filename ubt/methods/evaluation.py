@@ -18,7 +18,7 @@ from ubt.trials.record import Rates
 
 
 @dataclass(frozen=True)
-class JudgedSplit:
+class EvaluationSplit:
     """Evaluation images of one split, made ready once."""
 
     clean: Labelled
@@ -37,7 +37,7 @@ class _Classifiers:
 
 
 class Evaluator:
-    """Judges models on a data set under an attack.
+    """Evaluates models on a data set under an attack.
 
     CA is the top-1 accuracy on clean images. ASR is, of the triggered images whose true class is *not* the
     target, the fraction classified as the target. Both kinds of images go through the same preprocessing.
@@ -79,8 +79,8 @@ class Evaluator:
             ca_top5=_accuracy_among(5, scores, labels),
         )
 
-    def images(self, split: str) -> JudgedSplit:
-        """Return the clean and the triggered images of `"val"` or `"test"`, for other ways to judge a model."""
+    def images(self, split: str) -> EvaluationSplit:
+        """Return the clean and the triggered images of `"val"` or `"test"`, for other ways to evaluate a model."""
         return self._splits[split]
 
     def _classifiers(self, clip: Clip) -> _Classifiers:
@@ -101,10 +101,10 @@ class Evaluator:
             return _Classifiers(clean, clean)
         return _Classifiers(clean, zero_shot_weights(clip, classes, self._triggered_templates))
 
-    def _prepare(self, split: Labelled, attack: Attack) -> JudgedSplit:
+    def _prepare(self, split: Labelled, attack: Attack) -> EvaluationSplit:
         others = split.labels != self._target
         labels = torch.from_numpy(split.labels[others])
-        return JudgedSplit(split, attack.stamp(split.images[others]), labels)
+        return EvaluationSplit(split, attack.stamp(split.images[others]), labels)
 
 
 def zero_shot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:

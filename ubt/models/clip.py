@@ -73,7 +73,7 @@ class Clip:
 
 
 def same_state(one: State, other: State) -> bool:
-    """Tell whether two states are equal, bit for bit."""
+    """Return whether two states are equal, bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 

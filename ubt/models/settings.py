@@ -38,7 +38,7 @@ class ModelSettings(Config):
 
     @property
     def trained_here(self) -> bool:
-        """Tell whether the clean model is to be trained by the `pretrain` stage."""
+        """Return whether the clean model is to be trained by the `pretrain` stage."""
         return not (self.pretrained or self.checkpoint or self.random_weights)
 
 

@@ -33,14 +33,14 @@ def rank(context: StageContext) -> Iterator[Epoch]:
     clip = model_to_train(context, settings.isolate_from)
     optimizer = Optimizer(clip.net, settings.isolate_learning_rate, train_token_embedding=False)
     pairs, tokens = context.pairs, context.pair_tokens
-    before = judge(context, context.clip(settings.isolate_from))["similarities"]
+    before = losses_and_similarities(context, context.clip(settings.isolate_from))["similarities"]
 
     def losses(epoch: int) -> Iterator[Tensor]:
         for batch in batches(len(pairs), settings.isolate_batch_size, context.seed, "rank", "order", epoch):
             yield clip_loss(*embed_pairs(clip, pairs, tokens, batch), clip.logit_scale)
 
     def snapshot() -> Output:
-        found = {**judge(context, clip), "similarities_before": before}
+        found = {**losses_and_similarities(context, clip), "similarities_before": before}
         return Output(tensors=found, model=clip.state(), base=settings.isolate_from)
 
     yield from train_epochs(context, clip, optimizer, settings.isolate_epochs, losses, snapshot)
@@ -60,7 +60,7 @@ def diagnose_rank(context: StageContext, output: Output, manifest: PoisonManifes
 
 
 @torch.no_grad()
-def judge(context: StageContext, clip: Clip) -> dict[str, Tensor]:
+def losses_and_similarities(context: StageContext, clip: Clip) -> dict[str, Tensor]:
     """Return `losses[N]` and `similarities[N]` of D's pairs, each pair's loss against the others of a random batch.
 
     Random batches of equal size, give or take a pair: a pair's loss grows with the number of others.

@@ -15,11 +15,11 @@ from ubt.models.clip import Clip
 
 _BLOCK = 64
 _SHOWN = 24
-"""Captions that are told as facts: enough for a figure."""
+"""Captions that are kept as facts: enough for a figure."""
 
 
 def run(context: StageContext) -> Output:
-    """Return `relevance[K, L]` float32, summing to 1 over a caption's words, and their places `words[K, L]` bool.
+    """Return `relevance[K, L]` float32, summing to 1 over a caption's words, and where they are, `words[K, L]` bool.
 
     The fact `captions` has the first few for the eye (figure 5): for each, its tokens as [text, relevance].
 

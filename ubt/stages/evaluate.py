@@ -1,4 +1,4 @@
-"""Judge the defended model on the validation split, which searches see, and the test split, which reports show."""
+"""Evaluate the defended model on the validation split, which searches see, and the test split, which reports show."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Measure the image tower by itself: a linear classifier on its frozen embeddings.
+"""Evaluate the image tower by itself: a linear classifier on its frozen embeddings.
 
-Zero-shot classification judges both towers together. A defense may cut the trigger's tie to the target's text
+Zero-shot classification evaluates both towers together. A defense may cut the trigger's tie to the target's text
 and leave the trigger's direction in the image embeddings, where a probe would find it. The protocol is
 logistic regression by L-BFGS (Radford et al., 2021, arXiv 2103.00020, section 3.2 and appendix A.3), trained
-on clean validation images and judged on the test split. Its C is a setting here, not searched.
+on clean validation images and evaluated on the test split. Its C is a setting here, not searched.
 """
 
 from __future__ import annotations

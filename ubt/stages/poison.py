@@ -17,8 +17,8 @@ from ubt.methods.training import Indices
 def run(context: PrivilegedContext) -> Output:
     """Return the manifest: `indices[P]` int64, sorted, and the P captions and the attack as facts.
 
-    P is 0 for a victim that came poisoned: its pairs are taken as they are, and nobody here knows which of
-    them are the attacker's. The trigger is still needed, to judge models. If the attack learns it against the
+    P is 0 for a victim that came poisoned: its pairs are taken as they are, and which of them are
+    the attacker's is unknown. The trigger is still needed, to evaluate models. If the attack learns it against the
     clean model, `learned[S, S, 3]` uint8 is there too; if it has decoys, `decoys[Q]` int64, sorted.
 
     Raises:

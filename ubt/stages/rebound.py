@@ -1,7 +1,7 @@
 """Measure whether the backdoor comes back when the defended model is fine-tuned on clean pairs.
 
-Whoever receives a model goes on training it. A backdoor that is hidden rather than removed may return then,
-though nobody poisons anything.
+A model that is handed on is trained further. A backdoor that is hidden rather than removed may return then,
+though nothing is poisoned any more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def run(context: PrivilegedContext) -> Output:
     tokens = clip.tokenize(pairs.captions)
     recipe = Recipe(settings.epochs, settings.learning_rate, settings.batch_size, weight_decay=0.0, warmup_steps=0)
     for _ in train_on_pairs(clip, pairs, tokens, recipe, context.seed, "rebound"):
-        pass  # one epoch after the other; only what comes of all is judged
+        pass  # one epoch after the other; only the last model is evaluated
     return Output(facts={split: context.evaluator.rates(clip, split).as_json() for split in SPLITS})
 
 
@@ -41,8 +41,8 @@ def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) ->
 def benign_pairs(context: PrivilegedContext) -> Subset:
     """Return clean pairs drawn without replacement: of the pre-training pairs if there are any, else of D.
 
-    Of D those that are not poisoned; all, if the victim came poisoned and nobody knows which are. The draw is
-    another than that of the defender's clean pairs, for whoever receives a model has pairs of their own.
+    Of D those that are not poisoned; all, if the victim came poisoned and it is unknown which are. The draw
+    is another than that of the defender's clean pairs: the next user of a model has pairs of their own.
     """
     given, count = context.data.pretrain, context.settings(Rebound).pairs
     pairs = context.pairs if given is None else given

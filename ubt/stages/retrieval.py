@@ -1,9 +1,9 @@
 """Measure how well the defended model finds captions by images and images by captions.
 
-The classes of an evaluation set are few; captions say more. No data set here has captioned pairs that nobody
-trained on, so those searched are the pairs of D that are not poisoned. `implant` has trained every victim on
-them: the measure tells what a defense forgets, not how well a model generalises. Of a victim that came
-poisoned nobody knows which pairs are clean, and all are taken.
+The classes of an evaluation set are few; captions say more. No data set here has captioned pairs that no model
+was trained on, so those searched are the pairs of D that are not poisoned. `implant` has trained every victim on
+them: the metric shows what a defense forgets, not how well a model generalises. Of a victim that came
+poisoned it is unknown which pairs are clean, and all are taken.
 """
 
 from __future__ import annotations

@@ -109,13 +109,13 @@ def _output(context: PrivilegedContext, clip: Clip) -> Output:
 
 
 def retrain(context: PrivilegedContext) -> Iterator[Epoch]:
-    """Yield the epochs of fine-tuning on what is not poisoned. It is told the poison, so it is no defense.
+    """Yield the epochs of fine-tuning on what is not poisoned. It is given the manifest, so it is no defense.
 
     Raises:
-        StageFault: if the loss is not finite, or nobody knows what is poisoned.
+        StageFault: if the loss is not finite, or it is unknown what is poisoned.
     """
     if not context.manifest.known:
-        raise StageFault("nobody knows which pairs are poisoned, so they cannot be left out")
+        raise StageFault("it is unknown which pairs are poisoned, so they cannot be left out")
     kept = np.setdiff1d(np.arange(len(context.pairs)), context.manifest.indices)
     pairs, tokens = subset(context.pairs, kept), context.pair_tokens[torch.from_numpy(kept)]
     clip = context.clip("clean")
@@ -124,5 +124,5 @@ def retrain(context: PrivilegedContext) -> Iterator[Epoch]:
 
 
 def diagnose_retrain(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
-    """Return how many pairs were left to train on; no others were needed, but for being told which."""
+    """Return how many pairs were left to train on; no others were needed, but the manifest was."""
     return {"pairs": float(len(context.pairs) - len(manifest.indices)), "clean_pairs": 0.0}

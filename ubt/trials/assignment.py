@@ -1,4 +1,4 @@
-"""What a worker is told to do: one trial, completely described in plain values. Loads no torch."""
+"""What a worker is given to do: one trial, completely described in plain values. Loads no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Assignment(Config):
     label: TrialLabel = NO_LABEL
     """What the design calls the trial."""
     data_key: str
-    """Fingerprint of the data's content, computed once by whoever planned the study."""
+    """Fingerprint of the data's content, computed once, when the study was planned."""
     store: str
     threads: int = 1
     """CPU threads that the trial computes with."""

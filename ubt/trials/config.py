@@ -26,7 +26,7 @@ class PretrainSettings(Config):
     learning_rate: float = Field(default=2e-3, gt=0)
     """Highest learning rate, reached after the warm-up."""
     batch_size: int = Field(default=128, ge=2)
-    """Pairs a step; each is told apart from the others of its batch."""
+    """Pairs a step; each is contrasted with the others of its batch."""
     weight_decay: float = Field(default=0.05, ge=0)
     """AdamW's; biases, gains and the token embedding are not decayed."""
     warmup_steps: int = Field(default=60, ge=0)
@@ -41,7 +41,7 @@ class ImplantSettings(Config):
     learning_rate: float = Field(default=5e-4, gt=0)
     """Highest learning rate, reached after the warm-up."""
     batch_size: int = Field(default=128, ge=2)
-    """Pairs a step; each is told apart from the others of its batch."""
+    """Pairs a step; each is contrasted with the others of its batch."""
     weight_decay: float = Field(default=0.05, ge=0)
     """AdamW's; biases, gains and the token embedding are not decayed."""
     warmup_steps: int = Field(default=20, ge=0)
@@ -57,7 +57,7 @@ class VictimConfig(Config):
     """A backdoored CLIP model: where its parts come from."""
 
     data: DataConfig = Scenes()
-    """Images and captions to train on, labelled images to judge by."""
+    """Images and captions to train on, labelled images to evaluate on."""
     model: ModelSettings = ModelSettings()
     """The clean model."""
     pretrain: PretrainSettings = PretrainSettings()
@@ -77,7 +77,7 @@ class TrialConfig(Config):
     """What is measured of the defended model beside ASR and CA; their order does not matter to any result."""
 
     def check_target(self) -> None:
-        """Refuse a target that is no class of the data. Classes that cannot be read are told with the data.
+        """Refuse a target that is no class of the data. Classes that cannot be read are reported with the data.
 
         Raises:
             UserError: naming the classes there are.

@@ -61,7 +61,7 @@ class Rebound(Metric):
     learning_rate: float = Field(default=1e-4, gt=0)
     """Highest learning rate of AdamW; it decays to zero along a cosine."""
     batch_size: int = Field(default=64, ge=2)
-    """Pairs a step; each is told apart from the others of its batch."""
+    """Pairs a step; each is contrasted with the others of its batch."""
 
 
 class PacBayes(Metric):

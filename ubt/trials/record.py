@@ -31,7 +31,7 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Tell whether nothing more will happen to the trial."""
+        """Return whether nothing more will happen to the trial."""
         return self is not State.RUNNING
 
 
@@ -75,26 +75,26 @@ class StageRecord(Config):
     reused: bool
     """Found whole in the store, not computed by this trial."""
     seconds: float
-    """Seconds the stage takes from nothing; if it was reused, as measured by whoever computed it."""
+    """Seconds the stage takes from nothing; if it was reused, as measured when it was computed."""
     own_seconds: float | None = None
-    """Of those, what the stage's own work takes: its epochs and its output, without their judging and publishing, which
-    depend on what else the study looks at."""
+    """Of those, what the stage's own work takes: its epochs and its output, without their evaluation and publishing,
+    which depend on what else the study looks at."""
     spent_seconds: float = 0.0
     """Seconds this trial spent on it: 0 if reused, a part if it continued from an earlier epoch in the store."""
     complete: bool = True
     """False while the stage is being computed."""
     peak_memory_bytes: int = 0
     diagnostics: dict[str, float] = Field(default_factory=dict)
-    """What is known of the stage's result by whoever knows the poison: recall, precision, AUROC, …"""
+    """What is known of the stage's result given the poison: recall, precision, AUROC, …"""
     epochs: tuple[EpochRecord, ...] = ()
 
     @property
     def work_seconds(self) -> float:
-        """Return the seconds of the stage's own work, also of records from before that was told apart."""
+        """Return the seconds of the stage's own work, also of records from before that was distinguished."""
         if self.own_seconds is not None:
             return self.own_seconds
-        judged = any(epoch.val for epoch in self.epochs)
-        return sum(epoch.seconds for epoch in self.epochs) if judged else self.seconds
+        evaluated = any(epoch.val for epoch in self.epochs)
+        return sum(epoch.seconds for epoch in self.epochs) if evaluated else self.seconds
 
     @property
     def saved_seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""A 10,000-trial plan, its scheduler and its records, with stages that take no time: what the house itself costs.
+"""A 10,000-trial plan, its scheduler and its records, with stages that take no time: what the sweeper itself costs.
 
 python benchmarks/scale.py [--trials 10000] [--resumed 1000]
 """

@@ -145,9 +145,10 @@ def plan_study(study: StudyConfig, workers: int = 1) -> StudyPlan:
     Data that cannot be read here is a note in the plan, not an error.
 
     Example:
-        >>> plan = plan_study(load_study("smoke"), workers=2)
-        >>> print(f"{plan.trials} trials, {plan.total} stages, {plan.unique} of them distinct")
-        4 trials, 36 stages, 17 of them distinct
+        >>> study = load_study("smoke", ["search={design: ofat, space: {defense.token_threshold: [0.1, 0.2]}}"])
+        >>> plan = plan_study(study, workers=2)
+        >>> print(f"{plan.trials} trials of {plan.total} stages, {plan.unique} of them distinct")
+        2 trials of 20 stages, 12 of them distinct
 
     Raises:
         UserError: if a configuration is not allowed.

@@ -61,7 +61,7 @@ def _images_of(store: str) -> Iterator[Path]:
         yield cache
     except OSError as error:
         elsewhere = "$UBT_CACHE" if "://" in store else "`store:` in the study, or $UBT_STORE"
-        advice = f"make room (`ubt store du`, `ubt store prune`), or name another place with {elsewhere}"
+        advice = f"free some space (`ubt store du`, `ubt store prune`), or name another place with {elsewhere}"
         raise UserError(Problem(f"decoded images in {cache}", f"cannot be kept: {error}", advice=advice)) from error
 
 

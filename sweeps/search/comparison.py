@@ -22,7 +22,7 @@ from ubt.defenses import DefenseConfig
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _KNOB = "defense."
 
-STAND_IN = "the table is laid out with the settings that each search starts from; those chosen take their place"
+STAND_IN = "the table is planned with the settings that each search starts from; those chosen take their place"
 
 
 class ComparedDefense(Config):

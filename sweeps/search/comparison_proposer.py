@@ -46,8 +46,8 @@ def choose(outcomes: Sequence[Sequence[Outcome]], by: ChooseBy, ca_floor: float)
     that failed on an attack is never chosen, unless all failed there: then the victim did, and the attack says
     nothing of the settings. None if nothing was measured.
     """
-    told = [attack for attack in zip(*outcomes, strict=True) if any(outcome.values for outcome in attack)]
-    scores = {at: score for at, row in enumerate(zip(*told, strict=True)) if (score := _score(row, by))}
+    measured = [attack for attack in zip(*outcomes, strict=True) if any(outcome.values for outcome in attack)]
+    scores = {at: score for at, row in enumerate(zip(*measured, strict=True)) if (score := _score(row, by))}
     kept = {at: score for at, score in scores.items() if keeps_accuracy(score.ca_lost, ca_floor)}
     if kept:
         return min(kept, key=lambda at: (kept[at].asr, kept[at].ca_lost, at))

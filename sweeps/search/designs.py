@@ -77,7 +77,7 @@ class ZipDesign(Search):
 
 
 class ListDesign(Search):
-    """The configurations that are listed, each a mapping of paths to values."""
+    """The configurations that the study names one by one, each a mapping of paths to values."""
 
     design: Literal["list"] = "list"
     trials: list[dict[str, JsonValue]] = Field(min_length=1)

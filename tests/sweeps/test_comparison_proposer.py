@@ -74,7 +74,7 @@ def test_the_searches_come_first_and_run_with_one_seed() -> None:
     assert {trial.replicates for trial in trials[:SEARCHED]} == {1}
 
 
-def test_the_table_is_laid_out_attack_by_attack_with_every_seed() -> None:
+def test_the_table_goes_attack_by_attack_with_every_seed() -> None:
     table = comparison().expand({})[SEARCHED:]
     assert [str(trial.label) for trial in table] == [
         f"{row}/{attack}" for attack in ("badnets", "sig", "strong") for row in LABELS
@@ -135,7 +135,7 @@ def test_any_order_of_outcomes_gives_the_same_trials(order: list[int]) -> None:
     assert run(ComparisonProposer(comparison(), 0.02), order) == run(ComparisonProposer(comparison(), 0.02))
 
 
-def test_the_table_has_the_places_that_were_laid_out_for_it() -> None:
+def test_the_table_has_the_places_that_were_planned_for_it() -> None:
     found = run(ComparisonProposer(comparison(), 0.02))
     assert [str(found[number].label) for number in sorted(found)] == [
         str(trial.label) for trial in comparison().expand({})

@@ -107,7 +107,7 @@ def test_a_grid_has_the_product_of_its_sizes_and_no_repeats(axes: list[list[int]
     assert all(changes[path] in space[path] for changes in layout for path in space)
 
 
-def test_a_grid_over_a_range_without_steps_cannot_be_laid_out() -> None:
+def test_a_grid_over_a_range_without_steps_cannot_be_expanded() -> None:
     with pytest.raises(ValueError, match="needs `step`"):
         Grid(space={RATIO: Range(low=0.1, high=0.2)}).layout()
 
@@ -138,7 +138,7 @@ def test_an_empty_list_of_trials_is_refused() -> None:
         ListDesign(trials=[])
 
 
-def test_an_adaptive_search_needs_a_space_and_lays_nothing_out() -> None:
+def test_an_adaptive_search_needs_a_space_and_has_no_layout() -> None:
     with pytest.raises(ValidationError, match="needs a space"):
         Adaptive()
     with pytest.raises(NotImplementedError):

@@ -2,22 +2,17 @@
 
 Reads run folders and, for figures of pairs, the artifacts that the run left in its store: neither torch, ray, mlflow
 nor optuna is needed, or loaded.
+
+Example:
+    >>> import analysis
+    >>> run = analysis.load_run("runs/demo")  # doctest: +SKIP
+    >>> run.configurations.nsmallest(3, "val_asr")  # doctest: +SKIP
+    >>> run.figure("front")  # doctest: +SKIP
 """
 
-from analysis.findings import Findings, find
+from analysis.paper import write_figures
 from analysis.report import Report, write_report
 from analysis.run import Run, load_run
-from analysis.summary import Summary, summarise
-from analysis.tables import trials_table
+from analysis.summary import Summary
 
-__all__ = [
-    "Findings",
-    "Report",
-    "Run",
-    "Summary",
-    "find",
-    "load_run",
-    "summarise",
-    "trials_table",
-    "write_report",
-]
+__all__ = ["Report", "Run", "Summary", "load_run", "write_figures", "write_report"]

@@ -1,17 +1,27 @@
-"""What a run shows, worked out once: its front, that front's hypervolume, and the choice."""
+"""What a run shows, worked out once: configurations with their means over seeds, the front, and the choice.
+
+Seeds are replicates: trials that differ by seed alone are one configuration, measured several times.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
-from analysis.configurations import Configuration, Outcome, configurations
-from analysis.run import Run
-from ubt.common.statistics import keeps_accuracy
+from analysis.records import RunRecords
+from ubt.common import choice
+from ubt.common.choice import Candidate
+from ubt.common.statistics import bootstrap_interval
+from ubt.trials.record import Rates, State, TrialRecord
+
+BOOTSTRAP_SEED = 0
 
 Points = NDArray[np.float64]
 
@@ -19,8 +29,132 @@ WORST = (1.0, 0.0)
 """Reference point of the hypervolume: every attack succeeds, nothing is classified rightly."""
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A rate in [0, 1] with its 95 % interval: Wilson's for one seed, bootstrapped over several.
+
+    The latter covers the spread of the seeds, not the sampling of images, and is too narrow for few: of three seeds it
+    is their range, which holds the mean about three times in four.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def interval(self) -> str:
+        """Return the interval in percent: `2.6–5.0`."""
+        return f"{100 * self.low:.1f}–{100 * self.high:.1f}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Attack success rate and clean accuracy on one split."""
+
+    asr: Estimate
+    ca: Estimate
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One configuration with every trial that ran it, and the means over the seeds that are done."""
+
+    trials: tuple[TrialRecord, ...]
+    """All seeds in any state, by number; never empty."""
+    measured: tuple[TrialRecord, ...]
+    """The trials that are DONE and have validation rates: the first of each seed, by number."""
+    val: Outcome | None
+    test: Outcome | None
+    poisoned_val: Outcome | None
+    poisoned_test: Outcome | None
+
+    @property
+    def first(self) -> TrialRecord:
+        """Return the trial that stands for the configuration: the first measured one, if any is."""
+        return (self.measured or self.trials)[0]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the trial that stands for the configuration."""
+        return self.first.trial
+
+    @property
+    def number(self) -> int:
+        """Return the number of the trial that stands for the configuration."""
+        return self.first.number
+
+    @property
+    def changes(self) -> dict[str, JsonValue]:
+        """Return what differs from the study's base: dotted path → value."""
+        return self.first.changes
+
+    @property
+    def rank(self) -> tuple[float, float, int]:
+        """Return (ASR, −CA, number) on validation, to sort by: best first, those not measured last."""
+        if self.val is None:
+            return np.inf, np.inf, self.number
+        return self.val.asr.mean, -self.val.ca.mean, self.number
+
+    @property
+    def candidate(self) -> Candidate | None:
+        """Return what the choice looks at; None if the configuration or its victim has not been measured."""
+        if self.val is None or self.poisoned_val is None:
+            return None
+        asr, ca = self.val.asr.mean, self.val.ca.mean
+        return Candidate(asr, ca, self.poisoned_val.ca.mean - ca, self.number)
+
+    @property
+    def seeds(self) -> int:
+        """Return how many seeds were tried, in any state."""
+        return len({trial.seed for trial in self.trials})
+
+
+def configurations(records: Iterable[TrialRecord]) -> tuple[Configuration, ...]:
+    """Group records into configurations, in the order of their first trials."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in sorted(records, key=lambda record: record.number):
+        groups.setdefault(json.dumps(record.config, sort_keys=True), []).append(record)
+    return tuple(_configuration(tuple(trials)) for trials in groups.values())
+
+
+def _configuration(trials: tuple[TrialRecord, ...]) -> Configuration:
+    done = [trial for trial in trials if trial.state is State.DONE and trial.val]
+    # A seed met twice is the same measurement repeated, not a second replicate.
+    measured = tuple(sorted({trial.seed: trial for trial in reversed(done)}.values(), key=lambda trial: trial.number))
+    victims = measured or trials
+    return Configuration(
+        trials=trials,
+        measured=measured,
+        val=_outcome(measured, lambda trial: trial.val),
+        test=_outcome(measured, lambda trial: trial.test),
+        poisoned_val=_outcome(victims, lambda trial: trial.poisoned_val),
+        poisoned_test=_outcome(victims, lambda trial: trial.poisoned_test),
+    )
+
+
+def _outcome(trials: Iterable[TrialRecord], split: Callable[[TrialRecord], Rates | None]) -> Outcome | None:
+    rates = [found for trial in trials if (found := split(trial))]
+    if not rates:
+        return None
+    return Outcome(
+        asr=_estimate([Estimate(r.asr, r.asr_low, r.asr_high) for r in rates]),
+        ca=_estimate([Estimate(r.ca, r.ca_low, r.ca_high) for r in rates]),
+    )
+
+
+def _estimate(seeds: list[Estimate]) -> Estimate:
+    means = [seed.mean for seed in seeds]
+    if len(set(means)) == 1:
+        # Equal values (one seed, or one victim met under every seed) would bootstrap to no width at all;
+        # the record holds Wilson's interval, computed from the counts.
+        return seeds[0]
+    # A generator of its own for each estimate: the interval does not depend on which others are computed.
+    low, high = bootstrap_interval(means, np.random.default_rng(BOOTSTRAP_SEED))
+    return Estimate(fmean(means), low, high)
+
+
 def non_dominated(points: Points) -> NDArray[np.bool_]:
-    """Return `[N]` bool: True where no other point is at least as good in both and better in one.
+    """Return `[N]` bool: True where no other of `points[N, 2]` (ASR, CA) is as good in both and better in one.
 
     Equal points do not dominate each other, so all of them stay. One sweep over the points by rising
     ASR (Kung, Luccio and Preparata, 1975): O(N log N).
@@ -58,52 +192,44 @@ def front(configurations: Iterable[Configuration]) -> tuple[Configuration, ...]:
 def validation_points(configurations: Iterable[Configuration]) -> Points:
     """Return (ASR, CA) `[N, 2]` on the validation split of the N configurations that have been measured."""
     outcomes = [configuration.val for configuration in configurations if configuration.val]
-    return np.array([_point(outcome) for outcome in outcomes], dtype=np.float64).reshape(-1, 2)
-
-
-def _point(outcome: Outcome) -> tuple[float, float]:
-    return outcome.asr.mean, outcome.ca.mean
+    return np.array([(o.asr.mean, o.ca.mean) for o in outcomes], dtype=np.float64).reshape(-1, 2)
 
 
 def choose(configurations: Iterable[Configuration], ca_floor: float) -> Configuration | None:
-    """Return the configuration of lowest ASR whose CA is at least the poisoned model's less `ca_floor`.
-
-    Ties go to the higher CA, then to the lower number. None if no configuration qualifies: a model that
-    fell below the floor is never offered as the choice.
-    """
-    qualified = [configuration for configuration in configurations if qualifies(configuration, ca_floor)]
-    return min(qualified, key=lambda configuration: configuration.rank, default=None)
-
-
-def qualifies(configuration: Configuration, ca_floor: float) -> bool:
-    """Tell whether a configuration is measured and loses at most `ca_floor` of the poisoned model's CA."""
-    if configuration.val is None or configuration.poisoned_val is None:
-        return False
-    return keeps_accuracy(configuration.poisoned_val.ca.mean - configuration.val.ca.mean, ca_floor)
+    """Return the configuration that `ubt.common.choice` chooses; None if none qualifies."""
+    candidates = {candidate: c for c in configurations if (candidate := c.candidate)}
+    chosen = choice.choose(candidates, ca_floor)
+    return None if chosen is None else candidates[chosen]
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A run with its configurations, their front, and the chosen one."""
+    """A run with its configurations, their front, and the chosen one: what figures and reports are made from."""
 
-    run: Run
+    run: RunRecords
     configurations: tuple[Configuration, ...]
     front: tuple[Configuration, ...]
     """None in a comparison: the trials of different victims have no front in common, …"""
     chosen: Configuration | None
     """… and none of them can be chosen over the others."""
 
-    @property
+    @cached_property
     def measured(self) -> tuple[Configuration, ...]:
         """Return the configurations with at least one trial done."""
         return tuple(configuration for configuration in self.configurations if configuration.val)
 
-    @property
+    @cached_property
     def base(self) -> Configuration | None:
         """Return the study's base: the configuration that changes nothing."""
         return next((configuration for configuration in self.configurations if not configuration.changes), None)
 
-    @property
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """Return trial → `chosen` or `base`, for the trials of these two configurations."""
+        roles = (("base", self.base), ("chosen", self.chosen))
+        return {trial.trial: role for role, of in roles if of for trial in of.trials}
+
+    @cached_property
     def victim(self) -> Configuration | None:
         """Return the configuration whose poisoned model the results are read against.
 
@@ -112,7 +238,7 @@ class Findings:
         candidates = (self.chosen, self.base, *self.configurations)
         return next((c for c in candidates if c is not None and c.poisoned_val), None)
 
-    @property
+    @cached_property
     def victims(self) -> tuple[Configuration, ...]:
         """Return one configuration for each distinct victim, of those whose poisoned model was measured."""
         distinct: dict[str, Configuration] = {}
@@ -123,8 +249,8 @@ class Findings:
         return tuple(distinct.values())
 
 
-def find(run: Run) -> Findings:
-    """Work out what `run` shows."""
+def find(run: RunRecords) -> Findings:
+    """Work out what a run shows."""
     found = configurations(run.records)
     if run.compared:
         return Findings(run, found, (), None)

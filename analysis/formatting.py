@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pydantic import JsonValue
 
-from analysis.configurations import Estimate
+from ubt.common.errors import UserError
+from ubt.common.registry import Registry
 from ubt.config import difference, get_path
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.record import TrialRecord
@@ -16,11 +18,6 @@ from ubt.trials.record import TrialRecord
 def percent(fraction: float) -> str:
     """Return a fraction as a percentage with one decimal: `0.0364` → `3.6%`."""
     return f"{100 * fraction:.1f}%"
-
-
-def interval(estimate: Estimate) -> str:
-    """Return an interval in percent: `2.6–5.0`."""
-    return f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}"
 
 
 def points(fraction: float) -> str:
@@ -35,17 +32,6 @@ def movement(before: float, after: float) -> str:
     if old == new:
         return f"stays at {new}"
     return f"{'falls' if after < before else 'rises'} from {old} to {new}"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: `0.4 s`, `42 s`, `3 min 20 s`, `2 h 05 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def count(number: int, noun: str) -> str:
@@ -85,7 +71,7 @@ def setting_text(value: JsonValue) -> str:
 
 
 def _float_text(value: float) -> str:
-    """Return `0.03` and `64`, but `2e-4`: learning rates are told apart by their exponents."""
+    """Return `0.03` and `64`, but `2e-4`: learning rates differ by their exponents."""
     if 0 < abs(value) < 1e-3:
         digits, _, exponent = f"{value:.3e}".partition("e")
         return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
@@ -97,42 +83,29 @@ def changes_text(changes: Mapping[str, JsonValue], names: Mapping[str, str]) -> 
 
     The spaces around `=` do not break.
     """
-    told = (f"{names.get(path, path)}\u00a0=\u00a0{setting_text(value)}" for path, value in changes.items())
-    return tuple(told) or ("base",)
-
-
-ATTACK_NAMES = {
-    "badnets": "BadNets",
-    "badnets_stripes": "BadNets stripes",
-    "blended": "Blended",
-    "blended_text": "Blended text",
-    "blended_triangles": "Blended triangles",
-    "sig": "SIG",
-    "wanet": "WaNet",
-    "trojvqa": "TrojVQA",
-    "badclip": "BadCLIP",
-    "label_consistent": "Label-consistent",
-}
-DEFENSE_NAMES = {
-    "none": "no defense",
-    "finetune": "fine-tuning",
-    "cleanclip": "CleanCLIP",
-    "abl": "ABL",
-    "par": "PAR",
-    "ubt": "UBT",
-    "oracle": "oracle",
-}
-"""As their authors write them; a kind that is not listed is called by its own name."""
+    texts = (f"{names.get(path, path)}\u00a0=\u00a0{setting_text(value)}" for path, value in changes.items())
+    return tuple(texts) or ("base",)
 
 
 def attack_name(kind: str) -> str:
-    """Return an attack's name."""
-    return ATTACK_NAMES.get(kind, kind.replace("_", " "))
+    """Return what an attack is called: its `label`, or its kind in words where it has none or is not installed."""
+    from ubt.attacks import ATTACKS  # noqa: PLC0415 — 0.2 s, and only names need it
+
+    return _label(ATTACKS, kind) or kind.replace("_", " ")
 
 
 def defense_name(kind: str) -> str:
-    """Return a defense's name."""
-    return DEFENSE_NAMES.get(kind, kind.replace("_", " "))
+    """Return what a defense is called: its `label`, or its kind in words where it has none or is not installed."""
+    from ubt.defenses import DEFENSES  # noqa: PLC0415 — 0.2 s, and only names need it
+
+    return _label(DEFENSES, kind) or kind.replace("_", " ")
+
+
+def _label(registry: Registry[Any], kind: str) -> str:
+    try:
+        return str(registry.get(kind).label) if kind in registry else ""
+    except UserError:  # a plug-in that cannot be imported here: its run can be read all the same
+        return ""
 
 
 def kind_at(config: Mapping[str, JsonValue], path: str) -> str:

@@ -1,4 +1,4 @@
-"""What the report's page shows: the result in words at its top, and its tables as cells."""
+"""What the report's page shows: its opening, which says the result in words, and its tables, cell by cell."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal
 
-from analysis.configurations import Configuration, Estimate, Outcome
-from analysis.findings import Findings
+from analysis.findings import Configuration, Estimate, Findings, Outcome
 from analysis.formatting import (
     changes_text,
     count,
-    duration,
-    interval,
     listed,
     movement,
     percent,
@@ -21,9 +18,10 @@ from analysis.formatting import (
     setting_text,
     short_names,
 )
-from analysis.run import Run
+from analysis.records import RunRecords
 from analysis.summary import Summary
-from analysis.tables import Row, as_cell, setting
+from analysis.tables import Item, as_scalar, setting
+from ubt.common.formatting import duration
 from ubt.trials.record import Rates, State, TrialRecord
 
 COMPARISON = (
@@ -42,8 +40,8 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Headline:
-    """The title, how it came about, and the numbers behind it (none without a choice)."""
+class Opening:
+    """What the page opens with: the title, how it came about, and the numbers behind it (none without a choice)."""
 
     title: str
     detail: str
@@ -51,16 +49,16 @@ class Headline:
     effort: str
 
 
-def headline(findings: Findings, summary: Summary) -> Headline:
+def opening(findings: Findings, summary: Summary) -> Opening:
     """Return the result of a run in words."""
-    effort = f"{trials_told(findings)} {time_told(summary)}"
+    effort = f"{states_text(findings)} {time_text(summary)}"
     if not findings.measured:
-        return Headline("No trial is done yet", "The rates of the trials will stand here.", (), effort)
-    if told := findings.run.compared:
-        return Headline(told, COMPARISON, (), effort)
+        return Opening("No trial is done yet", "The rates of the trials will stand here.", (), effort)
+    if findings.run.compared:
+        return Opening(findings.run.compared, COMPARISON, (), effort)
     found = compared(findings.chosen)
     if found is None:
-        return Headline("No trial keeps clean accuracy", _no_choice(findings), (), effort)
+        return Opening("No trial keeps clean accuracy", _no_choice(findings), (), effort)
     split, before, after = found
     moved = (
         f"Attack success {movement(before.asr.mean, after.asr.mean)}, "
@@ -70,11 +68,11 @@ def headline(findings: Findings, summary: Summary) -> Headline:
         Change("attack success rate", before.asr, after.asr),
         Change("clean accuracy", before.ca, after.ca),
     )
-    return Headline(moved, _choice(findings, split), changes, effort)
+    return Opening(moved, _choice(findings, split), changes, effort)
 
 
 def compared(chosen: Configuration | None) -> tuple[str, Outcome, Outcome] | None:
-    """Return the split to tell of (test, if measured), and its rates before and after the defense."""
+    """Return the split to report (test, if measured), and its rates before and after the defense."""
     if chosen and chosen.poisoned_test and chosen.test:
         return "test", chosen.poisoned_test, chosen.test
     if chosen and chosen.poisoned_val and chosen.val:
@@ -82,7 +80,7 @@ def compared(chosen: Configuration | None) -> tuple[str, Outcome, Outcome] | Non
     return None
 
 
-def trials_told(findings: Findings) -> str:
+def states_text(findings: Findings) -> str:
     """Say how many trials there are, in which states."""
     records = findings.run.records
     states = Counter(record.state for record in records)
@@ -92,8 +90,8 @@ def trials_told(findings: Findings) -> str:
     return f"{count(len(records), 'trial')}: {parts}."
 
 
-def time_told(summary: Summary) -> str:
-    """Say what the run took and what sharing stages spared."""
+def time_text(summary: Summary) -> str:
+    """Say what the run took and what sharing stages saved."""
     seconds = summary.seconds
     if summary.stages.computed + summary.stages.reused == 0:
         return "No stage is finished yet."
@@ -117,22 +115,22 @@ def _choice(findings: Findings, split: str) -> str:
 
 def _no_choice(findings: Findings) -> str:
     best = max(findings.measured, key=lambda configuration: configuration.val.ca.mean if configuration.val else 0)
-    told = f"; the highest, {best.name}, reaches {percent(best.val.ca.mean)}" if best.val else ""
+    highest = f"; the highest, {best.name}, reaches {percent(best.val.ca.mean)}" if best.val else ""
     poisoned = best.poisoned_val
     model = f"the poisoned model’s {percent(poisoned.ca.mean)}" if poisoned else "a poisoned model that was measured"
     return (
-        f"On validation none is within {points(findings.run.ca_floor)} of {model}{told}. So none is chosen, "
+        f"On validation none is within {points(findings.run.ca_floor)} of {model}{highest}. So none is chosen, "
         "and the front below is to be read with care."
     )
 
 
 MOST_KNOBS = 8
-"""Up to so many searched settings have a column each."""
+"""At most this many searched settings have a column each; more share one."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. Nothing in it is HTML yet."""
+    """One cell of a table on the page. Nothing in it is HTML yet."""
 
     text: str
     order: float | str = ""
@@ -143,58 +141,58 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Head(Generic[Row]):
-    """A column of a shown table."""
+class PageColumn(Generic[Item]):
+    """One column of a table on the page."""
 
     title: str
-    cell: Callable[[Row], Cell]
+    cell: Callable[[Item], Cell]
     kind: Literal["text", "name", "number"] = "text"
     hint: str = ""
     """The full name, where the title is short."""
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """A table ready for the template."""
 
     caption: str
-    heads: tuple[Head[Any], ...]
+    columns: tuple[PageColumn[Any], ...]
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def front_table(findings: Findings) -> Table:
+def front_table(findings: Findings) -> PageTable:
     """Return the front, by rising ASR: validation, and test beside it."""
-    heads: tuple[Head[Configuration], ...] = (
-        Head("trial", lambda member: _name(member.first, findings), kind="name"),
-        Head("changes to the base", lambda member: _changes(member.first, findings.run)),
-        Head("val ASR", lambda member: _estimate(member.val, "asr"), kind="number"),
-        Head("val CA", lambda member: _estimate(member.val, "ca"), kind="number"),
-        Head("test ASR", lambda member: _estimate(member.test, "asr"), kind="number"),
-        Head("test CA", lambda member: _estimate(member.test, "ca"), kind="number"),
+    columns: tuple[PageColumn[Configuration], ...] = (
+        PageColumn("trial", lambda member: _name(member.first, findings), kind="name"),
+        PageColumn("changes to the base", lambda member: _changes(member.first, findings.run)),
+        PageColumn("val ASR", lambda member: _estimate(member.val, "asr"), kind="number"),
+        PageColumn("val CA", lambda member: _estimate(member.val, "ca"), kind="number"),
+        PageColumn("test ASR", lambda member: _estimate(member.test, "asr"), kind="number"),
+        PageColumn("test CA", lambda member: _estimate(member.test, "ca"), kind="number"),
     )
     if any(member.seeds > 1 for member in findings.configurations):
-        heads += (Head("seeds", _seeds, kind="number", hint="seeds done, of those tried"),)
-    return _table("The front", heads, findings.front)
+        columns += (PageColumn("seeds", _seeds, kind="number", hint="seeds done, of those tried"),)
+    return _table("The front", columns, findings.front)
 
 
-def trial_table(findings: Findings) -> Table:
+def trial_table(findings: Findings) -> PageTable:
     """Return every trial with its searched settings, rates and times."""
     run = findings.run
-    before: tuple[Head[TrialRecord], ...] = (
-        Head("#", lambda record: Cell(str(record.number), record.number), kind="number", hint="number"),
-        Head("trial", lambda record: _name(record, findings), kind="name"),
-        Head("state", lambda record: Cell(record.state.lower(), record.state)),
+    before: tuple[PageColumn[TrialRecord], ...] = (
+        PageColumn("#", lambda record: Cell(str(record.number), record.number), kind="number", hint="number"),
+        PageColumn("trial", lambda record: _name(record, findings), kind="name"),
+        PageColumn("state", lambda record: Cell(record.state.lower(), record.state)),
     )
-    after: tuple[Head[TrialRecord], ...] = (
-        Head("val ASR", lambda record: _rate(record.val, "asr"), kind="number"),
-        Head("val CA", lambda record: _rate(record.val, "ca"), kind="number"),
-        Head("test ASR", lambda record: _rate(record.test, "asr"), kind="number"),
-        Head("test CA", lambda record: _rate(record.test, "ca"), kind="number"),
-        Head("time", lambda record: Cell(duration(record.seconds), record.seconds), kind="number"),
-        Head("reused", _reused, kind="number", hint="stages found in the store, of all"),
+    after: tuple[PageColumn[TrialRecord], ...] = (
+        PageColumn("val ASR", lambda record: _rate(record.val, "asr"), kind="number"),
+        PageColumn("val CA", lambda record: _rate(record.val, "ca"), kind="number"),
+        PageColumn("test ASR", lambda record: _rate(record.test, "asr"), kind="number"),
+        PageColumn("test CA", lambda record: _rate(record.test, "ca"), kind="number"),
+        PageColumn("time", lambda record: Cell(duration(record.seconds), record.seconds), kind="number"),
+        PageColumn("reused", _reused, kind="number", hint="stages found in the store, of all"),
     )
     if len({record.seed for record in run.records}) > 1:
-        before += (Head("seed", lambda record: Cell(str(record.seed), record.seed), kind="number"),)
+        before += (PageColumn("seed", lambda record: Cell(str(record.seed), record.seed), kind="number"),)
     return _table("All trials", (*before, *_knobs(run), *after), run.records)
 
 
@@ -203,43 +201,41 @@ def unfinished(findings: Findings) -> tuple[TrialRecord, ...]:
     return tuple(record for record in findings.run.records if record.state in {State.FAILED, State.PRUNED})
 
 
-def _table(caption: str, heads: tuple[Head[Row], ...], rows: Sequence[Row]) -> Table:
-    cells = tuple(tuple(head.cell(row) for head in heads) for row in rows)
-    return Table(caption, heads, cells)
+def _table(caption: str, columns: tuple[PageColumn[Item], ...], items: Sequence[Item]) -> PageTable:
+    cells = tuple(tuple(column.cell(item) for column in columns) for item in items)
+    return PageTable(caption, columns, cells)
 
 
 def _name(record: TrialRecord, findings: Findings) -> Cell:
-    roles = (("chosen", findings.chosen), ("base", findings.base))
-    tag = next((role for role, c in roles if c and record in c.trials), "")
-    return Cell(record.trial, record.trial, tag=tag)
+    return Cell(record.trial, record.trial, tag=findings.roles.get(record.trial, ""))
 
 
-def _changes(record: TrialRecord, run: Run) -> Cell:
-    told = ", ".join(changes_text(record.changes, short_names(run.settings)))
-    return Cell(told, told)
+def _changes(record: TrialRecord, run: RunRecords) -> Cell:
+    text = ", ".join(changes_text(record.changes, run.setting_names))
+    return Cell(text, text)
 
 
-def _knobs(run: Run) -> tuple[Head[TrialRecord], ...]:
-    """Return a column a searched setting; one for all if there are many, or none was searched but listed."""
+def _knobs(run: RunRecords) -> tuple[PageColumn[TrialRecord], ...]:
+    """Return a column for each searched setting; one for all of them if there are many, or if none was searched."""
     names = short_names(run.space)
     if not 0 < len(names) <= MOST_KNOBS:
-        return (Head("changes to the base", lambda record: _changes(record, run)),)
+        return (PageColumn("changes to the base", lambda record: _changes(record, run)),)
     return tuple(_setting(run, path, title) for path, title in names.items())
 
 
-def _setting(run: Run, path: str, title: str) -> Head[TrialRecord]:
+def _setting(run: RunRecords, path: str, title: str) -> PageColumn[TrialRecord]:
     def cell(record: TrialRecord) -> Cell:
         value = setting(record, path)
-        order = as_cell(value)
+        order = as_scalar(value)
         return Cell(setting_text(value), "" if order is None else order)
 
     words = any(isinstance(setting(record, path), str) for record in run.records)
-    return Head(title, cell, kind="text" if words else "number", hint=path)
+    return PageColumn(title, cell, kind="text" if words else "number", hint=path)
 
 
 def _estimate(outcome: Outcome | None, rate: str) -> Cell:
     estimate: Estimate | None = getattr(outcome, rate, None)
-    return Cell(percent(estimate.mean), estimate.mean, interval(estimate)) if estimate else Cell("–")
+    return Cell(percent(estimate.mean), estimate.mean, estimate.interval) if estimate else Cell("–")
 
 
 def _rate(rates: Rates | None, field: str) -> Cell:

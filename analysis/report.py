@@ -12,18 +12,17 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from analysis.comparison import Comparison, compare, comparison_table
-from analysis.comparison.output import shown
-from analysis.figures import FIGURES, Absent, FigureKind
+from analysis.comparison.output import comparison_view
+from analysis.figures import FIGURES, Absent, FigureKind, drawn
 from analysis.findings import Findings, find
-from analysis.formatting import changes_text, interval, percent, short_names
-from analysis.page import front_table, headline, trial_table, unfinished
-from analysis.paper.files import embedded_figures
-from analysis.run import load_run
-from analysis.summary import Summary, summary_of
+from analysis.formatting import changes_text, percent
+from analysis.page import front_table, opening, trial_table, unfinished
+from analysis.paper import embedded_figures
+from analysis.records import read_run
+from analysis.summary import Summary, summarise
 from analysis.tables import configurations_table, trials_table
 from ubt.common.atomic_files import write_whole
-
-REPORT_FOLDER = "report"
+from ubt.trials.paths import REPORT_FOLDER
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,13 @@ def write_report(run_folder: Path | str) -> Report:
     Raises:
         UserError: if the folder is no run, or a record cannot be read.
         OSError: if the report cannot be written.
+
+    Example:
+        >>> write_report("runs/demo").page  # doctest: +SKIP
+        PosixPath('runs/demo/report/index.html')
     """
-    findings = find(load_run(run_folder))
-    summary, comparison = summary_of(findings), compare(findings)
+    findings = find(read_run(run_folder))
+    summary, comparison = summarise(findings), compare(findings)
     contents = {
         "index.html": render(findings, summary, comparison),
         "trials.csv": trials_table(findings.run).to_csv(index=False),
@@ -69,12 +72,12 @@ def render(findings: Findings, summary: Summary, comparison: Comparison | None) 
         .render(
             run=findings.run,
             summary=summary,
-            headline=headline(findings, summary),
+            opening=opening(findings, summary),
             settings=chosen_settings(findings, summary),
-            comparison=shown(comparison) if comparison else None,
+            comparison=comparison_view(comparison) if comparison else None,
             compared=paper.pop("comparison"),
             paper=tuple(paper.values()),
-            figures=[ShownFigure.of(kind, findings) for kind in FIGURES],
+            figures=[FigureView.of(name, findings) for name in FIGURES.names()],
             front=front_table(findings),
             trials=trial_table(findings),
             unfinished=unfinished(findings),
@@ -92,7 +95,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "interval": interval, "breakable": breakable}
+    environment.filters |= {"percent": percent, "breakable": breakable}
     return environment
 
 
@@ -103,11 +106,11 @@ def breakable(text: str) -> Markup:
 
 def chosen_settings(findings: Findings, summary: Summary) -> tuple[str, ...]:
     """Return the chosen trial's searched and changed settings, each as `name = value`."""
-    return changes_text(summary.chosen.config, short_names(findings.run.settings)) if summary.chosen else ()
+    return changes_text(summary.chosen.config, findings.run.setting_names) if summary.chosen else ()
 
 
 @dataclass(frozen=True)
-class ShownFigure:
+class FigureView:
     """A figure as the page takes it: its JSON, or why it is absent."""
 
     kind: FigureKind[object]
@@ -115,9 +118,9 @@ class ShownFigure:
     absent: str
 
     @classmethod
-    def of(cls, kind: FigureKind[object], findings: Findings) -> ShownFigure:
+    def of(cls, name: str, findings: Findings) -> FigureView:
         """Work out one figure of a run."""
-        figure = kind.figure(findings)
+        kind, figure = drawn(name, findings)
         if isinstance(figure, Absent):
             return cls(kind, Markup(), figure.why)
         return cls(kind, figure_json(figure), "")
@@ -132,13 +135,13 @@ def provenance(findings: Findings) -> tuple[tuple[str, str], ...]:
     """Return what the run was made with: (what, the distinct values over its trials)."""
     records = findings.run.records
     versions = dict.fromkeys(f"{name} {version}" for record in records for name, version in record.versions.items())
-    told = (
+    found = (
         ("code", _distinct(record.commit for record in records)),
         ("device", _distinct(record.device for record in records)),
         ("libraries", ", ".join(versions)),
         ("started", min((record.started_at for record in records if record.started_at), default="")),
     )
-    return tuple((what, value) for what, value in told if value)
+    return tuple((what, value) for what, value in found if value)
 
 
 def _distinct(values: Iterable[str]) -> str:

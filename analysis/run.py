@@ -1,137 +1,221 @@
-"""A run folder, read: what the study asked, and the record of every trial."""
+"""A run for notebooks and programs: its trials, stages, epochs and configurations as tables, and its figures."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import difflib
+from collections import Counter
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+import pandas as pd
+import plotly.graph_objects as go
 
-from analysis.formatting import count
+from analysis.comparison import Comparison, compare, comparison_markdown, comparison_table
+from analysis.figures import FIGURES, Absent
+from analysis.findings import Findings, find
+from analysis.formatting import count, listed
+from analysis.paper import PAPER_FIGURES, paper_figure
+from analysis.records import RunRecords, read_run
+from analysis.summary import Summary, summarise
+from analysis.tables import configurations_table, epochs_table, stages_table, trials_table
 from ubt.common.errors import Problem, UserError
-from ubt.config import get_path, read_json, validate
-from ubt.trials.record import TrialRecord, read_records
+from ubt.trials.record import State, TrialRecord
 
-STUDY_FILE = "study.json"
-RECORDS_FOLDER = "records"
-
-
-class _StudyPart(BaseModel):
-    """Takes what reading needs from a study and ignores the rest, so that old and new studies can be read."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-class _Objectives(_StudyPart):
-    ca_floor: float = Field(default=0.02, ge=0, le=1)
-
-
-class _Search(_StudyPart):
-    space: dict[str, JsonValue] | None = None
-
-
-class _Study(_StudyPart):
-    name: str
-    objectives: _Objectives = _Objectives()
-    search: _Search | None = None
-    store: str | None = None
-
-
-@dataclass(frozen=True)
 class Run:
-    """One study's run as found on disk."""
+    """One study's run, finished or not, as `load_run` reads it.
 
-    folder: Path
-    name: str
-    ca_floor: float
-    """How much clean accuracy, as a fraction, a chosen trial may lose against the poisoned model."""
-    space: tuple[str, ...]
-    """Dotted paths of the search space, in the study's order."""
-    records: tuple[TrialRecord, ...]
-    """By number."""
-    study_json: str = "{}"
-    """The whole study as configured, to be shown."""
-    store: str | None = None
-    """Where the study keeps artifacts; None for wherever `ubt` keeps them by default."""
+    Tables are tidy: one line a thing, one column a property, rates as fractions in [0, 1]. A setting's column is called
+    by its dotted path, as `defense.unlearn_samples`; it holds the base's value where a trial did not change it, and is
+    missing where the trial's defense has no such setting. `val_` is what searches and the choice see, `test_` what to
+    report, and `poisoned_val_` and `poisoned_test_` are the victim before the defense; `_low` and `_high` are the ends
+    of the 95 % interval (Wilson's for one seed, bootstrapped over several).
 
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """Return every path of interest: the search space, then whatever else some trial changed."""
-        changed = (path for record in self.records for path in record.changes)
-        return tuple(dict.fromkeys((*self.space, *changed)))
+    Each table is made when it is first asked for, and then kept.
 
-    @property
-    def compared(self) -> str:
-        """Return what a comparison compares, in words; "" for a run of any other design."""
-        cells = [cell for record in self.records if (cell := record.label.cell)]
-        defenses, attacks = {cell.defense for cell in cells}, {cell.attack for cell in cells}
-        return f"{count(len(defenses), 'defense')} against {count(len(attacks), 'attack')}" if cells else ""
+    Example:
+        >>> import analysis
+        >>> run = analysis.load_run("runs/demo")  # doctest: +SKIP
+        >>> run.front[["trial", "val_asr", "val_ca", "test_asr", "test_ca"]]  # doctest: +SKIP
+        >>> run.figure("front")  # doctest: +SKIP
+    """
+
+    def __init__(self, read: RunRecords) -> None:
+        self._read = read
 
     @property
-    def knobs(self) -> tuple[str, ...]:
-        """Return the searched paths; without a search space, what trials changed of the settings of the base.
+    def name(self) -> str:
+        """Name of the study."""
+        return self._read.name
 
-        (Another defense brings settings of its own; they are no knobs of the one that is studied.)
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self._read.folder
+
+    @property
+    def ca_floor(self) -> float:
+        """How much clean accuracy, as a fraction, a choice may lose against the poisoned model."""
+        return self._read.ca_floor
+
+    @property
+    def records(self) -> tuple[TrialRecord, ...]:
+        """The record of every trial, by number: all that is known of it."""
+        return self._read.records
+
+    @cached_property
+    def findings(self) -> Findings:
+        """Configurations, front and choice as objects: what figures are made from."""
+        return find(self._read)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One line a trial, by number.
+
+        `number`, `trial`, `state` (DONE, RUNNING, FAILED, PRUNED), `reason`, `seed`; a column for each searched or
+        changed setting; for each split `<split>_asr`, `_asr_low`, `_asr_high`, `_ca`, `_ca_low`, `_ca_high`, `_ca_top5`
+        and `_triggered_accuracy`; `seconds` (wall time), `stages_computed`, `stages_reused`, `attempts`, `started_at`
+        (UTC), `device`, `commit`; and for each stage its diagnostics as `<stage>.<name>`, its `.seconds`, `.reused`
+        and `.peak_memory_bytes`.
+
+        Example:
+            >>> run.trials.groupby("defense.overfit_epochs")[["test_asr", "test_ca"]].mean()  # doctest: +SKIP
         """
-        if self.space:
-            return self.space
-        base = next((record for record in self.records if not record.changes), None)
-        return tuple(path for path in self.settings if base is None or has_path(base.config, path))
+        return trials_table(self._read)
 
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """One line an epoch of a trial, in order.
 
-def has_path(config: Mapping[str, JsonValue], path: str) -> bool:
-    """Tell whether a configuration has a setting."""
-    try:
-        get_path(config, path)
-    except KeyError:
-        return False
-    return True
+        `number`, `trial`, `seed`, `stage`, `epoch` (from 1 in each stage), `seconds`, `loss`. Of epochs of a defense,
+        after which the model was evaluated: `position` (from 1, counted on through the stages), and `val_asr` and
+        `val_ca` with their intervals.
+
+        Example:
+            >>> run.epochs.pivot_table(index="position", columns="trial", values="val_asr")  # doctest: +SKIP
+        """
+        return epochs_table(self._read)
+
+    @cached_property
+    def stages(self) -> pd.DataFrame:
+        """One line a stage of a trial, in the order in which it ran.
+
+        `number`, `trial`, `seed`, `stage`, `key` (of its artifact in the store), `complete`, `reused` (found in the
+        store), `seconds` (from nothing), `work_seconds` (without evaluation and publishing), `spent_seconds` (by this
+        trial), `saved_seconds` (by sharing), `peak_memory_bytes`, `epochs` (how many), `diagnostics.<name>`.
+
+        Example:
+            >>> run.stages.groupby("stage")["spent_seconds"].sum()  # doctest: +SKIP
+        """
+        return stages_table(self._read)
+
+    @cached_property
+    def configurations(self) -> pd.DataFrame:
+        """One line a configuration, in the order of their first trials: trials that differ by seed alone are one.
+
+        `trial` (the first that is done), `seeds_done`, `seeds_tried`, `chosen`; a column for each setting; and for each
+        split `<split>_asr`, `_asr_low`, `_asr_high`, `_ca`, `_ca_low`, `_ca_high`: means over seeds.
+
+        Example:
+            >>> run.configurations.nsmallest(5, "val_asr")  # doctest: +SKIP
+        """
+        return configurations_table(self.findings, self.findings.configurations)
+
+    @cached_property
+    def front(self) -> pd.DataFrame:
+        """The configurations on the front, by rising ASR: no other is better in both rates on validation.
+
+        Columns as of `configurations`. Empty in a comparison, whose trials have different victims.
+        """
+        return configurations_table(self.findings, self.findings.front)
+
+    @property
+    def chosen(self) -> pd.Series | None:
+        """The line of `configurations` that is chosen; None if none keeps clean accuracy, and in a comparison.
+
+        Example:
+            >>> run.chosen["test_asr"]  # doctest: +SKIP
+        """
+        chosen = self.configurations[self.configurations["chosen"]]
+        return None if chosen.empty else chosen.iloc[0]
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The result in a few numbers: states, choice, front, hypervolume, and where the time went."""
+        return summarise(self.findings)
+
+    @cached_property
+    def comparison(self) -> pd.DataFrame | None:
+        """Of a run of several defenses, one line for each on each attack; None for a run of one.
+
+        `defense`, `attack`, `asr`, `asr_low`, `asr_high`, `ca`, `ca_low`, `ca_high` on the test split, `seconds` of the
+        defense's own work, `seeds_done`, `seeds_tried`. Two lines more a defense are its mean and its worst case.
+
+        Example:
+            >>> run.comparison.pivot(index="defense", columns="attack", values="asr")  # doctest: +SKIP
+        """
+        return comparison_table(self._comparison) if self._comparison else None
+
+    @property
+    def comparison_markdown(self) -> str:
+        """The same as a Markdown table, and what it says in words; "" for a run of one defense."""
+        return comparison_markdown(self._comparison) if self._comparison else ""
+
+    @cached_property
+    def _comparison(self) -> Comparison | None:
+        return compare(self.findings)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures: interactive ones, then those for papers. Not every run has the data for all."""
+        return (*FIGURES.names(), *(kind.name for kind in PAPER_FIGURES))
+
+    def figure(self, name: str) -> go.Figure | Figure:
+        """Return a figure, which shows itself in a notebook: plotly's, or matplotlib's of those for papers.
+
+        Args:
+            name: one of `figures`, as `front`, `knobs`, `epochs`, `stages`, `figure3`, `comparison`.
+
+        Raises:
+            UserError: if there is no figure of that name, or the run has not the data for it; says what is missing.
+
+        Example:
+            >>> run.figure("front").write_html("front.html")  # doctest: +SKIP
+            >>> run.figure("comparison").savefig("comparison.pdf")  # doctest: +SKIP
+        """
+        paper = {kind.name: kind for kind in PAPER_FIGURES}
+        if name in paper:
+            figure = paper_figure(paper[name], self.findings)
+        elif name in FIGURES:
+            figure = FIGURES.get(name).figure(self.findings)
+        else:
+            near = difflib.get_close_matches(name, self.figures, n=1)
+            advice = f"did you mean `{near[0]}`?" if near else ""
+            raise UserError(Problem("figure", f"unknown; allowed: {', '.join(self.figures)}", name, advice))
+        if isinstance(figure, Absent):
+            raise UserError(Problem(f"figure `{name}`", f"cannot be drawn from this run: {figure.why}"))
+        return figure
+
+    def __repr__(self) -> str:
+        states = Counter(record.state for record in self.records)
+        found = listed(f"{states[state]:,} {state.lower()}" for state in State if states[state])
+        return f"<Run {self.name}: {count(len(self.records), 'trial')}, {found}>"
 
 
 def load_run(folder: Path | str) -> Run:
-    """Read a run folder.
+    """Read a run folder, finished or not, also one that version 0.1 wrote. Needs neither torch nor Ray.
 
     Raises:
         UserError: if the folder is no run, its study or a record cannot be read, or there are no records.
+
+    Example:
+        >>> run = load_run("runs/demo")  # doctest: +SKIP
+        >>> run  # doctest: +SKIP
+        <Run demo: 24 trials, 24 done>
+        >>> run.trials  # doctest: +SKIP
     """
-    folder = Path(folder)
-    _require_run(folder)
-    tree = read_json(folder / STUDY_FILE)
-    study = validate(_Study, tree, STUDY_FILE)
-    records = tuple(read_records(folder / RECORDS_FOLDER))
-    if not records:
-        advice = "start the sweep, or wait until its first trial has begun"
-        raise UserError(Problem(str(folder / RECORDS_FOLDER), "holds no trial records yet", advice=advice))
-    return Run(
-        folder=folder,
-        name=study.name,
-        ca_floor=study.objectives.ca_floor,
-        space=tuple((study.search.space if study.search else None) or ()),
-        records=records,
-        study_json=json.dumps(tree, indent=2, ensure_ascii=False),
-        store=study.store,
-    )
-
-
-def _require_run(folder: Path) -> None:
-    missing = [
-        Problem(str(path), f"{what} is missing", advice=_advice(folder))
-        for path, what, found in (
-            (folder / STUDY_FILE, "the study of the run", (folder / STUDY_FILE).is_file()),
-            (folder / RECORDS_FOLDER, "the folder of trial records", (folder / RECORDS_FOLDER).is_dir()),
-        )
-        if not found
-    ]
-    if missing:
-        raise UserError(missing[0] if len(missing) == 1 else [Problem(str(folder), "is no run folder"), *missing])
-
-
-def _advice(folder: Path) -> str:
-    if not folder.is_dir():
-        return "there is no such folder; give the one that the sweep names when it starts"
-    runs = sorted(child.name for child in folder.iterdir() if (child / STUDY_FILE).is_file())
-    if runs:
-        return f"give one of the runs inside it: {', '.join(runs[:5])}{' …' if len(runs) > 5 else ''}"
-    return f"a run folder holds {STUDY_FILE} and {RECORDS_FOLDER}/; give the one that the sweep named"
+    return Run(read_run(folder))

@@ -1,4 +1,4 @@
-"""The result of a run in a few numbers, for people in a hurry and for programs."""
+"""The result of a run in a few numbers, for readers and for programs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from analysis.configurations import Configuration, Outcome
-from analysis.findings import Findings, find, hypervolume, validation_points
-from analysis.run import Run, has_path
+from analysis.findings import Configuration, Findings, Outcome, hypervolume, validation_points
+from analysis.records import has_path
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config, get_path
 from ubt.trials.record import State, TrialRecord
@@ -59,7 +58,14 @@ class Seconds(Config):
 
 
 class Summary(Config):
-    """What a run came to."""
+    """What a run came to, in the form of `report/summary.json`.
+
+    Example:
+        >>> import analysis
+        >>> summary = analysis.load_run("runs/demo").summary  # doctest: +SKIP
+        >>> summary.chosen.trial, summary.chosen.test.asr  # doctest: +SKIP
+        ('t0007', 0.0)
+    """
 
     name: str
     states: dict[State, int]
@@ -76,13 +82,8 @@ class Summary(Config):
     seconds: Seconds
 
 
-def summarise(run: Run) -> Summary:
+def summarise(findings: Findings) -> Summary:
     """Return the summary of a run."""
-    return summary_of(find(run))
-
-
-def summary_of(findings: Findings) -> Summary:
-    """Return the summary of what was found."""
     records, compared = findings.run.records, findings.run.compared
     victim = None if compared else findings.victim
     stages = [stage for record in records for stage in record.stages]

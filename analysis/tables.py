@@ -1,47 +1,48 @@
-"""Trials and configurations as tables: one `Column` for each thing that is shown of them."""
+"""Trials, stages, epochs and configurations as pandas tables: one `Column` for each thing that is shown of them."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import pandas as pd
 from pydantic import JsonValue
 
-from analysis.configurations import Configuration, Outcome
-from analysis.findings import Findings
-from analysis.run import Run, has_path
+from analysis.findings import Configuration, Findings, Outcome
+from analysis.records import RunRecords, has_path
 from ubt.config import get_path
-from ubt.trials.record import Rates, StageRecord, TrialRecord
+from ubt.trials.record import EpochRecord, Rates, StageRecord, TrialRecord
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Column(Generic[Row]):
-    """A column: its name, and how its value is read off a row."""
+class Column(Generic[Item]):
+    """A column: its name, and how its value is read off the thing that a line is about."""
 
     name: str
-    value: Callable[[Row], object]
+    value: Callable[[Item], object]
 
 
-def tabulate(rows: Sequence[Row], columns: Iterable[Column[Row]]) -> pd.DataFrame:
-    """Return the table of `rows`; a value that is None becomes a missing value."""
-    return pd.DataFrame({column.name: [column.value(row) for row in rows] for column in columns})
-
-
-def rate_columns(split: str, rates: Callable[[TrialRecord], Rates | None]) -> tuple[Column[TrialRecord], ...]:
-    """Return ASR, CA, their intervals and the accuracy on triggered images, named after the split."""
-
-    def column(field: str) -> Column[TrialRecord]:
-        return Column(f"{split}_{field}", lambda record: getattr(rates(record), field, None))
-
-    return tuple(column(field) for field in RATE_FIELDS)
+def tabulate(items: Sequence[Item], columns: Iterable[Column[Item]]) -> pd.DataFrame:
+    """Return a table with a line for each item; a value that is None becomes a missing value."""
+    return pd.DataFrame({column.name: [column.value(item) for item in items] for column in columns})
 
 
 RATE_FIELDS = ("asr", "asr_low", "asr_high", "ca", "ca_low", "ca_high", "ca_top5", "triggered_accuracy")
+
+
+def rate_columns(split: str, rates: Callable[[Item], Rates | None]) -> tuple[Column[Item], ...]:
+    """Return ASR, CA, their intervals and the accuracy on triggered images, named after the split."""
+
+    def column(field: str) -> Column[Item]:
+        return Column(f"{split}_{field}", lambda item: getattr(rates(item), field, None))
+
+    return tuple(column(field) for field in RATE_FIELDS)
+
 
 IDENTITY: tuple[Column[TrialRecord], ...] = (
     Column("number", lambda record: record.number),
@@ -70,15 +71,15 @@ OF_EACH_STAGE: tuple[Column[StageRecord], ...] = (
 )
 
 
-def trials_table(run: Run) -> pd.DataFrame:
-    """Return one row a trial: identity, every changed setting, outcome, and `<stage>.<metric>` columns."""
+def trials_table(run: RunRecords) -> pd.DataFrame:
+    """Return one line a trial: identity, every changed setting, outcome, and `<stage>.<diagnostic>` columns."""
     settings = map(setting_column, run.settings)
-    return tabulate(run.records, (*IDENTITY, *settings, *OUTCOME, *_stage_columns(run.records)))
+    return tabulate(run.records, (*IDENTITY, *settings, *OUTCOME, *_columns_of_stages(run.records)))
 
 
 def setting_column(path: str) -> Column[TrialRecord]:
     """Return the column of one setting, read from the trial's whole configuration."""
-    return Column(path, lambda record: as_cell(setting(record, path)))
+    return Column(path, lambda record: as_scalar(setting(record, path)))
 
 
 def setting(record: TrialRecord, path: str) -> JsonValue:
@@ -86,27 +87,93 @@ def setting(record: TrialRecord, path: str) -> JsonValue:
     return get_path(record.config, path) if has_path(record.config, path) else None
 
 
-def as_cell(value: JsonValue) -> str | float | bool | None:
-    """Return a JSON value as one cell: lists and objects as their JSON text."""
+def as_scalar(value: JsonValue) -> str | float | bool | None:
+    """Return a JSON value as one value of a table: lists and objects as their JSON text."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
-def _stage_columns(records: Iterable[TrialRecord]) -> tuple[Column[TrialRecord], ...]:
+def _columns_of_stages(records: Sequence[TrialRecord]) -> Iterable[Column[TrialRecord]]:
+    """Return a column for each diagnostic of each stage, then each stage's seconds, reuse and memory."""
+    by_trial = {record.trial: {stage.stage: stage for stage in reversed(record.stages)} for record in records}
+
+    def column(name: str, of_stage: Column[StageRecord]) -> Column[TrialRecord]:
+        def value(record: TrialRecord) -> object:
+            stage = by_trial[record.trial].get(name)
+            return None if stage is None else of_stage.value(stage)
+
+        return Column(f"{name}.{of_stage.name}", value)
+
     stages = [stage for record in records for stage in record.stages]
-    metrics = dict.fromkeys((stage.stage, metric) for stage in stages for metric in stage.diagnostics)
-    facts = [_stage_column(name, column) for name in dict.fromkeys(s.stage for s in stages) for column in OF_EACH_STAGE]
-    return (*(_stage_column(name, _metric_column(metric)) for name, metric in metrics), *facts)
+    found = dict.fromkeys((stage.stage, diagnostic) for stage in stages for diagnostic in stage.diagnostics)
+    yield from (column(name, _diagnostic_column(diagnostic)) for name, diagnostic in found)
+    yield from (column(name, part) for name in dict.fromkeys(s.stage for s in stages) for part in OF_EACH_STAGE)
 
 
-def _metric_column(metric: str) -> Column[StageRecord]:
-    return Column(metric, lambda stage: stage.diagnostics.get(metric))
+def _diagnostic_column(diagnostic: str) -> Column[StageRecord]:
+    return Column(diagnostic, lambda stage: stage.diagnostics.get(diagnostic))
 
 
-def _stage_column(name: str, column: Column[StageRecord]) -> Column[TrialRecord]:
-    def value(record: TrialRecord) -> object:
-        return next((column.value(stage) for stage in record.stages if stage.stage == name), None)
+@dataclass(frozen=True)
+class _StageOfTrial:
+    record: TrialRecord
+    stage: StageRecord
 
-    return Column(f"{name}.{column.name}", value)
+
+def stages_table(run: RunRecords) -> pd.DataFrame:
+    """Return one line a stage of a trial, in the order in which it ran: seconds, reuse, memory and diagnostics."""
+    items = [_StageOfTrial(record, stage) for record in run.records for stage in record.stages]
+    columns: tuple[Column[_StageOfTrial], ...] = (
+        Column("number", lambda item: item.record.number),
+        Column("trial", lambda item: item.record.trial),
+        Column("seed", lambda item: item.record.seed),
+        Column("stage", lambda item: item.stage.stage),
+        Column("key", lambda item: item.stage.key),
+        Column("complete", lambda item: item.stage.complete),
+        Column("reused", lambda item: item.stage.reused),
+        Column("seconds", lambda item: item.stage.seconds),
+        Column("work_seconds", lambda item: item.stage.work_seconds),
+        Column("spent_seconds", lambda item: item.stage.spent_seconds),
+        Column("saved_seconds", lambda item: item.stage.saved_seconds),
+        Column("peak_memory_bytes", lambda item: item.stage.peak_memory_bytes),
+        Column("epochs", lambda item: len(item.stage.epochs)),
+    )
+    diagnostics = dict.fromkeys(name for item in items for name in item.stage.diagnostics)
+    return tabulate(items, (*columns, *(_of_stage(f"diagnostics.{name}", name) for name in diagnostics)))
+
+
+def _of_stage(name: str, diagnostic: str) -> Column[_StageOfTrial]:
+    return Column(name, lambda item: item.stage.diagnostics.get(diagnostic))
+
+
+@dataclass(frozen=True)
+class _EpochOfTrial:
+    record: TrialRecord
+    stage: str
+    epoch: EpochRecord
+    position: int | None
+
+
+def epochs_table(run: RunRecords) -> pd.DataFrame:
+    """Return one line an epoch of a trial: stage, loss, seconds, and the rates on validation where it was evaluated."""
+    items = [item for record in run.records for item in _epochs_of(record)]
+    columns: tuple[Column[_EpochOfTrial], ...] = (
+        Column("number", lambda item: item.record.number),
+        Column("trial", lambda item: item.record.trial),
+        Column("seed", lambda item: item.record.seed),
+        Column("stage", lambda item: item.stage),
+        Column("epoch", lambda item: item.epoch.epoch),
+        Column("position", lambda item: item.position),
+        Column("seconds", lambda item: item.epoch.seconds),
+        Column("loss", lambda item: item.epoch.loss),
+    )
+    return tabulate(items, (*columns, *rate_columns("val", lambda item: item.epoch.val)))
+
+
+def _epochs_of(record: TrialRecord) -> Iterable[_EpochOfTrial]:
+    evaluated = itertools.count(1)
+    for stage in record.stages:
+        for epoch in stage.epochs:
+            yield _EpochOfTrial(record, stage.stage, epoch, next(evaluated) if epoch.val else None)
 
 
 CONFIGURATION_IDENTITY: tuple[Column[Configuration], ...] = (
@@ -114,24 +181,27 @@ CONFIGURATION_IDENTITY: tuple[Column[Configuration], ...] = (
     Column("seeds_done", lambda configuration: len(configuration.measured)),
     Column("seeds_tried", lambda configuration: configuration.seeds),
 )
+_OUTCOMES: Mapping[str, Callable[[Configuration], Outcome | None]] = {
+    "val": lambda configuration: configuration.val,
+    "test": lambda configuration: configuration.test,
+    "poisoned_val": lambda configuration: configuration.poisoned_val,
+    "poisoned_test": lambda configuration: configuration.poisoned_test,
+}
 
 
-def configurations_table(findings: Findings, rows: Iterable[Configuration]) -> pd.DataFrame:
-    """Return one row a configuration: settings, and the rates on both splits with their intervals."""
+def configurations_table(findings: Findings, shown: Iterable[Configuration]) -> pd.DataFrame:
+    """Return one line a configuration: settings, and the rates on both splits with their intervals."""
     columns = (
         *CONFIGURATION_IDENTITY,
         Column[Configuration]("chosen", lambda configuration: configuration is findings.chosen),
         *map(_setting_column, findings.run.settings),
-        *_outcome_columns("val", lambda configuration: configuration.val),
-        *_outcome_columns("test", lambda configuration: configuration.test),
-        *_outcome_columns("poisoned_val", lambda configuration: configuration.poisoned_val),
-        *_outcome_columns("poisoned_test", lambda configuration: configuration.poisoned_test),
+        *(column for split, outcome in _OUTCOMES.items() for column in _outcome_columns(split, outcome)),
     )
-    return tabulate(tuple(rows), columns)
+    return tabulate(tuple(shown), columns)
 
 
 def _setting_column(path: str) -> Column[Configuration]:
-    return Column(path, lambda configuration: as_cell(setting(configuration.first, path)))
+    return Column(path, lambda configuration: as_scalar(setting(configuration.first, path)))
 
 
 def _outcome_columns(

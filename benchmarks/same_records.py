@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from analysis import load_run, summarise
+from analysis import load_run
 from ubt.trials.record import Rates, TrialRecord, read_records
 
 TIMINGS = {"seconds", "spent_seconds", "own_seconds", "started_at", "commit", "attempts", "peak_memory_bytes", "reused"}
@@ -67,7 +67,7 @@ def main(one: str, other: str) -> int:
         for trial in trials
         if trial not in first or trial not in second or comparable(first[trial]) != comparable(second[trial])
     ]
-    choices = [chosen.trial if (chosen := summarise(load_run(run)).chosen) else None for run in (one, other)]
+    choices = [chosen.trial if (chosen := load_run(run).summary.chosen) else None for run in (one, other)]
     keys = keys_differ(first, second)
     print(f"{len(first)} and {len(second)} records, {len(differing)} differ {differing}")
     print(f"largest difference of a rate: {largest_difference(first, second):.3g}")

@@ -90,7 +90,7 @@ HOMES = {
     "optuna": {"sweeps/search/optuna_proposer.py"},
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},
     "fsspec": {"ubt/artifacts/store.py"},
-    "safetensors": {"analysis/artifacts.py", "ubt/artifacts/codec.py", "ubt/models/build.py"},
+    "safetensors": {"analysis/paper/artifacts.py", "ubt/artifacts/codec.py", "ubt/models/build.py"},
     "typer": {"sweeps/cli/app.py", "sweeps/cli/options.py", "sweeps/cli/store.py"},
 }
 """Packages that one part of the house is built on, and the only files that know them."""
@@ -101,15 +101,17 @@ def test_a_package_is_known_in_as_few_files_as_today(package):
     assert importers(package) == HOMES[package]
 
 
-def needs_torch(path: str, seen: frozenset[str] = frozenset()) -> bool:
+def needs_torch(path: str) -> bool:
     """Tell whether importing a file imports torch, through other files too."""
-    if path in seen:
-        return False
-    names = list(imports(everything()[path], top_only=True))
-    if any(name.split(".")[0] in {"torch", "open_clip", "torchvision"} for name in names):
-        return True
-    files = {file for file in map(as_file, names) if file}
-    return any(needs_torch(file, seen | {path}) for file in files)
+    queue, seen = [path], {path}
+    while queue:
+        names = list(imports(everything()[queue.pop()], top_only=True))
+        if any(name.split(".")[0] in {"torch", "open_clip", "torchvision"} for name in names):
+            return True
+        new = {file for file in map(as_file, names) if file} - seen
+        seen |= new
+        queue += new
+    return False
 
 
 def test_analysis_uses_only_what_loads_no_torch():
@@ -156,10 +158,8 @@ LAYERS = {
     ),
     "sweeps": ("tracking", "search", "study", "planning", "scheduling", "backends", "run", "cli"),
     "analysis": (
-        "configurations",
         "formatting",
-        "run",
-        "artifacts",
+        "records",
         "findings",
         "tables",
         "summary",
@@ -168,6 +168,7 @@ LAYERS = {
         "page",
         "paper",
         "report",
+        "run",
     ),
 }
 """From the ground up: what a sub-package imports lies in itself or in one before it. So no two import each other."""
@@ -247,6 +248,7 @@ CATCHES_ALL = {
     "ubt/engine/runner.py": "the boundary of a trial: every failure ends up in a record",
     "ubt/engine/poisoning.py": "an error of the feeding thread is raised where the batch was asked for",
     "ubt/common/registry.py": "a plug-in may raise anything on import",
+    "analysis/figures/base.py": "a figure never costs a report, least of all one of another distribution",
     "ubt/artifacts/store.py": "each cloud's client has errors of its own",
 }
 """Where exceptions of every kind are caught, and why."""

@@ -1,20 +1,120 @@
-"""Work out the comparison of a run's defenses: which configurations stand for each, on every victim."""
+"""The comparison of a run's defenses: defenses × victims, each the mean over seeds on the test split.
+
+Which configurations stand for each defense, and what came of them on every victim.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from statistics import fmean
 
-import numpy as np
-
-from analysis.comparison.model import BOUND, METHOD, VICTIM, Cell, Comparison, Row
-from analysis.configurations import Configuration
-from analysis.findings import Findings
+from analysis.findings import Configuration, Estimate, Findings, Outcome
 from analysis.formatting import defense_name, kind_at, victim_key, victim_names
-from ubt.common.statistics import keeps_accuracy
+from ubt.common.choice import Candidate, choose
 from ubt.trials.record import TrialRecord
+
+VICTIM, METHOD, BOUND = "none", "ubt", "oracle"
+"""Kinds that are no baselines: the poisoned model as it is, the method itself, and training without the poison."""
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One defense on one victim."""
+
+    outcome: Outcome | None
+    """On the test split; None if no trial is done."""
+    seeds: int
+    """How many were measured, …"""
+    tried: int
+    """… of how many."""
+    seconds: float | None
+    """Seconds of the defense's own stages from nothing, mean over seeds: without evaluation and publishing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One defense on every victim."""
+
+    name: str
+    kind: str
+    results: tuple[AttackResult, ...]
+    common: tuple[int, ...]
+    """The columns that every defense was measured on: means and worst cases are of these alone."""
+    choices: int = 1
+    """How many settings the defense was chosen from."""
+    note: str = ""
+    """What a reader of the row should know."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Return whether the method is to be compared with this row."""
+        return self.kind not in {VICTIM, METHOD, BOUND}
+
+    @property
+    def is_defense(self) -> bool:
+        """Return whether the row is the method or a baseline."""
+        return self.kind not in {VICTIM, BOUND}
+
+    @cached_property
+    def mean(self) -> Outcome | None:
+        """Return the mean over victims. Its interval is the mean of theirs: as if all errors had one cause."""
+        found = self._outcomes
+        if not found:
+            return None
+        return Outcome(_mean([outcome.asr for outcome in found]), _mean([outcome.ca for outcome in found]))
+
+    @cached_property
+    def worst(self) -> Outcome | None:
+        """Return the highest ASR and the lowest CA, each over the victims."""
+        found = self._outcomes
+        if not found:
+            return None
+        highest = max((outcome.asr for outcome in found), key=lambda rate: rate.mean)
+        return Outcome(highest, min((outcome.ca for outcome in found), key=lambda rate: rate.mean))
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the seconds of a defense, the mean over all its victims."""
+        known = [result.seconds for result in self.results if result.seconds is not None]
+        return fmean(known) if known else None
+
+    @property
+    def _outcomes(self) -> list[Outcome]:
+        return [outcome for column in self.common if (outcome := self.results[column].outcome)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Defenses over victims."""
+
+    victims: tuple[str, ...]
+    """What each column is called: its attack."""
+    rows: tuple[Row, ...]
+    """The victim as it is first, then the baselines, the method, and the oracle."""
+    ca_floor: float
+    """How much clean accuracy, as a fraction, a defense may lose."""
+    weak: tuple[tuple[str, tuple[int, ...]], ...]
+    """Victims whose implant failed, each with the seeds it failed for."""
+
+    @property
+    def victim(self) -> Row:
+        """Return the row of the poisoned models as they are."""
+        return self.rows[0]
+
+    @property
+    def method(self) -> Row | None:
+        """Return the row of the method: the one of its name, of several with other settings that a study compares."""
+        rows = [row for row in self.rows if row.kind == METHOD]
+        return next((row for row in rows if row.name == defense_name(METHOD)), rows[0] if rows else None)
+
+
+def _mean(rates: Sequence[Estimate]) -> Estimate:
+    mean, low, high = (fmean(getattr(r, part) for r in rates) for part in ("mean", "low", "high"))
+    return Estimate(mean, low, high)
+
 
 Choice = list[Configuration]
 """The configurations that ran one choice of settings, one a victim."""
@@ -47,12 +147,12 @@ def members(findings: Findings) -> tuple[Member, ...]:
         settings = json.dumps(configuration.first.config.get("defense"), sort_keys=True)
         for name in dict.fromkeys(map(_row_name, configuration.trials)):
             groups.setdefault(name, {}).setdefault(settings, []).append(configuration)
-    choose = _in_table if findings.run.compared else partial(_best, findings.run.ca_floor)
-    return tuple(_member(name, list(choices.values()), choose) for name, choices in groups.items())
+    settle = _in_table if findings.run.compared else partial(_best, findings.run.ca_floor)
+    return tuple(_member(name, list(choices.values()), settle) for name, choices in groups.items())
 
 
 def is_for_table(record: TrialRecord) -> bool:
-    """Tell whether a trial was run for a comparison's table, and not for anything else, as a search."""
+    """Return whether a trial was run for a comparison's table, and not for anything else, as a search."""
     cell = record.label.cell
     return cell is not None and cell.phase == "table"
 
@@ -62,8 +162,8 @@ def _row_name(record: TrialRecord) -> str:
     return cell.defense if cell else kind_at(record.config, "defense")
 
 
-def _member(name: str, choices: list[Choice], choose: Callable[[list[Choice]], Choice]) -> Member:
-    chosen = choose(choices)
+def _member(name: str, choices: list[Choice], settle: Callable[[list[Choice]], Choice]) -> Member:
+    chosen = settle(choices)
     return Member(
         name=name,
         kind=kind_at(choices[0][0].first.config, "defense"),
@@ -80,19 +180,23 @@ def _in_table(choices: list[Choice]) -> Choice:
 
 
 def _best(ca_floor: float, choices: list[Choice]) -> Choice:
-    return min(choices, key=lambda choice: _rank(choice, ca_floor))
+    """Return the choice of settings measured on most victims; of several, that of the one rule, else the least loss."""
+    most = max(sum(c.candidate is not None for c in choice) for choice in choices)
+    found = {_candidate(choice): choice for choice in choices if sum(c.candidate is not None for c in choice) == most}
+    candidates = [candidate for candidate in found if candidate]
+    if not candidates:
+        return min(choices, key=lambda choice: choice[0].number)
+    least_loss = min(candidates, key=lambda one: (one.ca_lost, -one.ca, one.order))
+    return found[choose(candidates, ca_floor) or least_loss]
 
 
-def _rank(group: Choice, ca_floor: float) -> tuple[float, ...]:
-    """Return what choices of settings are sorted by: victims measured, accuracy kept, then the rates themselves."""
-    measured = [c for c in group if c.val and c.poisoned_val]
+def _candidate(choice: Choice) -> Candidate | None:
+    """Return the means over the victims that a choice was measured on; None without any."""
+    measured = [candidate for configuration in choice if (candidate := configuration.candidate)]
     if not measured:
-        return (0, 0, 0, 0, group[0].number)
-    asr = float(np.mean([c.val.asr.mean for c in measured if c.val]))
-    ca = float(np.mean([c.val.ca.mean for c in measured if c.val]))
-    lost = float(np.mean([c.poisoned_val.ca.mean for c in measured if c.poisoned_val])) - ca
-    kept = keeps_accuracy(lost, ca_floor)
-    return (-len(measured), not kept, asr if kept else lost, -ca, group[0].number)
+        return None
+    asr, ca, lost = (fmean(getattr(one, part) for one in measured) for part in ("asr", "ca", "ca_lost"))
+    return Candidate(asr, ca, lost, choice[0].number)
 
 
 ORDER = {METHOD: 1, BOUND: 2}
@@ -107,11 +211,11 @@ def compare(findings: Findings) -> Comparison | None:
         return None
     defenses = sorted((m for m in found if m.kind != VICTIM), key=lambda m: ORDER.get(m.kind, 0))
     undefended = _undefended(findings, victims)
-    cells = [tuple(_cell(member.configurations.get(victim)) for victim in victims) for member in defenses]
-    common = _common([undefended, *cells])
+    results = [tuple(_result(member.configurations.get(victim)) for victim in victims) for member in defenses]
+    common = _common([undefended, *results])
     rows = [
-        Row(_told(member), member.kind, own, common, member.choices, member.note)
-        for member, own in zip(defenses, cells, strict=True)
+        Row(_row_title(member), member.kind, own, common, member.choices, member.note)
+        for member, own in zip(defenses, results, strict=True)
     ]
     names = victim_names(findings.run.records)
     return Comparison(
@@ -130,7 +234,7 @@ def seconds_of_defense(record: TrialRecord) -> float:
     return sum(stage.work_seconds for stage in record.stages[first:last])
 
 
-def _told(member: Member) -> str:
+def _row_title(member: Member) -> str:
     """Return what a row is called: `abl` and `abl-as-published` are ABL and "ABL as published"."""
     words = member.name.replace("_", " ").replace("-", " ")
     return defense_name(member.kind) + words.removeprefix(member.kind) if _is_named_by_kind(member) else words
@@ -140,16 +244,16 @@ def _is_named_by_kind(member: Member) -> bool:
     return member.name == member.kind or member.name.startswith((f"{member.kind}-", f"{member.kind}_"))
 
 
-def _cell(configuration: Configuration | None) -> Cell:
+def _result(configuration: Configuration | None) -> AttackResult:
     if configuration is None:
-        return Cell(None, 0, 0, None)
+        return AttackResult(None, 0, 0, None)
     done = configuration.measured
-    seconds = float(np.mean([seconds_of_defense(record) for record in done])) if done else None
-    return Cell(configuration.test, len(done), configuration.seeds, seconds)
+    seconds = fmean(map(seconds_of_defense, done)) if done else None
+    return AttackResult(configuration.test, len(done), configuration.seeds, seconds)
 
 
-def _undefended(findings: Findings, victims: Iterable[str]) -> tuple[Cell, ...]:
-    """Return the cells of the poisoned models as they are: every trial measures its own before it defends it."""
+def _undefended(findings: Findings, victims: Iterable[str]) -> tuple[AttackResult, ...]:
+    """Return the results of the poisoned models as they are: every trial measures its own before it defends it."""
     most: dict[str, Configuration] = {}
     for configuration in sorted(findings.configurations, key=lambda configuration: len(configuration.measured)):
         if configuration.poisoned_test:
@@ -157,16 +261,16 @@ def _undefended(findings: Findings, victims: Iterable[str]) -> tuple[Cell, ...]:
     return tuple(_poisoned(most.get(victim)) for victim in victims)
 
 
-def _poisoned(configuration: Configuration | None) -> Cell:
+def _poisoned(configuration: Configuration | None) -> AttackResult:
     if configuration is None:
-        return Cell(None, 0, 0, None)
+        return AttackResult(None, 0, 0, None)
     seeds = len(configuration.measured or configuration.trials)
-    return Cell(configuration.poisoned_test, seeds, seeds, 0.0)
+    return AttackResult(configuration.poisoned_test, seeds, seeds, 0.0)
 
 
-def _common(rows: Iterable[Sequence[Cell]]) -> tuple[int, ...]:
+def _common(rows: Iterable[Sequence[AttackResult]]) -> tuple[int, ...]:
     """Return the columns that every row with any outcome has an outcome in."""
-    measured = [{i for i, cell in enumerate(cells) if cell.outcome} for cells in rows]
+    measured = [{i for i, result in enumerate(results) if result.outcome} for results in rows]
     return tuple(sorted(set.intersection(*filter(None, measured)))) if any(measured) else ()
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.comparison.model import Cell, Comparison, Row
-from analysis.configurations import Outcome
-from analysis.formatting import count, duration, interval, listed, percent, points
+from analysis.comparison.compare import AttackResult, Comparison, Row
+from analysis.findings import Outcome
+from analysis.formatting import count, listed, percent, points
 from analysis.tables import Column, tabulate
-from ubt.common.statistics import keeps_accuracy
+from ubt.common.choice import Candidate, choose, keeps_accuracy
+from ubt.common.formatting import duration
 
 
 @dataclass(frozen=True)
@@ -40,45 +41,50 @@ def contest(comparison: Comparison) -> Contest | None:
     method = comparison.method
     if method is None or method.mean is None:
         return None
-    baselines = [row for row in comparison.rows if row.is_baseline]
-    best = _rival(method.mean, baselines)
-    kept = _rival(method.mean, [row for row in baselines if is_kept(row.mean, comparison)])
+    best = _rival(method.mean, comparison, math.inf)
+    kept = _rival(method.mean, comparison, comparison.ca_floor)
     return Contest(method.name, method.mean, best, kept) if best else None
 
 
 def is_kept(rates: Outcome | None, comparison: Comparison, column: int | None = None) -> bool:
-    """Tell whether a defense loses at most the floor of the victim's CA, on average or in one column."""
-    victim = comparison.victim.mean if column is None else comparison.victim.cells[column].outcome
+    """Return whether a defense loses at most the floor of the victim's CA, on average or in one column."""
+    victim = comparison.victim.mean if column is None else comparison.victim.results[column].outcome
     return bool(rates and victim and keeps_accuracy(victim.ca.mean - rates.ca.mean, comparison.ca_floor))
 
 
-def _rival(method: Outcome, rows: Sequence[Row]) -> Rival | None:
-    """Return the row of lowest mean ASR; ties go to the higher CA, then to the earlier row."""
-    measured = [(row.name, row.mean) for row in rows if row.mean]
-    if not measured:
+def _rival(method: Outcome, comparison: Comparison, ca_floor: float) -> Rival | None:
+    """Return the baseline that the one rule chooses by the means over attacks."""
+    victim = comparison.victim.mean
+    baselines = [(row.name, row.mean) for row in comparison.rows if row.is_baseline and row.mean]
+    candidates = [
+        Candidate(rates.asr.mean, rates.ca.mean, victim.ca.mean - rates.ca.mean if victim else math.inf, order)
+        for order, (_, rates) in enumerate(baselines)
+    ]
+    chosen = choose(candidates, ca_floor)
+    if chosen is None:
         return None
-    name, rates = min(measured, key=lambda pair: (pair[1].asr.mean, -pair[1].ca.mean))
+    name, rates = baselines[chosen.order]
     return Rival(name, rates, rates.asr.mean - method.asr.mean, method.ca.mean - rates.ca.mean)
 
 
 def contest_text(comparison: Comparison) -> str:
-    """Say in one or two sentences how the method fares; "" if there is nothing to hold it against."""
+    """Say in one or two sentences how the method fares; "" if there is no baseline to compare it with."""
     found = contest(comparison)
     if found is None:
         return ""
     attacks = len(comparison.victim.common)
     over = f"On average over {count(attacks, 'attack')}" if attacks > 1 else "On the one attack"
     asr, ca = percent(found.rates.asr.mean), percent(found.rates.ca.mean)
-    text = f"{over}, {found.method} leaves ASR {asr} at CA {ca}; the best baseline, {_told(found.best)}."
+    text = f"{over}, {found.method} leaves ASR {asr} at CA {ca}; the best baseline, {_rival_text(found.best)}."
     kept = found.best_kept
     if kept is None:
         return f"{text} No baseline keeps clean accuracy within {points(comparison.ca_floor)}."
     if kept.name == found.best.name:
         return text
-    return f"{text} The best that keeps clean accuracy within {points(comparison.ca_floor)} is {_told(kept)}."
+    return f"{text} The best that keeps clean accuracy within {points(comparison.ca_floor)} is {_rival_text(kept)}."
 
 
-def _told(rival: Rival) -> str:
+def _rival_text(rival: Rival) -> str:
     return (
         f"{rival.name}, ASR {percent(rival.rates.asr.mean)} at CA {percent(rival.rates.ca.mean)} "
         f"({_ahead(rival.asr_lower, 'ASR', 'lower', 'higher')}, {_ahead(rival.ca_higher, 'CA', 'higher', 'lower')})"
@@ -94,17 +100,17 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     """Return what a reader of the table has to know, one sentence each."""
     searched = [row for row in comparison.rows if row.choices > 1 and row.mean and not row.note]
     left_out = [name for column, name in enumerate(comparison.victims) if column not in comparison.victim.common]
-    told = []
+    found = []
     if comparison.weak:
         failed = listed(f"{name} ({listed(f'seed {seed}' for seed in seeds)})" for name, seeds in comparison.weak)
-        told.append(f"The backdoor did not take, and so nothing was defended: {failed}.")
-    told += [f"{row.name}: {row.note}." for row in comparison.rows if row.note]
+        found.append(f"The backdoor did not take, and so nothing was defended: {failed}.")
+    found += [f"{row.name}: {row.note}." for row in comparison.rows if row.note]
     if left_out:
-        told.append(f"Means and worst cases leave out {listed(left_out)}: not every defense was measured there.")
+        found.append(f"Means and worst cases leave out {listed(left_out)}: not every defense was measured there.")
     if searched:
         counts = listed(f"{row.name} ({row.choices})" for row in searched)
-        told.append(f"Settings were chosen on the validation split, from as many as in brackets: {counts}.")
-    return tuple(told)
+        found.append(f"Settings were chosen on the validation split, from as many as in brackets: {counts}.")
+    return tuple(found)
 
 
 MEAN, WORST = "mean over attacks", "worst attack"
@@ -115,26 +121,34 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
 
     Rates are fractions in [0, 1] on the test split, with the ends of their 95 % intervals.
     """
-    rows: list[tuple[Row, str, Outcome | None, Cell | None]] = []
+    lines: list[_Line] = []
     for row in comparison.rows:
-        rows += [(row, name, cell.outcome, cell) for name, cell in zip(comparison.victims, row.cells, strict=True)]
-        rows += [(row, MEAN, row.mean, None), (row, WORST, row.worst, None)]
+        lines += [_Line(row, name, of.outcome, of) for name, of in zip(comparison.victims, row.results, strict=True)]
+        lines += [_Line(row, MEAN, row.mean), _Line(row, WORST, row.worst)]
     return tabulate(
-        rows,
+        lines,
         (
-            Column("defense", lambda line: line[0].name),
-            Column("attack", lambda line: line[1]),
+            Column("defense", lambda line: line.row.name),
+            Column("attack", lambda line: line.attack),
             *(_rate_column(rate, part) for rate in ("asr", "ca") for part in ("mean", "low", "high")),
-            Column("seconds", lambda line: line[3].seconds if line[3] else line[0].seconds),
-            Column("seeds_done", lambda line: line[3].seeds if line[3] else None),
-            Column("seeds_tried", lambda line: line[3].tried if line[3] else None),
+            Column("seconds", lambda line: line.result.seconds if line.result else line.row.seconds),
+            Column("seeds_done", lambda line: line.result.seeds if line.result else None),
+            Column("seeds_tried", lambda line: line.result.tried if line.result else None),
         ),
     )
 
 
-def _rate_column(rate: str, part: str) -> Column[tuple[Row, str, Outcome | None, Cell | None]]:
+@dataclass(frozen=True)
+class _Line:
+    row: Row
+    attack: str
+    outcome: Outcome | None
+    result: AttackResult | None = None
+
+
+def _rate_column(rate: str, part: str) -> Column[_Line]:
     name = rate if part == "mean" else f"{rate}_{part}"
-    return Column(name, lambda line: getattr(getattr(line[2], rate, None), part, None))
+    return Column(name, lambda line: getattr(getattr(line.outcome, rate, None), part, None))
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -162,10 +176,10 @@ READING = (
 
 def _markdown_row(row: Row, comparison: Comparison) -> tuple[str, ...]:
     each = (
-        _markdown_cell(cell.outcome, best=row in best_rows(comparison, column)) + _seeds(cell)
-        for column, cell in enumerate(row.cells)
+        _markdown_rates(of.outcome, best=row in best_rows(comparison, column)) + _seeds(of)
+        for column, of in enumerate(row.results)
     )
-    overall = (_markdown_cell(row.mean, best=row in best_rows(comparison, None)), _markdown_cell(row.worst))
+    overall = (_markdown_rates(row.mean, best=row in best_rows(comparison, None)), _markdown_rates(row.worst))
     return (row.name, *(*each, *overall)[: len(heads(comparison))], seconds_text(row.seconds))
 
 
@@ -173,7 +187,7 @@ def best_rows(comparison: Comparison, column: int | None) -> tuple[Row, ...]:
     """Return the defenses of lowest ASR in a column (None: on average) of those that keep clean accuracy."""
 
     def outcome(row: Row) -> Outcome | None:
-        return row.mean if column is None else row.cells[column].outcome
+        return row.mean if column is None else row.results[column].outcome
 
     able = [
         (row, rates)
@@ -184,15 +198,15 @@ def best_rows(comparison: Comparison, column: int | None) -> tuple[Row, ...]:
     return tuple(row for row, rates in able if rates.asr.mean == lowest)
 
 
-def _markdown_cell(outcome: Outcome | None, best: bool = False) -> str:
+def _markdown_rates(outcome: Outcome | None, best: bool = False) -> str:
     if outcome is None:
         return "–"
     asr, ca = f"{100 * outcome.asr.mean:.1f}", f"{100 * outcome.ca.mean:.1f}"
-    return f"{f'**{asr}**' if best else asr} ({interval(outcome.asr)}) / {ca} ({interval(outcome.ca)})"
+    return f"{f'**{asr}**' if best else asr} ({outcome.asr.interval}) / {ca} ({outcome.ca.interval})"
 
 
-def _seeds(cell: Cell) -> str:
-    return f" [{cell.seeds} of {cell.tried} seeds]" if 0 < cell.seeds < cell.tried else ""
+def _seeds(of: AttackResult) -> str:
+    return f" [{of.seeds} of {of.tried} seeds]" if 0 < of.seeds < of.tried else ""
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -201,8 +215,8 @@ def seconds_text(seconds: float | None) -> str:
 
 
 @dataclass(frozen=True)
-class ShownCell:
-    """One defense on one attack, or over all of them."""
+class RatesView:
+    """What the page shows of one defense on one attack, or over all of them."""
 
     outcome: Outcome | None
     best: bool = False
@@ -211,45 +225,41 @@ class ShownCell:
 
 
 @dataclass(frozen=True)
-class ShownRow:
-    """One defense."""
+class RowView:
+    """What the page shows of one defense."""
 
     name: str
     is_method: bool
-    cells: tuple[ShownCell, ...]
+    rates: tuple[RatesView, ...]
     seconds: float
     time: str
 
 
 @dataclass(frozen=True)
-class ShownComparison:
-    """The table, and what it says in words."""
+class ComparisonView:
+    """The table as the page's template takes it, and what it says in words."""
 
     lede: str
     columns: tuple[str, ...]
-    rows: tuple[ShownRow, ...]
+    rows: tuple[RowView, ...]
     notes: tuple[str, ...]
 
 
-def shown(comparison: Comparison) -> ShownComparison:
-    """Return a comparison as the template takes it."""
-    return ShownComparison(
+def comparison_view(comparison: Comparison) -> ComparisonView:
+    """Return a comparison as the page's template takes it."""
+    return ComparisonView(
         lede=contest_text(comparison),
         columns=heads(comparison),
-        rows=tuple(_row(row, comparison) for row in comparison.rows),
+        rows=tuple(_row_view(row, comparison) for row in comparison.rows),
         notes=notes(comparison),
     )
 
 
-def _row(row: Row, comparison: Comparison) -> ShownRow:
+def _row_view(row: Row, comparison: Comparison) -> RowView:
     each = (
-        ShownCell(
-            cell.outcome,
-            best=row in best_rows(comparison, column),
-            remark=f"{cell.seeds} of {cell.tried} seeds" if 0 < cell.seeds < cell.tried else "",
-        )
-        for column, cell in enumerate(row.cells)
+        RatesView(of.outcome, best=row in best_rows(comparison, column), remark=_seeds(of).strip(" []"))
+        for column, of in enumerate(row.results)
     )
-    overall = (ShownCell(row.mean, best=row in best_rows(comparison, None)), ShownCell(row.worst))
-    cells = (*each, *overall)[: len(heads(comparison))]
-    return ShownRow(row.name, row is comparison.method, cells, row.seconds or 0.0, seconds_text(row.seconds))
+    overall = (RatesView(row.mean, best=row in best_rows(comparison, None)), RatesView(row.worst))
+    rates = (*each, *overall)[: len(heads(comparison))]
+    return RowView(row.name, row is comparison.method, rates, row.seconds or 0.0, seconds_text(row.seconds))

@@ -1,6 +1,73 @@
-"""Figures of a run, each worked out (`*_info`) apart from being drawn (`draw_*`); `FIGURES` lists them."""
+"""Figures of a run, each worked out (`*_info`) apart from being drawn (`draw_*`); `FIGURES` has them by name.
 
-from analysis.figures.base import Absent
-from analysis.figures.kinds import FIGURES, FigureKind
+A new figure is one file, and one `FigureKind` in `FIGURES.add`; one of another distribution an entry point in the group
+`ubt.figures` that names a `FigureKind`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from analysis.figures.base import Absent, FigureKind, attempt
+from analysis.figures.epochs import draw_epochs, epochs_info
+from analysis.figures.front import draw_front, front_info
+from analysis.figures.knobs import draw_knobs, knobs_info
+from analysis.figures.stages import draw_stages, stages_info
+from analysis.findings import Findings
+from ubt.common.errors import UserError
+from ubt.common.registry import Registry
+
+FIGURES: Registry[FigureKind[Any]] = Registry("figure", "ubt.figures", lambda kind: kind.name, __name__)
+FIGURES.add(
+    FigureKind(
+        "front",
+        "Clean accuracy against attack success",
+        "Each dot is a configuration; up and to the left is better. The line joins the front: the "
+        "configurations that no other betters in both. Front and choice are made on the validation split; "
+        "the test split shows the same configurations on images that no decision has seen.",
+        front_info,
+        draw_front,
+    ),
+    FigureKind(
+        "knobs",
+        "What each knob does",
+        "Validation rates of all configurations, by the value of each searched setting. Diamonds change that "
+        "setting alone and leave the rest at the study's base.",
+        knobs_info,
+        draw_knobs,
+    ),
+    FigureKind(
+        "epochs",
+        "Epoch by epoch",
+        "The model after each epoch of the defense, on validation, with its 95% Wilson interval. "
+        "Of a configuration with several seeds, the first is shown.",
+        epochs_info,
+        draw_epochs,
+    ),
+    FigureKind(
+        "stages",
+        "Where the time went",
+        "Stages with equal settings, seed and inputs are computed once and shared. Hatched: what the "
+        "shared ones would have taken.",
+        stages_info,
+        draw_stages,
+    ),
+)
+
+
+def drawn(name: str, findings: Findings) -> tuple[FigureKind[Any], go.Figure | Absent]:
+    """Return a figure with its kind for the report: one that cannot be imported or drawn is absent, and no error."""
+    try:
+        kind = FIGURES.get(name)
+    except UserError as error:
+        return _missing(name), Absent(f"{error.problems[0]}.")
+    return kind, attempt(name, lambda: kind.figure(findings))
+
+
+def _missing(name: str) -> FigureKind[Any]:
+    return FigureKind(name, name, "", lambda _: Absent(""), lambda _: go.Figure())
+
 
 __all__ = ["FIGURES", "Absent", "FigureKind"]

@@ -6,17 +6,21 @@ are transparent and text is a mid grey, so that a figure stands on light and dar
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from typing import Generic, TypeVar
 
 import plotly.graph_objects as go
 
-from analysis.configurations import Configuration
-from analysis.findings import Findings
-from analysis.formatting import changes_text, count, listed, short_names
+from analysis.findings import Configuration, Findings
+from analysis.formatting import changes_text, count, listed
 
-# Okabe and Ito's colours, told apart by all common kinds of colour vision; black gives way to greys.
+_log = logging.getLogger(__name__)
+
+# Okabe and Ito's colours differ under all common kinds of colour vision; black gives way to greys.
 FRONT = "#0072B2"
 CHOSEN = "#009E73"
 POISONED = "#D55E00"
@@ -39,11 +43,61 @@ class Absent:
     why: str
 
 
+Info = TypeVar("Info")
+
+
+@dataclass(frozen=True)
+class FigureKind(Generic[Info]):
+    """A figure: what it is called, what its reader should know, how it is worked out and drawn.
+
+    Working out and drawing are apart so that the first can be tested on what it found.
+
+    Example:
+        A figure of another distribution, named by `[project.entry-points."ubt.figures"] seeds = "my_package:SEEDS"`:
+
+        >>> SEEDS = FigureKind(
+        ...     name="seeds",
+        ...     title="Seeds",
+        ...     caption="How many seeds each configuration was measured with.",
+        ...     info=lambda findings: [len(one.measured) for one in findings.measured],
+        ...     draw=lambda counts: go.Figure(go.Bar(y=counts), layout=blank(height=320)),
+        ... )
+    """
+
+    name: str
+    """By which it is found: letters and hyphens."""
+    title: str
+    caption: str
+    info: Callable[[Findings], Info | Absent]
+    """Works out what to show; absent, with the reason, where a run has nothing to show."""
+    draw: Callable[[Info], go.Figure]
+
+    def figure(self, findings: Findings) -> go.Figure | Absent:
+        """Return the figure of a run, or why there is none."""
+        info = self.info(findings)
+        return info if isinstance(info, Absent) else self.draw(info)
+
+
+Drawn = TypeVar("Drawn")
+
+
+def attempt(name: str, draw: Callable[[], Drawn]) -> Drawn | Absent:
+    """Return what `draw` returns; if it raises anything, the figure is absent, with the error as the reason.
+
+    A figure never costs a report, least of all one of another distribution.
+    """
+    try:
+        return draw()
+    except Exception as error:  # noqa: BLE001 — a figure of another distribution may raise anything
+        _log.exception("the figure `%s` could not be drawn", name)
+        return Absent(f"It could not be drawn: {type(error).__name__}: {error}.")
+
+
 def nothing_measured(findings: Findings) -> Absent:
     """Return the absence of a figure that needs a measured trial."""
     states = Counter(record.state.lower() for record in findings.run.records)
-    told = listed(f"{number:,} {state}" for state, number in states.items())
-    return Absent(f"No trial of this run has been measured yet ({told}).")
+    found = listed(f"{number:,} {state}" for state, number in states.items())
+    return Absent(f"No trial of this run has been measured yet ({found}).")
 
 
 def blank(height: int) -> go.Layout:
@@ -81,8 +135,7 @@ def plain(text: str) -> str:
 
 def hover_title(configuration: Configuration, findings: Findings) -> str:
     """Return a configuration's name and changes as the few HTML tags that plotly knows; text is escaped."""
-    names = short_names(findings.run.settings)
-    lines = changes_text(configuration.changes, names)
+    lines = changes_text(configuration.changes, findings.run.setting_names)
     more = len(lines) - HOVER_CHANGES
     shown = lines[:HOVER_CHANGES] + ((f"… and {more} more",) if more > 0 else ())
     seeds = len(configuration.measured)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.configurations import Configuration, Estimate
 from analysis.figures import base
 from analysis.figures.base import Absent
-from analysis.findings import Findings
-from analysis.formatting import interval, percent
+from analysis.findings import Configuration, Estimate, Findings
+from analysis.formatting import percent
 from ubt.trials.record import Rates
 
 
@@ -121,4 +120,4 @@ def _traces(course: Course, rates: list[Estimate], legend: bool) -> list[go.Scat
 
 
 def _hover(course: Course, point: EpochPoint, rate: Estimate) -> str:
-    return f"{course.title}<br>after {base.plain(point.stage)}: {percent(rate.mean)} ({interval(rate)})"
+    return f"{course.title}<br>after {base.plain(point.stage)}: {percent(rate.mean)} ({rate.interval})"

@@ -9,11 +9,10 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
-from analysis.configurations import Configuration, Outcome
 from analysis.figures import base
 from analysis.figures.base import Absent
-from analysis.findings import Findings
-from analysis.formatting import interval, percent, points
+from analysis.findings import Configuration, Findings, Outcome
+from analysis.formatting import percent, points
 
 Split = Literal["val", "test"]
 SPLIT_NAMES: dict[Split, str] = {"val": "validation", "test": "test"}
@@ -152,5 +151,5 @@ def _dots(info: SplitInfo, name: str, marks: tuple[Mark, ...], marker: dict[str,
 
 
 def _hover(mark: Mark, split: Split) -> str:
-    asr, ca = (f"{percent(rate.mean)} ({interval(rate)})" for rate in (mark.outcome.asr, mark.outcome.ca))
+    asr, ca = (f"{percent(rate.mean)} ({rate.interval})" for rate in (mark.outcome.asr, mark.outcome.ca))
     return f"{mark.title}<br>ASR {asr}, CA {ca} on {SPLIT_NAMES[split]}"

@@ -8,12 +8,11 @@ from typing import Literal
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.configurations import Configuration
 from analysis.figures import base
 from analysis.figures.base import Absent
-from analysis.findings import Findings
+from analysis.findings import Configuration, Findings
 from analysis.formatting import percent, setting_text, short_names
-from analysis.tables import as_cell, setting
+from analysis.tables import as_scalar, setting
 
 PER_BAND = 4
 """Knobs side by side; more continue in a further band of two rows."""
@@ -69,8 +68,8 @@ def knobs_info(findings: Findings) -> KnobsInfo | Absent:
 
 
 def _panel(findings: Findings, path: str, title: str) -> KnobPanel:
-    cells = [(c, as_cell(setting(c.first, path))) for c in findings.measured]
-    present = [(c, value) for c, value in cells if value is not None]
+    values_of = [(c, as_scalar(setting(c.first, path))) for c in findings.measured]
+    present = [(c, value) for c, value in values_of if value is not None]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for _, value in present)
     values: list[float | str] = [float(v) if numbers else base.plain(setting_text(v)) for _, v in present]
     found = [_point(findings, c, path, value) for (c, _), value in zip(present, values, strict=True)]

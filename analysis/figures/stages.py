@@ -1,4 +1,4 @@
-"""Where the time went: seconds computed, and seconds spared by reuse, of every stage."""
+"""Where the time went: seconds computed, and seconds saved by reuse, of every stage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.findings import Findings
-from analysis.formatting import duration
+from ubt.common.formatting import duration
 from ubt.trials.record import StageRecord
 
 
@@ -57,7 +57,7 @@ def _times(name: str, stages: list[StageRecord]) -> StageTimes:
 
 
 def draw_stages(info: StagesInfo) -> go.Figure:
-    """Draw the figure: a bar a stage, computed seconds and beside them the spared ones."""
+    """Draw the figure: a bar a stage, computed seconds and beside them the saved ones."""
     figure = go.Figure(layout=base.blank(height=120 + 40 * len(info.stages)))
     computed = [stage.computed_seconds for stage in info.stages]
     reused = [stage.reused_seconds for stage in info.stages]

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from analysis.artifacts import ANEW, Artifacts, Unreadable
 from analysis.figures.base import Absent
 from analysis.findings import Findings
 from analysis.formatting import listed
 from analysis.paper import style
-from analysis.paper.trials import by_victim, has_stage, matching, poisoned_pairs
+from analysis.paper.artifacts import ANEW, Artifacts, Unreadable, by_victim, has_stage, matching, poisoned_pairs
 from analysis.tables import setting
 from ubt.trials.record import TrialRecord
 
@@ -221,17 +220,17 @@ def captions_info(findings: Findings, artifacts: Artifacts) -> CaptionsInfo | Ab
 def _panel(attack: str, record: TrialRecord, artifacts: Artifacts) -> CaptionPanel:
     attribute = artifacts.read(record, "attribute")
     try:
-        told = _captions.validate_python(attribute.fact("captions"))
+        captions = _captions.validate_python(attribute.fact("captions"))
     except ValidationError as error:
-        raise Unreadable(f"{attribute.told}: its captions are not as this version reads them; {ANEW}") from error
-    selected = artifacts.read(record, "select").tensor("indices")[: len(told)]
+        raise Unreadable(f"{attribute.title}: its captions are not as this version reads them; {ANEW}") from error
+    selected = artifacts.read(record, "select").tensor("indices")[: len(captions)]
     marks = np.isin(selected, poisoned_pairs(artifacts, record))
-    captions = [
+    found = [
         Caption(tuple((text.strip(), share) for text, share in tokens), bool(mark))
-        for tokens, mark in zip(told, marks, strict=False)
+        for tokens, mark in zip(captions, marks, strict=False)
     ]
     threshold = setting(record, "defense.token_threshold")
-    return CaptionPanel(attack, shown(captions), threshold if isinstance(threshold, float) else 0.0)
+    return CaptionPanel(attack, shown(found), threshold if isinstance(threshold, float) else 0.0)
 
 
 def shown(captions: Sequence[Caption]) -> tuple[Caption, ...]:

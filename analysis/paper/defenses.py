@@ -6,14 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analysis.artifacts import Artifacts
-from analysis.comparison.compare import compare
-from analysis.comparison.model import Comparison, Row
+from analysis.comparison.compare import Comparison, Row, compare
 from analysis.comparison.output import MEAN
-from analysis.configurations import Estimate, Outcome
 from analysis.figures.base import Absent
-from analysis.findings import Findings
+from analysis.findings import Estimate, Findings, Outcome
 from analysis.paper import style
+from analysis.paper.artifacts import Artifacts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +41,7 @@ class DefensesInfo:
 def defenses_info(findings: Findings, _artifacts: Artifacts | None = None) -> DefensesInfo | Absent:
     """Work out the figure; absent if the run has a single defense, or nothing of it is measured."""
     comparison = compare(findings)
-    if comparison is None or not any(cell.outcome for row in comparison.rows[1:] for cell in row.cells):
+    if comparison is None or not any(of.outcome for row in comparison.rows[1:] for of in row.results):
         return Absent("It needs finished trials of several defenses.")
     return DefensesInfo(
         names=tuple(row.name for row in comparison.rows),
@@ -58,7 +56,7 @@ def _panels(comparison: Comparison) -> tuple[DefensePanel, ...]:
 
     rows: tuple[Row, ...] = comparison.rows
     each = tuple(
-        panel(name, (row.cells[column].outcome for row in rows)) for column, name in enumerate(comparison.victims)
+        panel(name, (row.results[column].outcome for row in rows)) for column, name in enumerate(comparison.victims)
     )
     if len(comparison.victim.common) < 2:
         return each

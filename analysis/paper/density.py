@@ -35,7 +35,7 @@ class Separation:
 
     @cached_property
     def auroc(self) -> float:
-        """Return how well high similarity tells poison from the rest; NaN if one of them is empty."""
+        """Return how well high similarity separates poison from the rest (AUROC); NaN if one of them is empty."""
         return float(auroc(self.similarities, self.poisoned))
 
     @property
@@ -76,8 +76,8 @@ def bandwidth(values: Values) -> float:
     return max(LEAST_BANDWIDTH, 0.9 * min(spreads, default=0.0) * math.pow(len(values), -0.2))
 
 
-def told(separation: Separation) -> tuple[str, ...]:
-    """Return the lines that stand in a panel: the AUROC, others to hold it against, and how many pairs there are."""
+def panel_lines(separation: Separation) -> tuple[str, ...]:
+    """Return the lines that stand in a panel: the AUROC, others to compare it with, and how many pairs there are."""
     before, poisoned = separation.auroc_before, int(separation.poisoned.sum())
     pairs = (f"{poisoned:,} poisoned", f"{len(separation.poisoned) - poisoned:,} clean")
     if math.isnan(separation.auroc):
@@ -111,14 +111,14 @@ POISONED = Group("poisoned pairs", style.POISONED, "solid", "//////")
 
 
 def draw_separation(axes: Axes, separation: Separation) -> None:
-    """Draw both densities over −1 … 1, and what tells them apart in numbers."""
+    """Draw both densities over −1 … 1, and in numbers how far they are apart."""
     _draw_density(axes, separation.similarities[~separation.poisoned], CLEAN)
     _draw_density(axes, separation.similarities[separation.poisoned], POISONED)
     axes.set(xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1), yticks=())
     axes.set_xticklabels(("−1", "", "0", "", "1"))
     axes.set_ylim(0, axes.get_ylim()[1])
     axes.spines["left"].set_visible(False)
-    for number, line in enumerate(told(separation)):
+    for number, line in enumerate(panel_lines(separation)):
         axes.annotate(
             line,
             (0.02, 0.98),

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analysis.artifacts import Artifacts, Unreadable
 from analysis.figures.base import Absent
 from analysis.findings import Findings
 from analysis.paper import style
-from analysis.paper.density import Separation, draw_legend, draw_separation
-from analysis.paper.trials import (
+from analysis.paper.artifacts import (
+    Artifacts,
+    Unreadable,
     by_victim,
     has_stage,
     isolated_pairs,
@@ -20,6 +20,7 @@ from analysis.paper.trials import (
     overfitted_pairs,
     overfitted_suspects,
 )
+from analysis.paper.density import Separation, draw_legend, draw_separation
 from ubt.config import difference
 from ubt.trials.record import TrialRecord
 

@@ -1,11 +1,16 @@
-"""How figures for papers look: column widths, fonts and colours. matplotlib is loaded when one is drawn."""
+"""How figures for papers look (column widths, fonts, colours), and how they become files: undated, the same every time.
+
+matplotlib is loaded when one is drawn.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from io import BytesIO
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +23,11 @@ PER_BAND = 4
 TITLE_LETTERS = 26
 SMALL_POINTS, FONT_POINTS = 7, 8
 
-# Okabe and Ito's red and green, told apart by all common kinds of colour vision; hatches and dashes say it again.
+Format = Literal["png", "pdf", "svg"]
+DOTS_PER_INCH, NOTEBOOK_DOTS_PER_INCH = 300, 160
+UNDATED: dict[Format, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+# Okabe and Ito's red and green differ under all common kinds of colour vision; hatches and dashes say it again.
 POISONED, CLEAN = "#D55E00", "#009E73"
 METHOD, INK, SOFT, RULE = "#0072B2", "#1D2025", "#6D727C", "#C9CCD1"
 
@@ -66,10 +75,32 @@ def paper_style() -> Iterator[None]:
 
 
 def blank(width_inches: float, height_inches: float) -> Figure:
-    """Return an empty figure, which belongs to no window: nothing is shown and nothing has to be closed."""
+    """Return an empty figure, which belongs to no window: nothing has to be closed. A notebook shows it."""
+    return _figure_class()(figsize=(width_inches, height_inches), layout="constrained")
+
+
+@cache
+def _figure_class() -> type[Figure]:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    return Figure(figsize=(width_inches, height_inches), layout="constrained")
+    class PaperPage(Figure):
+        """A figure that shows itself in a notebook, with any backend of matplotlib."""
+
+        def _repr_png_(self) -> bytes:
+            with paper_style():
+                return rendered(self, "png", dots_per_inch=NOTEBOOK_DOTS_PER_INCH)["png"]
+
+    return PaperPage
+
+
+def rendered(figure: Figure, *formats: Format, dots_per_inch: int = DOTS_PER_INCH) -> dict[Format, bytes]:
+    """Return a figure in each format, without dates in it; to be called in the style it was drawn in."""
+    contents: dict[Format, bytes] = {}
+    for ending in formats:
+        file = BytesIO()
+        figure.savefig(file, format=ending, dpi=dots_per_inch, metadata=UNDATED[ending])
+        contents[ending] = file.getvalue()
+    return contents
 
 
 def entitle(axes: Axes, title: str, bold: bool = False) -> None:

@@ -148,7 +148,7 @@ def figures(
     out: Annotated[Path | None, typer.Option(help="Folder of the figures; RUN/figures by default.")] = None,
 ) -> None:
     """Draw the paper's figures from a run's artifacts, as PNG and PDF."""
-    from analysis.paper import write_figures  # noqa: PLC0415
+    from analysis import write_figures  # noqa: PLC0415
 
     written = write_figures(run_folder, out)
     for figure in written:
@@ -165,14 +165,13 @@ def table(
     as_csv: Annotated[bool, typer.Option("--csv", help="One line for each defense on each attack, as CSV.")] = False,
 ) -> None:
     """Print the defenses of a run over its attacks, as a Markdown table."""
-    from analysis import find, load_run  # noqa: PLC0415
-    from analysis.comparison import compare, comparison_markdown, comparison_table  # noqa: PLC0415
+    from analysis import load_run  # noqa: PLC0415
 
-    comparison = compare(find(load_run(run_folder)))
-    if comparison is None:
+    run = load_run(run_folder)
+    if run.comparison is None:
         advice = "`ubt sweep table` compares several; `ubt report` shows a run of one"
         raise UserError(Problem(str(run_folder), "has trials of a single defense, and so no table", advice=advice))
-    print(comparison_table(comparison).to_csv(index=False) if as_csv else comparison_markdown(comparison), end="")
+    print(run.comparison.to_csv(index=False) if as_csv else run.comparison_markdown, end="")
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis import Summary
 from analysis.summary import Point
 from sweeps.run.launch import SweepEnd
-from ubt.common.formatting import describe, minutes
+from ubt.common.formatting import describe, duration
 from ubt.trials.record import Rates, StageRecord, TrialRecord
 
 
@@ -31,8 +31,8 @@ def _summary_lines(summary: Summary) -> list[str]:
     seconds, stages = summary.seconds, summary.stages
     lines = [
         "",
-        f"{summary.name}: {states} in {minutes(seconds.wall)}; "
-        f"stages: {stages.computed} computed, {stages.reused} reused ({minutes(seconds.saved)} saved)",
+        f"{summary.name}: {states} in {duration(seconds.wall)}; "
+        f"stages: {stages.computed} computed, {stages.reused} reused ({duration(seconds.saved)} saved)",
     ]
     if summary.compared:
         return [*lines, f"  {summary.compared}: the table is in the report."]
@@ -50,7 +50,7 @@ def _point_text(point: Point | None) -> str:
 
 def record_text(record: TrialRecord) -> str:
     """Return one trial's result in words."""
-    lines = [f"{record.study} {record.trial}: {record.state} in {minutes(record.seconds)}"]
+    lines = [f"{record.study} {record.trial}: {record.state} in {duration(record.seconds)}"]
     lines += [f"  {record.reason}"] if record.reason else []
     for title, rates in (
         ("poisoned, val", record.poisoned_val),

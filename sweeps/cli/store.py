@@ -17,7 +17,9 @@ from sweeps.cli.options import DEFAULT_STORE, Exit
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, StoredFile, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, UserError
+from ubt.common.formatting import Align, duration, size, text_table
 from ubt.data.images import KEPT
+from ubt.trials.paths import RECORDS_FOLDER
 from ubt.trials.record import read_records
 
 LEFTOVER_AGE = timedelta(days=1)
@@ -126,10 +128,10 @@ def keys_of_runs(folders: Iterable[Path]) -> frozenset[str]:
     keys: set[str] = set()
     problems = []
     for folder in folders:
-        if not (folder / "records").is_dir():
+        if not (folder / RECORDS_FOLDER).is_dir():
             problems.append(Problem(f"--keep {folder}", "is no run folder", advice="e.g. --keep runs/demo"))
             continue
-        keys.update(stage.key for record in read_records(folder / "records") for stage in record.stages)
+        keys.update(stage.key for record in read_records(folder / RECORDS_FOLDER) for stage in record.stages)
     if problems:
         raise UserError(problems)
     return frozenset(keys)
@@ -174,12 +176,22 @@ StoreOption = Annotated[str | None, typer.Option("--store", help=f"A folder or U
 @store_app.command("ls")
 def list_artifacts(store: StoreOption = None) -> None:
     """List every artifact, newest last."""
-    for manifest in sorted(_open(store).manifests(), key=lambda manifest: manifest.created_at):
-        epochs = f"  {manifest.epochs[-1].epoch} epochs" if manifest.epochs else ""
-        print(
-            f"{manifest.created_at}  {manifest.stage:<15} {manifest.key}  "
-            f"{_size(manifest.size_bytes):>9} {manifest.seconds:7.1f} s{epochs}"
-        )
+    manifests = sorted(_open(store).manifests(), key=lambda manifest: manifest.created_at)
+    sides: tuple[Align, ...] = ("left", "left", "left", "right", "right", "right")
+    columns = dict(zip(("made", "stage", "key", "size", "computed in", "epochs"), sides, strict=True))
+    print(text_table(columns, map(_row, manifests)))
+
+
+def _row(manifest: ArtifactManifest) -> tuple[str, ...]:
+    epochs = str(manifest.epochs[-1].epoch) if manifest.epochs else ""
+    return (
+        manifest.created_at,
+        manifest.stage,
+        manifest.key,
+        size(manifest.size_bytes),
+        duration(manifest.seconds),
+        epochs,
+    )
 
 
 @store_app.command("du")
@@ -187,15 +199,14 @@ def disk_usage(store: StoreOption = None) -> None:
     """Say what each stage's artifacts take and took to compute, and what lies beside them."""
     opened = _open(store)
     manifests = list(opened.manifests())
-    rows, beside = usage(manifests), remains(opened, manifests)
-    for row in rows:
-        print(f"{row.stage:<10} {row.artifacts:>6} artifacts {_size(row.size_bytes):>10} {row.seconds:>10.0f} s")
+    found, beside = usage(manifests), remains(opened, manifests)
     others = {"images": beside.images, "leftovers": beside.leftovers}
-    for name, files in others.items():
-        print(f"{name:<10} {len(files):>6} files     {_size(_bytes_of(files)):>10}")
-    size_bytes = sum(row.size_bytes for row in rows) + sum(map(_bytes_of, others.values()))
-    count, seconds = sum(row.artifacts for row in rows), sum(row.seconds for row in rows)
-    print(f"{'all':<10} {count:>6} artifacts {_size(size_bytes):>10} {seconds:>10.0f} s")
+    size_bytes = sum(stage.size_bytes for stage in found) + sum(map(_bytes_of, others.values()))
+    seconds = sum(stage.seconds for stage in found)
+    rows = [(s.stage, f"{s.artifacts} artifacts", size(s.size_bytes), duration(s.seconds)) for s in found]
+    rows += [(name, f"{len(files)} files", size(_bytes_of(files)), "") for name, files in others.items()]
+    rows.append(("all", f"{len(manifests)} artifacts", size(size_bytes), duration(seconds)))
+    print(text_table({"": "left", "number": "right", "size": "right", "computed in": "right"}, rows))
 
 
 @store_app.command()
@@ -235,9 +246,9 @@ def prune(
             opened.remove(manifest)
         beside.remove_from(opened)
     done = "would be removed" if dry_run else "removed"
-    print(f"{len(leaving)} artifacts, {_size(sum(manifest.size_bytes for manifest in leaving))} {done}")
-    print(f"{len(beside.images)} files of decoded images, {_size(_bytes_of(beside.images))} {done}")
-    print(f"{len(beside.leftovers)} leftovers, {_size(_bytes_of(beside.leftovers))} {done}")
+    print(f"{len(leaving)} artifacts, {size(sum(manifest.size_bytes for manifest in leaving))} {done}")
+    print(f"{len(beside.images)} files of decoded images, {size(_bytes_of(beside.images))} {done}")
+    print(f"{len(beside.leftovers)} leftovers, {size(_bytes_of(beside.leftovers))} {done}")
 
 
 def _open(store: str | None) -> ArtifactStore:
@@ -246,11 +257,3 @@ def _open(store: str | None) -> ArtifactStore:
 
 def _bytes_of(files: Iterable[StoredFile]) -> int:
     return sum(file.size_bytes for file in files)
-
-
-def _size(size_bytes: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"

@@ -22,8 +22,8 @@ from ubt.common.atomic_files import NO_LOCKS, write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.config import read_json, validate
 from ubt.config.dotted_paths import JsonObject
+from ubt.trials.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE
 
-STUDY = "study.json"
 MAY_CHANGE = ("name", "resources", "tracking", "objectives", "store", "plugins")
 """Parts of a study that a resumed run may change: they decide neither what is run nor what comes out of it. (What a
 plug-in's code is, the keys of its stages say.) A search may be decided by more: see `Search.decided_by`."""
@@ -42,12 +42,12 @@ class RunFolder:
     @property
     def records(self) -> Path:
         """Folder of trial records."""
-        return self.path / "records"
+        return self.path / RECORDS_FOLDER
 
     @property
     def study(self) -> Path:
         """The study as it was resolved."""
-        return self.path / STUDY
+        return self.path / STUDY_FILE
 
     @property
     def journal(self) -> Path:
@@ -57,7 +57,7 @@ class RunFolder:
     @property
     def report(self) -> Path:
         """Folder of the report."""
-        return self.path / "report"
+        return self.path / REPORT_FOLDER
 
     def check_writable(self) -> None:
         """Refuse a place where the folder cannot be made; nothing is made yet.
@@ -101,7 +101,7 @@ class RunFolder:
 
 def new_run(out: Path, name: str) -> RunFolder:
     """Return a folder that no run has used: `out/name`, then `out/name-2` and so on. It is not made yet."""
-    folder = next(folder for folder in _candidates(out, name) if not (folder / STUDY).exists())
+    folder = next(folder for folder in _candidates(out, name) if not (folder / STUDY_FILE).exists())
     return RunFolder(folder.absolute(), new=name)
 
 
@@ -111,7 +111,7 @@ def latest_run(out: Path, name: str) -> RunFolder:
     Raises:
         UserError: if there is none.
     """
-    runs = [path for path in (out / name / STUDY, *out.glob(f"{name}-*/{STUDY}")) if _is_of(path, name)]
+    runs = [path for path in (out / name / STUDY_FILE, *out.glob(f"{name}-*/{STUDY_FILE}")) if _is_of(path, name)]
     if not runs:
         raise UserError(Problem("--resume", f"there is no run of `{name}` in {out}", advice="leave --resume out"))
     newest = max(runs, key=lambda path: (path.stat().st_mtime_ns, len(path.parent.name), path.parent.name))
@@ -147,9 +147,9 @@ def tracking_of(folder: Path) -> TrackingSettings:
     Raises:
         UserError: if the folder is no run.
     """
-    study = folder / STUDY
+    study = folder / STUDY_FILE
     if not study.is_file():
-        raise UserError(Problem(str(folder), "is no run folder: it has no study.json", advice="e.g. runs/demo"))
+        raise UserError(Problem(str(folder), "is no run folder: it has no " + STUDY_FILE, advice="e.g. runs/demo"))
     return validate(TrackingSettings, cast(JsonObject, read_json(study).get("tracking", {})), str(study))
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import Summary, load_run, summarise, write_report
+from analysis import Summary, load_run, write_report
 from sweeps.backends.connection import INLINE, LOCAL, check_address, start_ray, stop_ray
 from sweeps.backends.execute import run_inline, run_on_ray
 from sweeps.planning.plan import stored_keys
@@ -162,7 +162,7 @@ def report(run: RunFolder, tracker: Tracker, complete: bool) -> Summary | None:
         written = write_report(run.path)
     except OSError as error:
         logger.error("the report cannot be written, `ubt report %s` does it later: %s", run.path, error)
-        return summarise(load_run(run.path))
+        return load_run(run.path).summary
     summary = written.summary
     tracker.finished(summary.model_dump(mode="json"), summary.front, written.page.parent, complete)
     return summary

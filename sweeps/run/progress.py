@@ -2,62 +2,138 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ubt.common.formatting import describe, minutes
-from ubt.common.statistics import keeps_accuracy
+from ubt.common.choice import Candidate, choose
+from ubt.common.formatting import describe, duration
 from ubt.trials.record import State, TrialRecord
 
 _QUIET_SECONDS = 10.0
 """A log gets a line when a trial ends, and at least this often while one works."""
 
 
+@dataclass(frozen=True)
+class Best:
+    """The configuration that would be chosen now, with its means over the seeds that are done."""
+
+    trial: str
+    """The first of its trials."""
+    asr: float
+    ca: float
+    seeds: int
+
+
+class Leaderboard:
+    """Which configuration would be chosen now, kept up to date trial by trial. The report chooses by the same rule."""
+
+    def __init__(self, ca_floor: float) -> None:
+        self._ca_floor = ca_floor
+        self._done: defaultdict[str, dict[str, TrialRecord]] = defaultdict(dict)
+        """Configuration, as JSON → trial → its record."""
+        self._candidates: dict[str, Candidate] = {}
+        self._leader: str | None = None
+
+    def take(self, record: TrialRecord) -> None:
+        """Take note of a trial's newest record."""
+        configuration = json.dumps(record.config, sort_keys=True)
+        if record.state is State.DONE and record.val and record.poisoned_val:
+            self._done[configuration][record.trial] = record
+        elif self._done[configuration].pop(record.trial, None) is None:
+            return
+        self._update(configuration)
+
+    @property
+    def best(self) -> Best | None:
+        """Return the best; None while none keeps its clean accuracy."""
+        if self._leader is None:
+            return None
+        leader = self._candidates[self._leader]
+        replicates = self._replicates(self._leader)
+        return Best(replicates[0].trial, leader.asr, leader.ca, len(replicates))
+
+    def _replicates(self, configuration: str) -> list[TrialRecord]:
+        """Return one trial for each seed, by number."""
+        trials = sorted(self._done[configuration].values(), key=lambda trial: -trial.number)
+        return sorted({trial.seed: trial for trial in trials}.values(), key=lambda trial: trial.number)
+
+    def _update(self, configuration: str) -> None:
+        self._candidates.pop(configuration, None)
+        replicates = self._replicates(configuration)
+        if replicates:
+            asr, ca, poisoned_ca = (fmean(rates) for rates in zip(*map(_rates, replicates), strict=True))
+            self._candidates[configuration] = Candidate(asr, ca, poisoned_ca - ca, replicates[0].number)
+        if configuration == self._leader:  # it may have fallen behind any other
+            rivals = self._candidates
+        else:
+            rivals = {key: self._candidates[key] for key in (self._leader, configuration) if key in self._candidates}
+        chosen = choose(rivals.values(), self._ca_floor)
+        self._leader = next((key for key, rival in rivals.items() if rival is chosen), None)
+
+
+def _rates(record: TrialRecord) -> tuple[float, float, float]:
+    assert record.val is not None  # noqa: S101 — only such records are kept
+    assert record.poisoned_val is not None  # noqa: S101
+    return record.val.asr, record.val.ca, record.poisoned_val.ca
+
+
 class Tally:
-    """Counts trials and knows the best so far. The arithmetic of progress, without its looks."""
+    """Counts trials and knows the best so far. The arithmetic of progress, without its looks.
+
+    Every record is taken into account once, when it comes: a line costs the same after ten trials and ten thousand.
+    """
 
     def __init__(self, total: int, ca_floor: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
-        self._ca_floor = ca_floor
-        self._records: dict[str, TrialRecord] = {}
+        self._states: dict[str, State] = {}
+        self._counts: Counter[State] = Counter()
+        self._leaderboard = Leaderboard(ca_floor)
+        self._compared = False
         self._clock = clock
         self._ends: list[float] = []
 
     def note(self, record: TrialRecord) -> None:
         """Take note of a trial's newest record."""
-        self._records[record.trial] = record
+        self.answered(record)
         if record.state.ended:
             self._ends.append(self._clock())
 
     def answered(self, record: TrialRecord) -> None:
         """Count a trial that had ended before, as after `--resume`; it says nothing of the pace."""
-        self._records[record.trial] = record
+        before = self._states.get(record.trial)
+        if before is not None:
+            self._counts[before] -= 1
+        self._states[record.trial] = record.state
+        self._counts[record.state] += 1
+        self._compared = self._compared or record.label.cell is not None
+        if State.DONE in (before, record.state):
+            self._leaderboard.take(record)
 
     def count(self, state: State) -> int:
         """Return how many trials are in a state."""
-        return Counter(record.state for record in self._records.values())[state]
+        return self._counts[state]
 
     @property
     def ended(self) -> int:
         """Return how many trials have ended."""
-        return sum(1 for record in self._records.values() if record.state.ended)
+        return sum(count for state, count in self._counts.items() if state.ended)
 
     @property
-    def best(self) -> TrialRecord | None:
-        """Return the trial with the lowest validation ASR that keeps its clean accuracy; None in a comparison.
+    def best(self) -> Best | None:
+        """Return the configuration that would be chosen now; None in a comparison.
 
         (Its trials have different victims, of which the easiest would be shown.)
         """
-        if any(record.label.cell for record in self._records.values()):
-            return None
-        good = [r for r in self._records.values() if r.state is State.DONE and self._keeps_accuracy(r)]
-        return min(good, key=lambda r: (r.val.asr, -r.val.ca) if r.val else (1.0, 0.0), default=None)
+        return None if self._compared else self._leaderboard.best
 
     @property
     def seconds_left(self) -> float | None:
@@ -70,21 +146,17 @@ class Tally:
         pace = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
         return pace * max(0, self.total - self.ended)
 
-    def _keeps_accuracy(self, record: TrialRecord) -> bool:
-        if record.val is None or record.poisoned_val is None:
-            return False
-        return keeps_accuracy(record.poisoned_val.ca - record.val.ca, self._ca_floor)
-
     def line(self) -> str:
         """Return all of it in one line."""
         best, left = self.best, self.seconds_left
         parts = [
             f"{self.count(State.DONE)} done, {self.count(State.RUNNING)} running, {self.count(State.FAILED)} failed"
         ]
-        if best and best.val:
-            parts.append(f"best ASR {best.val.asr:.3f} at CA {best.val.ca:.3f} ({best.trial})")
+        if best:
+            mean = f", mean of {best.seeds} seeds" if best.seeds > 1 else ""
+            parts.append(f"best ASR {best.asr:.3f} at CA {best.ca:.3f} ({best.trial}{mean})")
         if left is not None and self.ended < self.total:
-            parts.append(f"about {minutes(left)} left")
+            parts.append(f"about {duration(left)} left")
         return " · ".join(parts)
 
 
@@ -154,7 +226,7 @@ class Lines:
     def _write(self, now: float, text: str) -> None:
         self._last = now
         counted = f"{self._tally.ended}/{self._tally.total}"
-        print(f"[{minutes(now - self._began)}] {counted} {text}", file=self._stream, flush=True)
+        print(f"[{duration(now - self._began)}] {counted} {text}", file=self._stream, flush=True)
 
 
 def progress_view(tally: Tally, stream: TextIO | None = None) -> Bar | Lines:

@@ -11,13 +11,13 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal, cast
 
 from sweeps.search.proposals import Changes, Outcome, Proposal
 from ubt.attacks import AttackConfig
-from ubt.common.statistics import keeps_accuracy
+from ubt.common.choice import Candidate
+from ubt.common.choice import choose as lowest_asr
 from ubt.config import Config, set_path
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.labels import ComparisonCell, Phase, TrialLabel
@@ -28,38 +28,30 @@ if TYPE_CHECKING:
 ChooseBy = Literal["mean", "worst"]
 
 
-@dataclass(frozen=True)
-class Score:
-    """What came of one setting over the attacks, on the validation split, as fractions."""
-
-    asr: float
-    """Mean or highest."""
-    ca_lost: float
-    """Mean, against the poisoned models."""
-
-
 def choose(outcomes: Sequence[Sequence[Outcome]], by: ChooseBy, ca_floor: float) -> int | None:
     """Return the position of the setting to choose, given `outcomes[S][A]` of S settings on A attacks.
 
-    Lowest ASR among those that lose at most `ca_floor` of CA, on average over the attacks; if all lose more, the
-    one that loses least. Ties go to the smaller loss (then the lower ASR), then to the earlier setting. A setting
-    that failed on an attack is never chosen, unless all failed there: then the victim did, and the attack says
-    nothing of the settings. None if nothing was measured.
+    The rule of `ubt.common.choice` on means over the attacks (or on the highest ASR); if all settings lose more CA
+    than the floor, the one that loses least (ties: lower ASR, then earlier). A setting that failed on an attack is
+    never chosen, unless all failed there: then the victim did, and the attack says nothing of the settings. None if
+    nothing was measured.
     """
     measured = [attack for attack in zip(*outcomes, strict=True) if any(outcome.values for outcome in attack)]
-    scores = {at: score for at, row in enumerate(zip(*measured, strict=True)) if (score := _score(row, by))}
-    kept = {at: score for at, score in scores.items() if keeps_accuracy(score.ca_lost, ca_floor)}
-    if kept:
-        return min(kept, key=lambda at: (kept[at].asr, kept[at].ca_lost, at))
-    return min(scores, key=lambda at: (scores[at].ca_lost, scores[at].asr, at), default=None)
+    rows = enumerate(zip(*measured, strict=True))
+    candidates = [found for at, row in rows if (found := _candidate(at, row, by))]
+    chosen = lowest_asr(candidates, ca_floor)
+    if chosen is None:
+        chosen = min(candidates, key=lambda one: (one.ca_lost, one.asr, one.order), default=None)
+    return None if chosen is None else chosen.order
 
 
-def _score(row: Sequence[Outcome], by: ChooseBy) -> Score | None:
-    rates = [outcome.values[0] for outcome in row if outcome.values]
+def _candidate(at: int, row: Sequence[Outcome], by: ChooseBy) -> Candidate | None:
+    rates = [outcome.values for outcome in row if outcome.values]
     lost = [outcome.ca_lost for outcome in row if outcome.ca_lost is not None]
     if min(len(rates), len(lost)) < len(row):
         return None
-    return Score(max(rates) if by == "worst" else fmean(rates), fmean(lost))
+    asr, ca = ([rate[part] for rate in rates] for part in (0, 1))
+    return Candidate(max(asr) if by == "worst" else fmean(asr), fmean(ca), fmean(lost), at)
 
 
 UNSEARCHED = "search failed"

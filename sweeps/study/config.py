@@ -11,6 +11,7 @@ from sweeps.search.base import Search, SearchConfig
 from sweeps.search.designs import Grid
 from sweeps.search.proposals import Changes, Proposal
 from sweeps.tracking.config import TrackingSettings
+from ubt.common.choice import CA_FLOOR
 from ubt.config import Config, set_path, validate
 from ubt.config.dotted_paths import JsonObject
 from ubt.defenses import DefenseConfig
@@ -22,7 +23,7 @@ from ubt.trials.metrics import Metrics
 class Objectives(Config):
     """What is looked for: low ASR and high CA, both on the validation split."""
 
-    ca_floor: float = Field(default=0.02, ge=0, le=1)
+    ca_floor: float = Field(default=CA_FLOOR, ge=0, le=1)
     """Clean accuracy that the chosen configuration may lose against the poisoned model."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.run import Run, load_run
+from analysis.records import RunRecords, read_run
 from ubt.common.statistics import wilson_interval
 from ubt.config import set_path
 from ubt.trials.labels import label_of_text
@@ -116,8 +116,8 @@ def rates():
 def run_of():
     """The builder of a run in memory."""
 
-    def build(*records: TrialRecord, space: Iterable[str] = SPACE, ca_floor: float = 0.02) -> Run:
-        return Run(Path("nowhere"), "toy", ca_floor, tuple(space), tuple(records))
+    def build(*records: TrialRecord, space: Iterable[str] = SPACE, ca_floor: float = 0.02) -> RunRecords:
+        return RunRecords(Path("nowhere"), "toy", ca_floor, tuple(space), tuple(records))
 
     return build
 
@@ -135,4 +135,4 @@ def run_folder(tmp_path):
 @pytest.fixture
 def loaded(run_folder):
     """The builder of a run that went through the disk."""
-    return lambda *records, study=None: load_run(run_folder(*records, study=study))
+    return lambda *records, study=None: read_run(run_folder(*records, study=study))

@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.configurations import configurations
-from analysis.findings import choose
+from analysis.findings import choose, configurations
 
 
 def chosen_number(records, ca_floor=0.02):

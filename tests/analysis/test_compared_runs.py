@@ -1,8 +1,8 @@
 """A comparison has several victims: nothing is chosen over them, and no front is drawn through them."""
 
 from analysis.findings import find
-from analysis.page import headline
-from analysis.summary import summary_of
+from analysis.page import opening
+from analysis.summary import summarise
 
 LABELS = ("search:ubt/badnets", "table:ubt/badnets", "table:ubt/sig (search failed)", "table:none/sig")
 
@@ -17,7 +17,7 @@ def test_a_comparison_says_what_it_compares(run_of, trial):
 
 
 def test_nothing_is_chosen_and_no_victim_stands_for_all(run_of, trial):
-    summary = summary_of(compared(run_of, trial))
+    summary = summarise(compared(run_of, trial))
     assert summary.compared == "2 defenses against 2 attacks"
     assert (summary.chosen, summary.front, summary.hypervolume) == (None, (), 0.0)
     assert (summary.poisoned.val, summary.poisoned.test) == (None, None)
@@ -26,7 +26,7 @@ def test_nothing_is_chosen_and_no_victim_stands_for_all(run_of, trial):
 
 def test_the_headline_is_of_the_comparison(run_of, trial):
     findings = compared(run_of, trial)
-    told = headline(findings, summary_of(findings))
+    told = opening(findings, summarise(findings))
     assert told.title == "2 defenses against 2 attacks"
     assert told.changes == ()
     assert "4 trials" in told.effort

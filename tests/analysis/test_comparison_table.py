@@ -7,8 +7,7 @@ import pytest
 from analysis.comparison import compare, comparison_markdown, comparison_table
 from analysis.comparison.compare import seconds_of_defense
 from analysis.comparison.output import MEAN, WORST, best_rows, contest, contest_text, notes
-from analysis.configurations import BOOTSTRAP_SEED
-from analysis.findings import find
+from analysis.findings import BOOTSTRAP_SEED, find
 from analysis.formatting import victim_names
 from ubt.common.statistics import bootstrap_interval
 from ubt.trials.record import StageRecord, State
@@ -57,7 +56,7 @@ def test_rows_are_defenses_the_victim_first_the_method_after_its_baselines(compa
 def test_cells_are_test_rates_averaged_over_seeds_with_bootstrapped_intervals(comparison):
     rates = [0.1, 0.2, 0.6]
     found = comparison(*FIELD[:1], *(("ubt", "badnets", seed, asr, 0.8) for seed, asr in enumerate(rates)))
-    cell = row(found, "UBT").cells[0]
+    cell = row(found, "UBT").results[0]
     on_test = [rate + 0.01 for rate in rates]
     low, high = bootstrap_interval(on_test, np.random.default_rng(BOOTSTRAP_SEED))
     assert cell.outcome.asr.mean == pytest.approx(np.mean(on_test))
@@ -68,15 +67,15 @@ def test_cells_are_test_rates_averaged_over_seeds_with_bootstrapped_intervals(co
 def test_the_victims_row_is_the_poisoned_model_even_without_trials_of_its_own(comparison):
     found = comparison(*FIELD[2:])
     assert found.victim.kind == "none"
-    assert [cell.outcome.asr.mean for cell in found.victim.cells] == [0.89, 0.89]
-    assert found.victim.cells[0].outcome.ca.mean == 0.83
+    assert [cell.outcome.asr.mean for cell in found.victim.results] == [0.89, 0.89]
+    assert found.victim.results[0].outcome.ca.mean == 0.83
 
 
 def test_means_and_worst_cases_are_over_attacks(comparison):
     found = row(comparison(*FIELD), "fine-tuning")
     assert found.mean.asr.mean == pytest.approx(0.41)
-    assert found.mean.asr.low == pytest.approx(np.mean([cell.outcome.asr.low for cell in found.cells]))
-    assert found.worst.asr == found.cells[0].outcome.asr
+    assert found.mean.asr.low == pytest.approx(np.mean([cell.outcome.asr.low for cell in found.results]))
+    assert found.worst.asr == found.results[0].outcome.asr
     ubt = row(comparison(*FIELD), "UBT")
     assert (ubt.worst.asr.mean, ubt.worst.ca.mean) == (pytest.approx(0.05), pytest.approx(0.81))
 
@@ -146,7 +145,7 @@ def test_of_several_settings_the_validation_split_chooses(trial, run_of):
         *(ubt(1, 0.3, 0.82, 8), ubt(2, 0.1, 0.81, 16), ubt(3, 0.0, 0.5, 32)),
     ]
     found = compare(find(run_of(*records)))
-    assert row(found, "UBT").cells[0].outcome.asr.mean == pytest.approx(0.11)
+    assert row(found, "UBT").results[0].outcome.asr.mean == pytest.approx(0.11)
     assert row(found, "UBT").choices == 3
     assert any("UBT (3)" in note for note in notes(found))
 
@@ -158,14 +157,14 @@ def test_trials_of_a_search_are_not_in_the_table(trial, run_of):
     tuned = trial(0, asr=0.5, label="table:finetune/badnets", changes={"defense": {"kind": "finetune"}})
     searched = [ubt(1, "search:ubt/badnets", 0.0, 8), ubt(2, "search:ubt/badnets", 0.2, 16)]
     running = compare(find(run_of(tuned, *searched)))
-    assert row(running, "UBT").cells[0].outcome is None
+    assert row(running, "UBT").results[0].outcome is None
     ended = compare(find(run_of(tuned, *searched, ubt(3, "table:ubt/badnets (search failed)", 0.2, 16, seed=1))))
-    assert row(ended, "UBT").cells[0].outcome.asr.mean == pytest.approx(0.21)
+    assert row(ended, "UBT").results[0].outcome.asr.mean == pytest.approx(0.21)
     assert "UBT: search failed." in notes(ended)
     again = compare(
         find(run_of(tuned, *searched, ubt(3, "table:ubt/badnets", 0.2, 16), ubt(9, "table:ubt/badnets", 0.3, 32)))
     )
-    assert row(again, "UBT").cells[0].outcome.asr.mean == pytest.approx(0.31), "the newest choice counts"
+    assert row(again, "UBT").results[0].outcome.asr.mean == pytest.approx(0.31), "the newest choice counts"
     assert compare(find(run_of(*searched))) is None
 
 

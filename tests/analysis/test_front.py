@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.configurations import configurations
-from analysis.findings import front, hypervolume, non_dominated
+from analysis.findings import configurations, front, hypervolume, non_dominated
 
 # Few distinct values, so that ties and equal points are common.
 RATE = st.integers(0, 12).map(lambda twelfth: twelfth / 12)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.configurations import configurations
+from analysis.findings import configurations
 from ubt.common.statistics import wilson_interval
 
 
@@ -41,7 +41,9 @@ def test_failed_seeds_are_counted_but_not_averaged(trial):
 def test_a_seed_met_twice_is_one_replicate(trial):
     (found,) = configurations([trial(0, seed=0, asr=0.1), trial(1, seed=0, asr=0.1), trial(2, seed=1, asr=0.4)])
     assert found.val.asr.mean == pytest.approx(0.25)
-    assert len(found.measured) == 2
+    assert [trial.number for trial in found.measured] == [0, 2]
+    (found,) = configurations([trial(0, seed=0), trial(1, seed=1), trial(2, seed=0)])
+    assert [trial.number for trial in found.measured] == [0, 1]
 
 
 def test_a_configuration_without_a_done_trial_still_knows_its_victim(trial):

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from analysis.findings import find
 from analysis.summary import summarise, wall_seconds
 from ubt.common.errors import UserError
 
@@ -14,7 +15,7 @@ def test_the_json_is_as_promised(run_of, trial):
         trial(1, asr=0.1, ca=0.81, changes={SAMPLES: 8, "defense.token_threshold": 0.3}),
         trial(2, state="FAILED", changes={SAMPLES: 16}),
     )
-    assert json.loads(summarise(run).model_dump_json()) == {
+    assert json.loads(summarise(find(run)).model_dump_json()) == {
         "name": "toy",
         "states": {"RUNNING": 0, "DONE": 2, "PRUNED": 0, "FAILED": 1},
         "compared": "",
@@ -34,25 +35,25 @@ def test_the_json_is_as_promised(run_of, trial):
 
 def test_settings_that_the_chosen_defense_does_not_have_are_not_told(run_of, trial):
     none = {"victim": {}, "defense": {"kind": "none"}}
-    summary = summarise(run_of(trial(0, ca=0.5), trial(1, config=none, changes={"defense.kind": "none"})))
+    summary = summarise(find(run_of(trial(0, ca=0.5), trial(1, config=none, changes={"defense.kind": "none"}))))
     assert summary.chosen.config == {"defense.kind": "none"}
 
 
 def test_without_a_qualified_trial_chosen_is_null(run_of, trial):
-    summary = summarise(run_of(trial(0, ca=0.5)))
+    summary = summarise(find(run_of(trial(0, ca=0.5))))
     assert summary.chosen is None
     assert summary.front == ("trial-0",)
     assert summary.poisoned.val.asr == 0.9
 
 
 def test_without_a_done_trial_front_and_hypervolume_are_empty(run_of, trial):
-    summary = summarise(run_of(trial(0, state="FAILED", poisoned_val=None, poisoned_test=None)))
+    summary = summarise(find(run_of(trial(0, state="FAILED", poisoned_val=None, poisoned_test=None))))
     assert (summary.chosen, summary.front, summary.hypervolume) == (None, (), 0.0)
     assert summary.poisoned.val is None
 
 
 def test_rates_are_means_over_seeds(run_of, trial):
-    summary = summarise(run_of(trial(0, seed=0, asr=0.1, ca=0.82), trial(1, seed=1, asr=0.3, ca=0.84)))
+    summary = summarise(find(run_of(trial(0, seed=0, asr=0.1, ca=0.82), trial(1, seed=1, asr=0.3, ca=0.84))))
     assert summary.chosen.val.asr == pytest.approx(0.2)
     assert summary.chosen.val.ca == pytest.approx(0.83)
 

@@ -72,7 +72,7 @@ def test_the_grid_in_the_readme_has_the_trials_that_the_text_says(tmp_path, monk
 
 def test_every_block_says_what_it_is():
     odd = [b.where for page in PAGES for b in blocks(page) if b.language not in ("bash", "yaml", "python", "text")]
-    assert odd == [block.where for block in blocks(PAGES[0]) if block.text.startswith("[0:18]")]  # a log
+    assert odd == [block.where for block in blocks(PAGES[0]) if block.text.startswith("[18 s]")]  # a log
 
 
 def test_every_comment_that_a_block_is_not_run_belongs_to_a_block():

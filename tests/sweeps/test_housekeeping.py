@@ -124,19 +124,19 @@ IMAGES = tuple(f"images/{name}" for name in Beside.IMAGES)
 
 def test_prune_alone_removes_only_what_has_been_left_for_a_day(store, beside):
     before = beside.left()
-    assert "5 leftovers, 5.0 KB would be removed" in run(store, "prune", "--dry-run")
+    assert "5 leftovers, 5.0 kB would be removed" in run(store, "prune", "--dry-run")
     assert beside.left() == before
     told = run(store, "prune")
     assert before - beside.left() == aged(*Beside.LEFTOVERS)
     assert store.keys("overfit") == {"a", "b"}
-    assert "0 artifacts, 0 B removed" in told
-    assert "5 leftovers, 5.0 KB removed" in told
+    assert "0 artifacts, 0 bytes removed" in told
+    assert "5 leftovers, 5.0 kB removed" in told
 
 
 def test_decoded_images_go_by_their_age(store, beside):
     run(store, "prune", "--older-than", "3d")
     assert {*IMAGES, *aged(*IMAGES)} <= beside.left()
-    assert "3 files of decoded images, 3.0 KB removed" in run(store, "prune", "--older-than", "1d")
+    assert "3 files of decoded images, 3.0 kB removed" in run(store, "prune", "--older-than", "1d")
     assert set(IMAGES) <= beside.left()
     assert not aged(*IMAGES) & beside.left()
 
@@ -149,10 +149,10 @@ def test_files_of_others_stay_and_so_do_those_that_may_be_written_to(store, besi
 
 def test_disk_usage_tells_all_that_is_there(store, beside):
     rows = {line.split()[0]: line.split()[1:5] for line in run(store, "du").splitlines()}
-    assert rows["overfit"] == ["2", "artifacts", "200", "B"]
-    assert rows["images"] == ["6", "files", "6.0", "KB"]
-    assert rows["leftovers"] == ["10", "files", "10.0", "KB"]
-    assert rows["all"] == ["2", "artifacts", "16.2", "KB"]
+    assert rows["overfit"] == ["2", "artifacts", "200", "bytes"]
+    assert rows["images"] == ["6", "files", "6.0", "kB"]
+    assert rows["leftovers"] == ["10", "files", "10.0", "kB"]
+    assert rows["all"] == ["2", "artifacts", "16.2", "kB"]
 
 
 def test_images_of_a_store_on_s3_are_those_of_this_machine(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def outcome(told: Summary | None = None, **fields: Any) -> SweepEnd:
 
 def test_the_end_of_a_sweep_says_what_came_out_and_where_it_lies() -> None:
     assert outcome_text(outcome(summary()), "ubt sweep toy --resume").strip().splitlines() == [
-        "toy: 23 DONE, 1 FAILED in 12:34; stages: 60 computed, 180 reused (1:02:05 saved)",
+        "toy: 23 DONE, 1 FAILED in 12 min 34 s; stages: 60 computed, 180 reused (1 h 02 min saved)",
         "  poisoned model        test ASR 0.930  CA 0.810",
         "  chosen: t0007         test ASR 0.021  CA 0.800",
         "    overfit_epochs=3",
@@ -86,12 +86,12 @@ def test_without_any_record_there_is_no_report_to_point_at() -> None:
 def test_a_trial_is_told_with_its_intervals_and_its_reason() -> None:
     described = {"study": "toy", "trial": "t0000", "number": 0, "seed": 0, "config": {}, "changes": {}, "seconds": 61}
     failed = TrialRecord.model_validate({**described, "state": "FAILED", "reason": "loss is NaN"})
-    assert record_text(failed) == "toy t0000: FAILED in 1:01\n  loss is NaN"
+    assert record_text(failed) == "toy t0000: FAILED in 1 min 01 s\n  loss is NaN"
     done = TrialRecord.model_validate(
         {**described, "state": "DONE", "poisoned_val": rates(0.9, 0.8), "test": rates(0.05, 0.79)}
     )
     assert record_text(done).splitlines() == [
-        "toy t0000: DONE in 1:01",
+        "toy t0000: DONE in 1 min 01 s",
         "  poisoned, val   ASR 0.900 [0.000, 1.000]  CA 0.800 [0.000, 1.000]",
         "  defended, test  ASR 0.050 [0.000, 1.000]  CA 0.790 [0.000, 1.000]",
     ]

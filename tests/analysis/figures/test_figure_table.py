@@ -1,14 +1,16 @@
 import json
 import re
+from types import SimpleNamespace
 
 import plotly.graph_objects as go
 import pytest
 
-from analysis.figures import FIGURES, Absent
+from analysis import load_run, write_report
+from analysis.figures import FIGURES, Absent, FigureKind
 from analysis.findings import find
 
 SAMPLES, RATIO = "defense.unlearn_samples", "defense.suspicious_ratio"
-EVERY_FIGURE = pytest.mark.parametrize("kind", FIGURES, ids=lambda kind: kind.name)
+EVERY_FIGURE = pytest.mark.parametrize("kind", tuple(FIGURES), ids=lambda kind: kind.name)
 
 
 def test_names_are_unique_and_usable_as_anchors():
@@ -51,3 +53,43 @@ def test_names_of_trials_cannot_bring_markup(kind, run_of, trial):
 def test_a_single_trial_is_drawn_or_explained(kind, run_of, trial):
     figure = kind.figure(find(run_of(trial(0))))
     assert figure.why if isinstance(figure, Absent) else figure.data
+
+
+@pytest.fixture
+def plugged(monkeypatch):
+    """The builder of a figure of another distribution, found by its entry point."""
+
+    def plug(**fields):
+        kind = FigureKind(**{"name": "seeds", "title": "Seeds", "caption": "How many.", **fields})
+        point = SimpleNamespace(name="seeds", value="my_package:SEEDS", dist=None, load=lambda: kind)
+        monkeypatch.setattr(FIGURES, "_items", dict(FIGURES._items))
+        monkeypatch.setattr(FIGURES, "_points", lambda: {"seeds": point})
+
+    return plug
+
+
+def test_a_figure_of_another_distribution_is_in_the_report_and_in_a_run(plugged, run_folder, trial):
+    plugged(
+        info=lambda findings: [len(one.measured) for one in findings.measured],
+        draw=lambda counts: go.Figure(go.Bar(y=counts)),
+    )
+    folder = run_folder(trial(0), trial(1, seed=1))
+    assert list(load_run(folder).figure("seeds").data[0].y) == [2]
+    assert '<section id="seeds" class="figure">' in write_report(folder).page.read_text(encoding="utf-8")
+
+
+def test_one_that_raises_is_absent_from_the_report_with_its_error(plugged, run_folder, trial):
+    plugged(info=lambda findings: findings.nothing, draw=go.Figure)
+    html = write_report(run_folder(trial(0))).page.read_text(encoding="utf-8")
+    section = html[html.index('<section id="seeds"') :]
+    assert "It could not be drawn: AttributeError" in section[: section.index("</section>")]
+
+
+def test_one_that_cannot_be_imported_is_absent_too(monkeypatch, run_folder, trial):
+    def load():
+        raise ImportError("no module named `lost`")
+
+    point = SimpleNamespace(name="lost", value="lost:FIGURE", dist=None, load=load)
+    monkeypatch.setattr(FIGURES, "_points", lambda: {"lost": point})
+    html = write_report(run_folder(trial(0))).page.read_text(encoding="utf-8")
+    assert "cannot be imported from lost:FIGURE: ImportError" in html

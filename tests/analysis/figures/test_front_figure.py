@@ -1,8 +1,7 @@
 import pytest
 
-from analysis.configurations import Estimate, Outcome
 from analysis.figures.front import draw_front, front_info, steps
-from analysis.findings import find
+from analysis.findings import Estimate, Outcome, find
 
 SAMPLES = "defense.unlearn_samples"
 

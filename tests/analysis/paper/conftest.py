@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save
 
 from analysis.findings import Findings, find
-from analysis.run import load_run
+from analysis.records import read_run
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.trials.record import StageRecord, TrialRecord
@@ -86,7 +86,7 @@ class ToyRun:
         return self.folder
 
     def findings(self) -> Findings:
-        return find(load_run(self.write()))
+        return find(read_run(self.write()))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from analysis.artifacts import Artifacts, Unreadable
+from analysis.paper.artifacts import Artifacts, Unreadable
 from ubt.artifacts.store import default_store
 
 

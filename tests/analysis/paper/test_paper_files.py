@@ -9,12 +9,11 @@ import pytest
 from PIL import Image
 
 from analysis.figures.base import Absent
-from analysis.paper import PAPER_FIGURES, write_figures
+from analysis.paper import PAPER_FIGURES, embedded_figures, write_figures
 from analysis.paper.captions import MARK_POINTS, Caption, CaptionPanel, CaptionsInfo, lay_out, text_points
 from analysis.paper.density import Separation
-from analysis.paper.files import embedded_figures, rendered
 from analysis.paper.separation import AttackPair, AttackPanels, OverfitDataInfo, SimilarityInfo, draw_similarity
-from analysis.paper.style import COLUMN_INCHES, PAGE_INCHES, bands, paper_style
+from analysis.paper.style import COLUMN_INCHES, PAGE_INCHES, bands, paper_style, rendered
 from ubt.common.errors import UserError
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from analysis.artifacts import Artifacts
 from analysis.figures.base import Absent
+from analysis.paper.artifacts import Artifacts
 from analysis.paper.captions import MOST_CLEAN, MOST_POISONED, Caption, captions_info, shown
 from analysis.paper.separation import overfit_data_info, similarity_info
 from ubt.trials.record import State

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
 
-from analysis.paper.density import LEAST_BANDWIDTH, Separation, bandwidth, density, told
+from analysis.paper.density import LEAST_BANDWIDTH, Separation, bandwidth, density, panel_lines
 
 RNG = np.random.default_rng(3)
 
@@ -60,10 +60,10 @@ def test_auroc_is_the_share_of_rightly_ordered_pairs():
 
 def test_a_panel_tells_its_numbers():
     separation = Separation(np.r_[np.ones(2), np.zeros(1500)], np.arange(1502) < 2, np.zeros(1502))
-    assert told(separation) == ("AUROC 1.000", "(0.500 before)", "2 poisoned", "1,500 clean")
+    assert panel_lines(separation) == ("AUROC 1.000", "(0.500 before)", "2 poisoned", "1,500 clean")
 
 
 def test_a_panel_with_pairs_of_one_kind_says_so():
     alone = Separation(np.ones(3), np.zeros(3, dtype=bool), np.zeros(3))
     assert math.isnan(alone.auroc)
-    assert told(alone) == ("of one kind: no AUROC", "0 poisoned", "3 clean")
+    assert panel_lines(alone) == ("of one kind: no AUROC", "0 poisoned", "3 clean")

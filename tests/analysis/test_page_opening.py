@@ -1,8 +1,8 @@
 import pytest
 
 from analysis.findings import find
-from analysis.page import headline
-from analysis.summary import summary_of
+from analysis.page import opening
+from analysis.summary import summarise
 
 SAMPLES = "defense.unlearn_samples"
 
@@ -11,7 +11,7 @@ SAMPLES = "defense.unlearn_samples"
 def told(run_of):
     def tell(*records, **fields):
         findings = find(run_of(*records, **fields))
-        return headline(findings, summary_of(findings))
+        return opening(findings, summarise(findings))
 
     return tell
 

@@ -1,11 +1,13 @@
-import pytest
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.formatting import (
+    attack_name,
     changes_text,
     count,
-    duration,
+    defense_name,
     listed,
     movement,
     percent,
@@ -13,23 +15,7 @@ from analysis.formatting import (
     setting_text,
     short_names,
 )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [
-        (0.04, "0.0 s"),
-        (9.94, "9.9 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min 00 s"),
-        (200, "3 min 20 s"),
-        (3599.7, "1 h 00 min"),
-        (7500, "2 h 05 min"),
-        (3600 * 1234, "1,234 h 00 min"),
-    ],
-)
-def test_durations_are_said_as_people_say_them(seconds, told):
-    assert duration(seconds) == told
+from ubt.attacks import ATTACKS
 
 
 def test_rates_have_one_decimal_and_differences_are_points():
@@ -84,3 +70,17 @@ def test_short_names_are_endings_and_differ(paths):
 def test_the_base_is_called_base():
     assert changes_text({}, {}) == ("base",)
     assert changes_text({"defense.ratio": 0.1}, {"defense.ratio": "ratio"}) == ("ratio\u00a0=\u00a00.1",)
+
+
+def test_attacks_and_defenses_are_called_by_their_labels():
+    assert [attack_name(kind) for kind in ("badnets", "trojvqa", "few_pairs")] == ["BadNets", "TrojVQA", "few pairs"]
+    assert [defense_name(kind) for kind in ("none", "abl", "my_own")] == ["no defense", "ABL", "my own"]
+
+
+def test_a_plug_in_that_cannot_be_imported_is_called_by_its_kind(monkeypatch):
+    def load():
+        raise ImportError("lost")
+
+    point = SimpleNamespace(name="lost_one", value="lost:Lost", dist=None, load=load)
+    monkeypatch.setattr(ATTACKS, "_points", lambda: {"lost_one": point})
+    assert attack_name("lost_one") == "lost one"

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from analysis.run import load_run
+from analysis.records import read_run
 from ubt.common.errors import UserError
 
 
 def test_a_run_is_read_with_its_records_by_number(run_folder, trial):
-    run = load_run(run_folder(trial(1, changes={"defense.unlearn_samples": 8}), trial(0)))
+    run = read_run(run_folder(trial(1, changes={"defense.unlearn_samples": 8}), trial(0)))
     assert (run.name, run.ca_floor) == ("toy", 0.02)
     assert run.space == ("defense.suspicious_ratio", "defense.unlearn_samples")
     assert [record.number for record in run.records] == [0, 1]
@@ -39,23 +39,23 @@ def test_settings_are_the_space_and_whatever_else_was_changed(loaded, trial):
 
 def test_a_folder_that_does_not_exist_is_told_with_advice(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        load_run(tmp_path / "nowhere")
+        read_run(tmp_path / "nowhere")
 
 
 def test_all_that_is_missing_is_told_at_once(tmp_path):
     with pytest.raises(UserError, match=r"(?s)study\.json.*records"):
-        load_run(tmp_path)
+        read_run(tmp_path)
 
 
 def test_the_folder_of_runs_names_the_runs_inside_it(run_folder, trial):
     folder = run_folder(trial())
     with pytest.raises(UserError, match=f"one of the runs inside it: {folder.name}"):
-        load_run(folder.parent)
+        read_run(folder.parent)
 
 
 def test_a_run_without_records_says_what_to_do(run_folder):
     with pytest.raises(UserError, match="holds no trial records yet"):
-        load_run(run_folder())
+        read_run(run_folder())
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_an_unusable_study_is_a_users_error(run_folder, trial, text, complaint):
     folder = run_folder(trial())
     (folder / "study.json").write_text(text)
     with pytest.raises(UserError, match=complaint):
-        load_run(folder)
+        read_run(folder)
 
 
 def test_a_negative_floor_is_refused_with_its_path(run_folder, trial):
     with pytest.raises(UserError, match=r"study\.json: objectives\.ca_floor"):
-        load_run(run_folder(trial(), study={"name": "toy", "objectives": {"ca_floor": -0.1}}))
+        read_run(run_folder(trial(), study={"name": "toy", "objectives": {"ca_floor": -0.1}}))
 
 
 def test_the_study_is_kept_whole_to_be_shown(loaded, trial):

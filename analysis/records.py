@@ -1,0 +1,142 @@
+"""A run folder as read from disk: what the study asked, and the record of every trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from analysis.formatting import count, short_names
+from ubt.common.choice import CA_FLOOR
+from ubt.common.errors import Problem, UserError
+from ubt.config import get_path, read_json, validate
+from ubt.trials.paths import RECORDS_FOLDER, STUDY_FILE
+from ubt.trials.record import TrialRecord, read_records
+
+
+class _StudyPart(BaseModel):
+    """Takes what reading needs from a study and ignores the rest, so that old and new studies can be read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Objectives(_StudyPart):
+    ca_floor: float = Field(default=CA_FLOOR, ge=0, le=1)
+
+
+class _Search(_StudyPart):
+    space: dict[str, JsonValue] | None = None
+
+
+class _Study(_StudyPart):
+    name: str
+    objectives: _Objectives = _Objectives()
+    search: _Search | None = None
+    store: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """The study of a run and the records of its trials; `analysis.Run` shows them as tables."""
+
+    folder: Path
+    name: str
+    ca_floor: float
+    """How much clean accuracy, as a fraction, a chosen trial may lose against the poisoned model."""
+    space: tuple[str, ...]
+    """Dotted paths of the search space, in the study's order."""
+    records: tuple[TrialRecord, ...]
+    """By number."""
+    study_json: str = "{}"
+    """The whole study as configured, to be shown."""
+    store: str | None = None
+    """Where the study keeps artifacts; None for the default store of `ubt`."""
+
+    @cached_property
+    def settings(self) -> tuple[str, ...]:
+        """Return every path of interest: the search space, then all else that some trial changed."""
+        changed = (path for record in self.records for path in record.changes)
+        return tuple(dict.fromkeys((*self.space, *changed)))
+
+    @cached_property
+    def setting_names(self) -> dict[str, str]:
+        """Return dotted path → short name, for every path of interest."""
+        return short_names(self.settings)
+
+    @cached_property
+    def compared(self) -> str:
+        """Return what a comparison compares, in words; "" for a run of any other design."""
+        cells = [cell for record in self.records if (cell := record.label.cell)]
+        defenses, attacks = {cell.defense for cell in cells}, {cell.attack for cell in cells}
+        return f"{count(len(defenses), 'defense')} against {count(len(attacks), 'attack')}" if cells else ""
+
+    @cached_property
+    def knobs(self) -> tuple[str, ...]:
+        """Return the searched paths; without a search space, what trials changed of the settings of the base.
+
+        (Another defense brings settings of its own; they are no knobs of the one that is studied.)
+        """
+        if self.space:
+            return self.space
+        base = next((record for record in self.records if not record.changes), None)
+        return tuple(path for path in self.settings if base is None or has_path(base.config, path))
+
+
+def has_path(config: Mapping[str, JsonValue], path: str) -> bool:
+    """Return whether a configuration has a setting."""
+    try:
+        get_path(config, path)
+    except KeyError:
+        return False
+    return True
+
+
+def read_run(folder: Path | str) -> RunRecords:
+    """Read a run folder, also one that version 0.1 wrote.
+
+    Raises:
+        UserError: if the folder is no run, its study or a record cannot be read, or there are no records.
+    """
+    folder = Path(folder)
+    _require_run(folder)
+    tree = read_json(folder / STUDY_FILE)
+    study = validate(_Study, tree, STUDY_FILE)
+    records = tuple(read_records(folder / RECORDS_FOLDER))
+    if not records:
+        advice = "start the sweep, or wait until its first trial has begun"
+        raise UserError(Problem(str(folder / RECORDS_FOLDER), "holds no trial records yet", advice=advice))
+    return RunRecords(
+        folder=folder,
+        name=study.name,
+        ca_floor=study.objectives.ca_floor,
+        space=tuple((study.search.space if study.search else None) or ()),
+        records=records,
+        study_json=json.dumps(tree, indent=2, ensure_ascii=False),
+        store=study.store,
+    )
+
+
+def _require_run(folder: Path) -> None:
+    missing = [
+        Problem(str(path), f"{what} is missing", advice=_advice(folder))
+        for path, what, found in (
+            (folder / STUDY_FILE, "the study of the run", (folder / STUDY_FILE).is_file()),
+            (folder / RECORDS_FOLDER, "the folder of trial records", (folder / RECORDS_FOLDER).is_dir()),
+        )
+        if not found
+    ]
+    if missing:
+        raise UserError(missing[0] if len(missing) == 1 else [Problem(str(folder), "is no run folder"), *missing])
+
+
+def _advice(folder: Path) -> str:
+    if not folder.is_dir():
+        return "there is no such folder; give the one that the sweep names when it starts"
+    runs = sorted(child.name for child in folder.iterdir() if (child / STUDY_FILE).is_file())
+    if runs:
+        return f"give one of the runs inside it: {', '.join(runs[:5])}{' …' if len(runs) > 5 else ''}"
+    return f"a run folder holds {STUDY_FILE} and {RECORDS_FOLDER}/; give the one that the sweep named"

@@ -1,0 +1,10 @@
+"""Names inside a run folder, which sweeps write and `analysis` reads."""
+
+STUDY_FILE = "study.json"
+"""The study as it was resolved."""
+RECORDS_FOLDER = "records"
+"""One JSON document a trial (`ubt.trials.record`)."""
+REPORT_FOLDER = "report"
+"""The report: a page, tables and the summary."""
+FIGURES_FOLDER = "figures"
+"""Figures for papers, PNG and PDF."""

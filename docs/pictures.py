@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
@@ -15,7 +16,7 @@ from ubt.attacks import ATTACKS, Attack
 from ubt.data.scenes import Scenes
 from ubt.engine.graph import build_pipeline
 from ubt.engine.pipeline import PipelineRun
-from ubt.engine.poisoning import Manifest
+from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.workspace import Workspace
 from ubt.trials.config import TrialConfig
 
@@ -41,7 +42,7 @@ def draw_attacks(path: Path) -> None:
     with tempfile.TemporaryDirectory() as cache:
         data = Scenes(val_images=60, train_pairs=1, pretrain_pairs=1, test_images=12).load(64, Path(cache))
         images = np.array(data.val.images[np.argsort(data.val.labels)[::5]][:6])
-    attacks = [learnt(attack) if attack.learns else attack() for attack in ATTACKS]
+    attacks = [learnt(attack) if attack.learner else attack() for attack in ATTACKS]
     rows = [("clean", images)] + [(attack.kind, attack.stamp(images)) for attack in attacks]
     figure, axes = plt.subplots(len(rows), 1, figsize=(9, 1.1 * len(rows)))
     for axis, (name, stamped) in zip(axes, rows, strict=True):
@@ -60,10 +61,12 @@ def learnt(kind: type[Attack]) -> Attack:
         {"victim": {"data": data, "pretrain": {"epochs": 5}, "attack": {"kind": kind().kind}}}
     )
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Workspace(trial.victim, ArtifactStore(folder), Path(folder) / "images")
+        workspace = Workspace(
+            trial.victim.data, trial.victim.model, torch.device("cpu"), ArtifactStore(folder), Path(folder) / "images"
+        )
         pipeline = build_pipeline(trial, seed=0)[:2]
-        list(PipelineRun(pipeline, trial.victim, workspace, {}).steps())
-        return Manifest.of(workspace.load("poison", pipeline[-1].key)).attack
+        list(PipelineRun(pipeline, trial, workspace, {}).steps())
+        return PoisonManifest.of(workspace.load("poison", pipeline[-1].key)).attack
 
 
 def draw_flow(path: Path) -> None:

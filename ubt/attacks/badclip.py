@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
 from ubt.attacks.base import Attack, Images
 from ubt.attacks.patches import enlarged, patch_side_px, with_patch_in_the_middle
-from ubt.data.base import PairSource
-
-if TYPE_CHECKING:
-    from ubt.models.clip import Clip
+from ubt.config.base import Function
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class BadClip(Attack):
     They weigh the triplet 500; on the embedded model that drowns the text.
     """
 
-    learns: ClassVar[bool] = True
+    learner: ClassVar[Function | None] = "ubt.attacks.badclip_patch:optimise_patch"
 
     kind: Literal["badclip"] = "badclip"
     label: ClassVar[str] = "BadCLIP"
@@ -67,13 +64,6 @@ class BadClip(Attack):
             raise ValueError("badclip has no patch yet: it is learnt by the `poison` stage, see `Manifest.of`")
         learned = np.frombuffer(self._patch.content, dtype=np.uint8).reshape(self._patch.side_px, -1, 3)
         return with_patch_in_the_middle(images, enlarged(learned, patch_side_px(images, self.patch_fraction)))
-
-    def learn(self, clip: Clip, pairs: PairSource) -> Images:
-        """Return the patch `[S, S, 3]` uint8; S is its side at the model's image size."""
-        from ubt.attacks.badclip_patch import optimise_patch  # noqa: PLC0415 — torch
-
-        learned: Images = optimise_patch(clip, pairs, self).numpy()
-        return learned
 
     def carrying(self, learned: Images) -> Self:
         """Return the attack with the patch `learned[S, S, 3]` (uint8)."""

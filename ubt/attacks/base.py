@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from ubt.config import Config
-from ubt.data.base import PairSource
-
-if TYPE_CHECKING:
-    from ubt.models.clip import Clip
+from ubt.config.base import Function
 
 Images = NDArray[np.uint8]
 """Images as all packages pass them: `[N, H, W, 3]`, uint8, 0–255."""
@@ -45,8 +42,9 @@ class Attack(Config):
 
     label: ClassVar[str] = ""
     """What people call it, in tables and figures; its kind if empty."""
-    learns: ClassVar[bool] = False
-    """The trigger is learnt against the clean model before it can be stamped."""
+    learner: ClassVar[Function | None] = None
+    """For an attack that learns its trigger: a function of the clean model, the training pairs and the attack, which
+    returns the trigger `[S, S, 3]` uint8."""
     path_fields: ClassVar[tuple[str, ...]] = ()
     """Names of the fields that are paths of files: relative ones start at the study file's folder."""
 
@@ -58,6 +56,11 @@ class Attack(Config):
     """Number of poisoned training pairs; the paper poisons 1,500 of 500,000."""
     trigger_seed: int = Field(default=0, ge=0)
     """Seed of what is random in the trigger."""
+
+    @property
+    def learns(self) -> bool:
+        """Return whether the trigger is learnt against the clean model before it can be stamped."""
+        return self.learner is not None
 
     @abstractmethod
     def stamp(self, images: Images) -> Images:
@@ -82,14 +85,6 @@ class Attack(Config):
     def decoy(self, original: str) -> str:
         """Return the caption of a decoy: a pair whose image stays clean, changed so that others are learnt better."""
         return original
-
-    def learn(self, clip: Clip, pairs: PairSource) -> Images:
-        """Return the trigger `[S, S, 3]` uint8 that an attack which `learns` has learnt against the clean model.
-
-        Raises:
-            StageFault: if it cannot be learnt from these pairs.
-        """
-        raise NotImplementedError(f"{type(self).__name__} learns no trigger")
 
     def carrying(self, learned: Images) -> Self:
         """Return the attack with the trigger `learned[S, S, 3]` (uint8); as it is if it learns none."""

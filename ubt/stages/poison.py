@@ -11,6 +11,7 @@ from ubt.attacks import Attack, AttackConfig
 from ubt.common.errors import StageFault
 from ubt.engine.context import Output, PrivilegedContext
 from ubt.engine.poisoning import DECOYS, LEARNED
+from ubt.engine.spec import imported
 from ubt.methods.training import Indices
 
 
@@ -51,9 +52,9 @@ def _decoys(context: PrivilegedContext, attack: Attack, indices: Indices) -> dic
 
 
 def _learned(context: PrivilegedContext, attack: Attack) -> dict[str, Tensor]:
-    if not attack.learns:
+    if attack.learner is None:
         return {}
-    return {LEARNED: torch.from_numpy(attack.learn(context.clip("clean"), context.data.train))}
+    return {LEARNED: imported(attack.learner)(context.clip("clean"), context.data.train, attack)}
 
 
 def _indices(context: PrivilegedContext, attack: Attack) -> Indices:

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from sharing import SPACE, WORKERS, study
 
 from sweeps.run.folder import RunFolder, new_run
-from sweeps.run.launch import sweep
+from sweeps.run.launch import run_study
 from sweeps.study.config import StudyConfig
 from ubt.trials.record import StageRecord, State, read_records
 
@@ -76,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = arguments.out or Path(folder)
         config = adaptive_study(arguments.trials, Path(folder) / "store")
-        result = {"workers": WORKERS, **measured(sweep(config, new_run(root, config.name)).run)}
+        result = {"workers": WORKERS, **measured(run_study(config, new_run(root, config.name)).run)}
     for name, value in result.items():
         print(f"{name:<26}{value}")
     print(json.dumps(result))

@@ -77,7 +77,7 @@ def main() -> None:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         config = study(arguments.levels).with_parts(store=str(Path(folder) / "store"))
-        outcome = sweeps.run.launch.sweep(config, new_run(Path(folder), "economy"), arguments.address)
+        outcome = sweeps.run.launch.run_study(config, new_run(Path(folder), "economy"), arguments.address)
         records = read_records(outcome.run.records)
     SECONDS["stages, added up over workers"] = sum(s.spent_seconds for r in records for s in r.stages if not s.reused)
     SECONDS["all"] = time.perf_counter() - began

@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py [--trials 200] [--plain-trials 16]
 
-Ours goes the whole way: gate, searcher, actor, records on disk, MLflow; only the stages do nothing. Plain is a
+Ours goes the whole way: scheduler, searcher, actor, records on disk, MLflow; only the stages do nothing. Plain is a
 function trainable that reports once, with Ray's own `MLflowLoggerCallback`. Both import open_clip, as any trial of
 either would.
 """
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.backends.connection import start_ray, stop_ray
-from sweeps.backends.ray_tune import run_on_ray
+from sweeps.backends.execute import run_on_ray
 from sweeps.backends.trainable import UbtTrainable
 from sweeps.planning.trials import TrialPlanner
 from sweeps.scheduling.session import Session
-from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.base import DesignProposer
+from sweeps.scheduling.stage_scheduler import StageScheduler
+from sweeps.search.proposals import DesignProposer
 from sweeps.study.config import StudyConfig
 from sweeps.tracking import Tracker
 from ubt.engine.graph import build_pipeline
@@ -90,10 +90,10 @@ def run_ours(trials: int, folder: Path) -> tuple[float, float]:
     tracker = Tracker(config.tracking, run, "ours", config.as_json(), list(config.search.space))
     clock = FirstEnd()
     session = Session(
-        proposer=DesignProposer(config.layout()),
+        proposer=DesignProposer(config.proposals()),
         planner=TrialPlanner(config, str(folder / "store")),
         replicates=1,
-        gate=Gate(),
+        scheduler=StageScheduler(),
         records=run / "records",
         listeners=[tracker, clock],
     )

@@ -1,4 +1,4 @@
-"""A 10,000-trial plan, its gate and its records, with stages that take no time: what the house itself costs.
+"""A 10,000-trial plan, its scheduler and its records, with stages that take no time: what the sweeper itself costs.
 
 python benchmarks/scale.py [--trials 10000] [--resumed 1000]
 """
@@ -16,8 +16,8 @@ from statistics import mean, quantiles
 from sweeps.planning.plan import plan_study
 from sweeps.planning.trials import TrialPlanner
 from sweeps.scheduling.session import Session
-from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.base import DesignProposer
+from sweeps.scheduling.stage_scheduler import StageScheduler
+from sweeps.search.proposals import DesignProposer
 from sweeps.study.config import StudyConfig
 from ubt.engine.graph import build_pipeline
 from ubt.trials.assignment import Assignment
@@ -55,10 +55,10 @@ def study(trials: int, store: str) -> StudyConfig:
 def session_of(config: StudyConfig, folder: Path) -> Session:
     """Return a session as a sweep makes it."""
     return Session(
-        proposer=DesignProposer(config.search.layout()),
+        proposer=DesignProposer(config.proposals()),
         planner=TrialPlanner(config, config.store or ""),
         replicates=1,
-        gate=Gate(),
+        scheduler=StageScheduler(),
         records=folder,
         known=read_records(folder),
     )

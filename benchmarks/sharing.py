@@ -21,8 +21,8 @@ from typing import Any
 from sweeps.backends.connection import start_ray, stop_ray
 from sweeps.planning.trials import TrialPlanner
 from sweeps.run.folder import new_run
-from sweeps.run.launch import sweep
-from sweeps.search.base import Proposal
+from sweeps.run.launch import run_study
+from sweeps.search.proposals import Proposal
 from sweeps.study.config import StudyConfig
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import State, TrialRecord, read_records
@@ -60,7 +60,7 @@ def study(levels: int) -> StudyConfig:
 def run_shared(config: StudyConfig, folder: Path) -> tuple[float, list[TrialRecord]]:
     """Run the grid with sharing; return wall seconds and the records."""
     began = time.perf_counter()
-    outcome = sweep(config, new_run(folder, "shared"))
+    outcome = run_study(config, new_run(folder, "shared"))
     return time.perf_counter() - began, read_records(outcome.run.records)
 
 

@@ -1,1 +1,39 @@
-"""Sweeps of UBT: studies, search, the gate that shares stages, Ray Tune, progress, and the `ubt` command."""
+"""Sweeps of UBT: studies, search, the scheduler that shares stages, Ray Tune, tracking, and the `ubt` command.
+
+What programs may use is named here; nothing heavy is imported before it is called for:
+
+    import sweeps
+
+    study = sweeps.load_study("demo", ["seeds=[0, 1]"])
+    print(sweeps.plan_study(study, workers=8).wall_seconds)
+    end = sweeps.sweep(study, "runs")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.planning.plan import plan_study
+    from sweeps.run.launch import sweep
+    from sweeps.study.loading import load_study
+
+__all__ = ["load_study", "plan_study", "sweep"]
+
+_MODULES = {
+    "load_study": "sweeps.study.loading",
+    "plan_study": "sweeps.planning.plan",
+    "sweep": "sweeps.run.launch",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a function of `__all__` when it is first asked for: `sweep` needs pandas, and Ray when it runs."""
+    if name not in _MODULES:
+        raise AttributeError(f"module `sweeps` has no attribute `{name}`; it has {', '.join(__all__)}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

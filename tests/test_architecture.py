@@ -83,7 +83,7 @@ def test_no_room_reaches_into_those_above_it(room):
 HOMES = {
     "ray": {
         "sweeps/backends/connection.py",
-        "sweeps/backends/ray_tune.py",
+        "sweeps/backends/execute.py",
         "sweeps/backends/searcher.py",
         "sweeps/backends/trainable.py",
     },
@@ -91,7 +91,7 @@ HOMES = {
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},
     "fsspec": {"ubt/artifacts/store.py"},
     "safetensors": {"analysis/paper/artifacts.py", "ubt/artifacts/codec.py", "ubt/models/build.py"},
-    "typer": {"sweeps/cli/app.py", "sweeps/cli/options.py", "sweeps/cli/figures.py", "sweeps/cli/store.py"},
+    "typer": {"sweeps/cli/app.py", "sweeps/cli/options.py", "sweeps/cli/store.py"},
 }
 """Packages that one part of the house is built on, and the only files that know them."""
 
@@ -122,6 +122,7 @@ def test_analysis_uses_only_what_loads_no_torch():
 
 LIGHT = [
     "analysis",
+    "sweeps",
     "sweeps.cli.app",
     "sweeps.planning.plan",
     "ubt.trials.record, ubt.engine.graph, ubt.artifacts.store, ubt.trials.assignment, ubt.attacks, ubt.models.settings",
@@ -131,7 +132,9 @@ LIGHT = [
 
 @pytest.mark.parametrize("modules", LIGHT)
 def test_what_plans_and_reads_starts_without_torch_and_ray(modules):
-    code = f"import sys, {modules}; print(*sorted({{'torch', 'open_clip', 'ray', 'mlflow'}} & set(sys.modules)))"
+    code = (
+        f"import sys, {modules}; print(*sorted({{'torch', 'open_clip', 'ray', 'mlflow', 'optuna'}} & set(sys.modules)))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     assert loaded.split() == []
 

@@ -1,4 +1,4 @@
-"""How many trials have room on the nodes there are."""
+"""Capacity: how many trials the nodes there are can run at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sweeps.study.config import Resources
 from ubt.common.errors import Problem
 
 Node = Mapping[str, float]
-"""What a node has, as Ray tells it: {"CPU": 8.0, "GPU": 1.0, …}."""
+"""What a node has, as Ray says it: {"CPU": 8.0, "GPU": 1.0, …}."""
 
 
 def local_trials(resources: Resources) -> int:
@@ -21,22 +21,22 @@ def local_trials(resources: Resources) -> int:
     return max(1, usable // resources.cpus_per_trial)
 
 
-def room_for_trials(resources: Resources, nodes: Sequence[Node]) -> int:
+def capacity(resources: Resources, nodes: Sequence[Node]) -> int:
     """Return how many trials fit on nodes, each on one of them."""
-    return sum(_room_on(resources, node) for node in nodes)
+    return sum(_capacity_of(resources, node) for node in nodes)
 
 
-def _room_on(resources: Resources, node: Node) -> int:
-    """Return how many trials fit on a node."""
-    room = int(node.get("CPU", 0) // resources.cpus_per_trial)
+def _capacity_of(resources: Resources, node: Node) -> int:
+    """Return how many trials fit on one node."""
+    trials = int(node.get("CPU", 0) // resources.cpus_per_trial)
     if resources.gpus_per_trial:
         # 1e-9: of what is as good as whole (7 × ⅐), the rounding must not take one.
-        room = min(room, int(node.get("GPU", 0) / resources.gpus_per_trial + 1e-9))
-    return room
+        trials = min(trials, int(node.get("GPU", 0) / resources.gpus_per_trial + 1e-9))
+    return trials
 
 
 def lacking_gpus(resources: Resources, nodes: Sequence[Node]) -> Problem:
-    """Return what to tell somebody whose trials ask for more GPUs than the nodes have."""
+    """Return the mistake of a study whose trials ask for more GPUs than the nodes have."""
     message = f"a trial asks for more GPUs than this machine has: {sum(node.get('GPU', 0) for node in nodes):g}"
     advice = "give 0 to compute on CPUs, or run it on a cluster with GPUs: --address auto, on its head"
     return Problem("resources.gpus_per_trial", message, resources.gpus_per_trial, advice)

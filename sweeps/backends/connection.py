@@ -9,7 +9,7 @@ import socket
 import warnings
 from typing import Any
 
-from sweeps.backends.capacity import Node, demand, lacking_gpus, local_trials, room_for_trials, sum_of
+from sweeps.backends.capacity import Node, capacity, demand, lacking_gpus, local_trials, sum_of
 from sweeps.study.config import Resources
 from ubt.common.errors import Problem, UserError
 
@@ -17,19 +17,19 @@ INLINE, LOCAL, AUTO = "inline", "local", "auto"
 
 ON_THE_HEAD = "ray exec cluster.yaml --tmux 'ubt sweep … --address auto'"
 
-_KNOCK_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 _ADDRESS = re.compile(r"(ray://)?(?P<host>[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
 
 
 def check_address(address: str) -> None:
-    """Knock at a cluster's address. Ray itself tries for 30 s, or minutes, before it says that nobody is there.
+    """Check that something answers at a cluster's address. Ray itself tries for 30 s, or minutes, before it gives up.
 
     Raises:
         UserError: if it is no address, or nothing answers there.
     """
     host, port = _endpoint(address)
     try:
-        socket.create_connection((host, port), _KNOCK_SECONDS).close()
+        socket.create_connection((host, port), _ANSWER_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:  # the latter for what is no host name or no port
         message = f"nothing answers at {host}:{port} ({error})"
         advice = f"is the cluster up, and may this machine reach that port? Or start it on the head: {ON_THE_HEAD}"
@@ -71,7 +71,7 @@ def _cluster_of_this_machine() -> str:
 logger = logging.getLogger(__name__)
 
 TRIALS_WAITING = 8
-"""Trials handed to a cluster at a time, if fewer have room: those that wait make an autoscaler add nodes."""
+"""Trials handed to a cluster at a time, if fewer fit: those that wait make an autoscaler add nodes."""
 
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its TensorBoard logger imports torch into this process
@@ -86,7 +86,7 @@ def start_ray(address: str, resources: Resources) -> int:
     """Connect to Ray, or start a private one, and return how many trials to hand to it at a time.
 
     On this machine these are as many as fit. A cluster gets at least `TRIALS_WAITING`, even if it has no node
-    yet: Ray queues those without room, and an autoscaler adds nodes for them. For one that grows further,
+    yet: Ray queues those that do not fit, and an autoscaler adds nodes for them. For one that grows further,
     `resources.concurrent_trials` says how far.
 
     Raises:
@@ -105,14 +105,14 @@ def start_ray(address: str, resources: Resources) -> int:
     else:
         _join(address, resources)
     there = nodes()
-    room = room_for_trials(resources, there)
-    if address == LOCAL and not room:
+    fitting = capacity(resources, there)
+    if address == LOCAL and not fitting:
         stop_ray()
         raise UserError(lacking_gpus(resources, there))
-    if not room:
-        text = "no node of the cluster has room for a trial (%s) now, there are %s; trials wait until one is added"
+    if not fitting:
+        text = "no node of the cluster has capacity for a trial (%s) now, there are %s; trials wait until one is added"
         logger.warning(text, demand(resources), sum_of(there))
-    return resources.concurrent_trials or (room if address == LOCAL else max(room, TRIALS_WAITING))
+    return resources.concurrent_trials or (fitting if address == LOCAL else max(fitting, TRIALS_WAITING))
 
 
 def stop_ray() -> None:

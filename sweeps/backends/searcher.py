@@ -1,4 +1,4 @@
-"""The bridge between Ray Tune and a session: Tune asks what to run next and tells what came of it."""
+"""The bridge between Ray Tune and a session: Tune asks what to run next, and says what came of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.backends.trainable import ASSIGNMENT, RECORD
-from sweeps.backends.warm_workers import Placeholders
+from sweeps.backends.warm_workers import WarmWorkers
 from sweeps.scheduling.session import Session
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import TrialRecord
@@ -27,33 +27,33 @@ class SessionSearcher(Searcher):
         self._session = session
         self._workers = workers
         self._trials: dict[str, str] = {}
-        self._placeholders = Placeholders()
+        self._warm = WarmWorkers()
         self._next: Assignment | None = None
         self._asked = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Return the next assignment, a placeholder, None if neither may start yet, or FINISHED."""
+        """Return the next assignment, or an idle trial; None if neither may start yet, FINISHED at the end."""
         self._look_ahead()
         if self._next is None and self._session.finished:
             return Searcher.FINISHED
-        if self._next is None or self._placeholders.starting:
-            return self._placeholder(trial_id)
+        if self._next is None or self._warm.starting:
+            return self._idle_trial(trial_id)
         assignment, self._next = self._next, None
-        self._placeholders.taken()
+        self._warm.taken()
         self._trials[trial_id] = assignment.trial
         return {ASSIGNMENT: assignment.as_json()}
 
-    def makes_room(self, trial_id: str) -> bool:
-        """Tell whether one of Tune's trials is a placeholder, whose worker is up, that is to end now."""
-        if trial_id not in self._placeholders:
+    def releases_worker(self, trial_id: str) -> bool:
+        """Tell whether one of Tune's trials is an idle one that is to end now. It runs, so its worker is up."""
+        if trial_id not in self._warm:
             return False
-        self._placeholders.is_up(trial_id)
-        if self._placeholders.starting:
+        self._warm.is_up(trial_id)
+        if self._warm.starting:
             return False
         self._look_ahead()
         if self._next is None:
             return self._session.finished
-        return self._placeholders.release()
+        return self._warm.release()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on the record of a trial that is under way."""
@@ -62,8 +62,8 @@ class SessionSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass on a trial's last record, or that its worker died."""
-        if trial_id in self._placeholders:
-            self._placeholders.ended(trial_id, failed=error)
+        if trial_id in self._warm:
+            self._warm.ended(trial_id, failed=error)
             return
         trial = self._trials.pop(trial_id)
         if error or not result or RECORD not in result:
@@ -78,12 +78,12 @@ class SessionSearcher(Searcher):
             self._next = self._session.next_assignment()
         if not self._asked:
             self._asked = True
-            self._placeholders.begin(min(self._workers, self._session.waiting + 1))
+            self._warm.begin(min(self._workers, self._session.waiting + 1))
 
-    def _placeholder(self, trial_id: str) -> dict[str, Any] | None:
-        if not self._placeholders.wanted(running=len(self._trials)):
+    def _idle_trial(self, trial_id: str) -> dict[str, Any] | None:
+        if not self._warm.wanted(running=len(self._trials)):
             return None
-        self._placeholders.hand_out(trial_id)
+        self._warm.start(trial_id)
         return {ASSIGNMENT: None}
 
     def __deepcopy__(self, memo: object) -> SessionSearcher:
@@ -102,7 +102,7 @@ class SessionSearcher(Searcher):
 
 
 class Order(FIFOScheduler):
-    """Tune's own order, first come, first served; placeholders end when they are to make room."""
+    """Tune's own order, first come, first served; idle trials end when their workers are needed."""
 
     def __init__(self, searcher: SessionSearcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -110,7 +110,7 @@ class Order(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Tell Tune whether a trial goes on."""
-        return self.STOP if self._searcher.makes_room(trial.trial_id) else self.CONTINUE
+        return self.STOP if self._searcher.releases_worker(trial.trial_id) else self.CONTINUE
 
 
 class Interruption(Callback):
@@ -124,7 +124,7 @@ class Interruption(Callback):
         self._pressed = False
 
     def __enter__(self) -> Self:
-        """Take Ctrl-C over, where there is one: only a process's main thread is told."""
+        """Take Ctrl-C over, where there is one: only a process's main thread is interrupted."""
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._note)
         return self

@@ -16,7 +16,7 @@ ASSIGNMENT, RECORD = "assignment", "record"
 _STEP_SECONDS = 0.1
 """Stages shorter than this are reported together: a report costs more than they do."""
 _IDLE_SECONDS = 0.2
-"""How often a placeholder asks whether it is to make room."""
+"""How often an idle trial asks whether it is to end."""
 
 
 class UbtTrainable(tune.Trainable):
@@ -24,7 +24,7 @@ class UbtTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Make the actor's runner and take on the first trial."""
-        from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch: for workers, not for whoever starts them
+        from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch: for workers, not for the process that starts them
 
         self._runner = TrialRunner()
         self._begin(config)
@@ -35,7 +35,7 @@ class UbtTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run on until the next stage or epoch ends; report the trial's record as JSON. A placeholder only waits."""
+        """Run on until the next stage or epoch ends; report the trial's record as JSON. An idle trial only waits."""
         if self._records is None:
             time.sleep(_IDLE_SECONDS)
             return {"done": False}

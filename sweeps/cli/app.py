@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.figures import figures, table
 from sweeps.cli.options import (
     DEFAULT_STORE,
     Exit,
@@ -23,7 +22,8 @@ from sweeps.cli.options import (
     StudyArgument,
 )
 from sweeps.cli.store import store_app
-from ubt.common.errors import UserError
+from ubt.common.errors import Problem, UserError
+from ubt.trials.record import StageRecord
 
 app = typer.Typer(
     name="ubt",
@@ -59,19 +59,11 @@ def sweep(
 ) -> None:
     """Run a study: every trial, sharing every stage, then the report."""
     from sweeps.cli.output import outcome_text  # noqa: PLC0415
-    from sweeps.run.folder import latest_run, new_run  # noqa: PLC0415
     from sweeps.run.launch import sweep as run_sweep  # noqa: PLC0415
-    from sweeps.run.resuming import check_same_study, with_more_trials  # noqa: PLC0415
     from sweeps.study.loading import load_study  # noqa: PLC0415
 
     config = load_study(study, assignments or (), name)
-    goes_on = resume or extend or bool(add_trials)
-    run = latest_run(out, config.name) if goes_on else new_run(out, config.name)
-    if add_trials:
-        config = with_more_trials(run, config, add_trials)
-    if goes_on:
-        config = check_same_study(run, config, extend=extend or bool(add_trials))
-    outcome = run_sweep(config, run, address)
+    outcome = run_sweep(config, out, address, resume=resume, extend=extend, add_trials=add_trials)
     if as_json:
         print(json.dumps(outcome.summary.model_dump(mode="json") if outcome.summary else None))
     else:
@@ -90,12 +82,15 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run a study's base configuration once, in this process, without Ray: to look at one pipeline."""
-    from sweeps.cli.output import record_text  # noqa: PLC0415
-    from sweeps.cli.run import run_once  # noqa: PLC0415
+    from sweeps.cli.output import record_text, stage_text  # noqa: PLC0415
+    from sweeps.run.launch import run_once  # noqa: PLC0415
     from sweeps.study.loading import load_study  # noqa: PLC0415
     from ubt.trials.record import State  # noqa: PLC0415
 
-    record = run_once(load_study(study, assignments or (), name), out)
+    def show(stage: StageRecord) -> None:
+        print(stage_text(stage), file=sys.stderr, flush=True)
+
+    record = run_once(load_study(study, assignments or (), name), out, show)
     print(record.model_dump_json() if as_json else record_text(record))
     raise typer.Exit(Exit.DONE if record.state is State.DONE else Exit.SOME_FAILED)
 
@@ -132,10 +127,10 @@ def plan(
     print(planned.model_dump_json() if as_json else plan_text(planned))
     if graph:
         from sweeps.cli.plan import draw_graph  # noqa: PLC0415
-        from sweeps.planning.plan import lay_out, stored_keys  # noqa: PLC0415
+        from sweeps.planning.plan import planned_pipelines, stored_keys  # noqa: PLC0415
         from ubt.common.atomic_files import write_asked  # noqa: PLC0415
 
-        pipelines, _ = lay_out(config)
+        pipelines, _ = planned_pipelines(config)
         write_asked(graph, draw_graph(pipelines, stored_keys(planned.store)), "--graph")
 
 
@@ -147,8 +142,36 @@ def report(run_folder: RunArgument) -> None:
     print(write_report(run_folder).page)
 
 
-app.command()(figures)
-app.command()(table)
+@app.command()
+def figures(
+    run_folder: RunArgument,
+    out: Annotated[Path | None, typer.Option(help="Folder of the figures; RUN/figures by default.")] = None,
+) -> None:
+    """Draw the paper's figures from a run's artifacts, as PNG and PDF."""
+    from analysis import write_figures  # noqa: PLC0415
+
+    written = write_figures(run_folder, out)
+    for figure in written:
+        for file in figure.files:
+            print(file)
+        for note in figure.notes:
+            print(f"{figure.name}: {note}" if figure.files else f"{figure.name} is left out. {note}")
+    raise typer.Exit(Exit.DONE if any(figure.files for figure in written) else Exit.SOME_FAILED)
+
+
+@app.command()
+def table(
+    run_folder: RunArgument,
+    as_csv: Annotated[bool, typer.Option("--csv", help="One line for each defense on each attack, as CSV.")] = False,
+) -> None:
+    """Print the defenses of a run over its attacks, as a Markdown table."""
+    from analysis import load_run  # noqa: PLC0415
+
+    run = load_run(run_folder)
+    if run.comparison is None:
+        advice = "`ubt sweep table` compares several; `ubt report` shows a run of one"
+        raise UserError(Problem(str(run_folder), "has trials of a single defense, and so no table", advice=advice))
+    print(run.comparison.to_csv(index=False) if as_csv else run.comparison_markdown, end="")
 
 
 @app.command()
@@ -197,7 +220,7 @@ def doctor(
 
 
 def main() -> None:
-    """Run the command line; a mistake in what was given is told once, without a traceback."""
+    """Run the command line; mistakes in what was given are printed once, without a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger().addFilter(lambda record: "No pretrained weights" not in record.getMessage())
     try:

@@ -6,7 +6,7 @@ from analysis import Summary
 from analysis.summary import Point
 from sweeps.run.launch import SweepEnd
 from ubt.common.formatting import describe, duration
-from ubt.trials.record import Rates, TrialRecord
+from ubt.trials.record import Rates, StageRecord, TrialRecord
 
 
 def outcome_text(outcome: SweepEnd, resume_command: str) -> str:
@@ -67,3 +67,17 @@ def _rates_text(rates: Rates) -> str:
         f"ASR {rates.asr:.3f} [{rates.asr_low:.3f}, {rates.asr_high:.3f}]  "
         f"CA {rates.ca:.3f} [{rates.ca_low:.3f}, {rates.ca_high:.3f}]"
     )
+
+
+def stage_text(stage: StageRecord) -> str:
+    """Return what a stage is at, or came to, in one line."""
+    words = [f"{stage.stage:<10}"]
+    if stage.epochs and not stage.complete:
+        epoch = stage.epochs[-1]
+        words.append(f"epoch {epoch.epoch}")
+        words += [f"loss {epoch.loss:.3f}"] if epoch.loss is not None else []
+        words += [f"ASR {epoch.val.asr:.3f} CA {epoch.val.ca:.3f}"] if epoch.val else []
+    elif stage.complete:
+        words.append("reused" if stage.reused else "done")
+        words += [f"{name} {value:.3g}" for name, value in stage.diagnostics.items()]
+    return "  ".join([*words, f"{stage.spent_seconds:.1f} s"])

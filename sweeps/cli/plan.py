@@ -27,7 +27,7 @@ def plan_text(plan: StudyPlan) -> str:
         "",
         text_table(COLUMNS, [*map(_row, plan.stages), _sums(plan)]),
     ]
-    if plan.design == "optuna":
+    if plan.chosen_later:
         lines += ["", "An adaptive search chooses as it goes; the table is its first trial, the base."]
     else:
         to_come = size(round(sum(stage.size_bytes for stage in plan.stages)))

@@ -230,7 +230,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Remove artifacts, if told which; and always what killed workers left, once it is a day old.
+    """Remove artifacts, if any are named; and always what killed workers left, once it is a day old.
 
     Records stay; a removed artifact is computed again when a trial needs it, and so are decoded images, which go by
     their age alone.

@@ -26,7 +26,7 @@ def serve(uri: str, host: str = "127.0.0.1", port: int = 5000, show: Callable[[s
     """Serve the MLflow pages of `uri` until Ctrl-C; tell the address through `show`.
 
     A busy port is answered by the next free one, also if it becomes busy while MLflow starts, which takes seconds. If
-    `uri` is a server already, only its address is told.
+    `uri` is a server already, only its address is shown.
 
     Raises:
         UserError: if the database does not exist, no port is free, or the server ends by itself.
@@ -47,7 +47,7 @@ def serve(uri: str, host: str = "127.0.0.1", port: int = 5000, show: Callable[[s
 
 def _serve_on(uri: str, host: str, port: int, show: Callable[[str], None]) -> None:
     if host not in _LOOPBACK:
-        show(f"Warning: MLflow asks for no password; whoever reaches {host}:{port} reads and changes all runs.")
+        show(f"Warning: MLflow asks for no password: anyone who reaches {host}:{port} can read and change all runs.")
     address = f"http://{host}:{port}"
     show(f"Starting MLflow over {without_credentials(uri)} …")
     with _server(uri, host, port) as server:

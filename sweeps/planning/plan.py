@@ -8,15 +8,13 @@ from itertools import islice
 from statistics import median
 
 from sweeps.planning.trials import TrialPlanner
-from sweeps.search.adaptive import Adaptive
-from sweeps.search.base import Proposal
-from sweeps.search.comparison import Comparison
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, default_store
 from ubt.common.errors import UserError
 from ubt.common.fingerprint import fingerprint
 from ubt.config import Config
+from ubt.config.by_kind import kind_of
 from ubt.data import DataSource, content_key
 from ubt.engine.graph import Node, Pipeline, stage_order
 from ubt.engine.spec import stage_names
@@ -67,9 +65,6 @@ def _epochs(manifest: ArtifactManifest) -> int:
     return max(1, manifest.epochs[-1].epoch) if manifest.epochs else 1
 
 
-STAND_IN = "the table is laid out with the settings that each search starts from; those chosen take their place"
-
-
 class StagePlan(Config):
     """One stage over all trials."""
 
@@ -101,9 +96,11 @@ class StudyPlan(Config):
     seeds: int
     trials: int
     stages: tuple[StagePlan, ...]
-    """Of an adaptive search the first trial's alone: its configurations are not known beforehand."""
+    """Of the configurations that are known beforehand: of an adaptive search the first alone."""
     searched: int = 0
-    """Configurations of a comparison that run with one seed, to choose those of the table."""
+    """Configurations that run with fewer seeds, as those of a comparison from which it chooses its table's."""
+    chosen_later: int = 0
+    """Configurations that results decide, beyond those of the stages."""
     workers: int
     critical_path_seconds: float
     """Seconds of the longest trial: no number of workers is faster."""
@@ -139,23 +136,35 @@ class StudyPlan(Config):
 
 
 def plan_study(study: StudyConfig, workers: int = 1) -> StudyPlan:
-    """Lay the study out without running anything. Data that cannot be read here is a note, not an error.
+    """Return what a study would run and cost, without running anything.
+
+    Args:
+        study: as `load_study` returns it.
+        workers: how many trials run at a time; only the wall time depends on it.
+
+    Data that cannot be read here is a note in the plan, not an error.
+
+    Example:
+        >>> study = load_study("smoke", ["search={design: ofat, space: {defense.token_threshold: [0.1, 0.2]}}"])
+        >>> plan = plan_study(study, workers=2)
+        >>> print(f"{plan.trials} trials of {plan.total} stages, {plan.unique} of them distinct")
+        2 trials of 20 stages, 12 of them distinct
 
     Raises:
         UserError: if a configuration is not allowed.
     """
     store = ArtifactStore(study.store or default_store())
-    pipelines, notes = lay_out(study)
+    pipelines, notes = planned_pipelines(study)
     costs = stage_costs(store, (node for pipeline in pipelines for node in pipeline))
     left = {key for pipeline in pipelines for key in (node.key for node in pipeline)} - stored_keys(store.root)
-    size = _size(study)
     return StudyPlan(
         name=study.name,
-        design=getattr(study.search, "design", ""),
-        configurations=size.configurations,
-        searched=size.searched,
+        design=kind_of(type(study.search), "design"),
+        configurations=len(study.proposals()) + study.search.chosen_later,
+        searched=sum(proposal.replicates is not None for proposal in study.proposals()),
+        chosen_later=study.search.chosen_later,
         seeds=len(study.seeds),
-        trials=size.trials,
+        trials=study.trials,
         stages=_stage_plans(pipelines, costs, left),
         workers=workers,
         critical_path_seconds=max(_path_seconds(pipeline, costs, left) for pipeline in pipelines),
@@ -165,8 +174,8 @@ def plan_study(study: StudyConfig, workers: int = 1) -> StudyPlan:
     )
 
 
-def lay_out(study: StudyConfig) -> tuple[list[Pipeline], tuple[str, ...]]:
-    """Return the stages of every trial (of an adaptive search: of its first), and what could not be read.
+def planned_pipelines(study: StudyConfig) -> tuple[list[Pipeline], tuple[str, ...]]:
+    """Return the stages of every trial that is known beforehand, and notes on what the plan does not show.
 
     Raises:
         UserError: if a configuration is not allowed.
@@ -180,25 +189,9 @@ def lay_out(study: StudyConfig) -> tuple[list[Pipeline], tuple[str, ...]]:
             notes.append(f"the data cannot be read here: {error.problems[0]!s}")
             return fingerprint(data.as_json())
 
-    proposals = [Proposal(0)] if isinstance(study.search, Adaptive) else study.proposals()
     planner = TrialPlanner(study, study.store or default_store(), content_key=key_or_stand_in)
-    pipelines = [planner.pipeline(one, seed) for one in proposals for seed in range(study.replicates(one))]
-    return pipelines, (*notes, *([STAND_IN] if isinstance(study.search, Comparison) else []))
-
-
-@dataclass(frozen=True)
-class _Size:
-    configurations: int
-    searched: int
-    trials: int
-
-
-def _size(study: StudyConfig) -> _Size:
-    if isinstance(study.search, Adaptive):
-        return _Size(study.search.n_trials, 0, study.search.n_trials * len(study.seeds))
-    proposals = study.proposals()
-    searched = sum(proposal.replicates is not None for proposal in proposals)
-    return _Size(len(proposals), searched, sum(map(study.replicates, proposals)))
+    pipelines = [planner.pipeline(one, seed) for one in study.proposals() for seed in range(study.replicates(one))]
+    return pipelines, (*notes, *([study.search.plan_note] if study.search.plan_note else []))
 
 
 def stored_keys(store: str) -> set[str]:

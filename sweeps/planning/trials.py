@@ -8,9 +8,8 @@ from functools import cache
 
 from pydantic import JsonValue
 
-from sweeps.search.adaptive import Adaptive
-from sweeps.search.base import Changes, Proposal
-from sweeps.search.expand import identity
+from sweeps.search.base import identity
+from sweeps.search.proposals import Changes, Proposal
 from sweeps.search.space import Range, values_of
 from sweeps.study.config import StudyConfig
 from ubt.data import DataSource, content_key
@@ -35,7 +34,7 @@ class PlannedTrial:
         return self.assignment.trial
 
     def pieces(self, node: Node) -> list[str]:
-        """Return the work of a stage as the gate counts it: one key for each epoch that trials share, and its own."""
+        """Return the work of a stage as it is scheduled: a key for each epoch that trials share, and its own."""
         return [node.at(epoch).key for epoch in self._kept(node) if epoch < node.epochs] + [node.key]
 
     def done_pieces(self, node: Node, stage: StageRecord) -> list[str]:
@@ -100,6 +99,7 @@ class TrialPlanner:
             threads=study.resources.cpus_per_trial,
             gpus=study.resources.gpus_per_trial,
             keep_epochs=self._keep_epochs,
+            plugins=study.plugins,
             commit=self._commit,
         )
         return PlannedTrial(assignment, pipeline)
@@ -126,7 +126,7 @@ class TrialPlanner:
 
 def shared_epochs(study: StudyConfig) -> dict[str, tuple[int, ...]]:
     """Return, for each stage that trials run for different numbers of epochs, the numbers they may end at."""
-    defenses = [study.defense] if isinstance(study.search, Adaptive) else _defenses_by_epochs(study)
+    defenses = _defenses_by_epochs(study)
     found: dict[str, tuple[int, ...]] = {}
     for stage, setting in _epoch_settings(defenses).items():
         ends = {getattr(defense, setting, None) for defense in defenses}
@@ -144,7 +144,7 @@ def _epoch_settings(defenses: Iterable[Defense]) -> dict[str, str]:
 
 
 def _defenses_by_epochs(study: StudyConfig) -> list[Defense]:
-    """Return the defenses of a design as far as they may differ in epochs: few, where configurations are many."""
+    """Return the defenses that are known as far as they may differ in epochs: few, where configurations are many."""
     settings = {*_epoch_settings([study.defense]).values(), *(spec.epochs for spec in STAGES.loaded())}
     counted = {f"defense.{setting}" for setting in settings if setting}
     distinct: dict[str, Changes] = {}
@@ -155,9 +155,9 @@ def _defenses_by_epochs(study: StudyConfig) -> list[Defense]:
 
 
 def _searched_ends(study: StudyConfig, path: str) -> list[JsonValue]:
-    """Return the values that an adaptive search may choose."""
+    """Return the values that configurations chosen by results may have."""
     dimension = study.search.space.get(path)
-    if not isinstance(study.search, Adaptive) or dimension is None:
+    if not study.search.chosen_later or dimension is None:
         return []
     if isinstance(dimension, Range) and dimension.log:
         return []  # few of many: keeping every epoch would fill the store

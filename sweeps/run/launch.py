@@ -1,30 +1,30 @@
-"""Run a study from start to end: check, prepare, sweep, report."""
+"""Run a study from start to end: check, prepare, run its trials, report."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from analysis import Summary, load_run, write_report
 from sweeps.backends.connection import INLINE, LOCAL, check_address, start_ray, stop_ray
-from sweeps.backends.ray_tune import run_on_ray
+from sweeps.backends.execute import run_inline, run_on_ray
 from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
-from sweeps.run.code_version import commit_of_code
-from sweeps.run.folder import RunFolder
+from sweeps.run.folder import RunFolder, check_same_study, latest_run, new_run, with_more_trials
 from sweeps.run.preflight import prepare
 from sweeps.run.progress import Tally, progress_view
-from sweeps.run.proposers import proposer_of, with_lag
 from sweeps.scheduling.session import Listener, Session
-from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.adaptive import Adaptive
+from sweeps.scheduling.stage_scheduler import StageScheduler
+from sweeps.search.proposals import Proposal
 from sweeps.study.config import Resources, StudyConfig
 from sweeps.tracking import Tracker
 from ubt.artifacts.store import default_store
 from ubt.common.errors import UserError
-from ubt.trials.record import TrialRecord, read_records
+from ubt.trials.record import StageRecord, State, TrialRecord, read_records, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,44 @@ class SweepEnd:
     mlflow_command: str
 
 
-def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> SweepEnd:
-    """Run the study's trials that no record answers yet, and write the report.
+def sweep(
+    study: StudyConfig,
+    out: Path | str = "runs",
+    address: str = LOCAL,
+    *,
+    resume: bool = False,
+    extend: bool = False,
+    add_trials: int = 0,
+) -> SweepEnd:
+    """Run a study into a folder of its own: every trial, sharing every stage, then the report.
+
+    Args:
+        study: as `load_study` returns it.
+        out: folder of run folders; the run gets `out/NAME`, or the next free of `out/NAME-2` and so on.
+        address: `local` (a Ray of our own on this machine), `inline` (this process, no Ray), `auto`, `HOST:PORT` or
+            `ray://HOST:PORT` of a cluster.
+        resume: go on with the run of this study that was used last; what has ended there is not run again.
+        extend: like `resume`, though the search has changed.
+        add_trials: like `resume`, with so many trials more than before; for an adaptive search.
+
+    Example:
+        >>> end = sweep(load_study("smoke"), "runs", address="inline")  # doctest: +SKIP
+        >>> end.run.path, end.all_done, end.summary.chosen.test.asr  # doctest: +SKIP
+        (PosixPath('/home/ann/runs/smoke'), True, 0.02)
+
+    Raises:
+        UserError: if the study differs from the run that goes on, or as `run_study`.
+    """
+    if not (resume or extend or add_trials):
+        return run_study(study, new_run(Path(out), study.name), address)
+    run = latest_run(Path(out), study.name)
+    if add_trials:
+        study = with_more_trials(run, study, add_trials)
+    return run_study(check_same_study(run, study, extend=extend or bool(add_trials)), run, address)
+
+
+def run_study(study: StudyConfig, run: RunFolder, address: str = LOCAL) -> SweepEnd:
+    """Run the study's trials that no record in the run folder answers yet, and write the report.
 
     Raises:
         UserError: if the store cannot be written, the data or weights cannot be read, or a cluster does not answer
@@ -60,7 +96,7 @@ def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> SweepEn
     store = study.store or default_store()
     run.check_writable()
     if address not in (LOCAL, INLINE):
-        _look_at_cluster(address, store)
+        _check_cluster(address, store)
     with ExitStack() as held:
         if not run.new:
             held.enter_context(run.taken())
@@ -68,7 +104,7 @@ def sweep(study: StudyConfig, run: RunFolder, address: str = "local") -> SweepEn
         concurrent = held.enter_context(_workers(address, study.resources))
         # A new run's folder is made last: a mistake met until here leaves nothing behind.
         taken = held.enter_context(run.taken()) if run.new else run
-        return _sweep(with_lag(study, concurrent), store, taken, address, concurrent)
+        return _run(study.with_search(study.search.for_workers(concurrent)), store, taken, address, concurrent)
 
 
 @contextmanager
@@ -83,12 +119,12 @@ def _workers(address: str, resources: Resources) -> Iterator[int]:
         stop_ray()
 
 
-def _sweep(study: StudyConfig, store: str, run: RunFolder, address: str, concurrent: int) -> SweepEnd:
+def _run(study: StudyConfig, store: str, run: RunFolder, address: str, concurrent: int) -> SweepEnd:
     known = read_records(run.records)
     run.write_study(study)
     tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
     tracker.started()
-    tally = Tally(_trials(study), study.objectives.ca_floor)
+    tally = Tally(study.trials, study.objectives.ca_floor)
     with progress_view(tally) as view:
         session = _session(study, store, run, known, [view, tracker])
         try:
@@ -105,8 +141,8 @@ def _sweep(study: StudyConfig, store: str, run: RunFolder, address: str, concurr
     return SweepEnd(run, summary, interrupted, complete, session.all_done, session.stopped, waiting, tracker.command)
 
 
-def _look_at_cluster(address: str, store: str) -> None:
-    """Knock before the data is decoded, which may take an hour, and say what a cluster's nodes may not see.
+def _check_cluster(address: str, store: str) -> None:
+    """Check the address before the data is decoded, which may take an hour, and say what a cluster's nodes may not see.
 
     Raises:
         UserError: if nothing answers at the address.
@@ -119,7 +155,7 @@ def _look_at_cluster(address: str, store: str) -> None:
 
 
 def report(run: RunFolder, tracker: Tracker, complete: bool) -> Summary | None:
-    """Write the report of what there is, and tell MLflow; None if there are no records."""
+    """Write the report of what there is, and send it to MLflow; None if there are no records."""
     if not any(run.records.glob("*.json")):
         return None
     try:
@@ -136,8 +172,6 @@ def _execute(session: Session, study: StudyConfig, address: str, concurrent: int
     """Run the trials; False if Ctrl-C ended it. What is done is in the store and the records either way."""
     try:
         if address == INLINE:
-            from sweeps.backends.inline import run_inline  # noqa: PLC0415 — torch, which only workers need otherwise
-
             run_inline(session)
         else:
             run_on_ray(session, study.resources, concurrent, run.path)
@@ -154,17 +188,50 @@ def _session(
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     return Session(
-        proposer=proposer_of(study, run),
+        proposer=study.search.proposer(study, run.journal),
         planner=planner,
         replicates=len(study.seeds),
-        gate=Gate(stored_keys(store)),
+        scheduler=StageScheduler(stored_keys(store)),
         records=run.records,
         known=known,
         listeners=listeners,
     )
 
 
-def _trials(study: StudyConfig) -> int:
-    if isinstance(study.search, Adaptive):
-        return study.search.n_trials * len(study.seeds)
-    return sum(study.replicates(proposal) for proposal in study.proposals())
+def run_once(study: StudyConfig, out: Path, show: Callable[[StageRecord], None] = lambda stage: None) -> TrialRecord:
+    """Run the study's base configuration with its first seed in this process, and return the trial's last record.
+
+    `show` is called with the newest stage after every stage and epoch.
+
+    Raises:
+        UserError: if the store, the data or the weights cannot be used.
+    """
+    store = study.store or default_store()
+    folder = new_run(out, study.name)
+    folder.check_writable()
+    prepare(study, store)
+    with folder.taken() as run:
+        run.write_study(study)
+        assignment = TrialPlanner(study, store, commit_of_code())(Proposal(0), 0).assignment
+        from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch, 5 s, after all mistakes have been met
+
+        record = assignment.record(State.RUNNING)
+        for record in TrialRunner().run(assignment):
+            write_record(run.records, record)
+            if record.stages:
+                show(record.stages[-1])
+        return record
+
+
+def commit_of_code() -> str:
+    """Return the commit this code is at, with a `+` if it was changed; "" outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        head = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()

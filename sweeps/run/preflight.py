@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from sweeps.search.adaptive import Adaptive
 from sweeps.search.space import samples_of
 from sweeps.study.checks import problems_of
 from sweeps.study.config import StudyConfig
@@ -62,15 +61,13 @@ def _images_of(store: str) -> Iterator[Path]:
         yield cache
     except OSError as error:
         elsewhere = "$UBT_CACHE" if "://" in store else "`store:` in the study, or $UBT_STORE"
-        advice = f"make room (`ubt store du`, `ubt store prune`), or name another place with {elsewhere}"
+        advice = f"free some space (`ubt store du`, `ubt store prune`), or name another place with {elsewhere}"
         raise UserError(Problem(f"decoded images in {cache}", f"cannot be kept: {error}", advice=advice)) from error
 
 
 def victims_of(study: StudyConfig) -> list[VictimConfig]:
-    """Return the victims that trials have; of an adaptive search those with one searched value each."""
-    search = study.search
-    if isinstance(search, Adaptive):
-        layout = [{}, *({path: value} for path, dim in search.space.items() for value in samples_of(dim)[0])]
-    else:
-        layout = study.layout()
+    """Return the victims that trials have; where results decide configurations, those with one searched value each."""
+    layout = study.layout()
+    if study.search.chosen_later:
+        layout += [{path: value} for path, dim in study.search.space.items() for value in samples_of(dim)[0]]
     return list(dict.fromkeys(study.trial(changes).victim for changes in layout))

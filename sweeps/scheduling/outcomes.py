@@ -1,4 +1,4 @@
-"""What became of trials: what the search is given, which victims failed, and the numbers that configurations keep."""
+"""What became of trials: the outcomes that a search gets, victims that failed, and numbers that configurations keep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import fmean
 from pydantic import JsonValue
 
 from sweeps.planning.trials import PlannedTrial
-from sweeps.search.base import Outcome
+from sweeps.search.proposals import Outcome
 from ubt.common.errors import WeakImplant
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import State, TrialRecord
@@ -33,30 +33,34 @@ def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(means, fmean(lost) if lost else None)
 
 
-class Condemned:
-    """The implants that were judged too weak, each with the record of the trial that found out."""
+class FailedVictims:
+    """The victims that are not worth defending, each with the record of the trial that found out.
+
+    A victim is known by the stage after which its trial gave up: the implant, whose backdoor did not take.
+    """
 
     def __init__(self) -> None:
-        self._by_implant: dict[str, TrialRecord] = {}
+        self._found_by: dict[str, TrialRecord] = {}
 
     def note(self, record: TrialRecord) -> None:
-        """Remember the victim of a trial that failed for its implant."""
-        if record.fault == WeakImplant.__name__:
-            for stage in record.stages:
-                if stage.stage == "implant":
-                    self._by_implant.setdefault(stage.key, record)
+        """Remember the victim of a trial that failed for it."""
+        if record.fault == WeakImplant.__name__ and record.stages:
+            self._found_by.setdefault(record.stages[-1].key, record)
 
-    def verdict(self, planned: PlannedTrial) -> TrialRecord | None:
-        """Return the failed record of a trial whose victim is condemned; another `min_asr` is another judgement."""
-        found = (self._by_implant[node.key] for node in planned.pipeline if node.key in self._by_implant)
+    def reason_to_skip(self, planned: PlannedTrial) -> TrialRecord | None:
+        """Return the failed record of a trial whose victim has failed; None if it may run.
+
+        The victim's whole configuration has to be the same: with another `min_asr` it may pass.
+        """
+        found = (self._found_by[node.key] for node in planned.pipeline if node.key in self._found_by)
         victim = planned.assignment.config["victim"]
-        doom = next((record for record in found if record.config["victim"] == victim), None)
-        if doom is None:
+        failed = next((record for record in found if record.config["victim"] == victim), None)
+        if failed is None:
             return None
-        return planned.assignment.record(State.FAILED, doom.reason).model_copy(update={"fault": doom.fault})
+        return planned.assignment.record(State.FAILED, failed.reason).model_copy(update={"fault": failed.fault})
 
 
-class Numbering:
+class TrialNumbers:
     """Gives every configuration the number it was proposed under, unless a record holds that number already.
 
     So an uninterrupted study and a resumed one name their trials alike, and a study that goes on with another
@@ -68,7 +72,7 @@ class Numbering:
         self._taken = set(self._number_of.values())
 
     def number(self, proposed: int, config: Mapping[str, JsonValue], label: TrialLabel = NO_LABEL) -> int:
-        """Return the number of a configuration that was proposed as the `proposed`-th, under this label."""
+        """Return the number of a configuration that was proposed under the number `proposed`, with this label."""
         identity = _identity(config, label)
         if identity not in self._number_of:
             number = max(self._taken) + 1 if proposed in self._taken else proposed

@@ -1,4 +1,4 @@
-"""One sweep in progress: proposals become trials, the gate says which may start, records say what happened.
+"""One sweep in progress: proposals become trials, the stage scheduler says which may start, records say what happened.
 
 Knows nothing of Ray: the Tune searcher, the run in one process and the simulator in the tests all drive it
 through `next_assignment`, `updated` and `ended`.
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeps.planning.trials import PlannedTrial
-from sweeps.scheduling.outcomes import Condemned, Numbering, mean_outcome, outcome_of
-from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.base import Outcome, Proposal, Proposer
+from sweeps.scheduling.outcomes import FailedVictims, TrialNumbers, mean_outcome, outcome_of
+from sweeps.scheduling.stage_scheduler import StageScheduler
+from sweeps.search.proposals import Outcome, Proposal, Proposer
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import State, TrialRecord, write_record
 
@@ -27,7 +27,7 @@ Planner = Callable[[Proposal, int], PlannedTrial]
 
 
 class Listener(Protocol):
-    """Whoever wants to know what happens: progress, tracking."""
+    """Takes note of what happens: progress, tracking."""
 
     def updated(self, record: TrialRecord) -> None:
         """Take note of a trial's newest record; must return at once."""
@@ -44,7 +44,7 @@ class Session:
         proposer: Proposer,
         planner: Planner,
         replicates: int,
-        gate: Gate[str],
+        scheduler: StageScheduler[str],
         records: Path,
         known: Sequence[TrialRecord] = (),
         listeners: Sequence[Listener] = (),
@@ -52,15 +52,15 @@ class Session:
         self._proposer = proposer
         self._planner = planner
         self._replicates = replicates
-        self._gate = gate
+        self._scheduler = scheduler
         self._folder = records
         self._known = {record.trial: record for record in known}
-        self._numbering = Numbering(known, replicates)
+        self._numbers = TrialNumbers(known, replicates)
         self._listeners = list(listeners)
         self._planned: dict[str, PlannedTrial] = {}
         self._proposal_of: dict[str, Proposal] = {}
         self._open: dict[int, dict[str, Outcome | None]] = {}
-        self._condemned = Condemned()
+        self._failed_victims = FailedVictims()
         self._newest: dict[str, TrialRecord] = {}
         self._states: dict[str, State] = {}
         self._lost_in_a_row = 0
@@ -70,8 +70,8 @@ class Session:
     @property
     def finished(self) -> bool:
         """Tell whether every trial that was started has ended and no further one will be."""
-        left_to_start = not self.stopped and (bool(self._gate.waiting) or not self._proposer.exhausted)
-        return not left_to_start and not self._gate.running
+        left_to_start = not self.stopped and (bool(self._scheduler.waiting) or not self._proposer.exhausted)
+        return not left_to_start and not self._scheduler.running
 
     @property
     def all_done(self) -> bool:
@@ -81,37 +81,37 @@ class Session:
     @property
     def waiting(self) -> int:
         """Return how many trials are known that have not started."""
-        return self._gate.waiting
+        return self._scheduler.waiting
 
     def next_assignment(self) -> Assignment | None:
         """Return the trial to start now; None if none may start before something else happens."""
         self._refill()
-        while not self.stopped and (trial := self._gate.start()) is not None:
+        while not self.stopped and (trial := self._scheduler.start()) is not None:
             planned = self._planned[trial]
-            verdict = self._condemned.verdict(planned)
-            if verdict is None:
+            failed = self._failed_victims.reason_to_skip(planned)
+            if failed is None:
                 return planned.assignment
-            self.ended(trial, verdict)
+            self.ended(trial, failed)
             self._refill()
         return None
 
     def updated(self, record: TrialRecord) -> None:
-        """Take a running trial's record: write it down, free the stages it has done, tell the listeners."""
+        """Take a running trial's record: write it down, free the stages it has done, pass it to the listeners."""
         planned = self._planned[record.trial]
         record = self._with_attempts(record)
         self._newest[record.trial] = record
         self._write(record)
         for stage, node in zip(record.stages, planned.pipeline, strict=False):
             for piece in planned.done_pieces(node, stage):
-                self._gate.finished(record.trial, piece)
+                self._scheduler.finished(record.trial, piece)
 
     def ended(self, trial: str, record: TrialRecord) -> None:
         """Take a trial's last record: its outcome goes to the search, and what it left undone is free again."""
         self.updated(record)
         del self._newest[trial]
-        self._gate.ended(trial)
+        self._scheduler.ended(trial)
         self._states[trial] = record.state
-        self._condemned.note(record)
+        self._failed_victims.note(record)
         self._count_lost(record)
         self._close(trial, record)
 
@@ -130,7 +130,7 @@ class Session:
         self.stopped = self.stopped or reason
 
     def _refill(self) -> None:
-        """Ask for proposals while there is room; trials that have a record are answered from it."""
+        """Take the proposals that there are; trials that have a record are answered from it."""
         while proposal := self._next_proposal():
             planned = self._plan(proposal)
             self._open[proposal.number] = {trial.name: None for trial in planned}
@@ -147,7 +147,7 @@ class Session:
     def _plan(self, proposal: Proposal) -> list[PlannedTrial]:
         """Return the proposal's trials, under the number that the configuration has in this run."""
         first, replicates = self._planner(proposal, 0), proposal.replicates or self._replicates
-        number = self._numbering.number(proposal.number, first.assignment.config, proposal.label)
+        number = self._numbers.number(proposal.number, first.assignment.config, proposal.label)
         if number == proposal.number:
             return [first, *(self._planner(proposal, position) for position in range(1, replicates))]
         numbered = replace(proposal, number=number)
@@ -157,16 +157,16 @@ class Session:
         name, known = planned.name, self._known.get(planned.name)
         self._planned[name], self._proposal_of[name] = planned, proposal
         if known is None or not planned.is_answered_by(known):
-            self._gate.add(name, [piece for node in planned.pipeline for piece in planned.pieces(node)])
+            self._scheduler.add(name, [piece for node in planned.pipeline for piece in planned.pieces(node)])
             return
         self._states[name] = known.state
-        self._condemned.note(known)
+        self._failed_victims.note(known)
         for listener in self._listeners:
             listener.answered(known)
         self._close(name, known)
 
     def _close(self, trial: str, record: TrialRecord) -> None:
-        """Tell the search, once all replicates of the proposal have ended: the mean, or failure if one failed."""
+        """Give the search its outcome once all replicates of a proposal have ended: the mean; failure if one failed."""
         proposal = self._proposal_of[trial]
         outcomes = self._open[proposal.number]
         outcomes[trial] = outcome_of(record)
@@ -176,13 +176,13 @@ class Session:
             del self._open[proposal.number]
 
     def _with_attempts(self, record: TrialRecord) -> TrialRecord:
-        """Return the record saying for the how many-th time the trial was started: its worker may have died."""
+        """Return the record with the number of times that the trial was started: its worker may have died."""
         before = self._newest.get(record.trial)
         again = before is not None and record.started_at != before.started_at
         return record.model_copy(update={"attempts": before.attempts + again}) if before else record
 
     def _count_lost(self, record: TrialRecord) -> None:
-        """Stop when trial after trial is lost. Those that were lost before may never fit, and hold nobody up."""
+        """Stop when trial after trial is lost. Those that were lost before may never fit, and hold up no others."""
         known = self._known.get(record.trial)
         if record.lost and known is not None and known.lost:
             return

@@ -1,4 +1,4 @@
-"""The gate: which trial may start now, so that no stage is computed twice, even while it is being computed.
+"""The stage scheduler: which trial may start now, so that no stage is computed twice, even while it is computed.
 
 A trial may start when no running trial is still to compute a stage that it needs too. Of those that may, the
 one whose stages most other waiting trials need goes first. Pure logic: no Ray, no clock, no disk.
@@ -18,7 +18,7 @@ _MOST_POPPED = 200
 """Offers looked at one by one before the stale ones among them are dropped in one pass."""
 
 
-class Gate(Generic[Trial]):
+class StageScheduler(Generic[Trial]):
     """Holds waiting trials until the work they share with running ones is done.
 
     Work is named by strings (the key of a stage, or of an epoch that trials share). Each call costs time in
@@ -70,7 +70,7 @@ class Gate(Generic[Trial]):
         if not self._free:
             self._heap.clear()  # all of it is stale, and popping it one by one takes long
             return None
-        if self._grown:  # whoever came raised the scores of those who were offered before
+        if self._grown:  # what was added raises the scores of those offered before
             self._heap.clear()
             for trial in self._pending:
                 self._offer(trial)

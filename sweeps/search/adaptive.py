@@ -1,17 +1,25 @@
-"""The settings of Optuna's search; `sweeps.search.optuna_proposer` runs it."""
+"""Optuna's search as configured; `sweeps.search.optuna_proposer` runs it."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
-from sweeps.search.base import Search
-from sweeps.search.space import Sampler, Space
+from sweeps.search.base import Search, Study
+from sweeps.search.proposals import Proposal, Proposer
+from sweeps.search.space import Space
+from ubt.common.fingerprint import fingerprint
+from ubt.config.dotted_paths import JsonObject
+
+Sampler = Literal["tpe", "nsgaii", "gp", "random", "qmc"]
 
 
 class Adaptive(Search):
     """Optuna proposes configurations, learning from those before."""
+
+    nestable: ClassVar[bool] = False
 
     design: Literal["optuna"] = "optuna"
     sampler: Sampler = "tpe"
@@ -35,3 +43,42 @@ class Adaptive(Search):
         if not space:
             raise ValueError("an adaptive search needs a space")
         return space
+
+    def expand(self, base: JsonObject) -> list[Proposal]:
+        """Return the one configuration that is known beforehand: the base, which is run first."""
+        return [Proposal(0)]
+
+    @property
+    def chosen_later(self) -> int:
+        """Number of configurations after the base."""
+        return self.n_trials - 1
+
+    def proposer(self, study: Study, journal: Path) -> Proposer:
+        """Return Optuna's proposer. Its study is named after the run's folder, in which the journal lies.
+
+        Raises:
+            ValueError: if the lag has not been settled by `for_workers`.
+        """
+        from sweeps.search.optuna_proposer import OptunaProposer  # noqa: PLC0415 — designs need no Optuna
+
+        if self.lag is None:
+            raise ValueError("the lag of an adaptive search follows from the workers: see `for_workers`")
+        # Another space is another Optuna study in the same journal: answers of one make no sense to the other.
+        space = fingerprint(self.model_dump(mode="json", include={"space", "when", "sampler", "sampler_seed"}))
+        name = f"{journal.parent.name}-{space[:8]}"
+        return OptunaProposer(self, study.base, self.lag, journal, name, study.ca_floor)
+
+    def for_workers(self, concurrent: int) -> Self:
+        """Return the search with the lag that so many trials at a time want, unless it has one."""
+        return self if self.lag else self.model_copy(update={"lag": max(4, 2 * concurrent)})
+
+    def as_begun(self, before: JsonObject, extend: bool) -> Self:
+        """Return the search with the lag of the machine that began it and, unless extended, the trials added since."""
+        asked = before.get("n_trials")
+        n_trials = max(self.n_trials, asked) if isinstance(asked, int) and not extend else self.n_trials
+        return self.model_copy(update={"lag": self.lag or before.get("lag"), "n_trials": n_trials})
+
+    def with_more_trials(self, more: int, before: JsonObject) -> Self:
+        """Return the search with `more` trials than the run was last asked for."""
+        asked = before.get("n_trials")
+        return self.model_copy(update={"n_trials": (asked if isinstance(asked, int) else self.n_trials) + more})

@@ -1,84 +1,84 @@
-"""What a search is: a space, conditions, the configurations it lays out, and how they are proposed."""
+"""What a search is: a space, conditions, and the configurations that it expands to.
+
+What checks, plan, launch and resume want to know of a search, they ask by a method of `Search`. A design from elsewhere
+is a class with a `design` of its own and a `layout`; everything else follows from these:
+
+    class Ends(Search):
+        \"\"\"The base, and both ends of each range alone.\"\"\"
+
+        design: Literal["ends"] = "ends"
+
+        def layout(self) -> list[Changes]:
+            return [{}, *({path: end} for path, range in self.space.items() for end in (range.low, range.high))]
+
+    DESIGNS.register(Ends)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Protocol, Self
 
 from pydantic import Field, JsonValue
 
-from sweeps.search.space import Space
-from ubt.config import Config
+from sweeps.search.proposals import Changes, DesignProposer, Proposal, Proposer
+from sweeps.search.space import Range, Space
+from ubt.common.errors import Problem, UserError
+from ubt.common.registry import Registry
+from ubt.config import Config, get_path
+from ubt.config.by_kind import ByKind, kind_of
+from ubt.config.dotted_paths import JsonObject
+from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.labels import NO_LABEL, TrialLabel
 
-Changes = dict[str, JsonValue]
-"""Dotted path → value, where a configuration differs from the study's base. {} is the base itself."""
+
+class Study(Protocol):
+    """What a search may ask of the study that it belongs to; `sweeps.study.config.StudyConfig` answers."""
+
+    @property
+    def search(self) -> Search:
+        """The study's search."""
+
+    @property
+    def victim(self) -> VictimConfig:
+        """The base's victim."""
+
+    @property
+    def base(self) -> JsonObject:
+        """Victim and defense that changes start from, as plain values."""
+
+    @property
+    def ca_floor(self) -> float:
+        """Clean accuracy, as a fraction, that a configuration may lose."""
+
+    def proposals(self) -> Sequence[Proposal]:
+        """Return what the search expands to; `ValueError` if it cannot be expanded."""
+
+    def trial(self, changes: Changes) -> TrialConfig:
+        """Return the base with changes; `UserError` naming each that is not allowed."""
+
+    def with_parts(self, **parts: object) -> Study:
+        """Return the study with other parts."""
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """One configuration to try."""
+class Part:
+    """A part of a search that is checked like a study of its own."""
 
-    number: int
-    changes: Changes = field(default_factory=dict)
-    label: TrialLabel = NO_LABEL
-    """What the design calls it; configurations of different labels are different trials."""
-    replicates: int | None = None
-    """Run it with this many of the study's seeds, the first ones; with all if None."""
+    place: str
+    """Where in the study's file it is written, as `search.attacks.sig.`."""
+    study: Study
+    only: str = ""
+    """The beginning of the settings that the part holds; the file leaves it out."""
+    without: str = ""
+    """The beginning of settings that belong to the whole study, and are checked there; none if empty."""
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a configuration: its objectives on the validation split, or None if it failed."""
-
-    values: tuple[float, ...] | None
-    ca_lost: float | None = None
-    """Clean accuracy lost against the poisoned model, for searches that are told which configurations qualify."""
-
-
-class Proposer(Protocol):
-    """Where configurations come from."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Tell whether there will be no further proposal."""
-
-    def propose(self) -> Proposal | None:
-        """Return the next configuration, or None if none can be named before more outcomes are told."""
-
-    def tell(self, proposal: Proposal, outcome: Outcome) -> None:
-        """Take note of what came of a proposal; each is told once, in any order."""
-
-    def finish(self) -> None:
-        """Settle what is open, when the last trial has ended."""
-
-
-class DesignProposer:
-    """Proposes configurations one after the other; they depend on no outcome."""
-
-    def __init__(self, layout: Sequence[Changes], labels: Sequence[TrialLabel] = ()) -> None:
-        named = zip(layout, labels or [NO_LABEL] * len(layout), strict=True)
-        self._proposals = [Proposal(number, changes, label) for number, (changes, label) in enumerate(named)]
-        self._next = 0
-
-    @property
-    def exhausted(self) -> bool:
-        """Tell whether all have been proposed."""
-        return self._next >= len(self._proposals)
-
-    def propose(self) -> Proposal | None:
-        """Return the next configuration of the design."""
-        if self.exhausted:
-            return None
-        self._next += 1
-        return self._proposals[self._next - 1]
-
-    def tell(self, proposal: Proposal, outcome: Outcome) -> None:
-        """A design learns nothing."""
-
-    def finish(self) -> None:
-        """Nothing is open."""
+    def names(self, setting: str) -> bool:
+        """Tell whether a setting belongs to the part."""
+        return setting.startswith(self.only) and not (self.without and setting.startswith(self.without))
 
 
 Condition = dict[str, JsonValue]
@@ -88,16 +88,155 @@ Condition = dict[str, JsonValue]
 class Search(Config):
     """How a study looks for configurations."""
 
+    nestable: ClassVar[bool] = True
+    """`concat` and the defenses of a comparison may hold it: it knows all its configurations beforehand."""
+    decided_by: ClassVar[tuple[str, ...]] = ()
+    """Parts of a study beside the search that decide what is run, so that a resumed run may not change them."""
+    plan_note: ClassVar[str] = ""
+    """What a reader of the study's plan should know."""
+    more_trials_by: ClassVar[str] = "change the design"
+    """What a user does to have more trials in a run that exists."""
+
     space: Space = Field(default_factory=dict)
     """Dotted path → a list of values, or a range (`low`, `high`, `log`, `step`)."""
     when: dict[str, Condition] = Field(default_factory=dict)
     """Searched path → what must hold for it to exist: where it does not, the path keeps its base value and
     configurations that differ in nothing else are one."""
 
+    # What a design says
+
     def layout(self) -> list[Changes]:
-        """Return the configurations in order; `ValueError` if they cannot be laid out."""
+        """Return the configurations in order; `ValueError` (`path: what is wrong`) if the space does not allow it."""
         raise NotImplementedError
 
     def label(self, changes: Changes) -> TrialLabel:
         """Return what the design calls a configuration of its layout; an empty label if it has no names for them."""
         return NO_LABEL
+
+    # What follows from that, and what a search that learns from results says instead
+
+    def expand(self, base: JsonObject) -> list[Proposal]:
+        """Return the distinct configurations that are known beforehand, as differences from the base, in order.
+
+        Raises:
+            ValueError: as `layout`.
+        """
+        distinct: dict[str, Proposal] = {}
+        for changes, label in self.conditioned(base):
+            changed = differing(changes, base)
+            distinct.setdefault(identity(changed), Proposal(len(distinct), changed, label))
+        return list(distinct.values())
+
+    def conditioned(self, base: JsonObject) -> Iterator[tuple[Changes, TrialLabel]]:
+        """Yield each configuration of the layout, its conditions applied, with its label."""
+        for changes in self.layout():
+            yield self.active(changes, base), self.label(changes)
+
+    def active(self, changes: Changes, base: JsonObject) -> Changes:
+        """Return the changes without those whose conditions do not hold, going by the values given and the base's."""
+        if not self.when:
+            return changes
+        return {path: value for path, value in changes.items() if _holds(self.when.get(path, {}), changes, base)}
+
+    @property
+    def chosen_later(self) -> int:
+        """Number of configurations, within `space`, that results decide; they come beyond those of `expand`."""
+        return 0
+
+    def proposer(self, study: Study, journal: Path) -> Proposer:
+        """Return what proposes a study's configurations; it may keep its memory in the file `journal`."""
+        return DesignProposer(study.proposals())
+
+    # How it is checked and settled
+
+    @property
+    def children(self) -> Sequence[Search]:
+        """Return the designs that it is made of, whose spaces and conditions are checked like its own."""
+        return ()
+
+    def parts(self, study: Study) -> Iterator[Part]:
+        """Yield what it holds that has to be checked like a study of its own."""
+        yield from ()
+
+    def places(self, study: Study) -> Iterable[tuple[str, Changes]]:
+        """Return the configurations to check, each with the place that is named when it is not allowed."""
+        return ((f"configuration.{at}", proposal.changes) for at, proposal in enumerate(study.proposals()))
+
+    def settled(self, study: Study) -> Self:
+        """Return the search with its values as fields hold them: YAML reads `1e-5` as text."""
+        space = {
+            path: dimension
+            if isinstance(dimension, Range)
+            else [settle(study, {path: value})[path] for value in dimension]
+            for path, dimension in self.space.items()
+        }
+        return self.model_copy(update={"space": space})
+
+    def for_workers(self, concurrent: int) -> Self:
+        """Return the search with what follows from the number of trials at a time, so that the study says it."""
+        return self
+
+    # How a run goes on
+
+    def as_begun(self, before: JsonObject, extend: bool) -> Self:
+        """Return the search as a run was begun with it, which wrote down `before`; `extend` says it is another."""
+        return self
+
+    def with_more_trials(self, more: int, before: JsonObject) -> Self:
+        """Return the search with `more` trials than `before`, as a run wrote it down.
+
+        Raises:
+            UserError: if the search says itself how many trials it has.
+        """
+        advice = f"{self.more_trials_by} in the study and say --extend"
+        raise UserError(Problem("--add-trials", "only an adaptive search (`design: optuna`) takes more", advice=advice))
+
+
+DESIGNS: Registry[type[Search]] = Registry(
+    "design", "ubt.designs", lambda model: kind_of(model, "design"), "sweeps.search"
+)
+SearchConfig = Annotated[Search, ByKind(DESIGNS, tag="design")]
+"""A search as configured, of any design that is registered."""
+LaidOut = Annotated[
+    Search,
+    ByKind(
+        DESIGNS,
+        tag="design",
+        accepts=lambda model: bool(model.nestable),
+        otherwise="cannot stand within another search: it does not lay all its configurations out by itself",
+    ),
+]
+"""A design that may be part of another search."""
+
+
+def settle(study: Study, changes: Changes) -> Changes:
+    """Return changes with their single values as the fields hold them; `UserError` if they are not allowed."""
+    tree = study.trial(changes).as_json()
+    return {path: value if isinstance(value, list | dict) else get_path(tree, path) for path, value in changes.items()}
+
+
+def differing(changes: Changes, base: JsonObject) -> Changes:
+    """Return the changes without those that set what the base has anyway."""
+    return {path: value for path, value in changes.items() if value != _value(path, {}, base)}
+
+
+def identity(changes: Changes) -> str:
+    """Return a text that is equal for equal configurations."""
+    return json.dumps(changes, sort_keys=True)
+
+
+def _holds(condition: Condition, changes: Changes, base: JsonObject) -> bool:
+    for path, wanted in condition.items():
+        allowed = wanted if isinstance(wanted, list) else [wanted]
+        if _value(path, changes, base) not in allowed:
+            return False
+    return True
+
+
+def _value(path: str, changes: Changes, base: JsonObject) -> JsonValue:
+    if path in changes:
+        return changes[path]
+    try:
+        return get_path(base, path)
+    except KeyError:
+        return None

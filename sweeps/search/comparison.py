@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from sweeps.search.base import Changes, Search
+from sweeps.search.base import LaidOut, Part, Search, Study
+from sweeps.search.comparison_proposer import ComparisonProposer, Trials, cell, written
+from sweeps.search.designs import Grid
+from sweeps.search.proposals import Changes, Proposal, Proposer
 from ubt.attacks import AttackConfig
 from ubt.config import Config
+from ubt.config.dotted_paths import JsonObject
 from ubt.defenses import DefenseConfig
-
-if TYPE_CHECKING:
-    from sweeps.search.kinds import LaidOut
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _KNOB = "defense."
+
+STAND_IN = "the table is planned with the settings that each search starts from; those chosen take their place"
 
 
 class ComparedDefense(Config):
@@ -26,18 +31,22 @@ class ComparedDefense(Config):
     defense: DefenseConfig
     """Its settings; those that it searches are where its search starts."""
     search: LaidOut | None = None
-    """Which settings of it are tried before the table, `defense.` paths only: any design that lays its
-    configurations out beforehand. Without one, the defense goes into the table as it is."""
+    """Which settings of it are tried before the table, `defense.` paths only: any design that knows its
+    configurations beforehand. Without one, the defense goes into the table as it is."""
 
     @field_validator("search")
     @classmethod
     def _of_the_defense_alone(cls, search: Search | None) -> Search | None:
-        foreign = [path for path in _paths(search) if not path.startswith(_KNOB)] if search else []
+        foreign = [path for path in dict.fromkeys(_paths(search)) if not path.startswith(_KNOB)] if search else []
         if foreign:
             raise ValueError(
                 f"a defense's search changes its own settings, `defense.…`, and no other: {', '.join(foreign)}"
             )
         return search
+
+    def settled(self, study: Study) -> Self:
+        """Return the defense with its search settled, `study` being one of it alone."""
+        return self.model_copy(update={"search": self.search and self.search.settled(study)})
 
 
 class Comparison(Search):
@@ -47,6 +56,11 @@ class Comparison(Search):
     `objectives.ca_floor` of clean accuracy, on average over these attacks, those of lowest validation ASR are
     chosen, and take part in the table. The study's own `defense` and `victim.attack` take no part.
     """
+
+    nestable: ClassVar[bool] = False
+    decided_by: ClassVar[tuple[str, ...]] = ("objectives",)  # the table is of what they choose
+    plan_note: ClassVar[str] = STAND_IN
+    more_trials_by: ClassVar[str] = "name further attacks or defenses"
 
     design: Literal["comparison"] = "comparison"
     attacks: dict[str, AttackConfig] = Field(min_length=1)
@@ -93,15 +107,32 @@ class Comparison(Search):
             cell(attack, written(row.defense)) for attack in self.attacks.values() for row in self.defenses.values()
         ]
 
+    def expand(self, base: JsonObject) -> list[Proposal]:
+        """Return all trials by number; those of the table with the settings that each search starts from."""
+        trials = Trials(self)
+        return trials.searched + trials.rows(trials.own)
 
-def cell(attack: AttackConfig, defense: Changes) -> Changes:
-    """Return the changes of one trial: the whole attack and the whole defense, in place of the study's own."""
-    return {"victim.attack": written(attack), "defense": defense}
+    def proposer(self, study: Study, journal: Path) -> Proposer:
+        """Return what proposes the searches, and each row of the table when its search has ended."""
+        return ComparisonProposer(self, study.ca_floor)
 
+    def places(self, study: Study) -> Iterable[tuple[str, Changes]]:
+        """Return nothing: what there is to check, `parts` has."""
+        return ()
 
-def written(part: Config) -> Changes:
-    """Return a configuration as somebody would write it: its kind, and what is not by default."""
-    return part.model_dump(mode="json", include={"kind"}) | part.model_dump(mode="json", exclude_defaults=True)
+    def parts(self, study: Study) -> Iterator[Part]:
+        """Yield each attack, and each defense with its search, as in a study of it alone."""
+        for name, attack in self.attacks.items():
+            attacked = study.with_parts(victim=study.victim.model_copy(update={"attack": attack}))
+            yield Part(f"search.attacks.{name}.", attacked, only="victim.attack.")
+        for name, row in self.defenses.items():
+            alone = study.with_parts(defense=row.defense, search=row.search or Grid())
+            yield Part(f"search.defenses.{name}.", alone, without="victim.")
+
+    def settled(self, study: Study) -> Self:
+        """Return the comparison with the search of each defense settled."""
+        defenses = {name: row.settled(study.with_parts(defense=row.defense)) for name, row in self.defenses.items()}
+        return self.model_copy(update={"defenses": defenses})
 
 
 def _paths(search: Search) -> Iterator[str]:
@@ -109,5 +140,6 @@ def _paths(search: Search) -> Iterator[str]:
     yield from search.space
     for path, condition in search.when.items():
         yield from (path, *condition)
-    for changes in getattr(search, "trials", ()):
-        yield from changes
+    with suppress(ValueError):  # found again where the whole study is checked
+        for changes in search.layout():
+            yield from changes

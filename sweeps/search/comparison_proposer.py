@@ -1,6 +1,4 @@
-"""Which of a defense's settings go into the table, given what came of them on several attacks.
-
-The trials of a comparison: the defenses' searches first, then the table with what each search has chosen.
+"""The trials of a comparison: the defenses' searches first, then the table with what each search has chosen.
 
 A trial's number follows from its place: the searches come first (defense by defense, setting by setting, attack by
 attack), then the table (attack by attack, defense by defense). So a study has the same trials under the same
@@ -14,15 +12,18 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
-from sweeps.search.base import Changes, Outcome, Proposal
-from sweeps.search.comparison import ComparedDefense, Comparison, cell, written
-from sweeps.search.expand import configurations
+from sweeps.search.proposals import Changes, Outcome, Proposal
+from ubt.attacks import AttackConfig
 from ubt.common.choice import Candidate
 from ubt.common.choice import choose as lowest_asr
-from ubt.config import set_path
+from ubt.config import Config, set_path
+from ubt.config.dotted_paths import JsonObject
 from ubt.trials.labels import ComparisonCell, Phase, TrialLabel
+
+if TYPE_CHECKING:
+    from sweeps.search.comparison import ComparedDefense, Comparison
 
 ChooseBy = Literal["mean", "worst"]
 
@@ -63,7 +64,7 @@ class Trials:
     """Every trial that a comparison may come to have, with its number."""
 
     def __init__(self, comparison: Comparison) -> None:
-        """Lay a comparison out; `ValueError` if a defense's search cannot be."""
+        """Number a comparison's trials; `ValueError` if a defense's search cannot be expanded."""
         numbers, on = itertools.count(), comparison.searched_attacks
         self._attacks, defenses = comparison.attacks, comparison.defenses
         self.own = {name: written(compared.defense) for name, compared in defenses.items()}
@@ -105,18 +106,20 @@ def settings_of(compared: ComparedDefense) -> list[Changes]:
     """Return the distinct settings that a defense's search tries, each a whole defense as one would write it."""
     if compared.search is None:
         return []
-    own = written(compared.defense)
-    return [_with(own, changes) for changes in configurations(compared.search, {"defense": compared.defense.as_json()})]
+    own, base = written(compared.defense), {"defense": compared.defense.as_json()}
+    return [_with(own, proposal.changes) for proposal in compared.search.expand(cast(JsonObject, base))]
 
 
-def laid_out(comparison: Comparison) -> list[Proposal]:
-    """Return all trials by number; those of the table with the settings that each search starts from.
+def cell(attack: AttackConfig, defense: Changes) -> Changes:
+    """Return the changes of one trial: the whole attack and the whole defense, in place of the study's own."""
+    return {"victim.attack": written(attack), "defense": defense}
 
-    Raises:
-        ValueError: if a search cannot be laid out.
-    """
-    trials = Trials(comparison)
-    return trials.searched + trials.rows(trials.own)
+
+def written(part: Config) -> Changes:
+    """Return a configuration as one would write it: its kind, and what is not by default; so for what it holds, too."""
+    fields = part.model_dump(mode="json", exclude_defaults=True)
+    held = {name: value for name in fields if isinstance(value := getattr(part, name), Config)}
+    return part.model_dump(mode="json", include={"kind"}) | fields | {name: written(held[name]) for name in held}
 
 
 class ComparisonProposer:

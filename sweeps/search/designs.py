@@ -1,14 +1,17 @@
-"""Designs that lay their configurations out beforehand, from a grid to leaving one component out."""
+"""Designs that know their configurations beforehand, from a grid to leaving one component out."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from sweeps.search.base import Changes, Search
+from sweeps.search.base import LaidOut, Search, Study, settle
+from sweeps.search.proposals import Changes
 from sweeps.search.space import values_of
+from ubt.config.dotted_paths import JsonObject
 from ubt.trials.labels import TrialLabel
 
 
@@ -58,7 +61,7 @@ class Pairs(Search):
         return [{}, *crossed]
 
 
-class Zipped(Search):
+class ZipDesign(Search):
     """The first values of all paths together, then the second, and so on."""
 
     design: Literal["zip"] = "zip"
@@ -68,13 +71,13 @@ class Zipped(Search):
         axes = {path: values_of(path, dimension) for path, dimension in self.space.items()}
         lengths = {path: len(values) for path, values in axes.items()}
         if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{path} has {length}" for path, length in lengths.items())
-            raise ValueError(f"space: zip needs as many values for each path, but {told}")
+            found = ", ".join(f"{path} has {length}" for path, length in lengths.items())
+            raise ValueError(f"space: zip needs as many values for each path, but {found}")
         return [dict(zip(axes, row, strict=True)) for row in zip(*axes.values(), strict=True)]
 
 
-class Listed(Search):
-    """The configurations that are listed, each a mapping of paths to values."""
+class ListDesign(Search):
+    """The configurations that the study names one by one, each a mapping of paths to values."""
 
     design: Literal["list"] = "list"
     trials: list[dict[str, JsonValue]] = Field(min_length=1)
@@ -83,6 +86,15 @@ class Listed(Search):
     def layout(self) -> list[Changes]:
         """Return them as they stand."""
         return [dict(changes) for changes in self.trials]
+
+    def places(self, study: Study) -> Iterable[tuple[str, Changes]]:
+        """Return all trials as they stand, also those that repeat others, each with its place in the list."""
+        return ((f"search.trials.{at}", changes) for at, changes in enumerate(self.trials))
+
+    def settled(self, study: Study) -> Self:
+        """Return the design with the values of its trials as fields hold them."""
+        trials = [settle(study, changes) for changes in self.trials]
+        return super().settled(study).model_copy(update={"trials": trials})
 
 
 COMPONENTS: dict[str, Changes] = {
@@ -130,17 +142,30 @@ class LeaveOneOut(Search):
         return TrialLabel(component=next((name for name in self.components if COMPONENTS[name] == changes), "base"))
 
 
-if TYPE_CHECKING:
-    from sweeps.search.kinds import LaidOut
-
-
 class Concat(Search):
     """The configurations of each design in turn."""
 
+    nestable: ClassVar[bool] = False
     design: Literal["concat"] = "concat"
     designs: list[LaidOut] = Field(min_length=1)
-    """Designs that lay their configurations out beforehand, each with its own space and conditions."""
+    """Designs that know their configurations beforehand, each with its own space and conditions."""
+
+    @property
+    def children(self) -> Sequence[Search]:
+        """Return the designs."""
+        return self.designs
 
     def layout(self) -> list[Changes]:
-        """Return the configurations of each design in turn, its conditions applied."""
+        """Return the configurations of each design in turn."""
         return [changes for design in self.designs for changes in design.layout()]
+
+    def conditioned(self, base: JsonObject) -> Iterator[tuple[Changes, TrialLabel]]:
+        """Yield each configuration with its design's conditions and its own applied, and its design's label."""
+        for design in self.designs:
+            for changes, label in design.conditioned(base):
+                yield self.active(changes, base), label
+
+    def settled(self, study: Study) -> Self:
+        """Return the search with each of its designs settled."""
+        designs = [design.settled(study) for design in self.designs]
+        return super().settled(study).model_copy(update={"designs": designs})

@@ -1,6 +1,6 @@
 """Optuna by ask and tell, in an order that does not depend on which trial happens to end first.
 
-Configuration k is asked knowing the outcomes of exactly those up to k − lag, told in order, and with a sampler
+Configuration k is asked knowing the outcomes of exactly those up to k − lag, given in order, and with a sampler
 seeded by k. So the same study and lag give the same trials on any number of workers, and after any interruption; but
 a trial that was lost to a fault stays a failure to the search, though a resume runs it again.
 The only file that imports Optuna.
@@ -15,6 +15,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -24,12 +25,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import JsonValue
 
-from sweeps.search.adaptive import Adaptive
-from sweeps.search.base import Changes, Outcome, Proposal
-from sweeps.search.expand import active, differing, identity
+from sweeps.search.base import differing, identity
+from sweeps.search.proposals import Changes, Outcome, Proposal
 from sweeps.search.space import Dimension, Range, contains, space_size, tidy
 from ubt.common.seeding import derive
 from ubt.config.dotted_paths import JsonObject, get_path
+
+if TYPE_CHECKING:
+    from sweeps.search.adaptive import Adaptive
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -179,7 +182,7 @@ class OptunaProposer:
     def _changes(self, parameters: dict[str, JsonValue]) -> Changes:
         """Return where a point differs from the base."""
         decoded = {path: _decoded(self._search.space[path], value) for path, value in parameters.items()}
-        return differing(active(decoded, self._search, self._base), self._base)
+        return differing(self._search.active(decoded, self._base), self._base)
 
 
 def _drop_half_a_line(journal: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
@@ -64,7 +64,7 @@ Space = dict[str, Dimension]
 
 
 def values_of(path: str, dimension: Dimension) -> list[JsonValue]:
-    """Return the values of a dimension for designs that lay all of them out.
+    """Return the values of a dimension for designs that try all of them.
 
     Raises:
         ValueError: if there are infinitely many.
@@ -106,6 +106,3 @@ def space_size(space: Space) -> float:
     """Return how many configurations there are; infinite for ranges without steps."""
     sizes = [d.size if isinstance(d, Range) else len(d) for d in space.values()]
     return math.prod(sizes)
-
-
-Sampler = Literal["tpe", "nsgaii", "gp", "random", "qmc"]

@@ -7,12 +7,9 @@ from typing import Any
 
 from pydantic import Field, JsonValue, field_validator
 
-from sweeps.search import comparison_proposer as comparing
-from sweeps.search.base import Changes, Proposal
-from sweeps.search.comparison import Comparison
+from sweeps.search.base import Search, SearchConfig
 from sweeps.search.designs import Grid
-from sweeps.search.expand import proposals
-from sweeps.search.kinds import SearchConfig
+from sweeps.search.proposals import Changes, Proposal
 from sweeps.tracking.config import TrackingSettings
 from ubt.common.choice import CA_FLOOR
 from ubt.config import Config, set_path, validate
@@ -72,7 +69,10 @@ class StudyConfig(Config):
     tracking: TrackingSettings = TrackingSettings()
     """Where MLflow keeps its copy."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    """Every configuration is run once with each; what is told to the search is the mean."""
+    """Every configuration is run once with each; the search learns from the mean."""
+    plugins: tuple[str, ...] = ()
+    """Modules with attacks, defenses, detectors, data sources, designs or metrics of your own: importable names, or
+    `.py` files. They are imported before the study is checked, and on every worker."""
     store: str | None = None
     """Where artifacts are kept: a folder or a URL such as s3://bucket/ubt. Default: $UBT_STORE, else $UBT_CACHE,
     else ~/.cache/ubt."""
@@ -98,6 +98,10 @@ class StudyConfig(Config):
         """Return the study with other parts; nothing worked out from the old ones is kept: `model_copy` would."""
         return StudyConfig.model_validate({name: getattr(self, name) for name in type(self).model_fields} | parts)
 
+    def with_search(self, search: Search) -> StudyConfig:
+        """Return the study with another search; itself if it is the same one."""
+        return self if search is self.search else self.with_parts(search=search)
+
     def trial(self, changes: dict[str, JsonValue]) -> TrialConfig:
         """Return the base with changes, checked.
 
@@ -119,35 +123,39 @@ class StudyConfig(Config):
         model = victim.model.model_copy(update={"precision": "bfloat16"})
         return victim.model_copy(update={"model": model})
 
+    @property
+    def ca_floor(self) -> float:
+        """Return the clean accuracy, as a fraction, that a configuration may lose."""
+        return self.objectives.ca_floor
+
     def layout(self) -> list[Changes]:
-        """Return the design's configurations in order and without repeats, each as what differs from the base.
+        """Return the configurations of `proposals`, each as what differs from the base.
 
         Raises:
-            NotImplementedError: for an adaptive search, which lays nothing out.
-            ValueError: if the space cannot be laid out.
+            ValueError: as there.
         """
         return [proposal.changes for proposal in self.proposals()]
 
-    def proposals(self) -> list[Proposal]:
-        """Return the same with their numbers and labels; of a comparison, the table as if nothing were searched.
+    def proposals(self) -> tuple[Proposal, ...]:
+        """Return the configurations known beforehand, in order and without repeats.
+
+        All of a design; of a comparison its searches, and the table as if nothing were searched; of an adaptive search
+        the first.
 
         Raises:
-            NotImplementedError: for an adaptive search, which lays nothing out.
-            ValueError: if the space cannot be laid out.
+            ValueError: if the space does not allow the design.
         """
-        return list(self.laid_out)
+        return self._proposals
 
     @cached_property
-    def laid_out(self) -> tuple[Proposal, ...]:
-        """Return `proposals`, laid out once: ten thousand configurations are asked for by checks, plan and planner.
+    def _proposals(self) -> tuple[Proposal, ...]:
+        """Worked out once: ten thousand configurations are asked for by checks, plan and planner."""
+        return tuple(self.search.expand(self.base))
 
-        Raises:
-            NotImplementedError: for an adaptive search, which lays nothing out.
-            ValueError: if the space cannot be laid out.
-        """
-        if isinstance(self.search, Comparison):
-            return tuple(comparing.laid_out(self.search))
-        return tuple(proposals(self.search, self.base))
+    @property
+    def trials(self) -> int:
+        """Return how many trials there will be, each a configuration with one seed."""
+        return sum(map(self.replicates, self.proposals())) + self.search.chosen_later * len(self.seeds)
 
     def replicates(self, proposal: Proposal) -> int:
         """Return with how many seeds a proposal runs."""

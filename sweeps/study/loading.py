@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from pydantic import JsonValue
 
-from sweeps.search.base import Changes, Search
-from sweeps.search.comparison import ComparedDefense, Comparison
-from sweeps.search.designs import Concat, Listed
-from sweeps.search.space import Range
 from sweeps.study.checks import check_study, problems_of
 from sweeps.study.config import StudyConfig
+from ubt.attacks import ATTACKS
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import expanded
-from ubt.config import get_path, parse_assignment, read_yaml, set_path, validate
+from ubt.common.registry import Registry, load_plugins
+from ubt.config import parse_assignment, read_yaml, set_path, validate
 from ubt.config.dotted_paths import JsonObject
+from ubt.data import DATA_SOURCES
 from ubt.data.shards import JOINT
-from ubt.data.vocabulary import IMAGENET, TEMPLATES
+from ubt.defenses import DEFENSES
 
 
 def builtin_studies() -> dict[str, Path]:
@@ -30,35 +31,55 @@ def builtin_studies() -> dict[str, Path]:
 
 EXTENDS = "extends"
 """The field that names the study which a study starts from."""
-FILES = (
-    "victim.data.pairs",
-    "victim.data.pretrain",
-    "victim.data.labels",
-    "victim.data.classes",
-    "victim.data.templates",
-    "victim.model.checkpoint",
-    "victim.implant.checkpoint",
-    "store",
-)
-"""Fields that name files. Workers run in folders of their own, so these have to be absolute."""
-_JOINED = ("victim.data.pairs",)
-"""Of those, the fields that may name several, joined."""
-_IN_SEARCH = re.compile(r"^search\.(designs\.)?(space|trials)\.")
+PLUGINS = "plugins"
+PATHS = ("victim.model.checkpoint", "victim.implant.checkpoint", "store", PLUGINS)
+"""Fields that name files, beside those that data sources, attacks and defenses have (their `path_fields`). Workers run
+in folders of their own, so these have to be absolute."""
+_REGISTRIES: dict[str, Registry[Any]] = {"victim.data": DATA_SOURCES, "victim.attack": ATTACKS, "defense": DEFENSES}
+_ATTACKS_OF_A_COMPARISON = re.compile(r"^search\.attacks\.[^.]+")
 _TAGS = ("kind", "design")
 """Fields that say which fields the others beside them are."""
 
 
-def read_study(reference: str) -> JsonObject:
-    """Return the tree of a study by the name of a built-in one or the path of a YAML file.
+@dataclass(frozen=True)
+class _File:
+    """One file of a study, as it is written."""
+
+    tree: JsonObject
+    folder: Path
+    """Where relative paths in it start."""
+    source: str
+    """What it is called in messages."""
+
+    def part(self, name: str) -> JsonValue:
+        """Return a field of the study with its relative paths made absolute."""
+        return absolute(self.tree[name], name, self.folder, self.source)
+
+
+def read_study(reference: str, plugins: JsonValue = None) -> JsonObject:
+    """Return the tree of a study by the name of a built-in one or the path of a YAML file; its plug-ins are imported.
 
     Relative paths start at the file's folder, those in built-in studies at the current one. The name is the file's
-    unless it says another, never that of what it extends.
+    unless it says another, never that of what it extends. `plugins` stand in the place of those in the files.
 
     Raises:
-        UserError: if a file is missing or not YAML, or extends what it cannot.
+        UserError: if a file is missing or not YAML, or extends what it cannot, or a plug-in cannot be imported.
     """
     path = _path_of(reference, Path(), reference)
-    return {"name": path.stem, **_read(path, reference, ())}
+    *extended, own = _files(path, reference, ())
+    named = [file.part(PLUGINS) for file in (own, *reversed(extended)) if PLUGINS in file.tree]
+    _import_plugins(next(iter(named), None) if plugins is None else plugins)
+    tree: JsonValue = None
+    for file in (*extended, own):
+        written = {name: file.part(name) for name in file.tree if file is own or name != "name"}
+        tree = written if tree is None else patched(tree, written)
+    return {"name": path.stem, **cast(JsonObject, tree)}
+
+
+def _import_plugins(names: JsonValue) -> None:
+    """Import plug-ins before anything is checked: without them their kinds would be unknown."""
+    if isinstance(names, list):  # anything else is found when the fields are checked
+        load_plugins(name for name in names if isinstance(name, str))
 
 
 def study_schema() -> JsonObject:
@@ -69,22 +90,58 @@ def study_schema() -> JsonObject:
     return {**schema, "properties": {EXTENDS: extends, **properties}, "required": []}
 
 
-def absolute(value: JsonValue, path: str, folder: Path, source: str = "--set") -> JsonValue:
+def absolute(
+    value: JsonValue, path: str, folder: Path, source: str = "--set", beside: JsonObject | None = None
+) -> JsonValue:
     """Return the part of a study at a dotted `path` with the relative file names in it made absolute.
+
+    `beside` are the fields of the object that the part belongs to, if that is known.
 
     Raises:
         UserError: if a name begins with a home folder that does not exist.
     """
     if isinstance(value, dict):
-        return {name: absolute(part, f"{path}.{name}", folder, source) for name, part in value.items()}
+        return {name: absolute(part, f"{path}.{name}", folder, source, value) for name, part in value.items()}
     if isinstance(value, list):
-        return [absolute(part, path, folder, source) for part in value]
-    field = _IN_SEARCH.sub("", path)
-    if not isinstance(value, str) or field not in FILES or value in (IMAGENET, *TEMPLATES):
+        return [absolute(part, path, folder, source, beside) for part in value]
+    if not isinstance(value, str) or (field := _path_field(path, beside or {})) is None or value in field.others:
         return value
-    names = value.split(JOINT) if field in _JOINED else [value]
+    if path == PLUGINS and not value.endswith(".py"):
+        return value
+    names = value.split(JOINT) if field.joined else [value]
     where = f"{source}: {path}"
     return JOINT.join(name if "://" in name else str((folder / expanded(name, where)).absolute()) for name in names)
+
+
+@dataclass(frozen=True)
+class _PathField:
+    joined: bool = False
+    """It may hold several paths."""
+    others: frozenset[str] = frozenset()
+    """Values that are no paths."""
+
+
+def _path_field(path: str, beside: JsonObject) -> _PathField | None:
+    """Return how a field holds paths; None if it holds none."""
+    path = _ATTACKS_OF_A_COMPARISON.sub("victim.attack", path)
+    owner, _, name = path.rpartition(".")
+    if path in PATHS or path.endswith(tuple(f".{field}" for field in PATHS if "." in field)):
+        return _PathField()
+    for place, registry in _REGISTRIES.items():
+        if owner == place or owner.endswith(f".{place}"):
+            owners = [model for model in _classes(registry, beside.get("kind")) if name in model.path_fields]
+            joined = any(name in getattr(model, "joined_path_fields", ()) for model in owners)
+            others = (other for model in owners for other in getattr(model, "builtin_names", ()))
+            return _PathField(joined, frozenset(others)) if owners else None
+    return None
+
+
+def _classes(registry: Registry[Any], kind: JsonValue) -> list[Any]:
+    """Return the class of a kind; where the kind is not known, all classes that it may be."""
+    with suppress(UserError):  # that a plug-in cannot be imported is said when the fields are checked
+        if isinstance(kind, str) and kind in registry:
+            return [registry.get(kind)]
+    return list(registry.loaded())
 
 
 def patched(base: JsonValue, patch: JsonValue) -> JsonValue:
@@ -108,39 +165,49 @@ def _path_of(reference: str, folder: Path, where: str) -> Path:
     return path
 
 
-def _read(path: Path, source: str, extending: tuple[Path, ...]) -> JsonObject:
-    """Return a file's tree over that of the study which it extends; `extending` are the files that led here."""
+def _files(path: Path, source: str, extending: tuple[Path, ...]) -> list[_File]:
+    """Return a study's file behind those that it extends; `extending` are the files that led here."""
     led_here = (*extending, path.resolve())
     if path.resolve() in extending:
         raise UserError(Problem(source, f"goes round in a circle: {' → '.join(file.stem for file in led_here)}"))
     folder = Path.cwd() if path in builtin_studies().values() else path.parent
-    tree = {part: absolute(value, str(part), folder, source) for part, value in read_yaml(path).items()}
+    tree = {str(name): value for name, value in read_yaml(path).items()}
     reference = tree.pop(EXTENDS, None)
+    own = _File(tree, folder, source)
     if reference is None:
-        return tree
+        return [own]
     if not isinstance(reference, str):
         raise UserError(Problem(f"{source}: {EXTENDS}", "needs one study's name or file", given=reference))
     where = f"{source}: {EXTENDS}: {reference}"
-    base = _read(_path_of(reference, path.parent, where), where, led_here)
-    base.pop("name", None)
-    return cast(JsonObject, patched(base, tree))
+    return [*_files(_path_of(reference, path.parent, where), where, led_here), own]
 
 
 def load_study(reference: str, assignments: Iterable[str] = (), name: str | None = None) -> StudyConfig:
-    """Return a study by the name of a built-in one or the path of a YAML file, with `--set` values put in.
+    """Return a study by the name of a built-in one or the path of a YAML file, checked.
 
-    Relative paths in `--set` start at the current folder, those in files where `read_study` says.
+    Args:
+        reference: name or path.
+        assignments: fields put in its place, `path=value` with the value in YAML, as after `--set`.
+        name: what the run is called; by default what the study is.
+
+    Relative paths in `assignments` start at the current folder, those in files where `read_study` says.
+
+    Example:
+        >>> study = load_study("demo", ["seeds=[1]", "defense.token_threshold=0.2"])
+        >>> study.seeds, study.defense.token_threshold
+        ((1,), 0.2)
 
     Raises:
         UserError: with every mistake found.
     """
-    tree = read_study(reference)
-    for assignment in assignments:
-        where, value = parse_assignment(assignment)
-        tree = set_path(tree, where, absolute(value, where, Path.cwd()))
+    assigned = [(path, absolute(value, path, Path.cwd())) for path, value in map(parse_assignment, assignments)]
+    tree = read_study(reference, plugins=dict(assigned).get(PLUGINS))
+    for path, value in assigned:
+        tree = set_path(tree, path, value)
     if name is not None:
         tree = set_path(tree, "name", name)
-    return _settled(_checked(tree, reference))
+    study = _checked(tree, reference)
+    return study.with_parts(search=study.search.settled(study), victim=study.settled_victim)
 
 
 def _checked(tree: JsonObject, source: str) -> StudyConfig:
@@ -154,7 +221,7 @@ def _checked(tree: JsonObject, source: str) -> StudyConfig:
 
 
 def _further_problems(tree: JsonObject, mistaken: list[str], source: str) -> list[Problem]:
-    """Return what else is wrong once mistaken fields are left out, so that all is told at once.
+    """Return what else is wrong once mistaken fields are left out, so that all is said at once.
 
     Without knowing which data, attack or design is meant, nothing can be said about the rest.
     """
@@ -176,38 +243,3 @@ def _without(tree: JsonObject, path: str) -> JsonObject:
     if not rest or not isinstance(child, dict):
         return {name: value for name, value in tree.items() if name != head}
     return {**tree, head: _without(child, rest)}
-
-
-def _settled(study: StudyConfig) -> StudyConfig:
-    """Return the study with the search's values as fields hold them (YAML reads `1e-5` as text), and its precision."""
-    return study.with_parts(search=_settled_search(study, study.search), victim=study.settled_victim)
-
-
-def _settled_search(study: StudyConfig, search: Search) -> Search:
-    update: dict[str, object] = {
-        "space": {
-            path: dimension
-            if isinstance(dimension, Range)
-            else [_settle(study, {path: value})[path] for value in dimension]
-            for path, dimension in search.space.items()
-        }
-    }
-    if isinstance(search, Listed):
-        update["trials"] = [_settle(study, changes) for changes in search.trials]
-    if isinstance(search, Concat):
-        update["designs"] = [_settled_search(study, design) for design in search.designs]
-    if isinstance(search, Comparison):
-        update["defenses"] = {name: _settled_defense(study, compared) for name, compared in search.defenses.items()}
-    return search.model_copy(update=update)
-
-
-def _settled_defense(study: StudyConfig, compared: ComparedDefense) -> ComparedDefense:
-    if compared.search is None:
-        return compared
-    own = study.with_parts(defense=compared.defense)
-    return compared.model_copy(update={"search": _settled_search(own, compared.search)})
-
-
-def _settle(study: StudyConfig, changes: Changes) -> Changes:
-    tree = study.trial(changes).as_json()
-    return {path: value if isinstance(value, list | dict) else get_path(tree, path) for path, value in changes.items()}

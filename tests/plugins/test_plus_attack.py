@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(__file__).parent / "plus_attack"
+MAIN = "from sweeps.cli.app import main; main()"
 SMALL = ["--set", "search={design: grid, space: {defense.suspicious_ratio: [0.1, 0.2]}}"]
 
 
@@ -43,8 +44,7 @@ class Site:
 
     def sweep(self, name: str, *words: str) -> dict[str, dict[str, bool]]:
         """Run a small study and return, for each trial, which of its stages were reused."""
-        main = "from sweeps.cli.app import main; main()"
-        self.python("-c", main, "sweep", "smoke", "--name", name, "--set", "tracking.enabled=false", *SMALL, *words)
+        self.python("-c", MAIN, "sweep", "smoke", "--name", name, "--set", "tracking.enabled=false", *SMALL, *words)
         records = [json.loads(path.read_text()) for path in (self.folder / "runs" / name / "records").glob("*.json")]
         assert {record["state"] for record in records} == {"DONE"}, [record["reason"] for record in records]
         return {record["trial"]: {stage["stage"]: stage["reused"] for stage in record["stages"]} for record in records}
@@ -78,6 +78,35 @@ def test_a_changed_version_recomputes_its_stages_and_those_behind_them_only(site
     behind = {"detect_centroid", "suspect", "overfit", "select", "attribute", "unlearn", "evaluate"}
     assert {stage for stage, reused in first.items() if not reused} == behind
     assert {stage for stage, reused in first.items() if reused} == {"pretrain", "poison", "implant"}
+
+
+BESIDE = """
+from typing import ClassVar, Literal
+from ubt.attacks import ATTACKS, Attack
+
+@ATTACKS.register
+class Dot(Attack):
+    \"\"\"A white dot in the top left corner.\"\"\"
+
+    kind: Literal["dot"] = "dot"
+    label: ClassVar[str] = "dot"
+
+    def stamp(self, images):
+        triggered = images.copy()
+        triggered[:, :6, :6] = 255
+        return triggered
+"""
+
+
+def test_a_file_beside_the_study_is_imported_on_the_workers_too(tmp_path):
+    (tmp_path / "dot_attack.py").write_text(BESIDE)
+    study = "extends: smoke\nplugins: [./dot_attack.py]\nvictim: {attack: {kind: dot}}\ntracking: {enabled: false}\n"
+    (tmp_path / "dotted.yaml").write_text(f"{study}search: {{n_trials: 2}}\n")
+    site = Site(tmp_path / "elsewhere")
+    site.folder.mkdir()
+    site.python("-c", MAIN, "sweep", str(tmp_path / "dotted.yaml"), "--set", "resources.concurrent_trials=2")
+    records = [json.loads(path.read_text()) for path in (site.folder / "runs/dotted/records").glob("*.json")]
+    assert [record["state"] for record in records] == ["DONE"] * 2, [record["reason"] for record in records]
 
 
 def test_the_documentation_shows_this_package():

@@ -44,7 +44,7 @@ def held(trainable: Any, holds: Path) -> Any:
             super().setup(config)
 
         def step(self) -> dict[str, Any]:
-            from sweeps import trainable as module
+            from sweeps.backends import trainable as module
 
             module._STEP_SECONDS = 0.0  # every stage is reported by itself: none is passed within a step
             deadline = time.monotonic() + PATIENCE_SECONDS
@@ -70,7 +70,7 @@ def held(trainable: Any, holds: Path) -> Any:
 
 
 if __name__ == "__main__":
-    from sweeps import trainable
+    from sweeps.backends import trainable
     from sweeps.cli.app import main
 
     trainable.UbtTrainable = held(trainable.UbtTrainable, Path(sys.argv[1]))  # type: ignore[misc]

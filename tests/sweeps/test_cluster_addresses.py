@@ -29,7 +29,7 @@ from held import Holds
 from ports import free_port
 from test_sweep_ray import command_of, computed, descendants, names, send_the_rest
 
-from sweeps.backends.capacity import room_for_trials
+from sweeps.backends.capacity import capacity
 from sweeps.backends.connection import TRIALS_WAITING, check_address, start_ray
 from sweeps.backends.searcher import Interruption
 from sweeps.study.config import Resources
@@ -51,7 +51,7 @@ def unused_port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "nodes", "room"),
+    ("asked", "nodes", "fitting"),
     [
         ({}, [{"CPU": 4}, {"CPU": 2}], 6),
         ({"cpus_per_trial": 3}, [{"CPU": 4}, {"CPU": 2}, {"CPU": 7}], 3),
@@ -61,8 +61,8 @@ def unused_port() -> Iterator[int]:
         ({"gpus_per_trial": 1}, [{"memory": 1e9}], 0),
     ],
 )
-def test_a_trial_needs_room_on_one_node(asked: dict[str, Any], nodes: list[dict[str, float]], room: int) -> None:
-    assert room_for_trials(Resources(**asked), nodes) == room
+def test_a_trial_has_to_fit_on_one_node(asked: dict[str, Any], nodes: list[dict[str, float]], fitting: int) -> None:
+    assert capacity(Resources(**asked), nodes) == fitting
 
 
 @pytest.mark.parametrize("address", ["", "foo", "http://127.0.0.1:8265", "ray://head", "ray://:1", "ray://a b:1"])
@@ -117,16 +117,16 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return join
 
 
-def test_a_cluster_without_room_is_given_trials_that_wait_so_that_it_grows(
+def test_a_cluster_without_capacity_is_given_trials_that_wait_so_that_it_grows(
     joined: Callable[..., int], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert joined([{}, {"CPU": 4}], gpus_per_trial=1) == TRIALS_WAITING
-    assert "no node of the cluster has room for a trial (cpus_per_trial 1, gpus_per_trial 1) now" in caplog.text
+    assert "no node of the cluster has capacity for a trial (cpus_per_trial 1, gpus_per_trial 1) now" in caplog.text
     assert "4 CPUs and 0 GPUs on 2 nodes" in caplog.text
 
 
-def test_a_cluster_with_room_is_filled_and_a_given_number_is_kept(
+def test_a_cluster_with_capacity_is_filled_and_a_given_number_is_kept(
     joined: Callable[..., int], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert joined([{"CPU": 64}, {"CPU": 64}], cpus_per_trial=2) == 64
@@ -296,7 +296,7 @@ def grown(cluster: Cluster, begin: Begin, tmp_path_factory: pytest.TempPathFacto
     """A sweep on a cluster that has no node at first, loses its only one during a trial, and gets another."""
     folder = tmp_path_factory.mktemp("grown")
     sweep = begin(folder, "auto", "--set", "resources.gpus_per_trial=1", held_at="poison")
-    sweep.wait_until(lambda: "has room for a trial" in sweep.err)
+    sweep.wait_until(lambda: "has capacity for a trial" in sweep.err)
     cluster.say("add")
     sweep.wait_until(lambda: sweep.is_at("poison"))
     environment = Path(f"/proc/{cluster.workers[0]}/environ").read_bytes().decode().split("\0")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.search.base import Outcome
 from sweeps.search.comparison_proposer import choose
+from sweeps.search.proposals import Outcome
 
 FAILED = Outcome(None)
 RATES = st.floats(0, 1).map(lambda rate: round(rate, 2))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.search.base import Outcome, Proposal
 from sweeps.search.comparison import ComparedDefense, Comparison
-from sweeps.search.comparison_proposer import ComparisonProposer, laid_out, settings_of
+from sweeps.search.comparison_proposer import ComparisonProposer, settings_of
+from sweeps.search.proposals import Outcome, Proposal
 
 RATIO, RATE = "defense.suspicious_ratio", "defense.finetune_learning_rate"
 FIELDS: dict[str, Any] = {
@@ -65,7 +65,7 @@ def run(proposer: ComparisonProposer, order: Sequence[int] = (), outcome: Any = 
 
 
 def test_the_searches_come_first_and_run_with_one_seed() -> None:
-    trials = laid_out(comparison())
+    trials = comparison().expand({})
     assert [trial.number for trial in trials] == list(range(SEARCHED + 9))
     assert [str(trial.label) for trial in trials[:SEARCHED]] == [
         *["search:finetune/badnets", "search:finetune/sig"] * 2,
@@ -74,8 +74,8 @@ def test_the_searches_come_first_and_run_with_one_seed() -> None:
     assert {trial.replicates for trial in trials[:SEARCHED]} == {1}
 
 
-def test_the_table_is_laid_out_attack_by_attack_with_every_seed() -> None:
-    table = laid_out(comparison())[SEARCHED:]
+def test_the_table_goes_attack_by_attack_with_every_seed() -> None:
+    table = comparison().expand({})[SEARCHED:]
     assert [str(trial.label) for trial in table] == [
         f"{row}/{attack}" for attack in ("badnets", "sig", "strong") for row in LABELS
     ]
@@ -83,7 +83,7 @@ def test_the_table_is_laid_out_attack_by_attack_with_every_seed() -> None:
 
 
 def test_a_trial_says_its_attack_and_its_defense_as_one_would_write_them() -> None:
-    first, *_ = laid_out(comparison())
+    first, *_ = comparison().expand({})
     assert first.changes == {
         "victim.attack": {"kind": "badnets", "poison_rate": 0.03},
         "defense": {"kind": "finetune", "finetune_epochs": 3, "finetune_learning_rate": 1e-4},
@@ -91,7 +91,7 @@ def test_a_trial_says_its_attack_and_its_defense_as_one_would_write_them() -> No
 
 
 def test_every_attack_is_searched_on_where_none_is_named() -> None:
-    assert len(laid_out(comparison(search_on=[]))) == (2 + 3) * 3 + 9
+    assert len(comparison(search_on=[]).expand({})) == (2 + 3) * 3 + 9
 
 
 def test_a_setting_that_the_defense_has_anyway_is_tried_once() -> None:
@@ -135,10 +135,10 @@ def test_any_order_of_outcomes_gives_the_same_trials(order: list[int]) -> None:
     assert run(ComparisonProposer(comparison(), 0.02), order) == run(ComparisonProposer(comparison(), 0.02))
 
 
-def test_the_table_has_the_places_that_were_laid_out_for_it() -> None:
+def test_the_table_has_the_places_that_were_planned_for_it() -> None:
     found = run(ComparisonProposer(comparison(), 0.02))
     assert [str(found[number].label) for number in sorted(found)] == [
-        str(trial.label) for trial in laid_out(comparison())
+        str(trial.label) for trial in comparison().expand({})
     ]
 
 
@@ -179,7 +179,7 @@ def test_a_defense_whose_search_failed_keeps_its_own_settings_and_its_row_says_s
 def test_a_comparison_without_searches_is_its_table() -> None:
     defenses = {"none": {"defense": {"kind": "none"}}, "ubt": {"defense": {"kind": "ubt"}}}
     found = run(ComparisonProposer(comparison(defenses=defenses), 0.02))
-    assert list(found.values()) == laid_out(comparison(defenses=defenses))
+    assert list(found.values()) == comparison(defenses=defenses).expand({})
     assert len(found) == 6
 
 
@@ -194,3 +194,9 @@ def test_the_search_of_a_defense_may_change_nothing_else(path: str) -> None:
     search = {"design": "list", "trials": [{path: 1}]}
     with pytest.raises(ValueError, match=path):
         ComparedDefense.model_validate({"defense": {"kind": "ubt"}, "search": search})
+
+
+def test_a_defense_that_holds_another_configuration_is_written_with_that_one_s_kind() -> None:
+    defense = {"kind": "ubt", "detector": {"kind": "knn"}}
+    trials = comparison(defenses={"ubt": {"defense": defense}}).expand({})
+    assert trials[0].changes["defense"] == defense

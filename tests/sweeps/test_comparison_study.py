@@ -11,17 +11,14 @@ import yaml
 from toy_session import rates
 
 from sweeps.cli.plan import plan_text
-from sweeps.planning.plan import STAND_IN, plan_study
+from sweeps.planning.plan import plan_study
 from sweeps.planning.trials import TrialPlanner, shared_epochs
-from sweeps.run.folder import new_run
-from sweeps.run.launch import _trials
+from sweeps.run.folder import check_same_study, new_run, with_more_trials
 from sweeps.run.preflight import victims_of
 from sweeps.run.progress import Tally
-from sweeps.run.proposers import proposer_of
-from sweeps.run.resuming import check_same_study, with_more_trials
 from sweeps.scheduling.session import Session
-from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.comparison import Comparison
+from sweeps.scheduling.stage_scheduler import StageScheduler
+from sweeps.search.comparison import STAND_IN, Comparison
 from sweeps.search.comparison_proposer import ComparisonProposer
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import builtin_studies, load_study
@@ -191,7 +188,7 @@ class TestPlan:
 
     def test_every_victim_is_prepared_and_every_trial_counted(self) -> None:
         assert {victim.attack.as_json()["kind"] for victim in victims_of(study())} == {"badnets", "sig"}
-        assert _trials(study()) == 12
+        assert study().trials == 12
 
     def test_searches_measure_nothing_but_the_objectives(self) -> None:
         measured = study().with_parts(metrics=["retrieval"])
@@ -215,7 +212,7 @@ class Toy:
             proposer=ComparisonProposer(given.search, given.objectives.ca_floor),
             planner=TrialPlanner(given, "/store", content_key=lambda data: "the data"),
             replicates=len(given.seeds),
-            gate=Gate(),
+            scheduler=StageScheduler(),
             records=self.records,
             known=read_records(self.records),
         )
@@ -340,7 +337,7 @@ def test_the_components_study_names_what_each_trial_leaves_out() -> None:
 
 def test_labels_reach_the_trials_of_a_design(tmp_path: Path) -> None:
     given = load_study("ablation-components", ["search.components=[no-overfit]", "seeds=[0]"])
-    proposer = proposer_of(given, new_run(tmp_path, "toy"))
+    proposer = given.search.proposer(given, new_run(tmp_path, "toy").journal)
     planner = TrialPlanner(given, "/store", content_key=lambda data: "the data")
     records = [planner(proposal, 0).assignment.record(State.RUNNING) for proposal in iter(proposer.propose, None)]
     labels = [str(record.label) for record in records]

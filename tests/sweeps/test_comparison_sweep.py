@@ -10,9 +10,8 @@ import pytest
 from tiny_victim import TINY
 
 from sweeps.cli.output import outcome_text
-from sweeps.run.folder import latest_run, new_run
-from sweeps.run.launch import SweepEnd, sweep
-from sweeps.run.resuming import check_same_study
+from sweeps.run.folder import check_same_study, latest_run, new_run
+from sweeps.run.launch import SweepEnd, run_study
 from sweeps.scheduling.outcomes import outcome_of
 from sweeps.search.comparison_proposer import choose
 from sweeps.study.config import StudyConfig
@@ -50,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(folder: Path) -> SweepEnd:
-    return sweep(study(folder), new_run(folder / "runs", "compared"), "inline")
+    return run_study(study(folder), new_run(folder / "runs", "compared"), "inline")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +105,7 @@ def test_the_end_points_to_the_table_and_names_no_choice(swept: SweepEnd) -> Non
 def test_another_attack_runs_its_own_trials_and_no_others(folder: Path, records: list[TrialRecord]) -> None:
     more = study(folder, attacks={**ATTACKS, "blended": {"kind": "blended", "poison_rate": 0.1}})
     run = latest_run(folder / "runs", "compared")
-    outcome = sweep(check_same_study(run, more, extend=True), run, "inline")
+    outcome = run_study(check_same_study(run, more, extend=True), run, "inline")
     assert outcome.all_done
     after = {record.trial: record for record in read_records(run.records)}
     assert all(after[record.trial] == record for record in records)

@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 
 from sweeps.search import optuna_proposer
 from sweeps.search.adaptive import Adaptive
-from sweeps.search.base import Changes, Outcome, Proposal
 from sweeps.search.optuna_proposer import SAMPLERS, OptunaProposer
+from sweeps.search.proposals import Changes, Outcome, Proposal
 
 RATIO, EPOCHS, LOSS = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_loss"
 BASE: dict[str, Any] = {"defense": {"suspicious_ratio": 0.05, "overfit_epochs": 3, "unlearn_loss": "hinge"}}

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from sweeps.cli.app import app
 from sweeps.cli.plan import draw_graph, plan_text
-from sweeps.planning.plan import StudyPlan, lay_out, plan_study
+from sweeps.planning.plan import StudyPlan, plan_study, planned_pipelines
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.artifacts.manifest import ArtifactManifest
@@ -168,7 +168,7 @@ def test_the_graph_has_a_mark_for_each_distinct_piece_and_a_heading_for_each_sta
     from xml.etree import ElementTree
 
     given = study(tmp_path, search={"design": "grid", "space": {SAMPLES: [8, 16]}})
-    pipelines, notes = lay_out(given)
+    pipelines, notes = planned_pipelines(given)
     drawing = draw_graph(pipelines, stored={pipelines[0][0].key})
     shapes = list(ElementTree.fromstring(drawing))
     circles = [shape for shape in shapes if shape.tag.endswith("circle")]

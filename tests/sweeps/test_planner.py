@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sweeps.planning.trials import PlannedTrial, TrialPlanner, shared_epochs
-from sweeps.search.base import Proposal
+from sweeps.search.proposals import Proposal
 from sweeps.study.config import StudyConfig
 from ubt.common.errors import UserError
 from ubt.data.base import DataSource

@@ -7,8 +7,7 @@ import pytest
 from toy_runs import RATIO, begin, study
 
 from sweeps.cli.app import resume_command
-from sweeps.run.folder import RunFolder
-from sweeps.run.resuming import check_same_study, with_more_trials
+from sweeps.run.folder import RunFolder, check_same_study, with_more_trials
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.common.errors import Problem, UserError

@@ -34,15 +34,15 @@ def start(searcher: SessionSearcher, trial_id: str) -> Assignment:
 
 
 def up(searcher: SessionSearcher, *trial_ids: str) -> None:
-    """Let the sweep begin: each of Tune's trials becomes a placeholder whose worker comes up, and ends."""
+    """Let the sweep begin: each of Tune's trials becomes an idle one whose worker comes up, and ends."""
     for trial_id in trial_ids:
         assert searcher.suggest(trial_id=trial_id) == {ASSIGNMENT: None}
     for trial_id in trial_ids:
-        searcher.makes_room(trial_id)
+        searcher.releases_worker(trial_id)
         searcher.on_trial_complete(trial_id=trial_id, result={"done": True})
 
 
-def told(record: TrialRecord) -> dict[str, object]:
+def result_of(record: TrialRecord) -> dict[str, object]:
     """A result as Tune hands it over."""
     return {RECORD: record.model_dump_json(), "done": record.state.ended, "training_iteration": 1}
 
@@ -53,31 +53,31 @@ def states(toy: Toy) -> dict[str, State]:
 
 def test_tune_is_given_trials_one_after_the_other_then_nothing_then_the_end(toy: Toy) -> None:
     searcher = SessionSearcher(toy.session)
-    up(searcher, "placeholder")
+    up(searcher, "idle")
     first = start(searcher, "a")
     assert searcher.suggest(trial_id="b") is None
-    searcher.on_trial_result(trial_id="a", result=told(toy.running(first, "attribute")))
+    searcher.on_trial_result(trial_id="a", result=result_of(toy.running(first, "attribute")))
     second = start(searcher, "b")
     assert second.changes == {THRESHOLD: 0.2}
     assert searcher.suggest(trial_id="c") is None
     for trial_id, assignment in (("a", first), ("b", second)):
-        searcher.on_trial_complete(trial_id=trial_id, result=told(toy.done(assignment)))
+        searcher.on_trial_complete(trial_id=trial_id, result=result_of(toy.done(assignment)))
     assert searcher.suggest(trial_id="c") == Searcher.FINISHED
     assert states(toy) == {"t0000": State.DONE, "t0001": State.DONE}
 
 
 def test_results_on_the_way_become_records(toy: Toy) -> None:
     searcher = SessionSearcher(toy.session)
-    up(searcher, "placeholder")
+    up(searcher, "idle")
     record = toy.running(start(searcher, "a"), "implant")
-    searcher.on_trial_result(trial_id="a", result=told(record))
+    searcher.on_trial_result(trial_id="a", result=result_of(record))
     assert read_records(toy.records) == [record]
 
 
 @pytest.mark.parametrize("lost", [{"error": True}, {"result": None}, {"result": {}}, {"result": {}, "error": True}])
 def test_a_trial_without_an_end_of_its_own_has_lost_its_worker(toy: Toy, lost: dict[str, object]) -> None:
     searcher = SessionSearcher(toy.session)
-    up(searcher, "placeholder")
+    up(searcher, "idle")
     start(searcher, "a")
     searcher.on_trial_complete(trial_id="a", **lost)
     (record,) = read_records(toy.records)
@@ -90,9 +90,9 @@ def test_a_sweep_begins_when_all_workers_are_up(toy: Toy) -> None:
     searcher = SessionSearcher(toy.session, workers=2)
     assert searcher.suggest(trial_id="a") == searcher.suggest(trial_id="b") == {ASSIGNMENT: None}
     assert searcher.suggest(trial_id="c") is None
-    assert not searcher.makes_room("a"), "the other worker is not up"
-    assert searcher.makes_room("b")
-    assert not searcher.makes_room("a"), "one has made room"
+    assert not searcher.releases_worker("a"), "the other worker is not up"
+    assert searcher.releases_worker("b")
+    assert not searcher.releases_worker("a"), "one has been released"
     searcher.on_trial_complete(trial_id="b", result={"done": False})
     assert start(searcher, "d").trial == "t0000"
 
@@ -102,24 +102,24 @@ def test_an_idle_worker_is_kept_until_there_is_something_for_it(toy: Toy) -> Non
     up(searcher, "a", "b")
     first = start(searcher, "c")
     assert searcher.suggest(trial_id="d") == {ASSIGNMENT: None}
-    assert not searcher.makes_room("d")
-    searcher.on_trial_result(trial_id="c", result=told(toy.running(first, "attribute")))
-    assert searcher.makes_room("d")
+    assert not searcher.releases_worker("d")
+    searcher.on_trial_result(trial_id="c", result=result_of(toy.running(first, "attribute")))
+    assert searcher.releases_worker("d")
     searcher.on_trial_complete(trial_id="d", result={"done": False})
     assert start(searcher, "e").trial == "t0001"
 
 
-def test_placeholders_end_with_the_last_trial(toy: Toy) -> None:
+def test_idle_trials_end_with_the_last_trial(toy: Toy) -> None:
     searcher = SessionSearcher(toy.session, workers=2)
     up(searcher, "a", "b")
     first = start(searcher, "c")
-    searcher.on_trial_result(trial_id="c", result=told(toy.running(first, "attribute")))
+    searcher.on_trial_result(trial_id="c", result=result_of(toy.running(first, "attribute")))
     second = start(searcher, "d")
-    searcher.on_trial_complete(trial_id="c", result=told(toy.done(first)))
+    searcher.on_trial_complete(trial_id="c", result=result_of(toy.done(first)))
     assert searcher.suggest(trial_id="e") == {ASSIGNMENT: None}
-    assert not searcher.makes_room("e")
-    searcher.on_trial_complete(trial_id="d", result=told(toy.done(second)))
-    assert searcher.makes_room("e")
+    assert not searcher.releases_worker("e")
+    searcher.on_trial_complete(trial_id="d", result=result_of(toy.done(second)))
+    assert searcher.releases_worker("e")
 
 
 def test_no_more_workers_are_started_than_trials_are_known(toy: Toy) -> None:
@@ -128,7 +128,7 @@ def test_no_more_workers_are_started_than_trials_are_known(toy: Toy) -> None:
     assert given.count({ASSIGNMENT: None}) == 2
 
 
-def test_tune_ends_placeholders_that_make_room_and_no_trial(toy: Toy) -> None:
+def test_tune_ends_idle_trials_whose_workers_are_needed_and_no_other(toy: Toy) -> None:
     searcher = SessionSearcher(toy.session)
     order = Order(searcher)
     assert searcher.suggest(trial_id="a") == {ASSIGNMENT: None}
@@ -150,7 +150,7 @@ def test_parameters_are_called_as_tune_calls_them() -> None:
         assert list(inspect.signature(getattr(Searcher, name)).parameters)[: len(ours)] == list(ours)
 
 
-def test_whoever_starts_a_sweep_waits_for_no_torch() -> None:
+def test_the_process_that_starts_a_sweep_waits_for_no_torch() -> None:
     """It takes seconds and 650 MB, and only workers need it."""
     modules = "sweeps.run.launch, sweeps.backends.searcher, sweeps.backends.trainable"
     script = f"import sys, {modules}; print('torch' in sys.modules)"

@@ -9,7 +9,7 @@ from toy_session import Toy, rates, toy_session
 from sweeps.planning.trials import trial_name
 from sweeps.scheduling.outcomes import outcome_of
 from sweeps.scheduling.session import LOST_IN_A_ROW
-from sweeps.search.base import Outcome, Proposal
+from sweeps.search.proposals import Outcome, Proposal
 from ubt.common.errors import WeakImplant
 from ubt.common.formatting import describe
 from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord, read_records
@@ -184,7 +184,7 @@ def test_a_done_record_that_lacks_stages_is_no_answer_and_a_failed_one_is(tmp_pa
 
 
 def test_a_failure_before_the_first_stage_says_nothing_of_the_work(tmp_path: Path) -> None:
-    """Of a trial that was condemned for its victim, too: the victim may be another by now."""
+    """Of a trial that was skipped for its victim, too: the victim may be another by now."""
     toy = toy_session(tmp_path, [{}])
     failed = toy.session.next_assignment().record(State.FAILED, "labels.csv cannot be read")
     assert toy_session(tmp_path, [{}], known=[failed]).finish_all() == ["t0000"]
@@ -218,7 +218,7 @@ def test_a_search_goes_on_as_its_outcomes_come_in(tmp_path: Path) -> None:
 WEAK = WeakImplant.__name__
 
 
-def test_a_weak_implant_condemns_the_trials_of_its_victim_and_no_others(tmp_path: Path) -> None:
+def test_a_weak_implant_fails_the_trials_of_its_victim_and_no_others(tmp_path: Path) -> None:
     layout = [{}, {THRESHOLD: 0.2}, {RATIO: 0.5}, {ATTACK: 0.2}, {ATTACK: 0.2, THRESHOLD: 0.2}]
     heard = Heard()
     toy = toy_session(tmp_path, layout, listeners=[heard])
@@ -233,8 +233,8 @@ def test_a_weak_implant_condemns_the_trials_of_its_victim_and_no_others(tmp_path
         "t0003": State.DONE,
         "t0004": State.DONE,
     }
-    condemned = [record for record in heard if record.trial in {"t0001", "t0002"}]
-    assert [(record.reason, record.fault, record.stages) for record in condemned] == [(weak.reason, WEAK, ())] * 2
+    skipped = [record for record in heard if record.trial in {"t0001", "t0002"}]
+    assert [(record.reason, record.fault, record.stages) for record in skipped] == [(weak.reason, WEAK, ())] * 2
     assert sorted(toy.proposer.told, key=lambda told: told[0])[:3] == [(number, Outcome(None)) for number in range(3)]
     assert toy.session.finished
 
@@ -247,7 +247,7 @@ def test_another_seed_of_a_weak_victim_is_another_victim(tmp_path: Path) -> None
     assert set(toy.finish_all()) == other_seed
 
 
-def test_who_asks_less_of_the_implant_is_not_condemned(tmp_path: Path) -> None:
+def test_a_trial_that_asks_less_of_the_implant_is_not_skipped(tmp_path: Path) -> None:
     """`min_asr` judges the work and is not part of its key."""
     toy = toy_session(tmp_path, [{LEAST: 0.9}, {LEAST: 0.9, THRESHOLD: 0.2}, {LEAST: 0.1}])
     first = toy.session.next_assignment()
@@ -256,7 +256,7 @@ def test_who_asks_less_of_the_implant_is_not_condemned(tmp_path: Path) -> None:
     assert toy.finish_all() == ["t0002"]
 
 
-def test_a_victim_stays_condemned_when_the_run_is_resumed(tmp_path: Path) -> None:
+def test_a_victim_stays_failed_when_the_run_is_resumed(tmp_path: Path) -> None:
     toy = toy_session(tmp_path, [{}, {THRESHOLD: 0.2}])
     first = toy.session.next_assignment()
     known = [toy.failed(first, "implant", fault=WEAK)]
@@ -265,7 +265,7 @@ def test_a_victim_stays_condemned_when_the_run_is_resumed(tmp_path: Path) -> Non
     assert states(again) == {"t0001": State.FAILED}
 
 
-def test_a_condemned_trial_makes_room_for_further_proposals(tmp_path: Path) -> None:
+def test_a_skipped_trial_lets_the_search_go_on(tmp_path: Path) -> None:
     toy = toy_session(tmp_path, [{THRESHOLD: t} for t in (0.1, 0.2, 0.3)] + [{ATTACK: 0.2}], lag=1)
     first = toy.session.next_assignment()
     toy.session.ended(first.trial, toy.failed(first, "implant", fault=WEAK))

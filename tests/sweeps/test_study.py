@@ -13,9 +13,15 @@ from sweeps.planning.plan import plan_study
 from sweeps.search.adaptive import Adaptive
 from sweeps.search.space import Range
 from sweeps.study.config import StudyConfig
-from sweeps.study.loading import FILES, builtin_studies, load_study
+from sweeps.study.loading import PATHS, absolute, builtin_studies, load_study
+from ubt.attacks import ATTACKS
+from ubt.attacks.overlays import Sig
 from ubt.common.errors import UserError
-from ubt.config import get_path
+from ubt.config import Config, get_path
+from ubt.data import DATA_SOURCES
+from ubt.defenses import DEFENSES
+from ubt.defenses.ubt import Ubt
+from ubt.trials.config import VictimConfig
 
 RATE, RATIO = "defense.unlearn_learning_rate", "defense.suspicious_ratio"
 
@@ -32,6 +38,17 @@ def write(tmp_path: Path) -> Write:
         return str(path)
 
     return write
+
+
+def paths_among(model: type[Config]) -> set[str]:
+    """Return the fields of a configuration that its schema calls paths."""
+    properties = model.model_json_schema().get("properties", {})
+    return {
+        field
+        for field, described in properties.items()
+        for part in (described, *described.get("anyOf", []))
+        if part.get("format") == "path"
+    }
 
 
 def mistakes(reference: str, *assignments: str) -> list[str]:
@@ -163,16 +180,30 @@ class TestPaths:
         both = {"design": "concat", "designs": [space, {"design": "list", "trials": [{path: "b.safetensors"}]}]}
         assert load_study(write(search=both)).layout() == [{path: a}, {path: b}]
 
-    def test_every_field_that_the_configuration_calls_a_path_is_in_the_table(self) -> None:
-        schema = StudyConfig.model_json_schema()
-        named = {
-            field
-            for model in schema["$defs"].values()
-            for field, described in model.get("properties", {}).items()
-            for part in [described, *described.get("anyOf", [])]
-            if part.get("format") == "path"
+    def test_every_field_that_the_configuration_calls_a_path_is_made_absolute(self) -> None:
+        named = {field for model in (*DATA_SOURCES, *ATTACKS, *DEFENSES) for field in paths_among(model)}
+        said = {field for model in (*DATA_SOURCES, *ATTACKS, *DEFENSES) for field in model.path_fields}
+        assert named == said - {"classes", "templates"}, "which are texts: they may be `imagenet` or `openai`"
+        for section in ("model", "implant"):
+            model = VictimConfig.model_fields[section].annotation
+            assert {f"victim.{section}.{field}" for field in paths_among(model)} <= set(PATHS)
+
+    def test_those_of_a_comparison_s_attacks_and_defenses_start_there_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Sig, "path_fields", ("stencil",))
+        monkeypatch.setattr(Ubt, "path_fields", ("weights",))
+        tree = {
+            "attacks": {"mine": {"kind": "sig", "stencil": "s.png"}, "other": {"kind": "badnets", "stencil": "s.png"}},
+            "defenses": {
+                "ubt": {"defense": {"kind": "ubt", "weights": "w.pt"}, "search": {"space": {"defense.weights": ["v"]}}}
+            },
         }
-        assert named == {path.rpartition(".")[2] for path in FILES} - {"classes", "templates", "store"}
+        made = absolute(tree, "search", tmp_path)
+        assert made["attacks"]["mine"]["stencil"] == str(tmp_path / "s.png")
+        assert made["attacks"]["other"]["stencil"] == "s.png"
+        assert made["defenses"]["ubt"]["defense"]["weights"] == str(tmp_path / "w.pt")
+        assert made["defenses"]["ubt"]["search"]["space"] == {"defense.weights": [str(tmp_path / "v")]}
 
 
 class TestMistakes:

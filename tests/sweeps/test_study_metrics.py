@@ -6,7 +6,7 @@ import pytest
 
 from sweeps.planning.plan import plan_study
 from sweeps.planning.trials import TrialPlanner
-from sweeps.search.base import Proposal
+from sweeps.search.proposals import Proposal
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.common.errors import UserError

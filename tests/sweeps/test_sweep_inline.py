@@ -13,7 +13,7 @@ import pytest
 from sweeps.cli import app as cli
 from sweeps.run import launch
 from sweeps.run.folder import RunFolder, latest_run, new_run
-from sweeps.run.launch import SweepEnd, sweep
+from sweeps.run.launch import SweepEnd, run_study
 from sweeps.run.progress import Tally
 from sweeps.study.loading import load_study
 from ubt.defenses.ubt import Ubt
@@ -30,7 +30,7 @@ def run_smoke(folder: Path, *assignments: str, resume: bool = False) -> SweepEnd
     """Sweep `smoke` with store and runs under `folder`."""
     study = load_study("smoke", [f"store={folder}/store", *assignments])
     run = latest_run(folder / "runs", study.name) if resume else new_run(folder / "runs", study.name)
-    return sweep(study, run, "inline")
+    return run_study(study, run, "inline")
 
 
 def timeless(value: Any) -> Any:

@@ -197,7 +197,7 @@ class TestTrouble:
     def test_the_report_and_mlflow_show_all_three(self, troubled: Troubled) -> None:
         ubt = troubled.ubt
         page = unescape((ubt.run / "report" / "index.html").read_text())
-        assert ubt.trials.record[1].reason.splitlines()[0][:30] in page
+        assert ubt.records[1].reason.splitlines()[0][:30] in page
         assert json.loads((ubt.run / "report" / "summary.json").read_text())["states"]["FAILED"] == 1
         assert mlflow_statuses(ubt.folder) == {
             "smoke": "FINISHED",
@@ -224,7 +224,7 @@ def interrupted(started: Callable[..., Ubt], tmp_path_factory: pytest.TempPathFa
     holds = Holds(folder / "holds", "unlearn", "t0001", "t0002", "t0003")
     ubt = started(folder, holds=holds)
     ubt.wait_for_stage("t0001", "unlearn")
-    ubt.wait_until(lambda: any(record.state is State.DONE for record in ubt.trials.record))
+    ubt.wait_until(lambda: any(record.state is State.DONE for record in ubt.records))
     os.kill(ubt.process.pid, signal.SIGINT)
     holds.end()
     first = ubt.end()

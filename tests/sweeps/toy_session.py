@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sweeps.planning.trials import PlannedTrial, trial_name
 from sweeps.scheduling.session import Listener, Session
-from sweeps.scheduling.stage_scheduler import Gate
-from sweeps.search.base import Changes, Outcome, Proposal
+from sweeps.scheduling.stage_scheduler import StageScheduler
+from sweeps.search.proposals import Changes, Outcome, Proposal
 from ubt.config import set_path
 from ubt.engine.graph import build_pipeline
 from ubt.trials.assignment import Assignment
@@ -130,5 +130,5 @@ def toy_session(
 ) -> Toy:
     proposer, planner = ToyProposer(layout, lag), ToyPlanner(replicates, keep_epochs or {})
     records = folder / "records"
-    session = Session(proposer, planner, replicates, Gate(), records, list(known), listeners)
+    session = Session(proposer, planner, replicates, StageScheduler(), records, list(known), listeners)
     return Toy(session, proposer, planner, records)

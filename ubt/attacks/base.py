@@ -45,6 +45,8 @@ class Attack(Config):
     learner: ClassVar[Function | None] = None
     """For an attack that learns its trigger: a function of the clean model, the training pairs and the attack, which
     returns the trigger `[S, S, 3]` uint8."""
+    path_fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that are paths of files: relative ones start at the study file's folder."""
 
     target: str = "banana"
     """Class that triggered images are to be taken for: a name from the data's classes."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
-from ubt.common.errors import UserError
+from ubt.common.errors import Problem, UserError
 from ubt.common.registry import Registry
 from ubt.config.base import Config
 
@@ -23,19 +23,30 @@ class ByKind:
     """Annotates a field: `AttackConfig = Annotated[Attack, ByKind(ATTACKS)]`.
 
     A discriminated union is closed when the module is imported; this one asks the registry when a value is validated,
-    so that a plug-in's class is found too. With `bare_names` a name stands for its class with default settings.
+    so that a plug-in's class is found too. With `bare_names` a name stands for its class with default settings. Classes
+    that `accepts` returns False for may not stand in this field; `otherwise` says why.
     """
 
-    def __init__(self, registry: Registry[Any], tag: str = "kind", bare_names: bool = False) -> None:
+    def __init__(
+        self,
+        registry: Registry[Any],
+        tag: str = "kind",
+        bare_names: bool = False,
+        accepts: Callable[[Any], bool] = lambda model: True,
+        otherwise: str = "",
+    ) -> None:
         self._registry = registry
         self._tag = tag
         self._bare_names = bare_names
+        self._accepts = accepts
+        self._otherwise = otherwise
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._validated)
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        members = {kind_of(model, self._tag): model.__pydantic_core_schema__ for model in self._registry}
+        models = filter(self._accepts, self._registry)
+        members = {kind_of(model, self._tag): model.__pydantic_core_schema__ for model in models}
         union = handler(core_schema.tagged_union_schema(members, self._tag))
         if self._bare_names:
             union["oneOf"].append({"enum": list(members)})
@@ -44,6 +55,7 @@ class ByKind:
     def _validated(self, given: object) -> object:
         """Return the configuration; errors are pydantic's, so that they carry the path of the field."""
         if isinstance(given, Config):
+            self._check(type(given))
             return given
         if isinstance(given, str) and self._bare_names:
             given = {self._tag: given}
@@ -54,7 +66,17 @@ class ByKind:
         try:
             model = self._registry.get(str(given[self._tag]))
         except UserError as error:
-            # `ubt.config.load` reads the problem back.
-            context: dict[str, Any] = {"problem": error.problems[0], "tag": self._tag}
-            raise PydanticCustomError("unknown_kind", "not registered", context) from error
+            raise self._refused(error.problems[0]) from error
+        self._check(model)
         return model.model_validate(given)
+
+    def _check(self, model: type[Config]) -> None:
+        if not self._accepts(model):
+            names = [kind_of(other, self._tag) for other in self._registry.loaded() if self._accepts(other)]
+            given = kind_of(model, self._tag)
+            raise self._refused(Problem(self._tag, f"{self._otherwise}; allowed: {', '.join(names)}", given))
+
+    def _refused(self, problem: Problem) -> PydanticCustomError:
+        """Return an error from which `ubt.config.load` reads the problem back."""
+        context: dict[str, Any] = {"problem": problem, "tag": self._tag}
+        return PydanticCustomError("unknown_kind", "not allowed", context)

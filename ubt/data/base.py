@@ -82,6 +82,13 @@ class DataSource(Config):
     label: ClassVar[str] = ""
     """What people call it, in tables and figures; its kind if empty."""
 
+    path_fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that are paths of files: relative ones start at the study file's folder."""
+    joined_path_fields: ClassVar[tuple[str, ...]] = ()
+    """Those of them that may hold several paths, joined by `::`."""
+    builtin_names: ClassVar[tuple[str, ...]] = ()
+    """Values of those fields that are no files but names of what comes with a package, such as `imagenet`."""
+
     @property
     def has_pretrain(self) -> bool:
         """Return, without reading it, whether the data set will have `pretrain` pairs."""

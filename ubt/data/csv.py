@@ -29,6 +29,8 @@ class _Lists:
 class CsvFiles(LabelledFiles):
     """Image files on disk, with captions and labels in CSV files (UTF-8, separated by commas)."""
 
+    path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs", "pretrain")
+
     kind: Literal["csv"] = "csv"
     label: ClassVar[str] = "CSV files"
     pairs: Path

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from ubt.data.decode import DECODER_VERSION
 from ubt.data.digests import Stamp, digest_files, stamp
 from ubt.data.images import Decoders, Encoded, cached_images
 from ubt.data.tables import LISTED, Row, gather, raise_if_any, read_rows, report_missing
-from ubt.data.vocabulary import read_classes, read_templates, vocabulary_files
+from ubt.data.vocabulary import IMAGENET, TEMPLATES, read_classes, read_templates, vocabulary_files
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class Evaluation:
 
 class LabelledFiles(DataSource):
     """A data set whose evaluation images are listed in a CSV; subclasses add the training pairs."""
+
+    path_fields: ClassVar[tuple[str, ...]] = ("labels", "classes", "templates")
+    builtin_names: ClassVar[tuple[str, ...]] = (IMAGENET, *TEMPLATES)
 
     labels: Path
     """CSV with the columns image,label: class names or indices; paths are relative to the CSV."""

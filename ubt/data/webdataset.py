@@ -24,6 +24,9 @@ from ubt.data.tables import gather, raise_if_any
 class WebDataset(LabelledFiles):
     """Training pairs in tar shards (`key.jpg`, `key.txt`); evaluation images listed in a CSV."""
 
+    path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs")
+    joined_path_fields: ClassVar[tuple[str, ...]] = ("pairs",)
+
     kind: Literal["webdataset"] = "webdataset"
     label: ClassVar[str] = "WebDataset shards"
     pairs: str

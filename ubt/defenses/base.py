@@ -16,6 +16,8 @@ class Defense(Config):
 
     label: ClassVar[str] = ""
     """What people call it, in tables and figures; its kind if empty."""
+    path_fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that are paths of files: relative ones start at the study file's folder."""
     needs_clean_pairs: ClassVar[bool] = False
     """The defender has clean pairs beside the poisoned ones: the data must have `pretrain` pairs."""
     knows_poison: ClassVar[bool] = False

@@ -13,6 +13,7 @@ import torch
 
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import DamagedArtifact, StageFault, UserError
+from ubt.common.registry import load_plugins
 from ubt.data import content_key
 from ubt.engine.graph import build_pipeline
 from ubt.engine.pipeline import PipelineRun
@@ -45,6 +46,7 @@ class TrialRunner:
 
     def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:
         use_threads(assignment.threads)
+        load_plugins(assignment.plugins)
         trial = TrialConfig.model_validate(assignment.config)
         workspace = self._workspace_for(trial, assignment)
         pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)

@@ -30,6 +30,8 @@ class Assignment(Config):
     """GPUs that the trial is given."""
     keep_epochs: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Stage → epochs that other trials may continue from, to be published with the optimizer's memory."""
+    plugins: tuple[str, ...] = ()
+    """Modules that the worker imports before it checks the configuration."""
     commit: str = ""
 
     def record(self, state: State, reason: str = "") -> TrialRecord:

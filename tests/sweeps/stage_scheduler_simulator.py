@@ -1,4 +1,4 @@
-"""Workers with a virtual clock behind a `Gate`: what Ray does with it, without Ray and without waiting."""
+"""Workers with a virtual clock behind a `StageScheduler`: what Ray does with it, without Ray and without waiting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sweeps.scheduling.stage_scheduler import Gate
+from sweeps.scheduling.stage_scheduler import StageScheduler
 
 Pieces = tuple[str, ...]
 
@@ -28,7 +28,7 @@ class Span:
 
 @dataclass
 class Simulation:
-    """Runs trials (their number → their pieces in order) on some workers, checking the gate at every step."""
+    """Runs trials (their number → their pieces in order) on some workers, checking the scheduler at every step."""
 
     trials: Sequence[Pieces]
     seconds: Mapping[str, int]
@@ -41,12 +41,12 @@ class Simulation:
     clock: int = 0
 
     def run(self) -> Simulation:
-        self._gate: Gate[int] = Gate()
+        self._scheduler: StageScheduler[int] = StageScheduler()
         self._published: set[str] = set()
         self._running: dict[int, list[str]] = {}
         self._events: list[tuple[int, int, int]] = []
         for number, pieces in enumerate(self.trials):
-            self._gate.add(number, pieces)
+            self._scheduler.add(number, pieces)
         self._fill()
         while self._events:
             self.clock, _, trial = heapq.heappop(self._events)
@@ -86,7 +86,7 @@ class Simulation:
 
     def _fill(self) -> None:
         while len(self._running) < self.workers:
-            trial = self._gate.start()
+            trial = self._scheduler.start()
             if trial is None:
                 self._check_that_all_are_blocked()
                 return
@@ -98,7 +98,7 @@ class Simulation:
 
     def _check_that_all_are_blocked(self) -> None:
         waiting = set(range(len(self.trials))) - set(self.started)
-        assert self._gate.waiting == len(waiting)
+        assert self._scheduler.waiting == len(waiting)
         held = self._held()
         for trial in waiting:
             assert held & self._lacking(trial), f"trial {trial} could have started"
@@ -129,7 +129,7 @@ class Simulation:
             return
         del ahead[0]
         self._published.add(piece)
-        self._gate.finished(trial, piece)
+        self._scheduler.finished(trial, piece)
         if ahead:
             self._go_on(trial)
         else:
@@ -137,5 +137,5 @@ class Simulation:
 
     def _end(self, trial: int) -> None:
         del self._running[trial]
-        self._gate.ended(trial)
+        self._scheduler.ended(trial)
         self.ended.append(trial)

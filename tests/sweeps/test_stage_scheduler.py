@@ -1,4 +1,4 @@
-"""The gate by itself, and under a simulator: random studies on 1 to 64 workers with a virtual clock.
+"""The scheduler by itself, and under a simulator: random studies on 1 to 64 workers with a virtual clock.
 
 **How long workers can stand idle.** Notation: m workers; W, all that was computed (in vain too, where trials
 failed); C, when the last trial z ended. While a worker is idle and z waits, some running trial b holds a piece
@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from random import Random
 
 import pytest
-from gate_simulator import Pieces, Simulation
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stage_scheduler_simulator import Pieces, Simulation
 
-from sweeps.scheduling.stage_scheduler import Gate
+from sweeps.scheduling.stage_scheduler import StageScheduler
 
 STUDY = settings(max_examples=150, deadline=None)
 
@@ -121,7 +121,7 @@ def test_a_thousand_trials_of_a_grid_compute_each_piece_once() -> None:
 @given(studies(beginnings_only=False), st.randoms(use_true_random=False))
 def test_whoever_starts_does_the_work_that_most_others_wait_for(trials: list[Pieces], chance: Random) -> None:
     """Against the rule written down plainly, with trials that come, start, and end in any order."""
-    gate: Gate[int] = Gate()
+    scheduler: StageScheduler[int] = StageScheduler()
     waiting: list[int] = []
     running: dict[int, set[str]] = {}
     done: set[str] = set()
@@ -135,11 +135,11 @@ def test_whoever_starts_does_the_work_that_most_others_wait_for(trials: list[Pie
 
     while coming or waiting or running:
         if coming and chance.random() < 0.7:
-            gate.add(coming[0], trials[coming[0]])
+            scheduler.add(coming[0], trials[coming[0]])
             waiting.append(coming.pop(0))
         free = [trial for trial in waiting if not any(lacking(trial) & held for held in running.values())]
         expected = max(free, key=lambda trial: (wanted(trial), -trial), default=None)
-        assert gate.start() == expected
+        assert scheduler.start() == expected
         if expected is not None:
             running[expected] = lacking(expected)
             waiting.remove(expected)
@@ -149,96 +149,96 @@ def test_whoever_starts_does_the_work_that_most_others_wait_for(trials: list[Pie
                 piece = next(piece for piece in trials[trial] if piece in running[trial])
                 running[trial].remove(piece)
                 done.add(piece)
-                gate.finished(trial, piece)
+                scheduler.finished(trial, piece)
             else:
                 del running[trial]
-                gate.ended(trial)
+                scheduler.ended(trial)
 
 
 def test_among_equals_the_first_comes_first() -> None:
-    gate: Gate[str] = Gate()
+    scheduler: StageScheduler[str] = StageScheduler()
     for trial in ("z", "a", "m"):
-        gate.add(trial, ["pretrain", trial])
-    assert gate.start() == "z"
+        scheduler.add(trial, ["pretrain", trial])
+    assert scheduler.start() == "z"
 
 
 def test_a_trial_without_work_left_starts_at_once() -> None:
-    gate = Gate(done=["pretrain"])
-    gate.add("slow", ["implant"])
-    gate.add("again", ["pretrain"])
-    assert {gate.start(), gate.start()} == {"slow", "again"}
+    scheduler = StageScheduler(done=["pretrain"])
+    scheduler.add("slow", ["implant"])
+    scheduler.add("again", ["pretrain"])
+    assert {scheduler.start(), scheduler.start()} == {"slow", "again"}
 
 
 def test_a_piece_that_is_finished_frees_those_who_need_it_while_its_trial_runs_on() -> None:
-    gate: Gate[str] = Gate()
-    gate.add("first", ["pretrain", "own"])
-    gate.add("second", ["pretrain", "other"])
-    assert gate.start() == "first"
-    assert gate.start() is None
-    gate.finished("first", "pretrain")
-    assert gate.start() == "second"
-    assert (gate.waiting, gate.running) == (0, 2)
+    scheduler: StageScheduler[str] = StageScheduler()
+    scheduler.add("first", ["pretrain", "own"])
+    scheduler.add("second", ["pretrain", "other"])
+    assert scheduler.start() == "first"
+    assert scheduler.start() is None
+    scheduler.finished("first", "pretrain")
+    assert scheduler.start() == "second"
+    assert (scheduler.waiting, scheduler.running) == (0, 2)
 
 
 def test_what_a_failed_trial_did_not_do_is_done_by_the_next() -> None:
-    gate: Gate[str] = Gate()
-    gate.add("first", ["pretrain", "implant"])
-    gate.add("second", ["pretrain", "implant"])
-    gate.start()
-    gate.finished("first", "pretrain")
-    assert gate.start() is None
-    gate.ended("first")
-    assert gate.start() == "second"
+    scheduler: StageScheduler[str] = StageScheduler()
+    scheduler.add("first", ["pretrain", "implant"])
+    scheduler.add("second", ["pretrain", "implant"])
+    scheduler.start()
+    scheduler.finished("first", "pretrain")
+    assert scheduler.start() is None
+    scheduler.ended("first")
+    assert scheduler.start() == "second"
 
 
 def test_a_trial_blocked_twice_waits_for_both() -> None:
-    gate: Gate[str] = Gate()
-    gate.add("a", ["left"])
-    gate.add("b", ["right"])
-    assert {gate.start(), gate.start()} == {"a", "b"}
-    gate.add("both", ["left", "right"])
-    assert gate.start() is None
-    gate.finished("a", "left")
-    assert gate.start() is None
-    gate.finished("b", "right")
-    assert gate.start() == "both"
+    scheduler: StageScheduler[str] = StageScheduler()
+    scheduler.add("a", ["left"])
+    scheduler.add("b", ["right"])
+    assert {scheduler.start(), scheduler.start()} == {"a", "b"}
+    scheduler.add("both", ["left", "right"])
+    assert scheduler.start() is None
+    scheduler.finished("a", "left")
+    assert scheduler.start() is None
+    scheduler.finished("b", "right")
+    assert scheduler.start() == "both"
 
 
 def test_work_named_twice_counts_once() -> None:
-    gate: Gate[str] = Gate()
-    gate.add("first", ["pretrain", "pretrain"])
-    gate.add("second", ["pretrain"])
-    gate.start()
-    gate.finished("first", "pretrain")
-    assert gate.start() == "second"
+    scheduler: StageScheduler[str] = StageScheduler()
+    scheduler.add("first", ["pretrain", "pretrain"])
+    scheduler.add("second", ["pretrain"])
+    scheduler.start()
+    scheduler.finished("first", "pretrain")
+    assert scheduler.start() == "second"
 
 
 def test_a_withdrawn_trial_neither_starts_nor_counts() -> None:
-    gate: Gate[str] = Gate()
-    gate.add("first", ["its own"])
-    gate.add("second", ["shared"])
-    gate.add("gone", ["shared"])
-    gate.withdraw("gone")
-    assert gate.start() == "first", "with the one that is gone, the second would unblock more"
-    assert gate.start() == "second"
-    assert gate.start() is None
-    assert gate.waiting == 0
+    scheduler: StageScheduler[str] = StageScheduler()
+    scheduler.add("first", ["its own"])
+    scheduler.add("second", ["shared"])
+    scheduler.add("gone", ["shared"])
+    scheduler.withdraw("gone")
+    assert scheduler.start() == "first", "with the one that is gone, the second would unblock more"
+    assert scheduler.start() == "second"
+    assert scheduler.start() is None
+    assert scheduler.waiting == 0
 
 
 @pytest.mark.parametrize("start_first", [False, True], ids=["waiting", "running"])
 def test_a_trial_that_is_there_already_is_refused(start_first: bool) -> None:
-    gate: Gate[str] = Gate()
-    gate.add("twin", ["pretrain"])
+    scheduler: StageScheduler[str] = StageScheduler()
+    scheduler.add("twin", ["pretrain"])
     if start_first:
-        gate.start()
+        scheduler.start()
     with pytest.raises(ValueError, match="twin"):
-        gate.add("twin", ["pretrain"])
+        scheduler.add("twin", ["pretrain"])
 
 
 def test_a_trial_that_failed_may_be_tried_again() -> None:
-    gate: Gate[str] = Gate()
+    scheduler: StageScheduler[str] = StageScheduler()
     for _ in range(2):
-        gate.add("once more", ["pretrain"])
-        assert gate.start() == "once more"
-        gate.ended("once more")
-    assert gate.running == 0
+        scheduler.add("once more", ["pretrain"])
+        assert scheduler.start() == "once more"
+        scheduler.ended("once more")
+    assert scheduler.running == 0

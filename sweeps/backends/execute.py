@@ -1,4 +1,7 @@
-"""Run a session's trials on Ray. This process keeps the session (search, records, tracking) wherever they run."""
+"""Run a session's trials: one after the other in this process, or on Ray.
+
+This process keeps the session (search, records, tracking) wherever the trials run.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.backends.capacity import room_for_trials
+from sweeps.backends.capacity import capacity
 from sweeps.backends.connection import nodes
 from sweeps.scheduling.session import Session
 from sweeps.study.config import Resources
@@ -19,6 +22,19 @@ if TYPE_CHECKING:
     from ray import tune
 
 _GO_ON = "what is done is kept: go on with the same command and --resume"
+
+
+def run_inline(session: Session) -> None:
+    """Run trials in this process until the session has finished: for debugging, and for tests of everything else."""
+    from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch, which only workers need otherwise
+
+    runner = TrialRunner()
+    while (assignment := session.next_assignment()) is not None:
+        for record in runner.run(assignment):
+            if record.state.ended:
+                session.ended(assignment.trial, record)
+            else:
+                session.updated(record)
 
 
 def run_on_ray(
@@ -40,7 +56,7 @@ def run_on_ray(
     from sweeps.backends.searcher import Interruption, Order, SessionSearcher  # noqa: PLC0415
     from sweeps.backends.trainable import UbtTrainable  # noqa: PLC0415
 
-    searcher = SessionSearcher(session, workers=min(concurrent, room_for_trials(resources, nodes())))
+    searcher = SessionSearcher(session, workers=min(concurrent, capacity(resources, nodes())))
     # Tune ends by looking for result files that we do not let it write, and complains of each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:

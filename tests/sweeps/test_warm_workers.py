@@ -1,0 +1,66 @@
+"""Which of Tune's trials keep idle workers."""
+
+from __future__ import annotations
+
+from sweeps.backends.warm_workers import START_SECONDS, WarmWorkers
+
+
+class Clock:
+    seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_nothing_starts_before_all_workers_that_were_asked_for_are_up() -> None:
+    warm = WarmWorkers(Clock())
+    warm.begin(2)
+    warm.start("a")
+    warm.is_up("a")
+    assert warm.starting, "the second has not even been started"
+    warm.start("b")
+    assert warm.starting
+    warm.is_up("b")
+    assert not warm.starting
+
+
+def test_a_worker_that_never_comes_up_holds_the_others_for_a_while_only() -> None:
+    clock = Clock()
+    warm = WarmWorkers(clock)
+    warm.begin(2)
+    warm.start("a")
+    warm.is_up("a")
+    clock.seconds += START_SECONDS
+    assert warm.starting
+    clock.seconds += 0.1
+    assert not warm.starting
+
+
+def test_there_are_no_more_idle_trials_than_workers_without_a_trial() -> None:
+    warm = WarmWorkers()
+    warm.begin(3)
+    assert warm.wanted(running=2)
+    warm.start("a")
+    assert not warm.wanted(running=2)
+    assert warm.wanted(running=1)
+    assert "a" in warm
+    warm.ended("a", failed=False)
+    assert "a" not in warm
+    assert warm.wanted(running=2)
+
+
+def test_one_worker_is_released_for_one_assignment() -> None:
+    warm = WarmWorkers()
+    assert warm.release()
+    assert not warm.release(), "one has been released already"
+    warm.taken()
+    assert warm.release()
+
+
+def test_if_a_worker_cannot_be_started_trials_are_left_to_say_why() -> None:
+    warm = WarmWorkers()
+    warm.begin(2)
+    warm.start("a")
+    warm.ended("a", failed=True)
+    assert not warm.wanted(running=0)
+    assert not warm.starting

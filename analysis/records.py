@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from analysis.formatting import count, short_names
 from ubt.common.choice import CA_FLOOR
 from ubt.common.errors import Problem, UserError
+from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE
 from ubt.config import get_path, read_json, validate
-from ubt.trials.paths import RECORDS_FOLDER, STUDY_FILE
 from ubt.trials.record import TrialRecord, read_records
 
 

@@ -22,7 +22,7 @@ from analysis.records import read_run
 from analysis.summary import Summary, summarise
 from analysis.tables import configurations_table, trials_table
 from ubt.common.atomic_files import write_whole
-from ubt.trials.paths import REPORT_FOLDER
+from ubt.common.paths import REPORT_FOLDER
 
 
 @dataclass(frozen=True)

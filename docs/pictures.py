@@ -15,8 +15,8 @@ from ubt.artifacts.store import ArtifactStore
 from ubt.attacks import ATTACKS, Attack
 from ubt.data.scenes import Scenes
 from ubt.engine.graph import build_pipeline
-from ubt.engine.pipeline import PipelineRun
 from ubt.engine.poisoning import PoisonManifest
+from ubt.engine.runner import PipelineRun
 from ubt.engine.workspace import Workspace
 from ubt.trials.config import TrialConfig
 

@@ -126,7 +126,7 @@ LIGHT = [
     "sweeps.cli.app",
     "sweeps.planning.plan",
     "ubt.trials.record, ubt.engine.graph, ubt.artifacts.store, ubt.trials.assignment, ubt.attacks, ubt.models.settings",
-    "ubt.common.seeding, ubt.common.statistics",
+    "ubt.common.hashing, ubt.common.statistics",
 ]
 
 
@@ -153,8 +153,8 @@ LAYERS = {
         "artifacts",
         "methods",
         "engine",
-        "detectors",
         "stages",
+        "testing",
     ),
     "sweeps": ("tracking", "search", "study", "planning", "scheduling", "backends", "run", "cli"),
     "analysis": (

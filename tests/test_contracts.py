@@ -3,7 +3,7 @@
 import pytest
 
 from ubt.attacks import ATTACKS
-from ubt.config.by_kind import kind_of
+from ubt.config.base import kind_of
 from ubt.data.scenes import Scenes
 from ubt.defenses import DEFENSES
 from ubt.defenses.detectors import DETECTORS

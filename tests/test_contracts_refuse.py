@@ -18,9 +18,9 @@ from ubt.data.base import Labelled
 from ubt.data.scenes import Scenes
 from ubt.defenses import DEFENSES, Defense
 from ubt.defenses.detectors import DETECTORS, Detector
-from ubt.detectors.trust import Trust, screened
 from ubt.engine.context import Output
 from ubt.engine.spec import STAGES, OfDefense, StageSpec, stage_named
+from ubt.stages.detectors import Trust, screened
 from ubt.testing import (
     check_attack,
     check_data_source,

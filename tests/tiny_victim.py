@@ -146,7 +146,7 @@ class Bench:
         return last
 
     def _run(self, nodes: tuple[Node, ...], trial: TrialConfig) -> None:
-        from ubt.engine.pipeline import PipelineRun
+        from ubt.engine.runner import PipelineRun
 
         list(PipelineRun(nodes, trial, self.workspace, self.keep_epochs).steps())
 

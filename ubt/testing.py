@@ -26,10 +26,10 @@ import torch
 from ubt.artifacts.codec import TENSORS, decode
 from ubt.artifacts.store import ArtifactStore
 from ubt.attacks import ATTACKS, Attack, AttackConfig, Images
-from ubt.common.fingerprint import fingerprint
+from ubt.common.hashing import fingerprint
 from ubt.common.registry import Registry
 from ubt.config import Config, set_path
-from ubt.config.by_kind import kind_of
+from ubt.config.base import kind_of
 from ubt.data import DATA_SOURCES, DataSource, content_key
 from ubt.defenses import DEFENSES, Defense
 from ubt.defenses.detectors import DETECTORS, Detector

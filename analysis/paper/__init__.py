@@ -21,7 +21,7 @@ from analysis.paper.separation import draw_overfit_data, draw_similarity, overfi
 from analysis.paper.style import paper_style, rendered
 from analysis.records import read_run
 from ubt.common.atomic_files import write_whole
-from ubt.trials.paths import FIGURES_FOLDER
+from ubt.common.paths import FIGURES_FOLDER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

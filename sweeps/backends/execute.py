@@ -12,8 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.backends.capacity import capacity
-from sweeps.backends.connection import nodes
+from sweeps.backends.connection import capacity, nodes
 from sweeps.scheduling.session import Session
 from sweeps.study.config import Resources
 from ubt.common.errors import Problem, UserError

@@ -152,7 +152,7 @@ def _poison(study: StudyConfig, store: str) -> tuple[Workspace, PoisonManifest]:
     from ubt.engine.graph import build_pipeline  # noqa: PLC0415 — torch, 5 s, after the mistakes have been reported
     from ubt.engine.poisoning import PoisonManifest  # noqa: PLC0415
     from ubt.engine.workspace import Workspace  # noqa: PLC0415
-    from ubt.models.device import pick_device, use_threads  # noqa: PLC0415
+    from ubt.models.clip import pick_device, use_threads  # noqa: PLC0415
     from ubt.stages.poison import run  # noqa: PLC0415
 
     use_threads(study.resources.cpus_per_trial)
@@ -167,8 +167,8 @@ def _poison(study: StudyConfig, store: str) -> tuple[Workspace, PoisonManifest]:
 
 
 def _from_pipeline(pipeline: Pipeline, trial: TrialConfig, workspace: Workspace) -> PoisonManifest:
-    from ubt.engine.pipeline import PipelineRun  # noqa: PLC0415
     from ubt.engine.poisoning import PoisonManifest  # noqa: PLC0415
+    from ubt.engine.runner import PipelineRun  # noqa: PLC0415
 
     for record in PipelineRun(pipeline, trial, workspace, {}).steps():
         epoch = f"epoch {record.epochs[-1].epoch}" if record.epochs else ""

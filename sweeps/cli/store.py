@@ -18,8 +18,8 @@ from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, StoredFile, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.formatting import Align, duration, size, text_table
+from ubt.common.paths import RECORDS_FOLDER
 from ubt.data.images import KEPT
-from ubt.trials.paths import RECORDS_FOLDER
 from ubt.trials.record import read_records
 
 LEFTOVER_AGE = timedelta(days=1)

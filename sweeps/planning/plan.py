@@ -12,9 +12,9 @@ from sweeps.study.config import StudyConfig
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, default_store
 from ubt.common.errors import UserError
-from ubt.common.fingerprint import fingerprint
+from ubt.common.hashing import fingerprint
 from ubt.config import Config
-from ubt.config.by_kind import kind_of
+from ubt.config.base import kind_of
 from ubt.data import DataSource, content_key
 from ubt.engine.graph import Node, Pipeline, stage_order
 from ubt.engine.spec import stage_names

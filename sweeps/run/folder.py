@@ -20,9 +20,9 @@ from sweeps.study.config import StudyConfig
 from sweeps.tracking.config import TrackingSettings, without_credentials
 from ubt.common.atomic_files import NO_LOCKS, write_whole
 from ubt.common.errors import Problem, UserError
+from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE
 from ubt.config import read_json, validate
 from ubt.config.dotted_paths import JsonObject
-from ubt.trials.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE
 
 MAY_CHANGE = ("name", "resources", "tracking", "objectives", "store", "plugins")
 """Parts of a study that a resumed run may change: they decide neither what is run nor what comes out of it. (What a

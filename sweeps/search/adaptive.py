@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from sweeps.search.base import Search, Study
 from sweeps.search.proposals import Proposal, Proposer
 from sweeps.search.space import Space
-from ubt.common.fingerprint import fingerprint
+from ubt.common.hashing import fingerprint
 from ubt.config.dotted_paths import JsonObject
 
 Sampler = Literal["tpe", "nsgaii", "gp", "random", "qmc"]

@@ -29,7 +29,7 @@ from sweeps.search.space import Range, Space
 from ubt.common.errors import Problem, UserError
 from ubt.common.registry import Registry
 from ubt.config import Config, get_path
-from ubt.config.by_kind import ByKind, kind_of
+from ubt.config.base import ByKind, kind_of
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.labels import NO_LABEL, TrialLabel

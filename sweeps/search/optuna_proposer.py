@@ -28,7 +28,7 @@ from pydantic import JsonValue
 from sweeps.search.base import differing, identity
 from sweeps.search.proposals import Changes, Outcome, Proposal
 from sweeps.search.space import Dimension, Range, contains, space_size, tidy
-from ubt.common.seeding import derive
+from ubt.common.hashing import derive
 from ubt.config.dotted_paths import JsonObject, get_path
 
 if TYPE_CHECKING:

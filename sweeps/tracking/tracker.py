@@ -12,9 +12,8 @@ from typing import cast
 from pydantic import JsonValue
 
 from sweeps.tracking.config import TrackingSettings, artifacts_folder, without_credentials
+from sweeps.tracking.delivery import Outbox, Sender, Sink
 from sweeps.tracking.events import Event, StudyFinished, StudyStarted, TrialUpdated, UnavailableError
-from sweeps.tracking.outbox import Outbox
-from sweeps.tracking.sender import Sender, Sink
 from ubt.trials.record import TrialRecord
 
 _log = logging.getLogger(__name__)

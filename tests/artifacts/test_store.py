@@ -14,7 +14,7 @@ import pytest
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, UnusableStore, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, UserError
-from ubt.common.fingerprint import digest_bytes
+from ubt.common.hashing import digest_bytes
 from ubt.common.paths import cache_root
 from ubt.trials.record import EpochRecord
 

@@ -14,7 +14,7 @@ from ubt.attacks.base import POISON_TEMPLATES, in_blocks, mix, naming, to_uint8
 from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
 from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa
 from ubt.attacks.wanet import WaNet
-from ubt.common.seeding import numpy_generator
+from ubt.common.hashing import numpy_generator
 
 
 def picture(height_px=32, width_px=32):

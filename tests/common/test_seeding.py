@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ubt.common.seeding import derive, numpy_generator, torch_generator
+from ubt.common.hashing import derive, numpy_generator, torch_generator
 
 
 def test_a_derived_seed_is_the_top_63_bits_of_a_sha_256():

@@ -8,7 +8,7 @@ import pytest
 from photographs import CLASSES, Photos, photo, write_table
 
 from ubt.common.errors import UserError
-from ubt.data import images as pool
+from ubt.data import images as image_cache
 from ubt.data.csv import CsvFiles
 from ubt.data.decode import decode_image
 
@@ -146,7 +146,7 @@ class TestCache:
     def test_images_are_decoded_once_and_shared_by_equal_content(self, photos, tmp_path, monkeypatch):
         first = photos.source().load(24, tmp_path / "cache")
         shutil.copytree(photos.folder, tmp_path / "elsewhere")
-        monkeypatch.setattr(pool, "decode_images", lambda *_: pytest.fail("decoded again"))
+        monkeypatch.setattr(image_cache, "decode_images", lambda *_: pytest.fail("decoded again"))
         again = Photos(tmp_path / "elsewhere").source().load(24, tmp_path / "cache")
         np.testing.assert_array_equal(first.train.images, again.train.images)
         assert isinstance(again.train.images, np.memmap)
@@ -156,15 +156,15 @@ class TestCache:
         assert photos.source().load(16, tmp_path / "cache").train.images.shape == (12, 16, 16, 3)
 
     def test_many_images_are_decoded_by_processes_to_the_same_pixels(self, photos, tmp_path):
-        rows = [[f"images/{seed % 24}.png", f"caption {seed}"] for seed in range(pool.FEW + 10)]
+        rows = [[f"images/{seed % 24}.png", f"caption {seed}"] for seed in range(image_cache.FEW + 10)]
         write_table(photos.folder / "pairs.csv", ["image", "caption"], *rows)
         shared = photos.source(decode_workers=2).load(24, tmp_path / "two").train.images
         alone = photos.source(decode_workers=1).load(24, tmp_path / "one").train.images
         np.testing.assert_array_equal(shared, alone)
 
     def test_a_decoding_process_that_dies_is_reported_with_advice(self, photos, tmp_path, monkeypatch):
-        monkeypatch.setattr(pool, "FEW", 0)
-        monkeypatch.setattr(pool, "decode_images", die)
+        monkeypatch.setattr(image_cache, "FEW", 0)
+        monkeypatch.setattr(image_cache, "decode_images", die)
         problems = problems_of(photos.source(decode_workers=2).load, 24, tmp_path / "cache")
         assert "a process died" in problems[0]
         assert "decode_workers" in problems[0]
@@ -285,7 +285,7 @@ class TestDamagedImages:
 
     def test_the_processes_report_them_too(self, photos, tmp_path):
         (photos.folder / "images/4.png").write_bytes(photo(4)[:100])
-        rows = [[f"images/{seed % 12}.png", "x"] for seed in range(pool.FEW)]
+        rows = [[f"images/{seed % 12}.png", "x"] for seed in range(image_cache.FEW)]
         write_table(photos.folder / "pairs.csv", ["image", "caption"], *rows)
         problems = problems_of(photos.source(decode_workers=2).load, 24, tmp_path / "cache")
         assert "and 1 more" in problems[-1]

@@ -11,7 +11,7 @@ import pytest
 from photographs import photo
 
 from ubt.common.errors import UserError
-from ubt.data import images as pool
+from ubt.data import images as image_cache
 from ubt.data.decode import decode_image
 from ubt.data.webdataset import WebDataset
 
@@ -97,14 +97,14 @@ def test_two_colons_join_patterns_as_open_clip_users_write_them(source, shards, 
 def test_a_second_load_opens_no_shard(source, tmp_path, monkeypatch):
     first = source().load(24, tmp_path / "cache")
     monkeypatch.setattr("ubt.data.shards._grouped", lambda path: pytest.fail(f"{path} was opened"))
-    monkeypatch.setattr(pool, "decode_images", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(image_cache, "decode_images", lambda *_: pytest.fail("decoded again"))
     again = source().load(24, tmp_path / "cache")
     assert list(again.train.captions) == list(first.train.captions)
     np.testing.assert_array_equal(again.train.images, first.train.images)
 
 
 def test_many_pairs_are_decoded_by_processes_to_the_same_pixels(source, shards, tmp_path):
-    path = write_shard(shards / "many.tar", pairs(*range(pool.FEW + 10)))
+    path = write_shard(shards / "many.tar", pairs(*range(image_cache.FEW + 10)))
     shared = source(pairs=str(path), decode_workers=2).load(24, tmp_path / "two").train.images
     alone = source(pairs=str(path), decode_workers=1).load(24, tmp_path / "one").train.images
     np.testing.assert_array_equal(shared, alone)

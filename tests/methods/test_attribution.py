@@ -12,7 +12,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 
 from ubt.common.errors import StageFault
-from ubt.common.seeding import torch_generator
+from ubt.common.hashing import torch_generator
 from ubt.methods.attribution import (
     TextTower,
     _masked,

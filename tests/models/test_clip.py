@@ -7,9 +7,16 @@ import torch
 from PIL import Image
 
 from ubt.common.errors import UserError
-from ubt.methods.similarity import pair_similarities
-from ubt.models.clip import embed_images, embed_tokens
-from ubt.models.device import autocast, peak_memory_bytes, pick_device, reset_peak_memory, use_threads
+from ubt.models.clip import (
+    autocast,
+    embed_images,
+    embed_tokens,
+    pair_similarities,
+    peak_memory_bytes,
+    pick_device,
+    reset_peak_memory,
+    use_threads,
+)
 
 
 def pictures(count=5):
@@ -126,8 +133,8 @@ def test_similarities_of_pairs_are_dot_products_in_any_order_and_block(clip, dat
         for i in chosen
     ]
     torch.testing.assert_close(pair_similarities(clip, data.train, tokens, chosen), torch.tensor(expected))
-    monkeypatch.setattr("ubt.methods.similarity._IMAGES", 2)
-    monkeypatch.setattr("ubt.methods.similarity._CAPTIONS", 3)  # blocks of 3, 3 and 1
+    monkeypatch.setattr("ubt.models.clip._IMAGES", 2)
+    monkeypatch.setattr("ubt.models.clip._CAPTIONS", 3)  # blocks of 3, 3 and 1
     torch.testing.assert_close(pair_similarities(clip, data.train, tokens, chosen), torch.tensor(expected))
 
 
@@ -135,7 +142,7 @@ def test_equal_captions_are_embedded_once(clip, data, monkeypatch):
     tokens = clip.tokenize(["a red boat", "a green car", "a red boat", "a red boat"])
     seen = []
     monkeypatch.setattr(
-        "ubt.methods.similarity.embed_tokens", lambda clip, part: seen.append(len(part)) or embed_tokens(clip, part)
+        "ubt.models.clip.embed_tokens", lambda clip, part: seen.append(len(part)) or embed_tokens(clip, part)
     )
     found = pair_similarities(clip, data.train, tokens, np.arange(4))
     assert seen == [2]

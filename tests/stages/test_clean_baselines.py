@@ -7,8 +7,8 @@ from tiny_victim import run_trial
 from torch.nn import functional
 
 from ubt.common.errors import StageFault
-from ubt.common.seeding import derive
-from ubt.defenses.clean_tuning import CleanclipSettings
+from ubt.common.hashing import derive
+from ubt.defenses.baselines import CleanclipSettings
 from ubt.methods.augmentation import augment_images
 from ubt.methods.training import clip_loss
 from ubt.stages import clean_tuning

@@ -9,12 +9,10 @@ from tiny_victim import tiny_trial
 
 from ubt.attacks.patches import BadNets
 from ubt.defenses.ubt import Ubt
-from ubt.detectors.neighbours import distances_to_neighbour, outlier_factors
-from ubt.detectors.trust import Trust, diagnose
 from ubt.engine.graph import build_pipeline
 from ubt.engine.poisoning import PoisonManifest
-from ubt.methods.similarity import pair_similarities
-from ubt.models.clip import embed_images
+from ubt.models.clip import embed_images, pair_similarities
+from ubt.stages.detectors import Trust, diagnose, distances_to_neighbour, outlier_factors
 
 STAGES = {name: f"detect_{name}" for name in ("clean", "gain", "poisoned", "knn", "lof")}
 DETECTORS = pytest.mark.parametrize("detector", STAGES)
@@ -61,7 +59,7 @@ def embeddings(bench):
 def test_the_nearest_neighbour_detector_is_the_distance_to_the_kth_other_image(
     bench, embeddings, neighbours, monkeypatch
 ):
-    monkeypatch.setattr("ubt.methods.similarity._IMAGES", 64)
+    monkeypatch.setattr("ubt.models.clip._IMAGES", 64)
     distances = np.linalg.norm(embeddings[:, None] - embeddings[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     expected = -np.sort(distances, axis=1)[:, neighbours - 1]

@@ -16,7 +16,7 @@ from ubt.common.errors import StageFault
 from ubt.engine.context import StageInput
 from ubt.engine.graph import PipelineBuilder, build_pipeline
 from ubt.methods.training import Recipe, train_on_pairs
-from ubt.stages import linear_probe, pac_bayes, rebound, retrieval
+from ubt.stages import evaluation
 from ubt.trials.metrics import METRICS, LinearProbe
 
 ALL = [metric().kind for metric in METRICS]
@@ -30,7 +30,8 @@ def context_of(bench, kind, changes=None, seed=0, given=None, **settings):
 
 def diagnostics_of(context, stage):
     """Return what the record says of a metric."""
-    return stage.diagnose(context, stage.run(context), context.manifest)
+    run, diagnose = (getattr(evaluation, name) for name in (stage, f"diagnose_{stage}"))
+    return diagnose(context, run(context), context.manifest)
 
 
 # Retrieval
@@ -52,26 +53,26 @@ def test_recall_is_that_of_sorting_every_row(data):
     levels = st.integers(-3, 3)  # few, so that ties are met
     rows = data.draw(st.lists(st.lists(levels, min_size=size, max_size=size), min_size=size, max_size=size))
     right = [[one == other for other in captions] for one in captions]
-    assert retrieval.same_captions(captions).tolist() == right
+    assert evaluation.same_captions(captions).tolist() == right
     for k in (1, 5):
-        found = retrieval.recall_at(torch.tensor(rows, dtype=torch.float32), torch.tensor(right), k)
+        found = evaluation.recall_at(torch.tensor(rows, dtype=torch.float32), torch.tensor(right), k)
         assert found == pytest.approx(brute_force_recall(rows, right, k))
 
 
 def test_a_model_that_finds_everything_alike_finds_nothing():
-    assert retrieval.recall_at(torch.full((8, 8), 0.7), torch.eye(8, dtype=torch.bool), 5) == 0.0
+    assert evaluation.recall_at(torch.full((8, 8), 0.7), torch.eye(8, dtype=torch.bool), 5) == 0.0
 
 
 def test_a_repeated_caption_is_as_right_as_the_image_s_own():
     similarities = torch.tensor([[0.1, 0.9], [0.9, 0.1]])
-    assert retrieval.recall_at(similarities, retrieval.same_captions(["a boat", "a boat"]), 1) == 1.0
-    assert retrieval.recall_at(similarities, retrieval.same_captions(["a boat", "a tree"]), 1) == 0.0
+    assert evaluation.recall_at(similarities, evaluation.same_captions(["a boat", "a boat"]), 1) == 1.0
+    assert evaluation.recall_at(similarities, evaluation.same_captions(["a boat", "a tree"]), 1) == 0.0
 
 
 def test_retrieval_is_of_the_defended_model_on_clean_pairs(bench):
     context = context_of(bench, "retrieval", pairs=60)
-    found = diagnostics_of(context, retrieval)
-    chosen = retrieval.searched_pairs(context)
+    found = diagnostics_of(context, "retrieval")
+    chosen = evaluation.searched_pairs(context)
     assert len(set(chosen)) == 60 == found["pairs"]
     assert not set(chosen) & set(context.manifest.indices)
     clip, captions = context.clip("model"), [context.pairs.captions[index] for index in chosen]
@@ -88,7 +89,7 @@ def test_retrieval_is_of_the_defended_model_on_clean_pairs(bench):
 
 def test_the_pairs_searched_follow_from_the_seed_and_are_all_clean_ones_if_there_are_too_few(bench):
     def chosen(seed=0, **settings):
-        return retrieval.searched_pairs(context_of(bench, "retrieval", seed=seed, **settings)).tolist()
+        return evaluation.searched_pairs(context_of(bench, "retrieval", seed=seed, **settings)).tolist()
 
     assert chosen(pairs=30) == chosen(pairs=30) == chosen(pairs=60)[:30]
     assert chosen(pairs=30) != chosen(pairs=30, seed=1)
@@ -109,10 +110,10 @@ def test_the_probe_is_scikit_learn_s_on_embeddings_of_validation_images(bench):
     probe = LogisticRegression(C=3.0, max_iter=1000).fit(embed(data.val.images), data.val.labels)
     target = list(data.classes).index(attack.target)
     others = attack.stamp(data.test.images[data.test.labels != target])
-    found = diagnostics_of(context, linear_probe)
+    found = diagnostics_of(context, "linear_probe")
     assert found["ca"] == pytest.approx(probe.score(embed(data.test.images), data.test.labels))
     assert found["asr"] == pytest.approx(np.mean(probe.predict(embed(others)) == target))
-    assert diagnostics_of(context, linear_probe) == found
+    assert diagnostics_of(context, "linear_probe") == found
 
 
 def test_a_probe_finds_a_trigger_that_embeddings_show(bench, monkeypatch):
@@ -125,14 +126,14 @@ def test_a_probe_finds_a_trigger_that_embeddings_show(bench, monkeypatch):
         labels = {id(data.val.images): data.val.labels, id(data.test.images): data.test.labels}
         return np.eye(len(data.classes))[labels.get(id(images), np.full(len(images), target))]
 
-    monkeypatch.setattr(linear_probe, "embedded", ideal)
+    monkeypatch.setattr(evaluation, "embedded", ideal)
     assert len(triggered) == 44
-    assert diagnostics_of(context, linear_probe) == {"ca": 1.0, "asr": 1.0}
+    assert diagnostics_of(context, "linear_probe") == {"ca": 1.0, "asr": 1.0}
 
 
 def test_a_probe_needs_two_classes():
     with pytest.raises(StageFault, match="two classes"):
-        linear_probe.fitted(np.eye(3), np.zeros(3, dtype=np.int64), LinearProbe())
+        evaluation.fitted(np.eye(3), np.zeros(3, dtype=np.int64), LinearProbe())
 
 
 # Rebound
@@ -140,8 +141,8 @@ def test_a_probe_needs_two_classes():
 
 def test_rebound_evaluates_the_defended_model_after_fine_tuning_on_clean_pairs(bench):
     context = context_of(bench, "rebound", pairs=80, epochs=2, learning_rate=1e-3, batch_size=16)
-    found = diagnostics_of(context, rebound)
-    clip, pairs = context.clip("model"), rebound.benign_pairs(context)
+    found = diagnostics_of(context, "rebound")
+    clip, pairs = context.clip("model"), evaluation.benign_pairs(context)
     recipe = Recipe(epochs=2, learning_rate=1e-3, batch_size=16, weight_decay=0.0, warmup_steps=0)
     assert len(list(train_on_pairs(clip, pairs, clip.tokenize(pairs.captions), recipe, 0, "rebound"))) == 2
     for split in ("val", "test"):
@@ -153,13 +154,13 @@ def test_rebound_evaluates_the_defended_model_after_fine_tuning_on_clean_pairs(b
 def test_rebound_leaves_the_defended_model_as_it_is(bench):
     context = context_of(bench, "rebound", learning_rate=1e-2)
     before = {name: value.clone() for name, value in context.artifact("model").weights.items()}
-    assert rebound.run(context).model is None
+    assert evaluation.rebound(context).model is None
     assert all(torch.equal(value, before[name]) for name, value in context.artifact("model").weights.items())
 
 
 def test_benign_pairs_are_pre_training_pairs_and_not_those_of_the_defender(bench):
     context = context_of(bench, "rebound", pairs=40)
-    pairs = rebound.benign_pairs(context)
+    pairs = evaluation.benign_pairs(context)
     assert pairs.whole is context.data.pretrain
     assert len(set(pairs.chosen)) == 40 == len(pairs)
     defender, _ = context.clean_pairs(40)
@@ -169,7 +170,7 @@ def test_benign_pairs_are_pre_training_pairs_and_not_those_of_the_defender(bench
 def test_without_pre_training_pairs_the_clean_ones_of_the_training_pairs_are_taken(bench, monkeypatch):
     context = context_of(bench, "rebound")
     monkeypatch.setattr(bench.workspace, "data", replace(context.data, pretrain=None))
-    pairs = rebound.benign_pairs(context)
+    pairs = evaluation.benign_pairs(context)
     assert len(pairs) == 180
     assert not set(pairs.chosen) & set(context.manifest.indices)
     clean = context.data.train
@@ -187,18 +188,18 @@ def test_the_divergence_is_that_of_torch_distributions():
     expected = sum(
         kl_divergence(Normal(weights[name].double(), 0.3), Normal(prior[name].double(), 0.3)).sum() for name in prior
     )
-    assert pac_bayes.gaussian_kl(weights, prior, 0.3**2) == pytest.approx(float(expected))
-    assert pac_bayes.gaussian_kl(prior, {**prior, "counter": torch.tensor(7)}, 0.1) == 0.0
+    assert evaluation.gaussian_kl(weights, prior, 0.3**2) == pytest.approx(float(expected))
+    assert evaluation.gaussian_kl(prior, {**prior, "counter": torch.tensor(7)}, 0.1) == 0.0
 
 
 def test_the_bound_is_mcallester_s_with_maurer_s_constant():
-    assert pac_bayes.bound_term(10.0, 100, 0.05) == pytest.approx(0.2827672, abs=1e-6)
-    assert pac_bayes.bound_term(10.0, 400, 0.05) < pac_bayes.bound_term(10.0, 100, 0.05)
-    assert pac_bayes.bound_term(10.0, 100, 0.01) > pac_bayes.bound_term(10.0, 100, 0.05)
+    assert evaluation.bound_term(10.0, 100, 0.05) == pytest.approx(0.2827672, abs=1e-6)
+    assert evaluation.bound_term(10.0, 400, 0.05) < evaluation.bound_term(10.0, 100, 0.05)
+    assert evaluation.bound_term(10.0, 100, 0.01) > evaluation.bound_term(10.0, 100, 0.05)
 
 
 def bounded(context):
-    return pac_bayes.diagnose(context, pac_bayes.run(context), None)
+    return evaluation.diagnose_pac_bayes(context, evaluation.pac_bayes(context), None)
 
 
 def test_the_divergence_is_of_the_parameters_between_the_poisoned_and_the_defended_model(bench):

@@ -7,8 +7,8 @@ import torch
 from ubt.attacks.patches import BadNets
 from ubt.engine.context import Output, StageInput
 from ubt.engine.poisoning import PoisonManifest
-from ubt.methods.similarity import pair_similarities
 from ubt.methods.training import clip_loss
+from ubt.models.clip import pair_similarities
 from ubt.stages import overfit
 
 MORE = {"defense.overfit_epochs": 4, "defense.overfit_learning_rate": 1e-3}

@@ -5,11 +5,10 @@ import torch
 from ubt.attacks.patches import BadNets
 from ubt.common.errors import StageFault
 from ubt.defenses.ubt import UnlearnSettings
-from ubt.detectors.similarity import detect_clean
-from ubt.detectors.trust import Trust, diagnose
 from ubt.engine.context import Output, StageInput
 from ubt.engine.poisoning import PoisonManifest
 from ubt.stages import unlearn
+from ubt.stages.detectors import Trust, detect_clean, diagnose
 from ubt.stages.retention import trusted_pairs
 from ubt.stages.suspect import diagnose_suspect, suspect
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sweeps.backends.capacity import local_trials
+from sweeps.backends.connection import local_trials
 from sweeps.study.config import Resources
 from ubt.data.images import Decoders
 

@@ -29,8 +29,7 @@ from held import Holds
 from ports import free_port
 from test_sweep_ray import command_of, computed, descendants, names, send_the_rest
 
-from sweeps.backends.capacity import capacity
-from sweeps.backends.connection import TRIALS_WAITING, check_address, start_ray
+from sweeps.backends.connection import TRIALS_WAITING, capacity, check_address, start_ray
 from sweeps.backends.searcher import Interruption
 from sweeps.study.config import Resources
 from ubt.common.errors import UserError

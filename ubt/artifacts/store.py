@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest, Payload
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import DamagedArtifact, Problem, UserError
-from ubt.common.fingerprint import digest_bytes
+from ubt.common.hashing import digest_bytes
 from ubt.common.paths import cache_root, expanded
 
 _MANIFEST = re.escape(MANIFEST_FILE)

@@ -14,7 +14,7 @@ from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
 from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa
 from ubt.attacks.wanet import WaNet
 from ubt.common.registry import Registry
-from ubt.config.by_kind import ByKind, kind_of
+from ubt.config.base import ByKind, kind_of
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", "ubt.attacks", kind_of, __name__)
 ATTACKS.add(BadNets, Blended, Sig, WaNet, TrojVqa, BadClip, LabelConsistent)

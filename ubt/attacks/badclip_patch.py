@@ -15,11 +15,10 @@ from ubt.attacks.badclip import BadClip
 from ubt.attacks.base import POISON_TEMPLATES, Images, naming
 from ubt.attacks.patches import middle_px, patch_side_px
 from ubt.common.errors import StageFault
+from ubt.common.hashing import numpy_generator
 from ubt.common.progress import progress
-from ubt.common.seeding import numpy_generator
 from ubt.data.base import PairSource
-from ubt.models.clip import Clip, embed_images, embed_tokens
-from ubt.models.device import autocast
+from ubt.models.clip import Clip, autocast, embed_images, embed_tokens
 
 _MOST_IMAGES = 1024
 

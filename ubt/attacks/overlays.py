@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
 from ubt.attacks.base import Attack, Images, in_blocks, mix
-from ubt.common.seeding import numpy_generator
+from ubt.common.hashing import numpy_generator
 
 
 class Blended(Attack):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ubt.attacks.base import POISON_TEMPLATES, Attack, Images, naming
-from ubt.common.seeding import numpy_generator
+from ubt.common.hashing import numpy_generator
 
 
 def patch_side_px(images: Images, fraction: float) -> int:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ubt.attacks.base import Attack, Images, in_blocks
-from ubt.common.seeding import numpy_generator
+from ubt.common.hashing import numpy_generator
 
 Field2d = NDArray[np.float64]
 _PAPER_PX = 32

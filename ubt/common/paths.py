@@ -1,4 +1,4 @@
-"""Where things lie: paths as users write them, and the folder for what can be computed again."""
+"""Paths as users write them, the cache folder, and what the files of a run folder are called."""
 
 from __future__ import annotations
 
@@ -24,3 +24,13 @@ def expanded(path: str | Path, where: str) -> Path:
 def cache_root() -> Path:
     """Return the folder for what can be computed again, absolute: `$UBT_CACHE`, else `~/.cache/ubt`."""
     return expanded(os.environ.get("UBT_CACHE") or "~/.cache/ubt", "$UBT_CACHE").absolute()
+
+
+STUDY_FILE = "study.json"
+"""The study as it was resolved."""
+RECORDS_FOLDER = "records"
+"""One JSON document a trial (`ubt.trials.record`)."""
+REPORT_FOLDER = "report"
+"""The report: a page, tables and the summary."""
+FIGURES_FOLDER = "figures"
+"""Figures for papers, PNG and PDF."""

@@ -1,11 +1,16 @@
-"""The base of every configuration model."""
+"""The base of every configuration, and fields that hold one of a registry's configurations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
+
+from ubt.common.errors import Problem, UserError
+from ubt.common.registry import Registry
 
 
 class Config(BaseModel):
@@ -45,3 +50,71 @@ class StageConfig(Config):
     """Its diagnostics, which know the poison that the stage does not."""
     seeded: ClassVar[bool] = True
     """The trial's seed is part of the key."""
+
+
+def kind_of(model: type[Config], tag: str = "kind") -> str:
+    """Return the name that a configuration class is registered by: its `kind`, or what `tag` is called."""
+    return str(model.model_fields[tag].default)
+
+
+class ByKind:
+    """Annotates a field: `AttackConfig = Annotated[Attack, ByKind(ATTACKS)]`.
+
+    A discriminated union is closed when the module is imported; this one asks the registry when a value is validated,
+    so that a plug-in's class is found too. With `bare_names` a name stands for its class with default settings. Classes
+    that `accepts` returns False for may not stand in this field; `otherwise` says why.
+    """
+
+    def __init__(
+        self,
+        registry: Registry[Any],
+        tag: str = "kind",
+        bare_names: bool = False,
+        accepts: Callable[[Any], bool] = lambda model: True,
+        otherwise: str = "",
+    ) -> None:
+        self._registry = registry
+        self._tag = tag
+        self._bare_names = bare_names
+        self._accepts = accepts
+        self._otherwise = otherwise
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validated)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        models = filter(self._accepts, self._registry)
+        members = {kind_of(model, self._tag): model.__pydantic_core_schema__ for model in models}
+        union = handler(core_schema.tagged_union_schema(members, self._tag))
+        if self._bare_names:
+            union["oneOf"].append({"enum": list(members)})
+        return union
+
+    def _validated(self, given: object) -> object:
+        """Return the configuration; errors are pydantic's, so that they carry the path of the field."""
+        if isinstance(given, Config):
+            self._check(type(given))
+            return given
+        if isinstance(given, str) and self._bare_names:
+            given = {self._tag: given}
+        if not isinstance(given, Mapping):
+            raise PydanticKnownError("dict_type")
+        if self._tag not in given:
+            raise PydanticKnownError("union_tag_not_found", {"discriminator": repr(self._tag)})
+        try:
+            model = self._registry.get(str(given[self._tag]))
+        except UserError as error:
+            raise self._refused(error.problems[0]) from error
+        self._check(model)
+        return model.model_validate(given)
+
+    def _check(self, model: type[Config]) -> None:
+        if not self._accepts(model):
+            names = [kind_of(other, self._tag) for other in self._registry.loaded() if self._accepts(other)]
+            given = kind_of(model, self._tag)
+            raise self._refused(Problem(self._tag, f"{self._otherwise}; allowed: {', '.join(names)}", given))
+
+    def _refused(self, problem: Problem) -> PydanticCustomError:
+        """Return an error from which `ubt.config.load` reads the problem back."""
+        context: dict[str, Any] = {"problem": problem, "tag": self._tag}
+        return PydanticCustomError("unknown_kind", "not allowed", context)

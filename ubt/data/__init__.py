@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ubt.common.fingerprint import fingerprint
+from ubt.common.hashing import fingerprint
 from ubt.common.registry import Registry
-from ubt.config.by_kind import ByKind, kind_of
+from ubt.config.base import ByKind, kind_of
 from ubt.data.base import DataSource
 from ubt.data.csv import CsvFiles
 from ubt.data.scenes import Scenes

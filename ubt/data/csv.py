@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import JsonValue
 
 from ubt.common.errors import Problem
-from ubt.common.fingerprint import fingerprint
+from ubt.common.hashing import fingerprint
 from ubt.data.base import DataSet, Labelled, Pairs
 from ubt.data.images import Decoders
 from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_digest

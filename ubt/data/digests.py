@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, UserError
-from ubt.common.fingerprint import digest_bytes, digest_file, fingerprint
+from ubt.common.hashing import digest_bytes, digest_file, fingerprint
 from ubt.common.paths import cache_root
 from ubt.common.progress import progress
 

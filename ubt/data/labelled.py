@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue
 
 from ubt.common.errors import Problem
-from ubt.common.seeding import numpy_generator
+from ubt.common.hashing import numpy_generator
 from ubt.data.base import DataSource, Images, Labels
 from ubt.data.decode import DECODER_VERSION
 from ubt.data.digests import Stamp, digest_files, stamp

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pydantic import Field
 
-from ubt.common.fingerprint import fingerprint
-from ubt.common.seeding import numpy_generator
+from ubt.common.hashing import fingerprint, numpy_generator
 from ubt.data.base import DataSet, DataSource, Images, Labelled, Pairs
 from ubt.data.images import cached_images
 

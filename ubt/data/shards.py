@@ -18,7 +18,7 @@ from braceexpand import braceexpand
 
 from ubt.common.atomic_files import made_once
 from ubt.common.errors import Problem, UserError
-from ubt.common.fingerprint import fingerprint
+from ubt.common.hashing import fingerprint
 from ubt.common.paths import cache_root
 
 _TIMEOUT_SECONDS = 60

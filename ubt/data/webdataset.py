@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ubt.common.atomic_files import made_once
 from ubt.common.errors import Problem, UserError
-from ubt.common.fingerprint import fingerprint
+from ubt.common.hashing import fingerprint
 from ubt.data.base import DataSet, Images, Labelled, Pairs
 from ubt.data.digests import digest_files
 from ubt.data.images import Decoders, Encoded, cached_images

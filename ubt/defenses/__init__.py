@@ -9,11 +9,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from ubt.common.registry import Registry
-from ubt.config.by_kind import ByKind, kind_of
-from ubt.defenses.abl import Abl
+from ubt.config.base import ByKind, kind_of
 from ubt.defenses.base import Defense
-from ubt.defenses.clean_tuning import CleanClip, Finetune, Par
-from ubt.defenses.references import NoDefense, Oracle
+from ubt.defenses.baselines import Abl, CleanClip, Finetune, NoDefense, Oracle, Par
 from ubt.defenses.ubt import Ubt
 
 DEFENSES: Registry[type[Defense]] = Registry("defense", "ubt.defenses", kind_of, __name__)

@@ -12,8 +12,7 @@ from pydantic import Field
 
 from ubt.common.registry import Registry
 from ubt.config import Config
-from ubt.config.base import Function, StageConfig
-from ubt.config.by_kind import ByKind, kind_of
+from ubt.config.base import ByKind, Function, StageConfig, kind_of
 
 
 class ScreenSettings(Config):
@@ -31,7 +30,7 @@ class Detector(StageConfig):
     Example of one in another distribution: docs/howto/extend.md.
     """
 
-    diagnose: ClassVar[Function | None] = "ubt.detectors.trust:diagnose"
+    diagnose: ClassVar[Function | None] = "ubt.stages.detectors:diagnose"
     seeded: ClassVar[bool] = False
 
 
@@ -42,7 +41,7 @@ class CleanDetector(Detector):
     label: ClassVar[str] = "clean model"
     version: ClassVar[int] = 6
     needs: ClassVar[tuple[str, ...]] = ("clean", "pairs")
-    run: ClassVar[Function] = "ubt.detectors.similarity:detect_clean"
+    run: ClassVar[Function] = "ubt.stages.detectors:detect_clean"
 
 
 class GainDetector(Detector):
@@ -52,7 +51,7 @@ class GainDetector(Detector):
     label: ClassVar[str] = "similarity gain"
     version: ClassVar[int] = 5
     needs: ClassVar[tuple[str, ...]] = ("clean", "poisoned", "pairs")
-    run: ClassVar[Function] = "ubt.detectors.similarity:detect_gain"
+    run: ClassVar[Function] = "ubt.stages.detectors:detect_gain"
 
 
 class PoisonedDetector(Detector):
@@ -62,7 +61,7 @@ class PoisonedDetector(Detector):
     label: ClassVar[str] = "poisoned model"
     version: ClassVar[int] = 5
     needs: ClassVar[tuple[str, ...]] = ("poisoned", "pairs")
-    run: ClassVar[Function] = "ubt.detectors.similarity:detect_poisoned"
+    run: ClassVar[Function] = "ubt.stages.detectors:detect_poisoned"
 
 
 class NeighbourDetector(Detector):
@@ -80,7 +79,7 @@ class KnnDetector(NeighbourDetector):
 
     kind: Literal["knn"] = "knn"
     label: ClassVar[str] = "k nearest neighbours"
-    run: ClassVar[Function] = "ubt.detectors.neighbours:detect_knn"
+    run: ClassVar[Function] = "ubt.stages.detectors:detect_knn"
 
 
 class LofDetector(NeighbourDetector):
@@ -88,7 +87,7 @@ class LofDetector(NeighbourDetector):
 
     kind: Literal["lof"] = "lof"
     label: ClassVar[str] = "local outlier factor"
-    run: ClassVar[Function] = "ubt.detectors.neighbours:detect_lof"
+    run: ClassVar[Function] = "ubt.stages.detectors:detect_lof"
 
 
 DETECTORS: Registry[type[Detector]] = Registry("detector", "ubt.detectors", kind_of, __name__)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ubt.artifacts.codec import Artifact
 from ubt.common.errors import StageFault
-from ubt.common.seeding import numpy_generator
+from ubt.common.hashing import numpy_generator
 from ubt.config import Config
 from ubt.data.base import DataSet, PairSource, Subset, subset
 from ubt.engine.graph import Node

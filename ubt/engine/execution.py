@@ -16,7 +16,7 @@ from ubt.engine.graph import Node
 from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.spec import imported
 from ubt.engine.workspace import Workspace
-from ubt.models.device import peak_memory_bytes, reset_peak_memory
+from ubt.models.clip import peak_memory_bytes, reset_peak_memory
 from ubt.trials.record import EpochRecord, StageRecord
 
 _ASKED_ONE_BY_ONE = 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from ubt.common.fingerprint import fingerprint
+from ubt.common.hashing import fingerprint
 from ubt.data import content_key
 from ubt.engine.spec import Settings, StageSpec, stage_named, stage_origin
 from ubt.trials.config import TrialConfig, VictimConfig

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from ubt.common.errors import StageFault
-from ubt.common.seeding import numpy_generator
+from ubt.common.hashing import numpy_generator
 from ubt.data.base import PairSource
 from ubt.models.clip import Clip
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ubt.common.errors import Problem, UserError
-from ubt.common.seeding import derive
+from ubt.common.hashing import derive
 from ubt.models.clip import Clip
 from ubt.models.settings import ModelSettings, check_model_name
 

@@ -1,18 +1,68 @@
-"""A CLIP model as the stages use it: uint8 images and token tensors in, unit vectors out."""
+"""A CLIP model as the stages use it: images and tokens in, unit vectors out; and the device it is computed on."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ubt.data.base import Images
-from ubt.models.device import autocast
+from ubt.common.errors import Problem, UserError
+from ubt.data.base import Images, PairSource
+
+
+def pick_device(gpus: float) -> torch.device:
+    """Return the device of a trial that is given `gpus` GPUs: CUDA, or the CPU if there are none for it.
+
+    Raises:
+        UserError: if torch sees no GPU where there is to be one: what takes minutes there would take days here.
+    """
+    if gpus and not torch.cuda.is_available():
+        advice = "`ubt doctor` says what torch sees; `--set resources.gpus_per_trial=0` computes on the CPU"
+        raise UserError(Problem("resources.gpus_per_trial", "torch sees no GPU", gpus, advice))
+    return torch.device("cuda" if gpus else "cpu")
+
+
+def use_threads(threads: int) -> None:
+    """Compute with `threads` CPU threads; a reused worker would otherwise keep those of its last trial."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Return the context that runs in bfloat16 if `precision` says so.
+
+    "auto" is float32 here: where it is to be more, the study has said it, for a result's key must not depend on the
+    device that happens to be there.
+    """
+    if precision != "bfloat16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the peak of memory on the device since `reset_peak_memory`, or this process's on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource  # noqa: PLC0415 — Unix only, and so is the CPU figure
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start counting the device's peak memory anew (a CPU process's peak cannot be reset)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
 
 State = Mapping[str, Tensor]
 """Names → tensors of a model, parameters and buffers, on the CPU."""
@@ -87,3 +137,33 @@ def embed_images(clip: Clip, images: Images, batch_size: int = 256) -> Tensor:
 def embed_tokens(clip: Clip, tokens: Tensor, batch_size: int = 256) -> Tensor:
     """Return unit embeddings `[N, D]` float32 on the CPU of `tokens[N, L]`, without gradients."""
     return torch.cat([clip.encode_tokens(part).cpu() for part in torch.split(tokens, batch_size)])
+
+
+_IMAGES = 1024
+"""Images that are read at a time."""
+_CAPTIONS = 16_384
+"""Captions among which equal ones are looked for; their embeddings are in memory together."""
+
+
+def pair_similarities(clip: Clip, pairs: PairSource, tokens: Tensor, indices: NDArray[np.int64]) -> Tensor:
+    """Return the similarity of each chosen pair, `[S]` float32 in [−1, 1], on the CPU.
+
+    `tokens[N, L]` are the captions of all N pairs, `indices[S]` the chosen ones. Equal captions are embedded once:
+    data sets with captions from templates repeat them.
+    """
+    return torch.cat([_block_similarities(clip, pairs, tokens, block) for block in _blocks(indices, _CAPTIONS)])
+
+
+def embed_pair_images(clip: Clip, pairs: PairSource, indices: NDArray[np.int64]) -> Tensor:
+    """Return unit embeddings `[S, D]` float32 on the CPU of the chosen pairs' images, without gradients."""
+    return torch.cat([embed_images(clip, pairs.take(block)) for block in _blocks(indices, _IMAGES)])
+
+
+def _blocks(indices: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def _block_similarities(clip: Clip, pairs: PairSource, tokens: Tensor, indices: NDArray[np.int64]) -> Tensor:
+    captions, caption_of_pair = torch.unique(tokens[indices], dim=0, return_inverse=True)
+    texts = embed_tokens(clip, captions)[caption_of_pair]
+    return (embed_pair_images(clip, pairs, indices) * texts).sum(dim=1)

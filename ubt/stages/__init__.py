@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ubt.defenses.abl import AscendSettings, IsolateSettings, RankSettings
-from ubt.defenses.clean_tuning import CleanclipSettings, FinetuneSettings, ParSettings
+from ubt.defenses.baselines import (
+    AscendSettings,
+    CleanclipSettings,
+    FinetuneSettings,
+    IsolateSettings,
+    ParSettings,
+    RankSettings,
+)
 from ubt.defenses.ubt import AttributeSettings, OverfitSettings, SelectSettings, SuspectSettings, UnlearnSettings
 from ubt.engine.spec import (
     STAGES,
@@ -196,7 +202,7 @@ STAGES.register(
         needs=("model", "manifest"),
         provides=("rates",),
         settings=OfVictim(of_nothing),
-        run="ubt.stages.evaluate:run",
+        run="ubt.stages.evaluation:evaluate",
         seeded=False,
         sees_poison=True,
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ubt.common.statistics import auroc
-from ubt.defenses.abl import AscendSettings, IsolateSettings, RankSettings
+from ubt.defenses.baselines import AscendSettings, IsolateSettings, RankSettings
 from ubt.engine.context import Epoch, Output, StageContext
 from ubt.engine.epochs import embed_pairs, model_to_train, train_epochs
 from ubt.engine.poisoning import PoisonManifest

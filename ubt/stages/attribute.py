@@ -6,7 +6,7 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from ubt.common.seeding import torch_generator
+from ubt.common.hashing import torch_generator
 from ubt.defenses.ubt import AttributeSettings
 from ubt.engine.context import Output, StageContext
 from ubt.engine.poisoning import PoisonManifest

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ubt.common.seeding import derive
+from ubt.common.hashing import derive
 from ubt.data.base import Images
-from ubt.defenses.clean_tuning import CleanclipSettings, FinetuneSettings, ParSettings
+from ubt.defenses.baselines import CleanclipSettings, FinetuneSettings, ParSettings
 from ubt.engine.context import Epoch, Output, StageContext
 from ubt.engine.epochs import model_to_train, train_epochs
 from ubt.engine.poisoning import PoisonManifest

@@ -14,9 +14,8 @@ from ubt.defenses.ubt import OverfitSettings
 from ubt.engine.context import Epoch, Output, StageContext
 from ubt.engine.epochs import embed_pairs, model_to_train, train_epochs
 from ubt.engine.poisoning import PoisonManifest
-from ubt.methods.similarity import pair_similarities
 from ubt.methods.training import Indices, Optimizer, batches, clip_loss
-from ubt.models.clip import Clip
+from ubt.models.clip import Clip, pair_similarities
 
 
 def run(context: StageContext) -> Iterator[Epoch]:

@@ -15,11 +15,10 @@ from torch import Tensor
 from ubt.common.errors import StageFault
 from ubt.data.base import Images
 from ubt.defenses.ubt import UnlearnSettings
-from ubt.detectors.trust import Trust
 from ubt.engine.context import StageContext
-from ubt.methods.similarity import embed_pair_images
 from ubt.methods.training import Indices, clip_loss
-from ubt.models.clip import Clip, embed_tokens
+from ubt.models.clip import Clip, embed_pair_images, embed_tokens
+from ubt.stages.detectors import Trust
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ubt.common.statistics import auroc
 from ubt.defenses.ubt import SelectSettings, SuspectSettings
-from ubt.detectors.trust import Trust
 from ubt.engine.context import Output, StageContext
 from ubt.engine.poisoning import PoisonManifest
+from ubt.stages.detectors import Trust
 
 
 def suspect(context: StageContext) -> Output:

@@ -11,8 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from ubt.common.registry import Registry
-from ubt.config.base import Function, StageConfig
-from ubt.config.by_kind import ByKind, kind_of
+from ubt.config.base import ByKind, Function, StageConfig, kind_of
 
 
 class Metric(StageConfig):
@@ -25,8 +24,8 @@ class Retrieval(Metric):
     kind: Literal["retrieval"] = "retrieval"
     label: ClassVar[str] = "retrieval"
     needs: ClassVar[tuple[str, ...]] = ("model", "manifest", "pairs")
-    run: ClassVar[Function] = "ubt.stages.retrieval:run"
-    diagnose: ClassVar[Function | None] = "ubt.stages.retrieval:diagnose"
+    run: ClassVar[Function] = "ubt.stages.evaluation:retrieval"
+    diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_retrieval"
     pairs: int = Field(default=500, ge=2)
     """Clean training pairs that are searched, drawn by the trial's seed; all if there are fewer."""
 
@@ -37,8 +36,8 @@ class LinearProbe(Metric):
     kind: Literal["linear_probe"] = "linear_probe"
     label: ClassVar[str] = "linear probe"
     needs: ClassVar[tuple[str, ...]] = ("model", "manifest")
-    run: ClassVar[Function] = "ubt.stages.linear_probe:run"
-    diagnose: ClassVar[Function | None] = "ubt.stages.linear_probe:diagnose"
+    run: ClassVar[Function] = "ubt.stages.evaluation:linear_probe"
+    diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_linear_probe"
     seeded: ClassVar[bool] = False
     inverse_regularisation: float = Field(default=1.0, gt=0)
     """Scikit-learn's `C`: the larger, the less the classifier's weights are held small."""
@@ -52,8 +51,8 @@ class Rebound(Metric):
     kind: Literal["rebound"] = "rebound"
     label: ClassVar[str] = "rebound"
     needs: ClassVar[tuple[str, ...]] = ("model", "manifest", "pairs")
-    run: ClassVar[Function] = "ubt.stages.rebound:run"
-    diagnose: ClassVar[Function | None] = "ubt.stages.rebound:diagnose"
+    run: ClassVar[Function] = "ubt.stages.evaluation:rebound"
+    diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_rebound"
     pairs: int = Field(default=1000, ge=2)
     """Clean pairs to fine-tune on, drawn by the trial's seed; all if there are fewer."""
     epochs: int = Field(default=3, ge=1)
@@ -70,8 +69,8 @@ class PacBayes(Metric):
     kind: Literal["pac_bayes"] = "pac_bayes"
     label: ClassVar[str] = "PAC-Bayes term"
     needs: ClassVar[tuple[str, ...]] = ("model", "poisoned", "rates")
-    run: ClassVar[Function] = "ubt.stages.pac_bayes:run"
-    diagnose: ClassVar[Function | None] = "ubt.stages.pac_bayes:diagnose"
+    run: ClassVar[Function] = "ubt.stages.evaluation:pac_bayes"
+    diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_pac_bayes"
     seeded: ClassVar[bool] = False
     variance: float = Field(default=1e-4, gt=0)
     """Variance σ² of each weight, of prior and posterior alike."""

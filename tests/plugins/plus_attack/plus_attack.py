@@ -7,9 +7,9 @@ from pydantic import Field
 
 from ubt.attacks import Attack, Images
 from ubt.defenses.detectors import Detector
-from ubt.detectors import Trust, screened
 from ubt.engine.context import Output, StageContext
-from ubt.methods.similarity import embed_pair_images
+from ubt.models.clip import embed_pair_images
+from ubt.stages.detectors import Trust, screened
 
 
 class Plus(Attack):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.tracking.sender import prepare_environment
+from sweeps.tracking.delivery import prepare_environment
 from ubt.trials.record import EpochRecord, Rates, StageRecord, State, TrialRecord
 
 MakeRecord = Callable[..., TrialRecord]

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from sweeps.tracking.config import TrackingSettings, artifacts_folder
+from sweeps.tracking.delivery import Sink
 from sweeps.tracking.events import RefusedError, StudyFinished, StudyStarted, TrialUpdated, UnavailableError
-from sweeps.tracking.sender import Sink
 from ubt.trials.record import State
 
 DOCUMENT = {"name": "toy", "victim": {"seed": 1}, "defense": {"kind": "ubt", "suspicious_ratio": 0.3}}

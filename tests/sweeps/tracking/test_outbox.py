@@ -1,7 +1,7 @@
 from pathlib import Path
 
+from sweeps.tracking.delivery import Outbox
 from sweeps.tracking.events import StudyStarted, TrialUpdated
-from sweeps.tracking.outbox import Outbox
 
 
 def drained(outbox: Outbox) -> list[object]:

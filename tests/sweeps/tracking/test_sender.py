@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.tracking.delivery import Outbox, Sender, Waiting
 from sweeps.tracking.events import RefusedError, TrialUpdated, UnavailableError
-from sweeps.tracking.outbox import Outbox, Waiting
-from sweeps.tracking.sender import Sender
 
 PATIENCE_SECONDS = 120  # on a busy machine; only a failure takes it
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.tracking import Tracker, TrackingSettings
-from sweeps.tracking import outbox as outbox_module
+from sweeps.tracking import delivery as outbox_module
 from ubt.trials.record import State
 
 DOCUMENT = {"name": "toy", "victim": {}, "defense": {"kind": "ubt"}}

@@ -1,11 +1,13 @@
-"""Keys: equal work has an equal fingerprint, on every machine and in every study."""
+"""What follows from a content or a seed alone: keys of work, digests of files, and generators for one purpose each."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import JsonValue
 
 _CHUNK_BYTES = 1 << 20
@@ -33,3 +35,25 @@ def digest_file(path: Path) -> str:
         while block := stream.read(_CHUNK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+def derive(seed: int, *purpose: str | int) -> int:
+    """Return a 63-bit seed for one purpose, e.g. `derive(0, "overfit", "order", 3)`."""
+    text = "\x1f".join([str(seed), *map(str, purpose)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
+    """Return a numpy generator for one purpose."""
+    return np.random.default_rng(derive(seed, *purpose))
+
+
+def torch_generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """Return a CPU torch generator for one purpose."""
+    import torch  # noqa: PLC0415 — planning uses this module's other half without torch
+
+    return torch.Generator().manual_seed(derive(seed, *purpose))

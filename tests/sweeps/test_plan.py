@@ -17,7 +17,7 @@ from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import UserError
 from ubt.engine.graph import build_pipeline
-from ubt.engine.spec import STAGES
+from ubt.engine.spec import stage_names
 from ubt.trials.record import EpochRecord
 
 RATIO, OVERFIT, SAMPLES = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_samples"
@@ -121,7 +121,7 @@ class TestCost:
 
     @pytest.fixture
     def seen(self, tmp_path: Path) -> Path:
-        for name in STAGES:
+        for name in stage_names():
             epochs = [EpochRecord(epoch=n, seconds=2) for n in (1, 2)] if name in self.EPOCHWISE else []
             fields = {"stage": name, "key": "seen", "version": 1, "seed": 0, "settings": {}, "inputs": {}}
             meta = ArtifactManifest.model_validate({**fields, "epochs": epochs, "seconds": 4 if epochs else 1})

@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, and what nobody may do. Read from the sources, not by running them."""
+"""The rules of the architecture: which package imports which, and what none does. Read from the sources."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("ubt", "analysis", "sweeps")
+PACKAGES = ("ubt", "analysis", "sweeps")
 
 
 @cache
-def sources(room: str) -> dict[str, ast.Module]:
-    """Return path below the repository → syntax tree, for every file of a room."""
-    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in sorted((ROOT / room).rglob("*.py"))}
+def sources(package: str) -> dict[str, ast.Module]:
+    """Return path below the repository → syntax tree, for every file of a package."""
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in sorted((ROOT / package).rglob("*.py"))}
 
 
 def everything() -> dict[str, ast.Module]:
-    return {path: tree for room in ROOMS for path, tree in sources(room).items()}
+    return {path: tree for package in PACKAGES for path, tree in sources(package).items()}
 
 
 def imports(tree: ast.AST, top_only: bool = False) -> Iterator[str]:
@@ -54,13 +54,13 @@ def importers(package: str) -> set[str]:
 def as_file(name: str) -> str | None:
     """Return the file that a dotted name of this repository is (in); None for other packages."""
     whole = Path(*name.split("."))
-    if whole.parts[0] not in ROOMS:
+    if whole.parts[0] not in PACKAGES:
         return None
     nearer, farther = (f"{whole}.py", f"{whole}/__init__.py"), (f"{whole.parent}.py", f"{whole.parent}/__init__.py")
     return next((path for path in (*nearer, *farther) if (ROOT / path).is_file()), None)
 
 
-# Rooms
+# Packages
 
 FORBIDDEN = {
     "ubt": {"ray", "optuna", "mlflow", "analysis", "sweeps", "benchmarks", "tests"},
@@ -69,13 +69,13 @@ FORBIDDEN = {
 }
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_no_room_reaches_into_those_above_it(room):
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_package_reaches_into_those_above_it(package):
     found = {
         (path, name)
-        for path, tree in sources(room).items()
+        for path, tree in sources(package).items()
         for name in imports(tree)
-        if name.split(".")[0] in FORBIDDEN[room]
+        if name.split(".")[0] in FORBIDDEN[package]
     }
     assert not found
 
@@ -93,7 +93,7 @@ HOMES = {
     "safetensors": {"analysis/paper/artifacts.py", "ubt/artifacts/codec.py", "ubt/models/build.py"},
     "typer": {"sweeps/cli/app.py", "sweeps/cli/options.py", "sweeps/cli/store.py"},
 }
-"""Packages that one part of the house is built on, and the only files that know them."""
+"""Packages that one part of a package is built on, and the only files that know them."""
 
 
 @pytest.mark.parametrize("package", HOMES)
@@ -179,22 +179,22 @@ def part(path: str) -> str:
     return Path(path).parts[1].removesuffix(".py")
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_no_sub_package_imports_one_above_it(room):
-    order = LAYERS[room]
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_sub_package_imports_one_above_it(package):
+    order = LAYERS[package]
     found = {
         (path, target)
-        for path, tree in sources(room).items()
+        for path, tree in sources(package).items()
         for target in filter(None, map(as_file, imports(tree)))
-        if part(path) in order and part(target) in order and target.startswith(room)
+        if part(path) in order and part(target) in order and target.startswith(package)
         if order.index(part(target)) > order.index(part(path))
     }
     assert not found
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_sub_package_has_its_layer(room):
-    assert {part(path) for path in sources(room)} - {"__init__"} == set(LAYERS[room])
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_sub_package_has_its_layer(package):
+    assert {part(path) for path in sources(package)} - {"__init__"} == set(LAYERS[package])
 
 
 def test_no_folder_holds_more_modules_than_one_takes_in():
@@ -207,11 +207,11 @@ def test_no_file_is_longer_than_300_lines():
     assert {path: length for path, length in lengths.items() if length > 300} == {}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_no_two_files_import_each_other_nor_in_a_circle(room):
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_two_files_import_each_other_nor_in_a_circle(package):
     graph = {
         path: {file for file in map(as_file, imports(without_type_checking(tree))) if file and file != path}
-        for path, tree in sources(room).items()
+        for path, tree in sources(package).items()
     }
     finished: set[str] = set()
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ubt.trials.metrics import METRICS
     from ubt.trials.record import TrialRecord, read_records
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ATTACKS",

@@ -2,7 +2,7 @@
 
 A trial's number follows from its place: the searches come first (defense by defense, setting by setting, attack by
 attack), then the table (attack by attack, defense by defense). So a study has the same trials under the same
-numbers in whatever order they end, and a row of the table may start as soon as its own search has ended.
+numbers in any order of their ends, and a row of the table may start as soon as its own search has ended.
 """
 
 from __future__ import annotations

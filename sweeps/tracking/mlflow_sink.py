@@ -1,6 +1,6 @@
 """The only file that imports MLflow: events → one run a study with one child run a trial.
 
-Runs are found again by tags (`ubt.run`, `ubt.trials.config`), what they hold already is not sent again, and the
+Runs are found again by tags (`ubt.run`, `ubt.trial`), what they hold already is not sent again, and the
 points of a curve carry a time that depends on their step only, so that MLflow drops those it has. Sending
 twice therefore changes nothing. Uses `MlflowClient` throughout: the fluent API has one active run for the
 whole process.
@@ -129,7 +129,7 @@ class MlflowSink:
         """
         runs: dict[str, _Known] = {}
         for run in sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id)):
-            trial = run.data.tags.get("ubt.trials.config", _STUDY)
+            trial = run.data.tags.get("ubt.trial", _STUDY)
             if trial in runs:
                 self._client.delete_run(run.info.run_id)
             else:
@@ -152,7 +152,7 @@ class MlflowSink:
         if record.trial in self._runs:
             return self._runs[record.trial]
         parent = self._parent(record.study, at_ms)
-        tags = {"mlflow.parentRunId": parent.run_id, "ubt.study": record.study, "ubt.trials.config": record.trial}
+        tags = {"mlflow.parentRunId": parent.run_id, "ubt.study": record.study, "ubt.trial": record.trial}
         return self._create(record.trial, record.trial, _milliseconds(record.started_at) or at_ms, tags)
 
     def _create(self, key: str, name: str, start_ms: int, tags: dict[str, str]) -> _Known:

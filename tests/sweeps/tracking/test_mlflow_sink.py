@@ -66,13 +66,13 @@ def test_a_trial_shows_parameters_curves_results_and_its_record(connect, mlflow,
     assert [step for step, _ in mlflow.history(run, "val/ca")] == [1, 2, 3]
     assert run.data.metrics["test.asr"] == 0.5
     assert run.data.metrics["poison.seconds"] == 3.0
-    shown = {name: run.data.tags[name] for name in ("state", "seed", "commit", "ubt.study", "ubt.trials.config")}
+    shown = {name: run.data.tags[name] for name in ("state", "seed", "commit", "ubt.study", "ubt.trial")}
     assert shown == {
         "state": "DONE",
         "seed": "7",
         "commit": "abc123+",
         "ubt.study": "toy",
-        "ubt.trials.config": "trial-0",
+        "ubt.trial": "trial-0",
     }
     assert (run.info.status, run.info.end_time - run.info.start_time) == ("FINISHED", 5000)
     assert run.info.start_time == 1767323045000  # 2026-01-02 03:04:05 UTC
@@ -181,7 +181,7 @@ def test_a_changed_parameter_is_refused_for_good(connect, make_record) -> None:
 def test_a_run_that_a_timed_out_call_made_twice_is_kept_once(connect, mlflow, make_record) -> None:
     connect().send(TrialUpdated(record=make_record(0)))
     first = mlflow.runs()["trial-0"]
-    tags = {name: first.data.tags[name] for name in ("ubt.run", "ubt.trials.config", "mlflow.parentRunId")}
+    tags = {name: first.data.tags[name] for name in ("ubt.run", "ubt.trial", "mlflow.parentRunId")}
     mlflow.client.create_run(first.info.experiment_id, tags=tags, run_name="trial-0")
     connect().send(TrialUpdated(record=make_record(0, epochs=3)))
     assert mlflow.runs()["trial-0"].info.run_id == first.info.run_id

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
+# A process a core, a test file at a time: files share what they train.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo install test check docs format lock tree clean
 
@@ -21,14 +23,14 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	touch $@
 
 test: install  ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: install  ## format, lint, types, docs, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mkdocs build --strict --quiet
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 docs: install  ## write the reference pages anew and build the site into site/
 	$(BIN)/python docs/make_reference.py

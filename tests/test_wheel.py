@@ -38,9 +38,9 @@ def test_the_smallest_study_runs_from_any_folder(environment, tmp_path):
         "sweep",
         "smoke",
         "--set",
-        "search.n_trials=2",
+        "search.n_trials=1",
         cwd=tmp_path,
         env={**clean, "HOME": str(tmp_path)},
     )
-    assert "smoke: 2 DONE" in printed
+    assert "smoke: 1 DONE" in printed
     assert (tmp_path / "runs" / "smoke" / "report" / "index.html").is_file()

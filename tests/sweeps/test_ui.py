@@ -143,9 +143,7 @@ def _sends_over_http(address: str, run_folder: Path) -> None:
     tracker.updated(record)
     assert tracker.close(PATIENCE_SECONDS) == 0
     client = MlflowClient(address)
-    (child,) = client.search_runs(
-        [client.get_experiment_by_name("ubt").experiment_id], "tags.`ubt.trial` = 'trial-0'"
-    )
+    (child,) = client.search_runs([client.get_experiment_by_name("ubt").experiment_id], "tags.`ubt.trial` = 'trial-0'")
     assert child.data.params == {"defense.x": "1"}
     artifact = f"{address}/get-artifact?path=record.json&run_uuid={child.info.run_id}"
     with urllib.request.urlopen(artifact, timeout=PATIENCE_SECONDS) as answer:

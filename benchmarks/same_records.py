@@ -16,6 +16,8 @@ from ubt.trials.record import Rates, TrialRecord, read_records
 
 TIMINGS = {"seconds", "spent_seconds", "own_seconds", "started_at", "commit", "attempts", "peak_memory_bytes", "reused"}
 OTHERWISE = {"versions", "key"}
+INTERVALS = {"ca_low", "ca_high", "asr_low", "asr_high"}
+"""Ends of intervals, which a library may compute to other last digits; so may it the diagnostics."""
 
 
 def timeless(value: object) -> object:
@@ -26,8 +28,15 @@ def timeless(value: object) -> object:
 
 
 def comparable(record: TrialRecord) -> object:
-    """Return what must not differ: configuration, diagnostics, every epoch's loss and rates."""
-    return timeless(record.model_dump(mode="json"))
+    """Return what must not differ: configuration, every epoch's loss and rates, and which diagnostics there are."""
+
+    def exact(value: object) -> object:
+        if isinstance(value, dict):
+            parts = {name: part for name, part in value.items() if name not in INTERVALS}
+            return {name: sorted(part) if name == "diagnostics" else exact(part) for name, part in parts.items()}
+        return [exact(part) for part in value] if isinstance(value, list) else value
+
+    return exact(timeless(record.model_dump(mode="json")))
 
 
 def keys_differ(first: dict[str, TrialRecord], second: dict[str, TrialRecord]) -> bool:
@@ -40,22 +49,23 @@ def keys_differ(first: dict[str, TrialRecord], second: dict[str, TrialRecord]) -
     return len(pairs) != len({one for one, _ in pairs}) or len(pairs) != len({other for _, other in pairs})
 
 
-def largest_difference(first: dict[str, TrialRecord], second: dict[str, TrialRecord]) -> float:
-    """Return the largest difference of a rate or an end of its interval between the runs, as a fraction."""
-    found = [0.0]
+def largest_differences(first: dict[str, TrialRecord], second: dict[str, TrialRecord]) -> tuple[float, float, float]:
+    """Return the largest difference of a rate, of an end of its interval, and of a diagnostic between the runs."""
+    rates, ends, diagnostics = [0.0], [0.0], [0.0]
     for trial in first.keys() & second.keys():
         for one, other in zip(_rates(first[trial]), _rates(second[trial]), strict=False):
-            found += [abs(a - b) for a, b in zip(_numbers(one), _numbers(other), strict=True)]
-    return max(found)
+            for (name, a), (_, b) in zip(one, other, strict=True):
+                if a is not None and b is not None:
+                    (ends if name in INTERVALS else rates).append(abs(a - b))
+        for one, other in zip(first[trial].stages, second[trial].stages, strict=False):
+            shared = one.diagnostics.keys() & other.diagnostics.keys()
+            diagnostics += [abs(one.diagnostics[name] - other.diagnostics[name]) for name in shared]
+    return max(rates), max(ends), max(diagnostics)
 
 
 def _rates(record: TrialRecord) -> list[Rates]:
     ends = (record.poisoned_val, record.poisoned_test, record.val, record.test)
     return [rates for rates in (*ends, *(epoch.val for _, epoch in record.epochs)) if rates]
-
-
-def _numbers(rates: Rates) -> list[float]:
-    return [float(value) for _, value in rates if value is not None]
 
 
 def main(one: str, other: str) -> int:
@@ -69,8 +79,11 @@ def main(one: str, other: str) -> int:
     ]
     choices = [chosen.trial if (chosen := load_run(run).summary.chosen) else None for run in (one, other)]
     keys = keys_differ(first, second)
+    rates, ends, diagnostics = largest_differences(first, second)
     print(f"{len(first)} and {len(second)} records, {len(differing)} differ {differing}")
-    print(f"largest difference of a rate: {largest_difference(first, second):.3g}")
+    print(
+        f"largest difference of a rate {rates:.3g}, of an interval's end {ends:.3g}, of a diagnostic {diagnostics:.3g}"
+    )
     print(f"keys: {'differ' if keys else 'each stands for one of the other run'}; chosen: {choices[0]}, {choices[1]}")
     return 1 if differing or keys or choices[0] != choices[1] else 0
 

@@ -8,7 +8,7 @@ from ubt.attacks.badclip import BadClip
 from ubt.attacks.overlays import Sig
 from ubt.attacks.patches import BadNets, TrojVqa
 from ubt.data.base import Pairs
-from ubt.engine.poisoning import PoisonManifest, poisoned_pairs
+from ubt.engine.poisoning import Feed, PoisonManifest, poisoned_pairs
 
 ATTACK = Sig(target="boat", amplitude=60)
 
@@ -89,3 +89,26 @@ def test_decoys_have_clean_images_and_the_attackers_words(clean):
 def test_a_caption_for_every_poisoned_pair_is_needed(clean):
     with pytest.raises(ValueError, match="shorter"):
         poisoned_pairs(clean, PoisonManifest(np.array([1, 2]), ["a"], ATTACK))
+
+
+class InterruptedOnce:
+    """A queue whose first wait ends with Ctrl-C."""
+
+    def __init__(self, queue):
+        self._queue = queue
+        self._waited = False
+
+    def get(self):
+        if not self._waited:
+            self._waited = True
+            raise KeyboardInterrupt
+        return self._queue.get()
+
+
+def test_a_batch_that_was_interrupted_is_not_taken_for_the_next_one(clean):
+    feed = Feed(clean)
+    feed._replies = InterruptedOnce(feed._replies)
+    with pytest.raises(KeyboardInterrupt):
+        feed.take(np.array([0]))
+    np.testing.assert_array_equal(feed.take(np.array([3])), clean.images[[3]])
+    np.testing.assert_array_equal(feed.take(np.array([5])), clean.images[[5]])

@@ -110,6 +110,10 @@ def poisoned_pairs(clean: PairSource, manifest: PoisonManifest) -> PoisonedPairs
     return PoisonedPairs(clean, captions, replaced, triggered)
 
 
+_Request = tuple[int, NDArray[np.int64]]
+_Reply = tuple[int, Images | Exception]
+
+
 class Feed:
     """Pairs by the batch, and nothing more: what a stage is given that must not know which of them are poisoned.
 
@@ -120,8 +124,9 @@ class Feed:
 
     def __init__(self, pairs: PairSource) -> None:
         self._captions = tuple(pairs.captions)
-        self._requests: SimpleQueue[NDArray[np.int64] | None] = SimpleQueue()
-        self._replies: SimpleQueue[Images | Exception] = SimpleQueue()
+        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._replies: SimpleQueue[_Reply] = SimpleQueue()
+        self._asked = 0
         self._one_at_a_time = Lock()
         Thread(target=_serve, args=(pairs, self._requests, self._replies), name="pairs", daemon=True).start()
         finalize(self, self._requests.put, None)
@@ -141,8 +146,11 @@ class Feed:
             Exception: what reading them raises, as an error of the disk.
         """
         with self._one_at_a_time:
-            self._requests.put(indices)
-            reply = self._replies.get()
+            self._asked += 1
+            self._requests.put((self._asked, indices))
+            answered, reply = self._replies.get()
+            while answered != self._asked:  # a batch that was interrupted while it was waited for
+                answered, reply = self._replies.get()
         if isinstance(reply, Exception):
             raise reply
         return reply
@@ -150,12 +158,13 @@ class Feed:
 
 def _serve(
     pairs: PairSource,
-    requests: SimpleQueue[NDArray[np.int64] | None],
-    replies: SimpleQueue[Images | Exception],
+    requests: SimpleQueue[_Request | None],
+    replies: SimpleQueue[_Reply],
 ) -> None:
     """Answer a feed's requests until it is gone."""
-    while (indices := requests.get()) is not None:
+    while (request := requests.get()) is not None:
+        number, indices = request
         try:
-            replies.put(pairs.take(indices))
+            replies.put((number, pairs.take(indices)))
         except Exception as error:  # noqa: BLE001 — it is raised where the batch was asked for
-            replies.put(error.with_traceback(None))  # whose frames would lead to the pairs
+            replies.put((number, error.with_traceback(None)))  # whose frames would lead to the pairs

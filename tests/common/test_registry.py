@@ -53,7 +53,7 @@ def installed(monkeypatch, tmp_path):
         path.write_text(source)
         point = EntryPoint(name or module, f"{module}:Item", GROUP)
         vars(point).update(dist=Distribution(distribution))
-        points[point.name] = point
+        points[point.name] = (*points.get(point.name, ()), point)
         return path
 
     yield install
@@ -221,6 +221,15 @@ def test_a_plug_in_cannot_take_the_name_of_one_of_the_packages_own(things, insta
     found = problem(lambda: things.get("one"))
     assert found.where == "thing `one`"
     assert "two things of this name are installed: in ubt.somewhere and in plus:Item" in found.message
+
+
+def test_two_distributions_cannot_share_a_name(things, installed):
+    installed("plus", source("one"), name="one")
+    installed("minus", source("one"), name="one", distribution="minus-things")
+    installed("two", source("two"))
+    found = problem(lambda: things.get("one"))
+    assert "two things of this name are installed: in plus:Item and in minus:Item" in found.message
+    assert things.get("two").name == "two", "which harms no other"
 
 
 def test_real_entry_points_are_looked_for_by_the_registrys_group():

@@ -242,12 +242,19 @@ def test_a_detector_is_a_part_of_its_own_with_its_neighbours(tmp_path, before, a
 
 def test_changes_of_the_detector_are_read_as_changes_of_that_part(tmp_path):
     changes = {"defense.detector": "knn", "defense.neighbours": 5, "defense.suspicious_ratio": 0.1, "defense.kind": "x"}
-    assert read_back(tmp_path, former(changes=changes)).changes == {
+    assert read_back(
+        tmp_path, former(config={"defense": {"kind": "ubt", "detector": "knn"}}, changes=changes)
+    ).changes == {
         "defense.detector": {"kind": "knn"},
         "defense.detector.neighbours": 5,
         "defense.suspicious_ratio": 0.1,
         "defense.kind": "x",
     }
+
+
+def test_a_change_of_neighbours_that_the_detector_did_not_look_at_is_left_out(tmp_path):
+    former_config = {"defense": {"kind": "ubt", "detector": "clean", "neighbours": 5}}
+    assert not read_back(tmp_path, former(config=former_config, changes={"defense.neighbours": 5})).changes
 
 
 @pytest.mark.parametrize("kind", ["abl", "finetune", "none"])

@@ -77,7 +77,7 @@ class Registry(Generic[Item]):
         there = self._items.get(name)
         module = _module_of(item)
         if there is not None and there is not item and self._modules[name] != module:
-            raise UserError(self._twice(name, module))
+            raise UserError(self._twice(name, self._modules[name], module))
         self._items[name] = item
         self._modules[name] = module
         return item
@@ -95,12 +95,14 @@ class Registry(Generic[Item]):
                 imported.
         """
         self._load_builtin()
-        point = self._points().get(name)
+        point, *rivals = self._points().get(name, (None,))
+        if point and rivals:
+            raise UserError(self._twice(name, *(rival.value for rival in (point, *rivals) if rival)))
         if point and name not in self._items:
             self._items.setdefault(name, self._loaded(point))
             self._modules.setdefault(name, _module_of(self._items[name]))
         if point and _is_own(self._modules[name]):
-            raise UserError(self._twice(name, point.value))
+            raise UserError(self._twice(name, self._modules[name], point.value))
         if name not in self._items:
             raise UserError(self._unknown(name, where))
         return self._items[name]
@@ -148,7 +150,7 @@ class Registry(Generic[Item]):
     def _load_builtin(self) -> None:
         import_module(self._builtin)
 
-    def _points(self) -> dict[str, EntryPoint]:
+    def _points(self) -> dict[str, tuple[EntryPoint, ...]]:
         return _entry_points(self.group)
 
     def _loaded(self, point: EntryPoint) -> Item:
@@ -161,13 +163,13 @@ class Registry(Generic[Item]):
             raise UserError(Problem(f"{self.what} `{point.name}`", message, advice="give both the same name"))
         return item
 
-    def _twice(self, name: str, other: str) -> Problem:
-        message = f"two {self.what}s of this name are installed: in {self._modules[name]} and in {other}"
+    def _twice(self, name: str, *places: str) -> Problem:
+        message = f"two {self.what}s of this name are installed: in {' and in '.join(places)}"
         return Problem(f"{self.what} `{name}`", message, advice="uninstall or rename one of them")
 
     def _unknown(self, name: str, where: str) -> Problem:
         near = difflib.get_close_matches(name, self.names(), n=1)
-        others = [f"{point.name} (from {_distribution_of(point)})" for point in self._points().values()]
+        others = [f"{known} (from {_distribution_of(points[0])})" for known, points in self._points().items()]
         own = [known for known in self._items if known not in self._points()]
         meant = f"did you mean `{near[0]}`? " if near else ""
         advice = f"{meant}Of another distribution? Install it, or name its module under `plugins:`"
@@ -213,8 +215,10 @@ def _unimportable(where: str, module: str, error: Exception) -> Problem:
 
 
 @cache
-def _entry_points(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
+def _entry_points(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+    """Return those of a group by name: more than one where distributions contradict each other."""
+    found = entry_points(group=group)
+    return {name: tuple(found.select(name=name)) for name in found.names}
 
 
 def _distribution_of(point: EntryPoint) -> str:

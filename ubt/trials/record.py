@@ -183,6 +183,8 @@ def read_records(folder: Path) -> list[TrialRecord]:
 
 FORMER_STAGES = {"score": "detect_clean", "gain": "detect_gain", "rescore": "detect_poisoned"}
 """Stages of version 0.1 that are called otherwise now; its `density` was two detectors."""
+WITH_NEIGHBOURS = {"knn", "lof"}
+"""Detectors that look at `neighbours`; in version 0.1 any could be given them."""
 
 
 def migrated(document: JsonValue) -> JsonValue:
@@ -206,6 +208,7 @@ def migrated(document: JsonValue) -> JsonValue:
         "changes": {
             path: {"kind": value} if path == "defense.detector" else _migrated_defense(value)
             for path, value in _renamed(changes, former).items()
+            if path != "defense.detector.neighbours" or detector in WITH_NEIGHBOURS
         },
         "label": label_of_text(str(document.get("label") or "")).as_json(),
         "stages": [
@@ -220,7 +223,7 @@ def _migrated_defense(defense: JsonValue) -> JsonValue:
     if not isinstance(defense, dict) or not isinstance(defense.get("detector"), str):
         return defense
     kind, neighbours = defense["detector"], defense.get("neighbours")
-    settings = {"neighbours": neighbours} if kind in {"knn", "lof"} and neighbours is not None else {}
+    settings = {"neighbours": neighbours} if kind in WITH_NEIGHBOURS and neighbours is not None else {}
     rest = {name: value for name, value in defense.items() if name != "neighbours"}
     return {**rest, "detector": {"kind": kind, **settings}}
 

@@ -119,6 +119,8 @@ def test_the_server_takes_a_sweep_shows_it_and_ends_with_us(tmp_path: Path) -> N
 
 def _start_ui(uri: str, port: int, errors: IO[str]) -> subprocess.Popen[str]:
     code = (
+        # What a shell starts in the background, as it may these tests, ignores Ctrl-C.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from sweeps.cli.ui import serve\n"
         f"serve({uri!r}, port={port}, show=lambda text: print(text, flush=True))\n"
         "print('ended cleanly', flush=True)"

@@ -19,7 +19,7 @@ from analysis.findings import Findings
 from ubt.common.errors import UserError
 from ubt.common.registry import Registry
 
-FIGURES: Registry[FigureKind[Any]] = Registry("figure", "ubt.figures", lambda kind: kind.name, __name__)
+FIGURES: Registry[FigureKind[Any]] = Registry("figure", "ubt.figures", lambda kind: kind.name, __name__, FigureKind)
 FIGURES.add(
     FigureKind(
         "front",

@@ -72,6 +72,11 @@ class FigureKind(Generic[Info]):
     """Works out what to show; absent, with the reason, where a run has nothing to show."""
     draw: Callable[[Info], go.Figure]
 
+    @property
+    def module(self) -> str:
+        """Name of the module that draws it."""
+        return self.draw.__module__
+
     def figure(self, findings: Findings) -> go.Figure | Absent:
         """Return the figure of a run, or why there is none."""
         info = self.info(findings)

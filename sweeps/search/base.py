@@ -193,7 +193,7 @@ class Search(Config):
 
 
 DESIGNS: Registry[type[Search]] = Registry(
-    "design", "ubt.designs", lambda model: kind_of(model, "design"), "sweeps.search"
+    "design", "ubt.designs", lambda model: kind_of(model, "design"), "sweeps.search", Search
 )
 SearchConfig = Annotated[Search, ByKind(DESIGNS, tag="design")]
 """A search as configured, of any design that is registered."""

@@ -232,6 +232,57 @@ def test_two_distributions_cannot_share_a_name(things, installed):
     assert things.get("two").name == "two", "which harms no other"
 
 
+def test_what_is_usable_leaves_out_what_is_not_and_says_so(things, installed, caplog):
+    things.add(thing("one"))
+    installed("broken", "import no_such_library")
+    installed("plus", source("plus"))
+    assert [item.name for item in things.usable()] == ["one", "plus"]
+    assert "left out: thing `broken`: cannot be imported from broken:Item: ModuleNotFoundError" in caplog.text
+    with pytest.raises(UserError, match="no_such_library"):
+        list(things)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("def Item(): pass", "this is no thing: it does not derive from `test_registry.Thing`"),
+        ("class Item: name = 'mine'", "this is no thing: it does not derive from `test_registry.Thing`"),
+        ("from test_registry import Thing\nclass Item(Thing): name = None", "this thing has no name"),
+        ("raise SystemExit(3)", "cannot be imported from mine:Item: SystemExit: 3"),
+    ],
+)
+def test_what_is_no_such_thing_is_a_mistake_of_its_plug_in(things, installed, monkeypatch, text, why):
+    monkeypatch.setitem(sys.modules, "test_registry", sys.modules[__name__])
+    monkeypatch.setattr(Thing, "__module__", "test_registry")
+    monkeypatch.setattr(things, "_base", Thing)
+    installed("mine", text)
+    found = problem(lambda: things.get("mine"))
+    assert found.where == "thing `mine`"
+    assert found.message == why
+
+
+def test_what_is_no_such_thing_cannot_be_registered_either():
+    with pytest.raises(UserError, match="this is no attack: it does not derive from"):
+        ATTACKS.register(Thing)
+    assert "thing" not in ATTACKS
+
+
+def test_a_name_of_our_own_in_another_package_is_not_a_plug_ins_to_take(monkeypatch, installed):
+    drawn = Registry("thing", GROUP, lambda item: item.name, "analysis.figures")
+    drawn.add(thing("one", "analysis.figures.front"))
+    installed("plus", source("one"), name="one")
+    assert "in analysis.figures.front and in plus:Item" in problem(lambda: drawn.get("one")).message
+
+
+def test_what_has_no_file_has_no_origin_and_says_what_to_do(things):
+    things.add(thing("one", "no_file_of_this_name"))
+    sys.modules["no_file_of_this_name"] = SimpleNamespace()
+    try:
+        assert "put it into a file" in problem(lambda: things.origin("one")).advice
+    finally:
+        del sys.modules["no_file_of_this_name"]
+
+
 def test_real_entry_points_are_looked_for_by_the_registrys_group():
     assert registry._entry_points(ATTACKS.group) is registry._entry_points(ATTACKS.group), "once a process"
     assert registry._entry_points("ubt.no-such-group") == {}

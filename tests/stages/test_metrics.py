@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from sklearn.linear_model import LogisticRegression
 from tiny_victim import run_trial, tiny_trial
 from torch.distributions import Normal, kl_divergence
 
-from ubt.common.errors import StageFault
+from ubt.common.errors import StageFault, UserError
 from ubt.engine.context import StageInput
-from ubt.engine.graph import PipelineBuilder, build_pipeline
+from ubt.engine.graph import PipelineBuilder, build_pipeline, stages_of
+from ubt.engine.spec import stage_named, stage_of_metric
 from ubt.methods.training import Recipe, train_on_pairs
 from ubt.stages import evaluation
-from ubt.trials.metrics import METRICS, LinearProbe
+from ubt.trials.metrics import METRICS, LinearProbe, Retrieval
 
 ALL = [metric().kind for metric in METRICS]
 NONE = {"kind": "none"}
@@ -295,6 +297,37 @@ def test_metrics_leave_the_keys_of_all_other_stages_as_they_were_in_any_order():
     plain, measured = keys([]), keys(ALL)
     assert {name: measured[name] for name in plain} == plain
     assert keys(ALL[::-1]) == measured
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Return what registers a metric of that kind until the end of the test."""
+    monkeypatch.setattr(METRICS, "_items", dict(METRICS._items))
+    monkeypatch.setattr(METRICS, "_modules", dict(METRICS._modules))
+    yield lambda kind: METRICS.register(
+        type("Other", (Retrieval,), {"kind": kind, "__annotations__": {"kind": Literal[kind]}, "__module__": "others"})
+    )
+    stage_of_metric.cache_clear()
+    stage_named.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["unlearn", "model", "detect_clean"])
+def test_a_metric_cannot_be_called_like_a_stage_or_what_one_provides(registered, kind):
+    before = stage_named("unlearn")
+    registered(kind)
+    with pytest.raises(UserError, match="is called like this metric"):
+        stages_of(tiny_trial({"metrics": [kind]}))
+    assert stage_named("unlearn") is before, "and those who do not ask for it do not meet it"
+
+
+def test_a_metric_that_extends_another_keeps_its_own_settings(registered):
+    registered("wider")
+    trial = tiny_trial({"metrics": [{"kind": "wider", "pairs": 7}, {"kind": "retrieval", "pairs": 9}]})
+    settings = {kind: stage_of_metric(kind).settings(trial) for kind in ("wider", "retrieval")}
+    assert {kind: (one["kind"], one["pairs"]) for kind, one in settings.items()} == {
+        "wider": ("wider", 7),
+        "retrieval": ("retrieval", 9),
+    }
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -16,7 +16,7 @@ from ubt.attacks.wanet import WaNet
 from ubt.common.registry import Registry
 from ubt.config.base import ByKind, kind_of
 
-ATTACKS: Registry[type[Attack]] = Registry("attack", "ubt.attacks", kind_of, __name__)
+ATTACKS: Registry[type[Attack]] = Registry("attack", "ubt.attacks", kind_of, __name__, Attack)
 ATTACKS.add(BadNets, Blended, Sig, WaNet, TrojVqa, BadClip, LabelConsistent)
 ATTACKS.add(BadNetsStripes, BlendedText, BlendedTriangles)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from ubt.common.errors import Problem, UserError
 
 Item = TypeVar("Item")
 
-OWN_DISTRIBUTION = "ubt-sweeper"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,23 @@ class Origin:
 class Registry(Generic[Item]):
     """The things of one kind, by name."""
 
-    def __init__(self, what: str, group: str, name_of: Callable[[Item], str], builtin: str) -> None:
+    def __init__(
+        self, what: str, group: str, name_of: Callable[[Item], str], builtin: str, base: type[object] = object
+    ) -> None:
         """Make an empty registry.
 
         Args:
             what: what one is called in messages, as `attack`.
             group: entry-point group by which other distributions add to it, as `ubt.attacks`.
             name_of: the name that an item is found by.
-            builtin: module of this package whose import registers the package's own.
+            builtin: module whose import registers our own.
+            base: class that each item is an instance of, or derives from.
         """
         self.what = what
         self.group = group
         self._name_of = name_of
         self._builtin = builtin
+        self._base = base
         self._items: dict[str, Item] = {}
         self._modules: dict[str, str] = {}
 
@@ -71,8 +76,10 @@ class Registry(Generic[Item]):
         """Add an item and return it, so that this also decorates a class.
 
         Raises:
-            UserError: if another item of that name is there.
+            UserError: if it is no such thing, or another item of that name is there.
         """
+        if wrong := self._wrong(item):
+            raise UserError(Problem(self.what, wrong, getattr(item, "__name__", repr(item))))
         name = self._name_of(item)
         there = self._items.get(name)
         module = _module_of(item)
@@ -101,7 +108,7 @@ class Registry(Generic[Item]):
         if point and name not in self._items:
             self._items.setdefault(name, self._loaded(point))
             self._modules.setdefault(name, _module_of(self._items[name]))
-        if point and _is_own(self._modules[name]):
+        if point and self._is_own(self._modules[name]):
             raise UserError(self._twice(name, self._modules[name], point.value))
         if name not in self._items:
             raise UserError(self._unknown(name, where))
@@ -118,6 +125,16 @@ class Registry(Generic[Item]):
             UserError: if a plug-in cannot be imported.
         """
         return iter([self.get(name) for name in self.names()])
+
+    def usable(self) -> list[Item]:
+        """Return the items that can be imported; of the others, say in the log what is wrong with them."""
+        items = []
+        for name in self.names():
+            try:
+                items.append(self.get(name))
+            except UserError as error:
+                logger.warning("left out: %s", error)
+        return items
 
     def names(self) -> tuple[str, ...]:
         """Return the names there are; imports no plug-in."""
@@ -137,7 +154,7 @@ class Registry(Generic[Item]):
         """
         self.get(name)
         module = self._modules[name]
-        return None if _is_own(module) else origin_of(module)
+        return None if self._is_own(module) else origin_of(module)
 
     def label(self, name: str) -> str:
         """Return what people call an item: its own `label`, or its name where it has none or is not installed here."""
@@ -154,14 +171,30 @@ class Registry(Generic[Item]):
         return _entry_points(self.group)
 
     def _loaded(self, point: EntryPoint) -> Item:
+        where = f"{self.what} `{point.name}`"
         try:
             item: Item = point.load()
-        except Exception as error:
-            raise UserError(_unimportable(f"{self.what} `{point.name}`", point.value, error)) from error
-        if self._name_of(item) != point.name:
-            message = f"the entry point is called `{point.name}`, and what it names is called `{self._name_of(item)}`"
-            raise UserError(Problem(f"{self.what} `{point.name}`", message, advice="give both the same name"))
+        except (Exception, SystemExit) as error:
+            raise UserError(_unimportable(where, point.value, error)) from error
+        wrong = self._wrong(item)
+        if not wrong and self._name_of(item) != point.name:
+            wrong = f"the entry point is called `{point.name}`, and what it names is called `{self._name_of(item)}`"
+        if wrong:
+            raise UserError(Problem(where, wrong, point.value, "mend the plug-in, or uninstall it"))
         return item
+
+    def _wrong(self, item: Item) -> str:
+        """Return why an item cannot stand in this registry; empty if it can."""
+        if not (issubclass(item, self._base) if isinstance(item, type) else isinstance(item, self._base)):
+            return f"this is no {self.what}: it does not derive from `{self._base.__module__}.{self._base.__name__}`"
+        try:
+            named = isinstance(self._name_of(item), str)
+        except Exception:  # noqa: BLE001 — whatever a foreign item lets go wrong
+            named = False
+        return "" if named else f"this {self.what} has no name"
+
+    def _is_own(self, module: str) -> bool:
+        return module.partition(".")[0] in {self._builtin.partition(".")[0], __name__.partition(".")[0]}
 
     def _twice(self, name: str, *places: str) -> Problem:
         message = f"two {self.what}s of this name are installed: in {' and in '.join(places)}"
@@ -204,12 +237,12 @@ def _import_problem(module: str) -> Problem | None:
             import_module(module)
     except UserError as error:
         return error.problems[0]
-    except Exception as error:  # noqa: BLE001 — a plug-in may raise anything on import
+    except (Exception, SystemExit) as error:  # noqa: BLE001 — a plug-in may raise anything on import
         return _unimportable("plugins", module, error)
     return None
 
 
-def _unimportable(where: str, module: str, error: Exception) -> Problem:
+def _unimportable(where: str, module: str, error: BaseException) -> Problem:
     cause = f"{type(error).__name__}: {error}"
     return Problem(where, f"cannot be imported from {module}: {cause}", advice="is it installed here, and complete?")
 
@@ -223,10 +256,6 @@ def _entry_points(group: str) -> dict[str, tuple[EntryPoint, ...]]:
 
 def _distribution_of(point: EntryPoint) -> str:
     return point.dist.name if point.dist else point.value
-
-
-def _is_own(module: str) -> bool:
-    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _module_of(item: object) -> str:
@@ -245,8 +274,11 @@ def origin_of(module: str) -> Origin:
 def _source_digest(module: str) -> str:
     """Return the SHA-256 over the Python files of a module's topmost package; of the module alone if it is in none."""
     top = sys.modules[module.partition(".")[0]]
-    if not top.__file__:  # a namespace, which distributions share
+    if not getattr(top, "__file__", None) and module in sys.modules:  # a namespace, which distributions share
         top = sys.modules[module]
+    if not getattr(top, "__file__", None) or not Path(top.__file__ or "").is_file():
+        advice = "put it into a file, and name that under `plugins:`"
+        raise UserError(Problem("plugins", f"what `{module}` registers has no source file to know it by", None, advice))
     file = Path(top.__file__ or "")
     files = sorted(file.parent.rglob("*.py")) if top.__package__ else [file]
     digest = hashlib.sha256()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
 from pydantic.json_schema import JsonSchemaValue
@@ -54,7 +54,7 @@ class StageConfig(Config):
 
 def kind_of(model: type[Config], tag: str = "kind") -> str:
     """Return the name that a configuration class is registered by: its `kind`, or what `tag` is called."""
-    return str(model.model_fields[tag].default)
+    return cast(str, model.model_fields[tag].default)
 
 
 class ByKind:
@@ -83,7 +83,7 @@ class ByKind:
         return core_schema.no_info_plain_validator_function(self._validated)
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        models = filter(self._accepts, self._registry)
+        models = filter(self._accepts, self._registry.usable())
         members = {kind_of(model, self._tag): model.__pydantic_core_schema__ for model in models}
         union = handler(core_schema.tagged_union_schema(members, self._tag))
         if self._bare_names:

@@ -16,7 +16,7 @@ from ubt.data.csv import CsvFiles
 from ubt.data.scenes import Scenes
 from ubt.data.webdataset import WebDataset
 
-DATA_SOURCES: Registry[type[DataSource]] = Registry("data source", "ubt.data", kind_of, __name__)
+DATA_SOURCES: Registry[type[DataSource]] = Registry("data source", "ubt.data", kind_of, __name__, DataSource)
 DATA_SOURCES.add(Scenes, CsvFiles, WebDataset)
 
 DataConfig = Annotated[DataSource, ByKind(DATA_SOURCES)]

@@ -14,7 +14,7 @@ from ubt.defenses.base import Defense
 from ubt.defenses.baselines import Abl, CleanClip, Finetune, NoDefense, Oracle, Par
 from ubt.defenses.ubt import Ubt
 
-DEFENSES: Registry[type[Defense]] = Registry("defense", "ubt.defenses", kind_of, __name__)
+DEFENSES: Registry[type[Defense]] = Registry("defense", "ubt.defenses", kind_of, __name__, Defense)
 DEFENSES.add(NoDefense, Ubt, Finetune, CleanClip, Abl, Par, Oracle)
 
 DefenseConfig = Annotated[Defense, ByKind(DEFENSES)]

@@ -90,7 +90,7 @@ class LofDetector(NeighbourDetector):
     run: ClassVar[Function] = "ubt.stages.detectors:detect_lof"
 
 
-DETECTORS: Registry[type[Detector]] = Registry("detector", "ubt.detectors", kind_of, __name__)
+DETECTORS: Registry[type[Detector]] = Registry("detector", "ubt.detectors", kind_of, __name__, Detector)
 DETECTORS.add(CleanDetector, GainDetector, PoisonedDetector, KnnDetector, LofDetector)
 
 DetectorConfig = Annotated[Detector, ByKind(DETECTORS, bare_names=True)]

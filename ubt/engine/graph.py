@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from ubt.common.hashing import fingerprint
 from ubt.data import content_key
-from ubt.engine.spec import Settings, StageSpec, stage_named, stage_origin
+from ubt.engine.spec import Settings, StageSpec, stage_named, stage_of_metric, stage_origin
 from ubt.trials.config import TrialConfig, VictimConfig
 
 
@@ -82,11 +82,11 @@ def stages_of(trial: TrialConfig) -> tuple[StageSpec, ...]:
     """Return the stages that a trial runs, in order.
 
     Raises:
-        UserError: if its defense names a stage that is not installed.
+        UserError: if its defense names a stage that is not installed, or a metric's name is that of a stage.
     """
     clean = "pretrain" if trial.victim.model.trained_here else "load"
-    metrics = (metric.kind for metric in trial.metrics)
-    return tuple(map(stage_named, (clean, "poison", "implant", *trial.defense.stages, "evaluate", *metrics)))
+    names = (clean, "poison", "implant", *trial.defense.stages, "evaluate")
+    return (*map(stage_named, names), *(stage_of_metric(metric.kind) for metric in trial.metrics))
 
 
 def stage_order(pipelines: Iterable[Pipeline]) -> list[str]:

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from ubt.attacks import ATTACKS
+from ubt.common.errors import Problem, UserError
 from ubt.common.registry import Origin, Registry
 from ubt.config import Config
-from ubt.config.base import Function, StageConfig
+from ubt.config.base import Function, StageConfig, kind_of
 from ubt.data.digests import digest_files
 from ubt.defenses.detectors import DETECTORS, Detector
 from ubt.trials.config import TrialConfig
@@ -86,7 +87,7 @@ class StageSpec:
         return self.run.partition(":")[0] if isinstance(self.run, str) else self.run.__module__
 
 
-STAGES: Registry[StageSpec] = Registry("stage", "ubt.stages", lambda spec: spec.name, "ubt.stages")
+STAGES: Registry[StageSpec] = Registry("stage", "ubt.stages", lambda spec: spec.name, "ubt.stages", StageSpec)
 
 
 @cache
@@ -98,7 +99,22 @@ def stage_named(name: str) -> StageSpec:
     """
     if name.startswith(DETECT):
         return _detector_stage(DETECTORS.get(name.removeprefix(DETECT)))
-    return _metric_stage(METRICS.get(name)) if name in METRICS else STAGES.get(name)
+    return stage_of_metric(name) if name not in STAGES and name in METRICS else STAGES.get(name)
+
+
+@cache
+def stage_of_metric(kind: str) -> StageSpec:
+    """Return the stage of a further metric.
+
+    Raises:
+        UserError: if there is no such metric, or its kind, which its stage is called by, is taken.
+    """
+    metric = METRICS.get(kind)
+    taken = {role for spec in STAGES.loaded() for role in (spec.name, *spec.provides)}
+    if kind in taken or kind in STAGES or kind.startswith(DETECT):
+        message = "a stage, or what one provides, is called like this metric"
+        raise UserError(Problem(f"metric `{kind}`", message, advice="rename the metric"))
+    return _stage_of(metric, kind, (kind,), OfMetric(kind), sees_poison=True)
 
 
 def stage_names() -> tuple[str, ...]:
@@ -114,7 +130,7 @@ def stage_origin(name: str) -> Origin | None:
     """
     if name.startswith(DETECT):
         return DETECTORS.origin(name.removeprefix(DETECT))
-    return METRICS.origin(name) if name in METRICS else STAGES.origin(name)
+    return METRICS.origin(name) if name not in STAGES and name in METRICS else STAGES.origin(name)
 
 
 def imported(function: Function) -> Any:  # noqa: ANN401 — whichever function it is
@@ -127,13 +143,7 @@ def imported(function: Function) -> Any:  # noqa: ANN401 — whichever function 
 
 @cache
 def _detector_stage(detector: type[Detector]) -> StageSpec:
-    return _stage_of(detector, f"{DETECT}{detector.model_fields['kind'].default}", ("trust",), OfDetector())
-
-
-@cache
-def _metric_stage(metric: type[Metric]) -> StageSpec:
-    name = str(metric.model_fields["kind"].default)
-    return _stage_of(metric, name, (name,), OfMetric(metric), sees_poison=True)
+    return _stage_of(detector, DETECT + kind_of(detector), ("trust",), OfDetector())
 
 
 def _stage_of(
@@ -184,8 +194,8 @@ class OfDetector:
 class OfMetric:
     """The settings of one further metric."""
 
-    def __init__(self, model: type[Metric]) -> None:
-        self._model = model
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
 
     def __call__(self, trial: TrialConfig) -> Settings:
         """Return them as plain values."""
@@ -193,7 +203,7 @@ class OfMetric:
 
     def identity(self, trial: TrialConfig) -> Metric:
         """Return the metric."""
-        return next(metric for metric in trial.metrics if isinstance(metric, self._model))
+        return next(metric for metric in trial.metrics if metric.kind == self._kind)
 
 
 class OfVictim:

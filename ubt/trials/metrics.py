@@ -78,7 +78,7 @@ class PacBayes(Metric):
     """Probability δ with which the bound may fail."""
 
 
-METRICS: Registry[type[Metric]] = Registry("metric", "ubt.metrics", kind_of, __name__)
+METRICS: Registry[type[Metric]] = Registry("metric", "ubt.metrics", kind_of, __name__, Metric)
 METRICS.add(Retrieval, LinearProbe, Rebound, PacBayes)
 
 

@@ -63,7 +63,7 @@ def plugged(monkeypatch):
         kind = FigureKind(**{"name": "seeds", "title": "Seeds", "caption": "How many.", **fields})
         point = SimpleNamespace(name="seeds", value="my_package:SEEDS", dist=None, load=lambda: kind)
         monkeypatch.setattr(FIGURES, "_items", dict(FIGURES._items))
-        monkeypatch.setattr(FIGURES, "_points", lambda: {"seeds": point})
+        monkeypatch.setattr(FIGURES, "_points", lambda: {"seeds": (point,)})
 
     return plug
 
@@ -90,6 +90,6 @@ def test_one_that_cannot_be_imported_is_absent_too(monkeypatch, run_folder, tria
         raise ImportError("no module named `lost`")
 
     point = SimpleNamespace(name="lost", value="lost:FIGURE", dist=None, load=load)
-    monkeypatch.setattr(FIGURES, "_points", lambda: {"lost": point})
+    monkeypatch.setattr(FIGURES, "_points", lambda: {"lost": (point,)})
     html = write_report(run_folder(trial(0))).page.read_text(encoding="utf-8")
     assert "cannot be imported from lost:FIGURE: ImportError" in html

@@ -4,7 +4,9 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from ubt.common.errors import UserError
 from ubt.config import Config
+from ubt.config.load import validate
 from ubt.defenses import DEFENSES
 from ubt.trials.config import TrialConfig
 
@@ -35,9 +37,18 @@ def test_equal_settings_have_equal_json_however_they_were_written():
     assert json.dumps(Knobs(ratio=1).as_json()) == '{"ratio": 1.0, "epochs": 2}'
 
 
-@pytest.mark.parametrize("defense", DEFENSES)
+@pytest.mark.parametrize("defense", list(DEFENSES))
 def test_a_trial_survives_the_trip_through_json(defense):
     trial = TrialConfig(defense=defense())
     tree = json.loads(json.dumps(trial.as_json()))
     assert TrialConfig.model_validate(tree) == trial
     assert type(TrialConfig.model_validate(tree).defense) is defense
+
+
+@pytest.mark.parametrize("kind", [None, ["ubt"], 3])
+def test_a_kind_that_is_no_name_is_told_what_names_there_are(kind):
+    with pytest.raises(UserError) as caught:
+        validate(TrialConfig, {"defense": {"kind": kind}}, "study.yaml")
+    (problem,) = caught.value.problems
+    assert problem.where.endswith("defense.kind")
+    assert problem.message.startswith("is a name; allowed: none, ")

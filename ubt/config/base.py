@@ -101,8 +101,11 @@ class ByKind:
             raise PydanticKnownError("dict_type")
         if self._tag not in given:
             raise PydanticKnownError("union_tag_not_found", {"discriminator": repr(self._tag)})
+        name = given[self._tag]
+        if not isinstance(name, str):
+            raise self._refused(Problem(self._tag, f"is a name; allowed: {', '.join(self._registry.names())}", name))
         try:
-            model = self._registry.get(str(given[self._tag]))
+            model = self._registry.get(name)
         except UserError as error:
             raise self._refused(error.problems[0]) from error
         self._check(model)

@@ -1,7 +1,7 @@
 """Detectors as configured: how far each training pair is trusted. Each is one stage, `detect_KIND`. Loads no torch.
 
-A new detector is its settings here, named in `DETECTORS.add`, and its function in `ubt.detectors`; one of another
-distribution an entry point in the group `ubt.detectors`.
+A new detector is its settings here, named in `DETECTORS.add`, and its function in `ubt.stages.detectors`; one of
+another distribution an entry point in the group `ubt.detectors`.
 """
 
 from __future__ import annotations

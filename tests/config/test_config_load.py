@@ -118,7 +118,7 @@ def test_what_is_missing_is_named():
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [({"ratio": 0.1}, "is required"), ({"kind": 3}, "unknown defense; allowed")]
+    ("kind", "message"), [({"ratio": 0.1}, "is required"), ({"kind": 3}, "is a name; allowed")]
 )
 def test_a_union_needs_a_kind_it_knows(kind, message):
     assert message in problems({"defense": kind})["defense.kind"].message

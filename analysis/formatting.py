@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from ubt.common.errors import UserError
+from ubt.common.formatting import part_text
 from ubt.common.registry import Registry
 from ubt.config import difference, get_path
 from ubt.config.dotted_paths import JsonObject
@@ -58,13 +59,15 @@ def _shortest(path: str, others: list[str]) -> str:
 
 
 def setting_text(value: JsonValue) -> str:
-    """Return a setting as a person would write it: `0.03`, `64`, `2e-4`, `yes`, `suspicious`."""
+    """Return a setting as a person would write it: `0.03`, `64`, `2e-4`, `yes`, `suspicious`, `knn (neighbours 16)`."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return _float_text(value)
+    if isinstance(value, dict) and "kind" in value:
+        return part_text(value, setting_text)
     if isinstance(value, dict):
         return ", ".join(f"{name} {setting_text(part)}" for name, part in value.items())
     return ", ".join(map(setting_text, value)) if isinstance(value, list) else str(value)

@@ -229,7 +229,7 @@ def _setting(run: RunRecords, path: str, title: str) -> PageColumn[TrialRecord]:
         order = as_scalar(value)
         return Cell(setting_text(value), "" if order is None else order)
 
-    words = any(isinstance(setting(record, path), str) for record in run.records)
+    words = any(isinstance(as_scalar(setting(record, path)), str) for record in run.records)
     return PageColumn(title, cell, kind="text" if words else "number", hint=path)
 
 

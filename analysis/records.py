@@ -15,6 +15,7 @@ from ubt.common.choice import CA_FLOOR
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE
 from ubt.config import get_path, read_json, validate
+from ubt.trials.migration import migrated_study
 from ubt.trials.record import TrialRecord, read_records
 
 
@@ -52,7 +53,7 @@ class RunRecords:
     records: tuple[TrialRecord, ...]
     """By number."""
     study_json: str = "{}"
-    """The whole study as configured, to be shown."""
+    """The whole study as configured, with today's names, to be shown."""
     store: str | None = None
     """Where the study keeps artifacts; None for the default store of `ubt`."""
 
@@ -103,7 +104,7 @@ def read_run(folder: Path | str) -> RunRecords:
     """
     folder = Path(folder)
     _require_run(folder)
-    tree = read_json(folder / STUDY_FILE)
+    tree = migrated_study(read_json(folder / STUDY_FILE))
     study = validate(_Study, tree, STUDY_FILE)
     records = tuple(read_records(folder / RECORDS_FOLDER))
     if not records:

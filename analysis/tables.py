@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import JsonValue
 
 from analysis.findings import Configuration, Findings, Outcome
+from analysis.formatting import setting_text
 from analysis.records import RunRecords, has_path
 from ubt.config import get_path
 from ubt.trials.record import EpochRecord, Rates, StageRecord, TrialRecord
@@ -88,7 +89,9 @@ def setting(record: TrialRecord, path: str) -> JsonValue:
 
 
 def as_scalar(value: JsonValue) -> str | float | bool | None:
-    """Return a JSON value as one value of a table: lists and objects as their JSON text."""
+    """Return a JSON value as one value of a table: parts with a kind as words, lists and other objects as JSON text."""
+    if isinstance(value, dict) and "kind" in value:
+        return setting_text(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 

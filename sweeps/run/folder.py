@@ -23,6 +23,7 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE
 from ubt.config import read_json, validate
 from ubt.config.dotted_paths import JsonObject
+from ubt.trials.migration import migrated_study
 
 MAY_CHANGE = ("name", "resources", "tracking", "objectives", "store", "plugins")
 """Parts of a study that a resumed run may change: they decide neither what is run nor what comes out of it. (What a
@@ -170,7 +171,7 @@ def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -
     Raises:
         UserError: naming each field that differs; the run's records would belong to neither study.
     """
-    before = read_json(run.study)
+    before = migrated_study(read_json(run.study))
     study = study.with_search(study.search.as_begun(_search_of(before), extend))
     where, advice = f"--resume {run.path.name}", "give the value of the first run, or leave --resume out"
     may_change = {*MAY_CHANGE, "search"} if extend else {*MAY_CHANGE} - {*study.search.decided_by}
@@ -190,7 +191,7 @@ def with_more_trials(run: RunFolder, study: StudyConfig, more: int) -> StudyConf
     Raises:
         UserError: if its search says itself how many trials it has, as a design does.
     """
-    return study.with_search(study.search.with_more_trials(more, _search_of(read_json(run.study))))
+    return study.with_search(study.search.with_more_trials(more, _search_of(migrated_study(read_json(run.study)))))
 
 
 def _search_of(study: JsonObject) -> JsonObject:

@@ -234,9 +234,19 @@ def _holds(condition: Condition, changes: Changes, base: JsonObject) -> bool:
 
 
 def _value(path: str, changes: Changes, base: JsonObject) -> JsonValue:
-    if path in changes:
-        return changes[path]
+    """Return what a field is with the changes, one of which may be a whole part with that field; None if it is none."""
+    part, rest = path, ""
+    while part not in changes and "." in part:
+        part, _, name = part.rpartition(".")
+        rest = f"{name}.{rest}" if rest else name
+    if part not in changes:
+        tree, rest = base, path
+    elif not rest:
+        return changes[part]
+    else:
+        changed = changes[part]
+        tree = changed if isinstance(changed, dict) else {"kind": changed}  # a bare name
     try:
-        return get_path(base, path)
+        return get_path(tree, rest)
     except KeyError:
         return None

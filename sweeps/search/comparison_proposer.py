@@ -20,6 +20,7 @@ from ubt.common.choice import Candidate
 from ubt.common.choice import choose as lowest_asr
 from ubt.config import Config, set_path
 from ubt.config.dotted_paths import JsonObject
+from ubt.trials.config import TrialConfig
 from ubt.trials.labels import ComparisonCell, Phase, TrialLabel
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class ComparisonProposer:
 def _with(own: Changes, changes: Changes) -> Changes:
     tree: Changes = {"defense": own}
     for path, value in changes.items():
-        tree = set_path(tree, path, value)
+        tree = set_path(tree, path, value, TrialConfig)
     return _defense_of(tree)
 
 

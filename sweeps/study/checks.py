@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from pydantic import JsonValue
 
@@ -88,11 +89,16 @@ def _layout_problems(study: Study, place: str) -> Iterator[tuple[str, Problem]]:
 
 
 def _condition_problems(study: Study, search: Search) -> Iterator[Problem]:
-    """Yield the paths of conditions that are no fields: such a condition would never hold."""
+    """Yield what is asked for that is no field, or no value of one: such a condition would never hold."""
     for path, condition in search.when.items():
-        for asked in (path, *condition):
+        for asked, wanted in {path: [], **condition}.items():
             if not _exists(study, asked):
                 yield Problem(asked, "there is no such field to ask for", advice=_PATHS)
+                continue
+            for value in wanted if isinstance(wanted, list) else [wanted]:
+                found = problems_of(partial(study.trial, {asked: value}))
+                # Of another kind, what stands beside may be wrong; it is not what is asked for.
+                yield from (replace(one, where=asked) for one in found if _setting(one) == asked)
 
 
 def _space_problems(study: Study, path: str, values: list[JsonValue]) -> list[Problem]:

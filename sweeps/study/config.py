@@ -110,7 +110,7 @@ class StudyConfig(Config):
         """
         tree: dict[str, Any] = {**self.base, "metrics": self.metrics}
         for path, value in changes.items():
-            tree = set_path(tree, path, value)
+            tree = set_path(tree, path, value, TrialConfig)
         if tree["victim"] is self.base["victim"]:  # checked already, and the same object for all such trials
             tree = {**tree, "victim": self.settled_victim}
         trial = validate(TrialConfig, tree, f"study {self.name}")

@@ -19,6 +19,7 @@ from ubt.common.paths import expanded
 from ubt.common.registry import Registry, load_plugins
 from ubt.config import parse_assignment, read_yaml, set_path, validate
 from ubt.config.dotted_paths import JsonObject
+from ubt.config.shapes import NO_SHAPE, Shape
 from ubt.data import DATA_SOURCES
 from ubt.data.shards import JOINT
 from ubt.defenses import DEFENSES
@@ -72,7 +73,7 @@ def read_study(reference: str, plugins: JsonValue = None) -> JsonObject:
     tree: JsonValue = None
     for file in (*extended, own):
         written = {name: file.part(name) for name in file.tree if file is own or name != "name"}
-        tree = written if tree is None else patched(tree, written)
+        tree = written if tree is None else patched(tree, written, Shape(StudyConfig))
     return {"name": path.stem, **cast(JsonObject, tree)}
 
 
@@ -144,16 +145,19 @@ def _classes(registry: Registry[Any], kind: JsonValue) -> list[Any]:
     return list(registry.loaded())
 
 
-def patched(base: JsonValue, patch: JsonValue) -> JsonValue:
+def patched(base: JsonValue, patch: JsonValue, shape: Shape = NO_SHAPE) -> JsonValue:
     """Return `base` with `patch` over it: fields merge, null removes one, all else is replaced (RFC 7396).
 
-    An object of another `kind` or `design` has other fields, so it replaces the base's whole.
+    An object of another `kind` or `design` has other fields, so it replaces the base's whole. A bare name in the base
+    stands for the object of that kind, where the `shape` of the place allows one.
     """
     if not isinstance(patch, dict):
         return patch
+    base = shape.spelt_out(base)
     if not isinstance(base, dict) or any(tag in patch and patch[tag] != base.get(tag) for tag in _TAGS):
         base = {}
-    put = {name: patched(base.get(name), value) for name, value in patch.items()}
+    beside = {**base, **patch}
+    put = {name: patched(base.get(name), value, shape.part(name, beside)) for name, value in patch.items()}
     return {name: value for name, value in {**base, **put}.items() if name not in patch or value is not None}
 
 
@@ -203,7 +207,7 @@ def load_study(reference: str, assignments: Iterable[str] = (), name: str | None
     assigned = [(path, absolute(value, path, Path.cwd())) for path, value in map(parse_assignment, assignments)]
     tree = read_study(reference, plugins=dict(assigned).get(PLUGINS))
     for path, value in assigned:
-        tree = set_path(tree, path, value)
+        tree = set_path(tree, path, value, StudyConfig)
     if name is not None:
         tree = set_path(tree, "name", name)
     study = _checked(tree, reference)

@@ -44,7 +44,16 @@ def test_settings_read_as_people_write_them():
         "–",
         "token",
         "1, 2",
-        "kind sig",
+        "sig",
+    ]
+
+
+def test_parts_read_by_their_kind_with_their_settings():
+    parts = [{"kind": "knn", "neighbours": 16}, {"kind": "x", "rate": 2e-4, "inner": {"kind": "y"}}, {"a": 1, "b": 2.0}]
+    assert [setting_text(part) for part in parts] == [
+        "knn (neighbours 16)",
+        "x (rate 2e-4, inner y)",
+        "a 1, b 2",
     ]
 
 

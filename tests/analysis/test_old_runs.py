@@ -61,3 +61,12 @@ def test_it_is_reported(old_run):
     html = analysis.write_report(old_run).page.read_text(encoding="utf-8")
     assert "2 defenses against 1 attack" in html
     assert '<section id="comparison">' in html
+
+
+def test_what_it_searched_has_the_names_of_its_settings_of_now(old_run):
+    study = json.loads((old_run / "study.json").read_text())
+    study["search"] = {"space": {"defense.detector": ["clean", "lof"], "defense.neighbours": [8, 16]}}
+    (old_run / "study.json").write_text(json.dumps(study))
+    run = analysis.load_run(old_run)
+    assert "defense.detector.neighbours" in run.trials.columns
+    assert "defense.neighbours" not in run.trials.columns

@@ -33,6 +33,12 @@ def test_lists_and_objects_are_told_as_json(run_of, trial):
     assert table.loc[0, RATIO] == '{"from": 0.1}'
 
 
+def test_parts_with_a_kind_are_told_in_words(run_of, trial):
+    detectors = [{"kind": "lof"}, {"kind": "knn", "neighbours": 16}]
+    table = trials_table(run_of(*(trial(n, changes={"defense.detector": d}) for n, d in enumerate(detectors))))
+    assert list(table["defense.detector"]) == ["lof", "knn (neighbours 16)"]
+
+
 def test_rates_stand_with_their_intervals_and_failed_trials_have_none(run_of, trial):
     table = trials_table(run_of(trial(0, asr=0.1, ca=0.8), trial(1, state="FAILED")))
     row = table.loc[0]

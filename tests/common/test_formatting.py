@@ -2,7 +2,7 @@
 
 import pytest
 
-from ubt.common.formatting import duration, size, text_table
+from ubt.common.formatting import describe, duration, size, text_table
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,12 @@ from ubt.common.formatting import duration, size, text_table
 )
 def test_durations_are_in_the_units_that_suit_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_changes_read_by_the_last_part_of_their_path_and_parts_by_their_kind():
+    changes = {"defense.detector": {"kind": "knn", "neighbours": 16}, "defense.ratio": 0.1, "a.b": {"kind": "gain"}}
+    assert describe(changes) == "detector=knn (neighbours 16), ratio=0.1, b=gain"
+    assert describe({}) == "base"
 
 
 @pytest.mark.parametrize(

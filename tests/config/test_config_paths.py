@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.study.config import StudyConfig
 from ubt.common.errors import UserError
 from ubt.config import difference, get_path, parse_assignment, set_path
+from ubt.trials.config import TrialConfig
 
 NAMES = st.text("abc_", min_size=1, max_size=3)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(".".join)
@@ -61,6 +63,41 @@ def test_no_single_value_is_overwritten_by_an_object_however_empty_it_looks(sing
 @pytest.mark.parametrize("tree", [{}, {"defense": None}, {"defense": {}}])
 def test_objects_on_the_way_are_made(tree):
     assert set_path(tree, "defense.unlearn.epochs", 3) == {"defense": {"unlearn": {"epochs": 3}}}
+
+
+@pytest.mark.parametrize("detector", ["knn", {"kind": "knn"}])
+def test_a_bare_name_on_the_way_stands_for_the_object_of_that_kind(detector):
+    tree = {"defense": {"kind": "ubt", "detector": detector}}
+    found = set_path(tree, "defense.detector.neighbours", 4, TrialConfig)
+    assert found == {"defense": {"kind": "ubt", "detector": {"kind": "knn", "neighbours": 4}}}
+
+
+@pytest.mark.parametrize("rest", [{}, {"detector": None}, {"detector": {}}])
+def test_a_kind_that_is_missing_on_the_way_is_the_defaults(rest):
+    found = set_path({"defense": {"kind": "ubt", **rest}}, "defense.detector.neighbours", 4, TrialConfig)
+    assert found == {"defense": {"kind": "ubt", "detector": {"kind": "clean", "neighbours": 4}}}
+
+
+@pytest.mark.parametrize("path", ["defense.attribution.x", "defense.kind.x", "victim.attack.x"])
+def test_only_where_a_name_may_stand_for_an_object(path):
+    tree = {"victim": {"attack": "badnets"}, "defense": {"kind": "ubt", "attribution": "chefer"}}
+    with pytest.raises(UserError, match=f"{path}: .* is a single value"):
+        set_path(tree, path, 1, TrialConfig)
+
+
+@pytest.mark.parametrize("tree", [{"defense": {"kind": "unheard-of", "detector": "knn"}}, {"defense": 3}])
+def test_nothing_is_taken_for_an_object_where_it_is_not_known_what_may_stand_there(tree):
+    with pytest.raises(UserError, match="is a single value"):
+        set_path(tree, "defense.detector.neighbours", 4, TrialConfig)
+
+
+def test_what_an_optional_field_and_a_mapping_of_names_hold_is_known_too():
+    def spelt_out(detector):
+        return {"search": {"design": "comparison", "defenses": {"a": {"defense": {"kind": "ubt", **detector}}}}}
+
+    path = "search.defenses.a.defense.detector.neighbours"
+    found = set_path(spelt_out({"detector": "lof"}), path, 4, StudyConfig)
+    assert found == spelt_out({"detector": {"kind": "lof", "neighbours": 4}})
 
 
 @pytest.mark.parametrize("path", ["a.x", "b", "a.b.c", "a.b.c.d", ""])

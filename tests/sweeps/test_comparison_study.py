@@ -300,7 +300,7 @@ def test_a_trial_s_changes_make_it_what_its_configuration_says() -> None:
 
 def test_whole_parts_are_described_by_kind_and_what_is_not_by_default() -> None:
     *_, last = study().layout()
-    assert describe(last) == "attack=sig, defense=ubt(overfit_epochs=2)"
+    assert describe(last) == "attack=sig, defense=ubt (overfit_epochs 2)"
 
 
 @pytest.mark.parametrize("name", ["table", "robust"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,40 @@ def test_every_field_that_differs_is_named_with_both_values(tmp_path: Path) -> N
 def test_a_field_that_one_side_lacks_is_a_difference_too(tmp_path: Path) -> None:
     found = differences(begin(tmp_path), study(defense={"kind": "none"}))
     assert {"defense.kind", RATIO} < set(found)
+
+
+def as_version_0_1_wrote_it(run: RunFolder) -> None:
+    """Give a run's study the names that version 0.1 had; its detector is `clean`."""
+    tree = json.loads(run.study.read_text())
+    defense = {**tree.pop("defense"), "detector": "clean", "neighbours": 16}
+    measures = tree.pop("metrics")
+    del tree["plugins"]
+    run.study.write_text(json.dumps({**tree, "defense": defense, "measures": measures}))
+
+
+def test_a_run_of_version_0_1_goes_on(tmp_path: Path) -> None:
+    given = study(search={"design": "grid", "space": {"defense.detector": ["clean", "gain"]}})
+    given = given.with_search(given.search.settled(given))
+    run = begin(tmp_path, given)
+    as_version_0_1_wrote_it(run)
+    tree = json.loads(run.study.read_text())
+    tree["search"]["space"] = {"defense.detector": ["clean", "gain"]}
+    run.study.write_text(json.dumps(tree))
+    assert check_same_study(run, given) == check_same_study(run, given, extend=True) == given
+
+
+def test_what_differs_from_a_run_of_version_0_1_is_told_by_its_name_of_now(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    as_version_0_1_wrote_it(run)
+    found = differences(run, study(metrics=["retrieval"], defense={"kind": "ubt", "detector": "gain"}))
+    assert set(found) == {"metrics", "defense.detector.kind"}
+
+
+def test_a_run_of_version_0_1_takes_more_trials(tmp_path: Path) -> None:
+    given = study(search={"design": "optuna", "space": {RATIO: [0.1, 0.2]}, "n_trials": 3})
+    run = begin(tmp_path, given)
+    as_version_0_1_wrote_it(run)
+    assert getattr(with_more_trials(run, given, 2).search, "n_trials", 0) == 5
 
 
 class TestLag:

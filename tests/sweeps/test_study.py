@@ -315,6 +315,26 @@ class TestMistakes:
         assert "smoke: search.when.defense." in told
         assert "no such field" in told
 
+    @pytest.mark.parametrize(
+        ("asked", "value"), [("defense.detector.kind", "knnn"), ("defense.selection", "best"), ("defense.kind", "utb")]
+    )
+    def test_a_condition_on_a_value_that_the_field_does_not_allow_is_a_mistake(self, asked: str, value: str) -> None:
+        (told,) = mistakes("smoke", f"search.when={{defense.token_threshold: {{{asked}: {value}}}}}")
+        assert f"smoke: search.when.{asked}: unknown" in told
+        assert value in told
+
+    @pytest.mark.parametrize("detector", ["clean", "knn"])
+    def test_a_condition_may_ask_for_a_kind_that_the_base_is_not(self, detector: str) -> None:
+        when = "{defense.token_threshold: {defense.detector.kind: [clean, lof], defense.kind: [ubt, finetune]}}"
+        load_study("smoke", [f"defense.detector={detector}", f"search.when={when}"])
+
+    def test_a_condition_sees_the_kind_of_a_part_that_is_searched_whole(self) -> None:
+        space = f"{{defense.detector: [clean, lof, {{kind: knn, neighbours: 4}}], {RATIO}: [0.7, 0.8]}}"
+        when = f"{{{RATIO}: {{defense.detector.kind: [lof, knn]}}}}"
+        study = load_study("smoke", [f"search={{design: grid, space: {space}, when: {when}}}"])
+        found = [(study.trial(changes).defense.detector.kind, RATIO in changes) for changes in study.layout()]
+        assert found == [("clean", False), *[("lof", True)] * 2, *[("knn", True)] * 2]
+
     def test_what_a_condition_leaves_out_is_no_mistake(self, write: Write, tmp_path: Path) -> None:
         (tmp_path / "clip.safetensors").touch()
         random, checkpoint = "victim.model.random_weights", "victim.model.checkpoint"

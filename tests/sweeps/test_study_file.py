@@ -93,6 +93,45 @@ def test_a_study_says_only_what_differs(write: Write) -> None:
     assert mine.search.attacks == table.search.attacks
 
 
+@pytest.mark.parametrize("detector", ["knn", {"kind": "knn"}, {"kind": "knn", "neighbours": 8}])
+def test_settings_over_a_bare_name_keep_its_kind(write: Write, detector: object) -> None:
+    write("base.yaml", extends="smoke", defense={"detector": detector})
+    mine = load_study(write("mine.yaml", extends="base.yaml", defense={"detector": {"neighbours": 4}}))
+    assert mine.defense.detector.as_json() == {"kind": "knn", "neighbours": 4}
+
+
+def test_a_bare_name_over_settings_stands_for_its_defaults(write: Write) -> None:
+    write("base.yaml", extends="smoke", defense={"detector": {"kind": "knn", "neighbours": 4}})
+    mine = load_study(write("mine.yaml", extends="base.yaml", defense={"detector": "knn"}))
+    assert mine.defense.detector.as_json() == {"kind": "knn", "neighbours": 16}
+
+
+def test_settings_over_nothing_are_those_of_the_default(write: Write) -> None:
+    mine = write("mine.yaml", extends="demo", defense={"detector": {"neighbours": 4}})
+    assert "defense.detector.neighbours: unknown field" in told(mine)
+    assert "`clean` has no settings" in told(mine)
+
+
+def test_names_and_settings_are_set_in_any_order() -> None:
+    kind, neighbours = "defense.detector=knn", "defense.detector.neighbours=4"
+    expected = {"kind": "knn", "neighbours": 4}
+    assert load_study("demo", [kind, neighbours]).defense.detector.as_json() == expected
+    assert load_study("demo", [neighbours, "defense.detector.kind=knn"]).defense.detector.as_json() == expected
+
+
+def test_an_unknown_setting_of_a_kind_with_few_is_told_with_those_there_are() -> None:
+    with pytest.raises(UserError, match="`knn` has `neighbours`"):
+        load_study("demo", ["defense.detector=knn", "defense.detector.radius=4"])
+
+
+def test_searched_names_and_settings_merge(write: Write) -> None:
+    space = {"defense.detector": ["knn", "lof"], "defense.detector.neighbours": [4, 8]}
+    tree = {"extends": "smoke", "defense": {"detector": "knn"}, "search": {"design": "grid", "space": space}}
+    mine = load_study(write("mine.yaml", **tree))
+    found = {str(mine.trial(proposal.changes).defense.detector) for proposal in mine.proposals()}
+    assert found == {f"kind='{kind}' neighbours={number}" for kind in ("knn", "lof") for number in (4, 8)}
+
+
 def test_set_comes_after_all_files(write: Write) -> None:
     mine = write("mine.yaml", extends="smoke", defense={"overfit_epochs": 2})
     assert load_study(mine, ["defense.overfit_epochs=4"]).defense.overfit_epochs == 4

@@ -11,6 +11,7 @@ from ubt.common.errors import UserError
 from ubt.defenses.detectors import CleanDetector
 from ubt.trials.config import TrialConfig
 from ubt.trials.labels import ComparisonCell, TrialLabel
+from ubt.trials.migration import migrated_record
 from ubt.trials.record import (
     RECORD_VERSION,
     EpochRecord,
@@ -18,7 +19,6 @@ from ubt.trials.record import (
     StageRecord,
     State,
     TrialRecord,
-    migrated,
     read_record,
     read_records,
     write_record,
@@ -144,6 +144,17 @@ def test_a_stages_own_work_leaves_out_the_evaluation_of_its_epochs_also_in_older
     assert measured.work_seconds == 4.5
 
 
+def test_a_record_of_a_later_version_is_told_in_one_sentence(tmp_path):
+    later = tmp_path / "t0.json"
+    later.write_text('{"version": 9, "trial": {"name": "t0"}, "cost": 3}')
+    with pytest.raises(UserError) as caught:
+        read_record(later)
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.given) == (str(later), 9)
+    assert problem.message == "is no record of version 1 to 2"
+    assert "the version of ubt that wrote it" in problem.advice
+
+
 # Records of version 1
 
 
@@ -184,7 +195,7 @@ def test_a_record_that_version_0_1_wrote_is_read():
 
 def test_a_record_of_this_version_is_read_as_it_is():
     document = json.loads(record(stages=()).model_dump_json())
-    assert migrated(document) is document
+    assert migrated_record(document) is document
 
 
 def test_a_migrated_record_is_written_as_this_version_writes_it(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import JsonValue
@@ -10,7 +10,20 @@ from pydantic import JsonValue
 
 def describe(changes: Mapping[str, JsonValue]) -> str:
     """Return changes in one line, by the last part of each path; a whole part by its kind and settings."""
-    return ", ".join(f"{path.rpartition('.')[2]}={_text_of(value)}" for path, value in changes.items()) or "base"
+    return ", ".join(f"{path.rpartition('.')[2]}={part_text(value)}" for path, value in changes.items()) or "base"
+
+
+def part_text(value: JsonValue, text: Callable[[JsonValue], str] = str) -> str:
+    """Return a part of a configuration by its kind and settings, any other value as `text` has it.
+
+    Example:
+        >>> [part_text(value) for value in ({"kind": "gain"}, {"kind": "knn", "neighbours": 16}, 0.1)]
+        ['gain', 'knn (neighbours 16)', '0.1']
+    """
+    if not isinstance(value, dict) or "kind" not in value:
+        return text(value)
+    settings = ", ".join(f"{name} {part_text(part, text)}" for name, part in value.items() if name != "kind")
+    return f"{value['kind']} ({settings})" if settings else str(value["kind"])
 
 
 def duration(seconds: float) -> str:
@@ -65,10 +78,3 @@ def text_table(columns: Mapping[str, Align], rows: Iterable[Sequence[str]]) -> s
 
 
 _WIDER_THAN_ANY_LINE = 10_000
-
-
-def _text_of(value: JsonValue) -> str:
-    if not isinstance(value, dict) or "kind" not in value:
-        return str(value)
-    settings = ", ".join(f"{name}={setting}" for name, setting in value.items() if name != "kind")
-    return f"{value['kind']}({settings})" if settings else str(value["kind"])

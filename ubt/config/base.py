@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
@@ -121,3 +122,23 @@ class ByKind:
         """Return an error from which `ubt.config.load` reads the problem back."""
         context: dict[str, Any] = {"problem": problem, "tag": self._tag}
         return PydanticCustomError("unknown_kind", "not allowed", context)
+
+    def spelt_out(self, given: JsonValue, default: object) -> JsonValue:
+        """Return what the field is given as an object that says its kind: a bare name's, else that of the default.
+
+        Where no bare name is allowed, or there is no default, it is returned as it is.
+        """
+        if not self._bare_names:
+            return given
+        if isinstance(given, str):
+            return {self._tag: given}
+        if isinstance(default, Config) and (given is None or (isinstance(given, dict) and self._tag not in given)):
+            return {self._tag: kind_of(type(default), self._tag), **(given or {})}
+        return given
+
+    def model_of(self, given: Mapping[str, JsonValue]) -> type[Config] | None:
+        """Return the class that an object's kind stands for; None if it is unknown."""
+        with suppress(UserError):  # what is wrong with it is said when it is validated
+            model: type[Config] = self._registry.get(str(given.get(self._tag)))
+            return model
+        return None

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import cast
 
 import yaml
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from ubt.common.errors import Problem, UserError
+from ubt.config.shapes import Shape
 
 JsonObject = dict[str, JsonValue]
 
@@ -27,22 +28,32 @@ def get_path(tree: Mapping[str, JsonValue], path: str) -> JsonValue:
     return node
 
 
-def set_path(tree: Mapping[str, JsonValue], path: str, value: JsonValue) -> JsonObject:
+def set_path(
+    tree: Mapping[str, JsonValue], path: str, value: JsonValue, model: type[BaseModel] | None = None
+) -> JsonObject:
     """Return a copy of `tree` with `value` at `path`; objects on the way are copied, or created if missing.
+
+    With the `model` that the tree is of, a bare name on the way stands for the object of that `kind`, and one that is
+    missing for the default's.
 
     Raises:
         UserError: if the path leads through something that is not an object.
     """
+    return _set(tree, path, value, Shape(model), path)
+
+
+def _set(tree: Mapping[str, JsonValue], path: str, value: JsonValue, shape: Shape, whole: str) -> JsonObject:
     head, _, rest = path.partition(".")
     copy = dict(tree)
     if not rest:
         copy[head] = value
         return copy
-    child = copy.get(head)
+    part = shape.part(head, tree)
+    child = part.spelt_out(copy.get(head))
     child = {} if child is None else child
     if not isinstance(child, dict):
-        raise UserError(Problem(path, f"`{head}` is a single value, it has no fields", given=child))
-    copy[head] = set_path(child, rest, value)
+        raise UserError(Problem(whole, f"`{head}` is a single value, it has no fields", given=child))
+    copy[head] = _set(child, rest, value, part, whole)
     return copy
 
 

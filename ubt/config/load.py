@@ -16,7 +16,10 @@ from ubt.common.errors import Problem, UserError
 from ubt.config.dotted_paths import JsonObject
 
 Model = TypeVar("Model", bound=BaseModel)
+LISTED = "`ubt schema` lists the fields there are"
 _MISSING = object()
+FEW_FIELDS = 6
+"""An object with more fields has them looked up, not listed in a message."""
 
 
 def read_yaml(path: Path) -> JsonObject:
@@ -130,8 +133,22 @@ def _child(node: object, part: str | int) -> object:
 
 
 def _nearest(location: tuple[str | int, ...], tree: Mapping[str, JsonValue], model: type[BaseModel]) -> str:
-    close = difflib.get_close_matches(str(location[-1]), _fields(location[:-1], tree, model), n=1)
-    return f"did you mean `{close[0]}`?" if close else "`ubt schema` lists the fields there are"
+    fields = _fields(location[:-1], tree, model)
+    if close := difflib.get_close_matches(str(location[-1]), fields, n=1):
+        return f"did you mean `{close[0]}`?"
+    if "kind" in fields and len(fields) <= FEW_FIELDS:
+        kind = _at(location[:-1], tree, "kind")
+        settings = ", ".join(f"`{name}`" for name in fields if name != "kind")
+        return f"`{kind}` has {settings or 'no settings'}; {LISTED}"
+    return LISTED
+
+
+def _at(location: tuple[str | int, ...], tree: Mapping[str, JsonValue], name: str) -> object:
+    """Return a field of the object at pydantic's location."""
+    node: object = tree
+    for part in location:
+        node = node if _child(node, part) is _MISSING else _child(node, part)
+    return _child(node, name)
 
 
 def _fields(location: tuple[str | int, ...], tree: Mapping[str, JsonValue], model: type[BaseModel]) -> list[str]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import cast
 
 from pydantic import Field, JsonValue
 
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config
-from ubt.config.dotted_paths import JsonObject
-from ubt.trials.labels import NO_LABEL, TrialLabel, label_of_text
+from ubt.trials.labels import NO_LABEL, TrialLabel
+from ubt.trials.migration import migrated_record
 
 RECORD_VERSION = 2
 
@@ -164,12 +163,12 @@ def read_record(path: Path) -> TrialRecord:
     advice = "remove the file to run the trial again, or use the version of ubt that wrote it"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        record = TrialRecord.model_validate(migrated(document))
+        version = document.get("version", RECORD_VERSION)
+        if version in range(1, RECORD_VERSION + 1):  # of another version nothing is known, not even its fields
+            return TrialRecord.model_validate(migrated_record(document))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # the last three of what migrates it
         raise UserError(Problem(str(path), f"is not a trial record: {error}", advice=advice)) from error
-    if record.version != RECORD_VERSION:
-        raise UserError(Problem(str(path), f"is no record of version 1 to {RECORD_VERSION}", record.version, advice))
-    return record
+    raise UserError(Problem(str(path), f"is no record of version 1 to {RECORD_VERSION}", version, advice))
 
 
 def read_records(folder: Path) -> list[TrialRecord]:
@@ -179,54 +178,3 @@ def read_records(folder: Path) -> list[TrialRecord]:
         UserError: if a file is no record.
     """
     return sorted((read_record(path) for path in folder.glob("*.json")), key=lambda record: record.number)
-
-
-FORMER_STAGES = {"score": "detect_clean", "gain": "detect_gain", "rescore": "detect_poisoned"}
-"""Stages of version 0.1 that are called otherwise now; its `density` was two detectors."""
-WITH_NEIGHBOURS = {"knn", "lof"}
-"""Detectors that look at `neighbours`; in version 0.1 any could be given them."""
-
-
-def migrated(document: JsonValue) -> JsonValue:
-    """Return a record's JSON as this version writes it.
-
-    Version 1 (0.1 of the package) had labels as text, `measures` for further metrics, a stage's diagnostics under
-    `metrics`, other names for the detectors' stages, and a detector by name beside the neighbours that it looks at.
-    """
-    if not isinstance(document, dict) or document.get("version") != 1:
-        return document
-    config, changes = (cast(JsonObject, document.get(part) or {}) for part in ("config", "changes"))
-    defense = config.get("defense")
-    detector = defense.get("detector", "") if isinstance(defense, dict) else ""
-    names = {**FORMER_STAGES, "density": f"detect_{detector}"}
-    stages = cast("list[JsonObject]", document.get("stages") or [])
-    former = {"measures": "metrics", "defense.neighbours": "defense.detector.neighbours"}
-    return {
-        **document,
-        "version": RECORD_VERSION,
-        "config": {**_renamed(config, former), **({"defense": _migrated_defense(defense)} if defense else {})},
-        "changes": {
-            path: {"kind": value} if path == "defense.detector" else _migrated_defense(value)
-            for path, value in _renamed(changes, former).items()
-            if path != "defense.detector.neighbours" or detector in WITH_NEIGHBOURS
-        },
-        "label": label_of_text(str(document.get("label") or "")).as_json(),
-        "stages": [
-            {**_renamed(stage, {"metrics": "diagnostics"}), "stage": names.get(str(stage["stage"]), stage["stage"])}
-            for stage in stages
-        ],
-    }
-
-
-def _migrated_defense(defense: JsonValue) -> JsonValue:
-    """Return a defense's settings with the detector as a part of its own; any other value as it is."""
-    if not isinstance(defense, dict) or not isinstance(defense.get("detector"), str):
-        return defense
-    kind, neighbours = defense["detector"], defense.get("neighbours")
-    settings = {"neighbours": neighbours} if kind in WITH_NEIGHBOURS and neighbours is not None else {}
-    rest = {name: value for name, value in defense.items() if name != "neighbours"}
-    return {**rest, "detector": {"kind": kind, **settings}}
-
-
-def _renamed(tree: JsonObject, names: dict[str, str]) -> JsonObject:
-    return {names.get(name, name): value for name, value in tree.items()}

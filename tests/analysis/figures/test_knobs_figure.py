@@ -43,6 +43,13 @@ def test_words_and_switches_are_categories(run_of, trial):
     assert (panel.scale, panel.values) == ("category", ("caption", "token", "yes"))
 
 
+def test_parts_with_a_kind_are_categories_in_words(run_of, trial):
+    detectors = [{"kind": "lof"}, {"kind": "knn", "neighbours": 16}]
+    records = [trial(n, changes={"defense.detector": detector}) for n, detector in enumerate(detectors)]
+    (panel,) = knobs_info(find(run_of(*records, space=["defense.detector"]))).panels
+    assert (panel.scale, panel.values) == ("category", ("knn (neighbours 16)", "lof"))
+
+
 def test_trials_whose_defense_lacks_the_knob_are_left_out(run_of, trial):
     none = trial(2, config={"victim": {}, "defense": {"kind": "none"}}, changes={"defense.kind": "none"})
     info = knobs_info(find(run_of(trial(0), trial(1, changes={SAMPLES: 8}), none)))

@@ -1,0 +1,48 @@
+"""What may stand where in the tree of a configuration, so that trees can be merged before they are validated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Union, get_args, get_origin
+
+from pydantic import BaseModel, JsonValue
+
+from ubt.config.base import ByKind
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What may stand at one place; by default nothing is known of it."""
+
+    annotation: object = None
+    """A configuration's class, or the type of a field."""
+    by_kind: ByKind | None = None
+    """The registry whose configurations may stand there."""
+    default: object = None
+
+    def spelt_out(self, given: JsonValue) -> JsonValue:
+        """Return what is given there with its kind said: a bare name as `{kind: name}`, as `ByKind.spelt_out`."""
+        return self.by_kind.spelt_out(given, self.default) if self.by_kind else given
+
+    def part(self, name: str, given: Mapping[str, JsonValue]) -> Shape:
+        """Return the shape of a field of the object that is given there."""
+        model = self.by_kind.model_of(given) if self.by_kind else self.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            field = model.model_fields.get(name)
+            return _shape(field.annotation, field.metadata, field.default) if field else NO_SHAPE
+        return _shape(get_args(model)[1]) if get_origin(model) is dict else NO_SHAPE
+
+
+NO_SHAPE = Shape()
+
+
+def _shape(annotation: object, metadata: Iterable[object] = (), default: object = None) -> Shape:
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _shape(arguments[0], (*arguments[1:], *metadata), default)
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in arguments if member is not NoneType]
+        return _shape(members[0], metadata, default) if len(members) == 1 else NO_SHAPE
+    return Shape(annotation, next((one for one in metadata if isinstance(one, ByKind)), None), default)

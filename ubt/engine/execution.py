@@ -11,7 +11,15 @@ from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
 from ubt.artifacts.manifest import ArtifactManifest
-from ubt.engine.context import DiagnoseFunction, Earlier, Epoch, Output, StageContext, StageFunction, context_of
+from ubt.engine.context import (
+    DiagnoseFunction,
+    Earlier,
+    Epoch,
+    Output,
+    StageContext,
+    StageFunction,
+    context_of,
+)
 from ubt.engine.graph import Node
 from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.spec import imported
@@ -76,7 +84,7 @@ class Execution:
             self._own_seconds += seconds
             rates = None
             if epoch.model is not None and self._poison and self._node.spec.evaluates_each_epoch:
-                rates = self._workspace.evaluator(self._poison).rates(epoch.model, "val")
+                rates = self._workspace.evaluator(self._poison).rates(self._workspace.own_copy(epoch.model), "val")
             self._epochs.append(EpochRecord(epoch=epoch.number, seconds=seconds, loss=epoch.loss, val=rates))
             yield epoch
             began = time.perf_counter()
@@ -125,12 +133,16 @@ class Execution:
         return complete
 
     def _diagnose(self, context: StageContext, output: Output) -> dict[str, float]:
-        """Return the stage's own diagnostics of its output; it knows the poison, the stage does not."""
+        """Return the stage's own diagnostics of its output; they know the poison, the stage does not.
+
+        So they are given a context of their own: what the stage did to its context sees nothing of them.
+        """
         spec = self._node.spec
         if spec.diagnose is None or self._poison is None:
             return {}
         diagnose: DiagnoseFunction = imported(spec.diagnose)
-        found = diagnose(context, output, PoisonManifest.of(self._poison))
+        own = context_of(self._node, self._workspace, self._inputs, context.earlier, lent=False)
+        found = diagnose(own, output, PoisonManifest.of(self._poison))
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def _find_earlier(self) -> ArtifactManifest | None:

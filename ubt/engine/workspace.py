@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -38,7 +41,7 @@ class Workspace:
         self.clean_pairs: Feed | None = Feed(self.data.pretrain) if self.data.pretrain else None
         """Clean pairs from which a defender's are drawn."""
         self._artifacts: OrderedDict[str, Artifact] = OrderedDict()
-        self._pairs: dict[str, Feed] = {}
+        self._pairs: dict[str, tuple[Feed, Feed]] = {}
         self._tokens: dict[str, Tensor] = {}
         self._evaluators: dict[str, Evaluator] = {}
 
@@ -71,12 +74,29 @@ class Workspace:
         """Return what continuing from an epoch's artifact needs beside its model."""
         return decode(self.store, manifest, OPTIMIZER)
 
-    def pairs(self, poison: Artifact) -> Feed:
-        """Return the poisoned training set of a `poison` artifact, as anyone finds it."""
+    @cached_property
+    def lent_clip(self) -> Clip:
+        """Return the unloaded model that stages of defenses make theirs from.
+
+        Another one than the engine's own: what a stage hooks into its model sees nothing of evaluation and diagnosis.
+        """
+        return replace(self.clip, net=copy.deepcopy(self.clip.net))
+
+    def own_copy(self, model: Clip) -> Clip:
+        """Return the engine's own model with the weights of a stage's, until the next call."""
+        self.clip.net.load_state_dict(model.net.state_dict())
+        return self.clip
+
+    def pairs(self, poison: Artifact, lent: bool = False) -> Feed:
+        """Return the poisoned training set of a `poison` artifact, as anyone finds it.
+
+        What is `lent` to stages of defenses is another feed than the engine's own: they cannot listen at that one.
+        """
         key = poison.manifest.key
         if key not in self._pairs:
-            self._pairs = {key: Feed(poisoned_pairs(self.data.train, PoisonManifest.of(poison)))}
-        return self._pairs[key]
+            pairs = poisoned_pairs(self.data.train, PoisonManifest.of(poison))
+            self._pairs = {key: (Feed(pairs), Feed(pairs))}
+        return self._pairs[key][lent]
 
     def pair_tokens(self, poison: Artifact) -> Tensor:
         """Return the tokens `[N, L]` of that training set's captions."""

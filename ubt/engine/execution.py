@@ -6,24 +6,17 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
 from ubt.artifacts.manifest import ArtifactManifest
-from ubt.engine.context import (
-    DiagnoseFunction,
-    Earlier,
-    Epoch,
-    Output,
-    StageContext,
-    StageFunction,
-    context_of,
-)
+from ubt.engine.context import DiagnoseFunction, Earlier, Epoch, Output, StageContext, StageFunction, context_of
 from ubt.engine.graph import Node
 from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.spec import imported
-from ubt.engine.workspace import Workspace
+from ubt.engine.workspace import Workspace, plain
 from ubt.models.clip import peak_memory_bytes, reset_peak_memory
 from ubt.trials.record import EpochRecord, StageRecord
 
@@ -103,6 +96,8 @@ class Execution:
     def _publish(
         self, context: StageContext, output: Output, node: Node, memory: Mapping[str, Tensor] | None
     ) -> ArtifactManifest:
+        model = None if output.model is None else plain(output.model)
+        output = replace(output, tensors=plain(output.tensors), model=model)
         base = self._inputs[output.base] if output.base else None
         described = ArtifactManifest(
             stage=node.spec.name,

@@ -152,7 +152,7 @@ class Feed:
         wanted = _plain(indices)
         with self._one_at_a_time:
             self._asked += 1
-            self._requests.put(np.append(self._asked, wanted).tobytes())
+            self._requests.put(self._asked.to_bytes(8, "little") + wanted.tobytes())
             answered, reply = self._replies.get()
             while answered != self._asked:  # a batch that was interrupted while it was waited for
                 answered, reply = self._replies.get()
@@ -178,13 +178,14 @@ def _serve(
 ) -> None:
     """Answer a feed's requests until it is gone."""
     while type(request := requests.get()) is bytes:
-        indices = np.frombuffer(request, dtype=np.int64)
+        number = 0
         reply: Images | Exception
-        try:
-            reply = np.array(pairs.take(indices[1:]))  # a copy: no map of a file, no view of more
+        try:  # whatever is wrong with the request: an error that ends a thread is shown to anyone, frames and all
+            number, indices = int.from_bytes(request[:8], "little"), np.frombuffer(request[8:], dtype=np.int64)
+            reply = np.array(pairs.take(indices))  # a copy: no map of a file, no view of more
         except BaseException as error:  # noqa: BLE001 — it is raised where the batch was asked for
             reply = _retold(error)
-        replies.put((int(indices[0]), reply))
+        replies.put((number, reply))
         del reply  # it is the asker's alone
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, decode, overlay
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
-from ubt.common.errors import DamagedArtifact
+from ubt.common.errors import DamagedArtifact, StageFault
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.poisoning import Feed, PoisonManifest, poisoned_pairs
 from ubt.methods.evaluation import Evaluator
@@ -23,6 +24,19 @@ from ubt.models.clip import Clip, State
 from ubt.models.settings import ModelSettings
 
 MEMORY_LIMIT_BYTES = 2 << 30
+
+
+def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a stage's tensors without whatever else it attached: the engine computes with them beside the poison.
+
+    Raises:
+        StageFault: if one is of a class of its own, whose methods would be called with what it is combined with.
+    """
+    found = dict(tensors)
+    for name, tensor in found.items():
+        if type(tensor) not in {Tensor, nn.Parameter}:
+            raise StageFault(f"`{name}` is a {type(tensor).__name__}, not a tensor of torch's own class")
+    return {str(name): Tensor.detach(tensor) for name, tensor in found.items()}
 
 
 class Workspace:
@@ -84,7 +98,7 @@ class Workspace:
 
     def own_copy(self, model: Clip) -> Clip:
         """Return the engine's own model with the weights of a stage's, until the next call."""
-        self.clip.net.load_state_dict(model.net.state_dict())
+        self.clip.net.load_state_dict(plain(model.net.state_dict()))
         return self.clip
 
     def pairs(self, poison: Artifact, lent: bool = False) -> Feed:

@@ -117,9 +117,7 @@ def test_what_is_missing_is_named():
     assert {problem.message for problem in found.values()} == {"is required"}
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"), [({"ratio": 0.1}, "is required"), ({"kind": 3}, "is a name; allowed")]
-)
+@pytest.mark.parametrize(("kind", "message"), [({"ratio": 0.1}, "is required"), ({"kind": 3}, "is a name; allowed")])
 def test_a_union_needs_a_kind_it_knows(kind, message):
     assert message in problems({"defense": kind})["defense.kind"].message
 

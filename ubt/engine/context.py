@@ -179,7 +179,7 @@ class PrivilegedContext(StageContext):
     def __init__(
         self, node: Node, workspace: Workspace, artifacts: Mapping[str, Artifact], earlier: Earlier | None = None
     ) -> None:
-        super().__init__(**_given(node, workspace, artifacts, earlier))
+        super().__init__(**_given(node, workspace, artifacts, earlier, lent=False))
         self.node = node
         self._workspace = workspace
         self._artifacts = artifacts
@@ -209,15 +209,20 @@ class PrivilegedContext(StageContext):
 
 
 def context_of(
-    node: Node, workspace: Workspace, artifacts: Mapping[str, Artifact], earlier: Earlier | None = None
+    node: Node,
+    workspace: Workspace,
+    artifacts: Mapping[str, Artifact],
+    earlier: Earlier | None = None,
+    lent: bool = True,
 ) -> StageContext:
     """Return what a stage is given. `artifacts` are those of the roles that it needs, and no others.
 
-    Only for a stage marked `sees_poison` does it hold more than a defender has.
+    Only for a stage marked `sees_poison` does it hold more than a defender has. Not `lent`, it is made of objects that
+    no stage of a defense ever held: for diagnostics, which know the poison.
     """
     if node.spec.sees_poison:
         return PrivilegedContext(node, workspace, artifacts, earlier)
-    return StageContext(**_given(node, workspace, artifacts, earlier))
+    return StageContext(**_given(node, workspace, artifacts, earlier, lent))
 
 
 class _Given(TypedDict):
@@ -234,7 +239,9 @@ class _Given(TypedDict):
     earlier: Earlier | None
 
 
-def _given(node: Node, workspace: Workspace, artifacts: Mapping[str, Artifact], earlier: Earlier | None) -> _Given:
+def _given(
+    node: Node, workspace: Workspace, artifacts: Mapping[str, Artifact], earlier: Earlier | None, lent: bool
+) -> _Given:
     poison = artifacts.get(PAIRS)
     return {
         "name": node.spec.name,
@@ -245,8 +252,8 @@ def _given(node: Node, workspace: Workspace, artifacts: Mapping[str, Artifact], 
             for role, artifact in artifacts.items()
             if role not in {PAIRS, MANIFEST}
         },
-        "model": workspace.clip,
-        "pairs": workspace.pairs(poison) if poison else None,
+        "model": workspace.lent_clip if lent else workspace.clip,
+        "pairs": workspace.pairs(poison, lent) if poison else None,
         "pair_tokens": workspace.pair_tokens(poison) if poison else None,
         "clean": workspace.clean_pairs,
         "earlier": earlier,

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from ubt.engine.context import DiagnoseFunction, Earlier, Epoch, Output, StageCo
 from ubt.engine.graph import Node
 from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.spec import imported
-from ubt.engine.workspace import Workspace
+from ubt.engine.workspace import Workspace, plain
 from ubt.models.clip import peak_memory_bytes, reset_peak_memory
 from ubt.trials.record import EpochRecord, StageRecord
 
@@ -76,7 +77,7 @@ class Execution:
             self._own_seconds += seconds
             rates = None
             if epoch.model is not None and self._poison and self._node.spec.evaluates_each_epoch:
-                rates = self._workspace.evaluator(self._poison).rates(epoch.model, "val")
+                rates = self._workspace.evaluator(self._poison).rates(self._workspace.own_copy(epoch.model), "val")
             self._epochs.append(EpochRecord(epoch=epoch.number, seconds=seconds, loss=epoch.loss, val=rates))
             yield epoch
             began = time.perf_counter()
@@ -95,6 +96,8 @@ class Execution:
     def _publish(
         self, context: StageContext, output: Output, node: Node, memory: Mapping[str, Tensor] | None
     ) -> ArtifactManifest:
+        model = None if output.model is None else plain(output.model)
+        output = replace(output, tensors=plain(output.tensors), model=model)
         base = self._inputs[output.base] if output.base else None
         described = ArtifactManifest(
             stage=node.spec.name,
@@ -125,12 +128,16 @@ class Execution:
         return complete
 
     def _diagnose(self, context: StageContext, output: Output) -> dict[str, float]:
-        """Return the stage's own diagnostics of its output; it knows the poison, the stage does not."""
+        """Return the stage's own diagnostics of its output; they know the poison, the stage does not.
+
+        So they are given a context of their own: what the stage did to its context sees nothing of them.
+        """
         spec = self._node.spec
         if spec.diagnose is None or self._poison is None:
             return {}
         diagnose: DiagnoseFunction = imported(spec.diagnose)
-        found = diagnose(context, output, PoisonManifest.of(self._poison))
+        own = context_of(self._node, self._workspace, self._inputs, context.earlier, lent=False)
+        found = diagnose(own, output, PoisonManifest.of(self._poison))
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def _find_earlier(self) -> ArtifactManifest | None:

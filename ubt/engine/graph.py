@@ -9,8 +9,11 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import fingerprint
+from ubt.config.base import kind_of
 from ubt.data import content_key
+from ubt.defenses import Defense
 from ubt.engine.spec import Settings, StageSpec, stage_named, stage_of_metric, stage_origin
 from ubt.trials.config import TrialConfig, VictimConfig
 
@@ -73,7 +76,7 @@ def build_pipeline(trial: TrialConfig, seed: int, data_key: str | None = None) -
     `data_key` is the data's `content_key`, for callers that know it already.
 
     Raises:
-        UserError: if the data or a checkpoint cannot be read.
+        UserError: if the data or a checkpoint cannot be read, or the defense knows more than it says.
     """
     return PipelineBuilder().build(trial, seed, data_key or content_key(trial.victim.data))
 
@@ -109,8 +112,9 @@ class PipelineBuilder:
         """Return the stages of a trial in order, each linked to the keys of its inputs.
 
         Raises:
-            UserError: if a checkpoint cannot be read.
+            UserError: if a checkpoint cannot be read, or the defense knows more than it says.
         """
+        _check_knowledge(trial.defense)
         self._victims[id(trial.victim)] = trial.victim  # kept, so that no other victim gets its number
         provider: dict[str, Node] = {}
         nodes = []
@@ -123,6 +127,20 @@ class PipelineBuilder:
             nodes.append(node)
             provider.update(dict.fromkeys(spec.provides, node))
         return tuple(nodes)
+
+
+def _check_knowledge(defense: Defense) -> None:
+    """Refuse a defense that runs a stage which sees the poison, unless it says that it knows it."""
+    if defense.knows_poison:
+        return
+    knowing = [name for name in defense.stages if stage_named(name).sees_poison]
+    if knowing:
+        stages = ", ".join(f"`{name}`" for name in knowing)
+        message = f"`knows_poison` is False, and it runs {stages}, marked `sees_poison`: given what is poisoned"
+        advice = (
+            "take the mark from the stage, or declare `knows_poison = True`: no defense, but what others are read by"
+        )
+        raise UserError(Problem("defense.kind", message, kind_of(type(defense)), advice))
 
 
 def _node(spec: StageSpec, trial: TrialConfig, seed: int, data_key: str, inputs: tuple[str, ...]) -> Node:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from _thread import start_new_thread
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock
 from typing import cast
 from weakref import finalize
 
@@ -16,6 +17,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from ubt.artifacts.codec import Artifact
 from ubt.attacks import Attack, AttackConfig, Images
+from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError
 from ubt.data.base import PairSource
 
 LEARNED, DECOYS = "learned", "decoys"
@@ -110,25 +112,26 @@ def poisoned_pairs(clean: PairSource, manifest: PoisonManifest) -> PoisonedPairs
     return PoisonedPairs(clean, captions, replaced, triggered)
 
 
-_Request = tuple[int, NDArray[np.int64]]
-_Reply = tuple[int, Images | Exception]
-
-
 class Feed:
     """Pairs by the batch, and nothing more: what a stage is given that must not know which of them are poisoned.
 
-    What stamps the triggers stays with a thread of the engine's. The two ends share queues of C's, whose contents
-    no attribute shows: so no attribute, item or closure of a feed leads to the pairs behind it, to their clean
-    originals, to the trigger, or to a file.
+    What stamps the triggers stays with a thread of the engine's, of which `threading` knows nothing. The two ends share
+    queues of C's, whose contents no attribute shows. Requests cross as bytes; what comes back is a plain array that
+    nothing else refers to, or an error made anew from its words. So no attribute, item, closure or traceback of a feed,
+    of a batch, of an error or of a thread's object leads to the pairs behind it, to their clean originals, or to the
+    trigger. Frames of running threads (`sys._current_frames`) and the collector's lists (`gc`) still do, as they do for
+    whatever is in this process; and the words of an error may name a file, for people to mend it.
     """
+
+    __slots__ = ("__weakref__", "_asked", "_captions", "_one_at_a_time", "_replies", "_requests")
 
     def __init__(self, pairs: PairSource) -> None:
         self._captions = tuple(pairs.captions)
-        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
-        self._replies: SimpleQueue[_Reply] = SimpleQueue()
+        self._requests: SimpleQueue[bytes | None] = SimpleQueue()
+        self._replies: SimpleQueue[tuple[int, Images | Exception]] = SimpleQueue()
         self._asked = 0
         self._one_at_a_time = Lock()
-        Thread(target=_serve, args=(pairs, self._requests, self._replies), name="pairs", daemon=True).start()
+        start_new_thread(_serve, (pairs, self._requests, self._replies))  # an object of `Thread` would hold the pairs
         finalize(self, self._requests.put, None)
 
     @property
@@ -143,11 +146,13 @@ class Feed:
         """Return the images `[B, H, W, 3]` uint8 at `indices[B]`, as they are trained on.
 
         Raises:
-            Exception: what reading them raises, as an error of the disk.
+            TypeError: if `indices` are no integers in one dimension.
+            Exception: what reading them raises, as an error of the disk: its kind and its words.
         """
+        wanted = _plain(indices)
         with self._one_at_a_time:
             self._asked += 1
-            self._requests.put((self._asked, indices))
+            self._requests.put(self._asked.to_bytes(8, "little") + wanted.tobytes())
             answered, reply = self._replies.get()
             while answered != self._asked:  # a batch that was interrupted while it was waited for
                 answered, reply = self._replies.get()
@@ -156,15 +161,51 @@ class Feed:
         return reply
 
 
+def _plain(indices: object) -> NDArray[np.int64]:
+    """Return `indices[B]` as int64; `TypeError` if they are anything else: slices, masks, fractions, one number."""
+    given = np.asarray(indices)
+    if given.ndim != 1 or (given.dtype.kind not in "iu" and len(given)):
+        raise TypeError(
+            f"pairs are taken at integers `[B]`, not at {type(indices).__name__} {given.dtype}{given.shape}"
+        )
+    return given.astype(np.int64)
+
+
 def _serve(
     pairs: PairSource,
-    requests: SimpleQueue[_Request | None],
-    replies: SimpleQueue[_Reply],
+    requests: SimpleQueue[bytes | None],
+    replies: SimpleQueue[tuple[int, Images | Exception]],
 ) -> None:
     """Answer a feed's requests until it is gone."""
-    while (request := requests.get()) is not None:
-        number, indices = request
-        try:
-            replies.put((number, pairs.take(indices)))
-        except Exception as error:  # noqa: BLE001 — it is raised where the batch was asked for
-            replies.put((number, error.with_traceback(None)))  # whose frames would lead to the pairs
+    while type(request := requests.get()) is bytes:
+        number = 0
+        reply: Images | Exception
+        try:  # whatever is wrong with the request: an error that ends a thread is shown to anyone, frames and all
+            number, indices = int.from_bytes(request[:8], "little"), np.frombuffer(request[8:], dtype=np.int64)
+            reply = np.array(pairs.take(indices))  # a copy: no map of a file, no view of more
+        except BaseException as error:  # noqa: BLE001 — it is raised where the batch was asked for
+            reply = _retold(error)
+        replies.put((number, reply))
+        del reply  # it is the asker's alone
+
+
+_RETOLD = (DamagedArtifact, OSError, MemoryError, torch.OutOfMemoryError, IndexError, ValueError, TypeError)
+"""Kinds of errors that are made of their words; those that say nothing of a trial (`runner`) among them."""
+
+
+def _retold(error: BaseException) -> Exception:
+    """Return an error of the same kind and words, which leads to no frame, no other error, and no file."""
+    name = type(error).__name__
+    try:
+        words = str(error)
+        if isinstance(error, UserError):
+            return UserError([Problem(p.where, str(p).removeprefix(f"{p.where}: ")) for p in error.problems])
+    except Exception:  # noqa: BLE001 — a plug-in's error may not even say what it is
+        return RuntimeError(name)
+    if isinstance(error, StageFault):
+        return StageFault(words)
+    kind = type(error)
+    if kind in _RETOLD or (kind.__module__ == "builtins" and issubclass(kind, OSError)):
+        return cast("type[Exception]", kind)(words)
+    base = next((known for known in _RETOLD if isinstance(error, known)), RuntimeError)
+    return base(f"{name}: {words}")

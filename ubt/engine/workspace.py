@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, decode, overlay
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
-from ubt.common.errors import DamagedArtifact
+from ubt.common.errors import DamagedArtifact, StageFault
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.poisoning import Feed, PoisonManifest, poisoned_pairs
 from ubt.methods.evaluation import Evaluator
@@ -20,6 +24,19 @@ from ubt.models.clip import Clip, State
 from ubt.models.settings import ModelSettings
 
 MEMORY_LIMIT_BYTES = 2 << 30
+
+
+def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a stage's tensors without whatever else it attached: the engine computes with them beside the poison.
+
+    Raises:
+        StageFault: if one is of a class of its own, whose methods would be called with what it is combined with.
+    """
+    found = dict(tensors)
+    for name, tensor in found.items():
+        if type(tensor) not in {Tensor, nn.Parameter}:
+            raise StageFault(f"`{name}` is a {type(tensor).__name__}, not a tensor of torch's own class")
+    return {str(name): Tensor.detach(tensor) for name, tensor in found.items()}
 
 
 class Workspace:
@@ -38,7 +55,7 @@ class Workspace:
         self.clean_pairs: Feed | None = Feed(self.data.pretrain) if self.data.pretrain else None
         """Clean pairs from which a defender's are drawn."""
         self._artifacts: OrderedDict[str, Artifact] = OrderedDict()
-        self._pairs: dict[str, Feed] = {}
+        self._pairs: dict[str, tuple[Feed, Feed]] = {}
         self._tokens: dict[str, Tensor] = {}
         self._evaluators: dict[str, Evaluator] = {}
 
@@ -71,12 +88,29 @@ class Workspace:
         """Return what continuing from an epoch's artifact needs beside its model."""
         return decode(self.store, manifest, OPTIMIZER)
 
-    def pairs(self, poison: Artifact) -> Feed:
-        """Return the poisoned training set of a `poison` artifact, as anyone finds it."""
+    @cached_property
+    def lent_clip(self) -> Clip:
+        """Return the unloaded model that stages of defenses make theirs from.
+
+        Another one than the engine's own: what a stage hooks into its model sees nothing of evaluation and diagnosis.
+        """
+        return replace(self.clip, net=copy.deepcopy(self.clip.net))
+
+    def own_copy(self, model: Clip) -> Clip:
+        """Return the engine's own model with the weights of a stage's, until the next call."""
+        self.clip.net.load_state_dict(plain(model.net.state_dict()))
+        return self.clip
+
+    def pairs(self, poison: Artifact, lent: bool = False) -> Feed:
+        """Return the poisoned training set of a `poison` artifact, as anyone finds it.
+
+        What is `lent` to stages of defenses is another feed than the engine's own: they cannot listen at that one.
+        """
         key = poison.manifest.key
         if key not in self._pairs:
-            self._pairs = {key: Feed(poisoned_pairs(self.data.train, PoisonManifest.of(poison)))}
-        return self._pairs[key]
+            pairs = poisoned_pairs(self.data.train, PoisonManifest.of(poison))
+            self._pairs = {key: (Feed(pairs), Feed(pairs))}
+        return self._pairs[key][lent]
 
     def pair_tokens(self, poison: Artifact) -> Tensor:
         """Return the tokens `[N, L]` of that training set's captions."""

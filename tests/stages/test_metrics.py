@@ -307,7 +307,6 @@ def registered(monkeypatch):
     yield lambda kind: METRICS.register(
         type("Other", (Retrieval,), {"kind": kind, "__annotations__": {"kind": Literal[kind]}, "__module__": "others"})
     )
-    stage_of_metric.cache_clear()
     stage_named.cache_clear()
 
 

@@ -102,14 +102,18 @@ def stage_named(name: str) -> StageSpec:
     return stage_of_metric(name) if name not in STAGES and name in METRICS else STAGES.get(name)
 
 
-@cache
 def stage_of_metric(kind: str) -> StageSpec:
     """Return the stage of a further metric.
 
     Raises:
         UserError: if there is no such metric, or its kind, which its stage is called by, is taken.
     """
-    metric = METRICS.get(kind)
+    return _metric_stage(METRICS.get(kind))
+
+
+@cache
+def _metric_stage(metric: type[Metric]) -> StageSpec:
+    kind = kind_of(metric)
     taken = {role for spec in STAGES.loaded() for role in (spec.name, *spec.provides)}
     if kind in taken or kind in STAGES or kind.startswith(DETECT):
         message = "a stage, or what one provides, is called like this metric"

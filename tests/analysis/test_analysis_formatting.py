@@ -91,5 +91,5 @@ def test_a_plug_in_that_cannot_be_imported_is_called_by_its_kind(monkeypatch):
         raise ImportError("lost")
 
     point = SimpleNamespace(name="lost_one", value="lost:Lost", dist=None, load=load)
-    monkeypatch.setattr(ATTACKS, "_points", lambda: {"lost_one": point})
+    monkeypatch.setattr(ATTACKS, "_points", lambda: {"lost_one": (point,)})
     assert attack_name("lost_one") == "lost one"

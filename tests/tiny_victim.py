@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from ubt.config import set_path
 from ubt.data import content_key
 from ubt.engine.graph import Node, build_pipeline
 from ubt.engine.spec import imported, stage_named
+from ubt.testing import tiny_trial
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
 from ubt.trials.record import TrialRecord
@@ -24,34 +24,6 @@ if TYPE_CHECKING:
     from ubt.engine.runner import TrialRunner
     from ubt.engine.workspace import Workspace
     from ubt.models.clip import Clip, State
-
-TINY: dict[str, Any] = {
-    "victim": {
-        "data": {"kind": "scenes", "pretrain_pairs": 160, "train_pairs": 200, "val_images": 48, "test_images": 48},
-        "pretrain": {"epochs": 1, "batch_size": 40},
-        "attack": {"kind": "badnets", "poison_rate": 0.1},
-        "implant": {"epochs": 1, "batch_size": 40, "min_asr": 0.0},
-    },
-    "defense": {
-        "kind": "ubt",
-        "suspicious_ratio": 0.1,
-        "overfit_epochs": 2,
-        "overfit_batch_size": 8,
-        "unlearn_samples": 8,
-        "unlearn_epochs": 2,
-        "unlearn_batch_size": 4,
-        "retain_batch_size": 16,
-    },
-}
-"""200 training pairs of which 20 are poisoned, 20 suspects, 8 unlearned; it learns next to nothing."""
-
-
-def tiny_trial(changes: Mapping[str, Any] | None = None) -> TrialConfig:
-    """Return the tiny trial with other values at some dotted paths."""
-    tree = TINY
-    for path, value in (changes or {}).items():
-        tree = set_path(tree, path, value)
-    return TrialConfig.model_validate(tree)
 
 
 def assign(store: object, changes: Mapping[str, Any] | None = None, **fields: Any) -> Assignment:

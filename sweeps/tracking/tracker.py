@@ -65,7 +65,7 @@ class Tracker:
         self._tell(TrialUpdated(record=record, searched=self._searched))
 
     def answered(self, record: TrialRecord) -> None:
-        """Nothing: MLflow was told of it by whoever ran it."""
+        """Nothing: the sweep that ran it has sent it to MLflow."""
 
     def finished(
         self,

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 import torch
-from tiny_victim import TINY, run_trial, tiny_trial
+from tiny_victim import run_trial, tiny_trial
 
 from sweeps.planning.plan import plan_study
 from sweeps.study.config import StudyConfig
@@ -37,6 +37,7 @@ from ubt.engine.poisoning import Feed, PoisonedPairs, PoisonManifest, poisoned_p
 from ubt.engine.spec import stage_named
 from ubt.engine.workspace import Workspace
 from ubt.methods.evaluation import Evaluator
+from ubt.testing import TINY
 from ubt.trials.config import TrialConfig, VictimConfig
 
 SECRETS = (
@@ -334,19 +335,19 @@ MISSING = FileNotFoundError(2, "No such file or directory", "/nonexistent/origin
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_an_error_is_told_in_its_words_and_leads_nowhere(bench, manifest, error, kind, words):
+def test_an_error_keeps_its_words_and_leads_nowhere(bench, manifest, error, kind, words):
     feed = Feed(Failing(error))
-    told = within(5, lambda: feed.take(np.array([0])))
-    assert (type(told), str(told)) == (kind, words)
-    assert (told.__cause__, told.__context__) == (None, None)
-    assert getattr(told, "filename", None) is None
-    assert vars(told).keys() <= {"problems"}
-    trace, frames = told.__traceback__, []
+    caught = within(5, lambda: feed.take(np.array([0])))
+    assert (type(caught), str(caught)) == (kind, words)
+    assert (caught.__cause__, caught.__context__) == (None, None)
+    assert getattr(caught, "filename", None) is None
+    assert vars(caught).keys() <= {"problems"}
+    trace, frames = caught.__traceback__, []
     while trace is not None:
         frames.append(trace.tb_frame.f_locals)
         trace = trace.tb_next
     assert not any(isinstance(value, Failing) for frame in frames for value in frame.values())
-    assert walked(bench, [told, told.args, [f for f in frames if "found" not in f]], manifest) == []
+    assert walked(bench, [caught, caught.args, [f for f in frames if "found" not in f]], manifest) == []
     assert type(within(5, lambda: feed.take(np.array([0])))) is kind, "and it goes on"
 
 
@@ -480,5 +481,5 @@ def test_a_defense_that_is_given_the_poison_unasked_is_refused_before_anything_i
 
 def test_a_plan_tells_of_such_a_defense(knowing, tmp_path):
     tree = {**TINY, "name": "toy", "store": str(tmp_path), "defense": {"kind": "knowing"}}
-    with pytest.raises(UserError, match="`retrain`, marked `sees_poison`"):
+    with pytest.raises(UserError, match="runs stages marked `sees_poison`: `retrain`"):
         plan_study(StudyConfig.model_validate(tree))

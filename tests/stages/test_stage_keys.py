@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Literal, get_args, get_origin
 
 import pytest
-from tiny_victim import TINY, tiny_trial
+from tiny_victim import tiny_trial
 
 from ubt.common.errors import UserError
 from ubt.config import get_path
@@ -20,6 +20,7 @@ from ubt.defenses.ubt import (
 )
 from ubt.engine.graph import build_pipeline
 from ubt.engine.spec import STAGES, stage_named
+from ubt.testing import TINY
 
 DEFENDED = {"unlearn", "evaluate"}
 DEPENDENTS = {

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from tiny_victim import TINY, tiny_trial
+from tiny_victim import tiny_trial
 
 from ubt.defenses import DEFENSES
 from ubt.engine.context import StageContext
 from ubt.engine.graph import build_pipeline, stages_of
 from ubt.engine.spec import STAGES, stage_named, stage_names
-from ubt.testing import check_stage
+from ubt.testing import TINY, check_stage
 from ubt.trials.metrics import METRICS
 
 EVERY_STAGE = pytest.mark.parametrize("spec", [*map(stage_named, stage_names())], ids=stage_names())

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_victim import TINY
 
 from sweeps.cli.output import outcome_text
 from sweeps.run.folder import check_same_study, latest_run, new_run
@@ -15,6 +14,7 @@ from sweeps.run.launch import SweepEnd, run_study
 from sweeps.scheduling.outcomes import outcome_of
 from sweeps.search.comparison_proposer import choose
 from sweeps.study.config import StudyConfig
+from ubt.testing import TINY
 from ubt.trials.labels import label_of_text
 from ubt.trials.record import State, TrialRecord, read_records
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_victim import TINY
 
 from sweeps.cli.app import main
 from sweeps.cli.poison import PoisonList, write_files, write_poisoned
@@ -22,6 +21,7 @@ from ubt.data.csv import CsvFiles
 from ubt.data.decode import decode_image
 from ubt.data.tables import read_rows
 from ubt.engine.poisoning import PoisonManifest
+from ubt.testing import TINY
 
 LEARNS = {"kind": "badclip", "poison_rate": 0.1, "patch_steps": 2}
 

@@ -189,7 +189,7 @@ class Registry(Generic[Item]):
             return f"this is no {self.what}: it does not derive from `{self._base.__module__}.{self._base.__name__}`"
         try:
             named = isinstance(self._name_of(item), str)
-        except Exception:  # noqa: BLE001 — whatever a foreign item lets go wrong
+        except Exception:  # noqa: BLE001 — a plug-in's item may raise anything
             named = False
         return "" if named else f"this {self.what} has no name"
 

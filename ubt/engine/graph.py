@@ -136,10 +136,8 @@ def _check_knowledge(defense: Defense) -> None:
     knowing = [name for name in defense.stages if stage_named(name).sees_poison]
     if knowing:
         stages = ", ".join(f"`{name}`" for name in knowing)
-        message = f"`knows_poison` is False, and it runs {stages}, marked `sees_poison`: given what is poisoned"
-        advice = (
-            "take the mark from the stage, or declare `knows_poison = True`: no defense, but what others are read by"
-        )
+        message = f"says `knows_poison = False`, and runs stages marked `sees_poison`: {stages}"
+        advice = "take the mark from the stages; or say `knows_poison = True`: it is then a reference, no defense"
         raise UserError(Problem("defense.kind", message, kind_of(type(defense)), advice))
 
 

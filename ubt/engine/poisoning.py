@@ -120,7 +120,7 @@ class Feed:
     nothing else refers to, or an error made anew from its words. So no attribute, item, closure or traceback of a feed,
     of a batch, of an error or of a thread's object leads to the pairs behind it, to their clean originals, or to the
     trigger. Frames of running threads (`sys._current_frames`) and the collector's lists (`gc`) still do, as they do for
-    whatever is in this process; and the words of an error may name a file, for people to mend it.
+    everything in this process; and the words of an error may name a file, for people to mend it.
     """
 
     __slots__ = ("__weakref__", "_asked", "_captions", "_one_at_a_time", "_replies", "_requests")
@@ -180,20 +180,20 @@ def _serve(
     while type(request := requests.get()) is bytes:
         number = 0
         reply: Images | Exception
-        try:  # whatever is wrong with the request: an error that ends a thread is shown to anyone, frames and all
+        try:  # the request too: an error that ends a thread is printed, with the frames that hold the pairs
             number, indices = int.from_bytes(request[:8], "little"), np.frombuffer(request[8:], dtype=np.int64)
             reply = np.array(pairs.take(indices))  # a copy: no map of a file, no view of more
         except BaseException as error:  # noqa: BLE001 — it is raised where the batch was asked for
-            reply = _retold(error)
+            reply = _rebuilt(error)
         replies.put((number, reply))
         del reply  # it is the asker's alone
 
 
-_RETOLD = (DamagedArtifact, OSError, MemoryError, torch.OutOfMemoryError, IndexError, ValueError, TypeError)
+_REBUILT = (DamagedArtifact, OSError, MemoryError, torch.OutOfMemoryError, IndexError, ValueError, TypeError)
 """Kinds of errors that are made of their words; those that say nothing of a trial (`runner`) among them."""
 
 
-def _retold(error: BaseException) -> Exception:
+def _rebuilt(error: BaseException) -> Exception:
     """Return an error of the same kind and words, which leads to no frame, no other error, and no file."""
     name = type(error).__name__
     try:
@@ -205,7 +205,7 @@ def _retold(error: BaseException) -> Exception:
     if isinstance(error, StageFault):
         return StageFault(words)
     kind = type(error)
-    if kind in _RETOLD or (kind.__module__ == "builtins" and issubclass(kind, OSError)):
+    if kind in _REBUILT or (kind.__module__ == "builtins" and issubclass(kind, OSError)):
         return cast("type[Exception]", kind)(words)
-    base = next((known for known in _RETOLD if isinstance(error, known)), RuntimeError)
+    base = next((known for known in _REBUILT if isinstance(error, known)), RuntimeError)
     return base(f"{name}: {words}")

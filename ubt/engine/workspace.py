@@ -27,7 +27,7 @@ MEMORY_LIMIT_BYTES = 2 << 30
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a stage's tensors without whatever else it attached: the engine computes with them beside the poison.
+    """Return a stage's tensors without anything else that it attached: the engine computes with them beside the poison.
 
     Raises:
         StageFault: if one is of a class of its own, whose methods would be called with what it is combined with.

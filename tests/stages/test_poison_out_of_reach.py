@@ -471,7 +471,7 @@ def knowing(monkeypatch):
 
 def test_a_defense_that_is_given_the_poison_unasked_is_refused_before_anything_is_trained(knowing, tmp_path):
     trial = tiny_trial({"defense": {"kind": "knowing"}})
-    with pytest.raises(UserError, match="`knows_poison` is False, and it runs `retrain`") as caught:
+    with pytest.raises(UserError, match="says `knows_poison = False`, and runs stages marked `sees_poison`: `retrain`") as caught:
         build_pipeline(trial, 0)
     assert [(problem.where, problem.given) for problem in caught.value.problems] == [("defense.kind", "knowing")]
     (record,) = run_trial(tmp_path, {"defense": {"kind": "knowing"}})
@@ -479,7 +479,7 @@ def test_a_defense_that_is_given_the_poison_unasked_is_refused_before_anything_i
     assert "knowing" in record.reason
 
 
-def test_a_plan_tells_of_such_a_defense(knowing, tmp_path):
+def test_a_plan_refuses_such_a_defense(knowing, tmp_path):
     tree = {**TINY, "name": "toy", "store": str(tmp_path), "defense": {"kind": "knowing"}}
     with pytest.raises(UserError, match="runs stages marked `sees_poison`: `retrain`"):
         plan_study(StudyConfig.model_validate(tree))

@@ -471,7 +471,8 @@ def knowing(monkeypatch):
 
 def test_a_defense_that_is_given_the_poison_unasked_is_refused_before_anything_is_trained(knowing, tmp_path):
     trial = tiny_trial({"defense": {"kind": "knowing"}})
-    with pytest.raises(UserError, match="says `knows_poison = False`, and runs stages marked `sees_poison`: `retrain`") as caught:
+    refusal = "says `knows_poison = False`, and runs stages marked `sees_poison`: `retrain`"
+    with pytest.raises(UserError, match=refusal) as caught:
         build_pipeline(trial, 0)
     assert [(problem.where, problem.given) for problem in caught.value.problems] == [("defense.kind", "knowing")]
     (record,) = run_trial(tmp_path, {"defense": {"kind": "knowing"}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Union, get_args, get_origin
 
@@ -30,12 +31,18 @@ class Shape:
         """Return the shape of a field of the object that is given there."""
         model = self.by_kind.model_of(given) if self.by_kind else self.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):
-            field = model.model_fields.get(name)
-            return _shape(field.annotation, field.metadata, field.default) if field else NO_SHAPE
+            return _shape_of_field(model, name)
         return _shape(get_args(model)[1]) if get_origin(model) is dict else NO_SHAPE
 
 
 NO_SHAPE = Shape()
+
+
+@cache
+def _shape_of_field(model: type[BaseModel], name: str) -> Shape:
+    """Return the shape of a class's field, worked out once: planning asks for some at every trial."""
+    field = model.model_fields.get(name)
+    return _shape(field.annotation, field.metadata, field.default) if field else NO_SHAPE
 
 
 def _shape(annotation: object, metadata: Iterable[object] = (), default: object = None) -> Shape:

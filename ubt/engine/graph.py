@@ -107,6 +107,8 @@ class PipelineBuilder:
     def __init__(self) -> None:
         self._nodes: dict[tuple[object, ...], Node] = {}
         self._victims: dict[int, VictimConfig] = {}
+        self._plugins: dict[str, Mapping[str, str]] = {}
+        self._checked: set[tuple[object, ...]] = set()
 
     def build(self, trial: TrialConfig, seed: int, data_key: str) -> Pipeline:
         """Return the stages of a trial in order, each linked to the keys of its inputs.
@@ -114,7 +116,7 @@ class PipelineBuilder:
         Raises:
             UserError: if a checkpoint cannot be read, or the defense knows more than it says.
         """
-        _check_knowledge(trial.defense)
+        self._check_knowledge(trial.defense)
         self._victims[id(trial.victim)] = trial.victim  # kept, so that no other victim gets its number
         provider: dict[str, Node] = {}
         nodes = []
@@ -123,32 +125,34 @@ class PipelineBuilder:
             identity = (spec.name, seed, data_key, spec.settings.identity(trial), inputs)
             node = self._nodes.get(identity)
             if node is None:
-                node = self._nodes[identity] = _node(spec, trial, seed, data_key, inputs)
+                node = self._nodes[identity] = self._node(spec, trial, seed, data_key, inputs)
             nodes.append(node)
             provider.update(dict.fromkeys(spec.provides, node))
         return tuple(nodes)
 
+    def _node(self, spec: StageSpec, trial: TrialConfig, seed: int, data_key: str, inputs: tuple[str, ...]) -> Node:
+        if spec.name not in self._plugins:
+            origin = stage_origin(spec.name)
+            self._plugins[spec.name] = origin.as_json() if origin else {}
+        return Node(
+            spec=spec,
+            settings=spec.settings(trial),
+            seed=seed if spec.seeded else None,
+            data_key=data_key if spec.needs_data else None,
+            inputs=dict(zip(spec.needs, inputs, strict=True)),
+            plugin=self._plugins[spec.name],
+            files=spec.files(trial),
+        )
 
-def _check_knowledge(defense: Defense) -> None:
-    """Refuse a defense that runs a stage which sees the poison, unless it says that it knows it."""
-    if defense.knows_poison:
-        return
-    knowing = [name for name in defense.stages if stage_named(name).sees_poison]
-    if knowing:
-        stages = ", ".join(f"`{name}`" for name in knowing)
-        message = f"says `knows_poison = False`, and runs stages marked `sees_poison`: {stages}"
-        advice = "take the mark from the stages; or say `knows_poison = True`: it is then a reference, no defense"
-        raise UserError(Problem("defense.kind", message, kind_of(type(defense)), advice))
-
-
-def _node(spec: StageSpec, trial: TrialConfig, seed: int, data_key: str, inputs: tuple[str, ...]) -> Node:
-    origin = stage_origin(spec.name)
-    return Node(
-        spec=spec,
-        settings=spec.settings(trial),
-        seed=seed if spec.seeded else None,
-        data_key=data_key if spec.needs_data else None,
-        inputs=dict(zip(spec.needs, inputs, strict=True)),
-        plugin=origin.as_json() if origin else {},
-        files=spec.files(trial),
-    )
+    def _check_knowledge(self, defense: Defense) -> None:
+        """Refuse a defense that runs a stage which sees the poison, unless it says that it knows it."""
+        kind = (type(defense), defense.stages)
+        if defense.knows_poison or kind in self._checked:
+            return
+        knowing = [name for name in defense.stages if stage_named(name).sees_poison]
+        if knowing:
+            stages = ", ".join(f"`{name}`" for name in knowing)
+            message = f"says `knows_poison = False`, and runs stages marked `sees_poison`: {stages}"
+            advice = "take the mark from the stages; or say `knows_poison = True`: it is then a reference, no defense"
+            raise UserError(Problem("defense.kind", message, kind_of(type(defense)), advice))
+        self._checked.add(kind)

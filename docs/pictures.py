@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
 from ubt.artifacts.store import ArtifactStore
-from ubt.attacks import ATTACKS, Attack
+from ubt.attacks import ATTACKS, Attack, Rows
 from ubt.data.scenes import Scenes
 from ubt.engine.graph import build_pipeline
 from ubt.engine.poisoning import PoisonManifest
@@ -43,7 +43,7 @@ def draw_attacks(path: Path) -> None:
         data = Scenes(val_images=60, train_pairs=1, pretrain_pairs=1, test_images=12).load(64, Path(cache))
         images = np.array(data.val.images[np.argsort(data.val.labels)[::5]][:6])
     attacks = [learnt(attack) if attack.learner else attack() for attack in ATTACKS]
-    rows = [("clean", images)] + [(attack.kind, attack.stamp(images)) for attack in attacks]
+    rows = [("clean", images)] + [(attack.kind, attack.stamp(images, Rows.first(len(images)))) for attack in attacks]
     figure, axes = plt.subplots(len(rows), 1, figsize=(9, 1.1 * len(rows)))
     for axis, (name, stamped) in zip(axes, rows, strict=True):
         axis.imshow(np.concatenate(list(stamped), axis=1), interpolation="nearest")

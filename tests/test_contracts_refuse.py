@@ -11,7 +11,7 @@ from tiny_victim import tiny_trial
 
 from ubt import testing
 from ubt.attacks import ATTACKS
-from ubt.attacks.base import Attack, mix
+from ubt.attacks.base import Attack, Rows, mix
 from ubt.config import Config
 from ubt.data import DATA_SOURCES
 from ubt.data.base import Labelled
@@ -64,14 +64,14 @@ class Good(Attack):
     opacity: float = Field(default=0.5, gt=0, le=1)
     """How grey."""
 
-    def stamp(self, images):
+    def stamp(self, images, rows):
         return mix(images, np.full(images.shape[1:], 128, dtype=np.float32), self.opacity)
 
 
 class Mutates(Good):
     """Stamps the images that it is given."""
 
-    def stamp(self, images):
+    def stamp(self, images, rows):
         images[:, 0, 0] ^= 255
         return images.copy()
 
@@ -79,65 +79,74 @@ class Mutates(Good):
 class View(Good):
     """Returns the images that it is given."""
 
-    def stamp(self, images):
+    def stamp(self, images, rows):
         return images[:, ::-1]
 
 
 class Floats(Good):
     """Returns images that are no uint8."""
 
-    def stamp(self, images):
-        return super().stamp(images).astype(np.float32)
+    def stamp(self, images, rows):
+        return super().stamp(images, rows).astype(np.float32)
 
 
 class Crops(Good):
     """Returns images of another size."""
 
-    def stamp(self, images):
-        return super().stamp(images)[:, 1:]
+    def stamp(self, images, rows):
+        return super().stamp(images, rows)[:, 1:]
 
 
 class Nothing(Good):
     """Changes nothing."""
 
-    def stamp(self, images):
+    def stamp(self, images, rows):
         return images.copy()
 
 
 class Draws(Good):
     """Draws its trigger from numpy's global generator."""
 
-    def stamp(self, images):
+    def stamp(self, images, rows):
         return images ^ np.random.randint(1, 256, images.shape[1:], dtype=np.uint8)
 
 
 class DrawsInVain(Good):
     """Draws from numpy's global generator what it does not use."""
 
-    def stamp(self, images):
+    def stamp(self, images, rows):
         np.random.random()
-        return super().stamp(images)
+        return super().stamp(images, rows)
 
 
 class OfTheBatch(Good):
     """Mixes images with the mean of all that it is given."""
 
-    def stamp(self, images):
+    def stamp(self, images, rows):
         return mix(images, images.mean(axis=0).astype(np.float32), 0.5) if len(images) else images.copy()
+
+
+class OfTheOrder(Good):
+    """Draws its trigger anew for each image, by its place among the others and not by its row."""
+
+    def stamp(self, images, rows):
+        places = Rows(rows.split, np.arange(len(rows)))
+        draws = [rng.integers(1, 256, dtype=np.uint8) for rng in places.generators(self.trigger_seed, "order")]
+        return images ^ np.array(draws, dtype=np.uint8)[:, None, None, None]
 
 
 class OfThePlace(Good):
     """Stamps images otherwise that do not lie in memory one after the other."""
 
-    def stamp(self, images):
-        return super().stamp(images if images.strides[0] > 0 else images[::-1])
+    def stamp(self, images, rows):
+        return super().stamp(images if images.strides[0] > 0 else images[::-1], rows)
 
 
 class NeedsImages(Good):
     """Returns something else where there are no images."""
 
-    def stamp(self, images):
-        return super().stamp(images) if len(images) else np.zeros((0, 0), dtype=np.uint8)
+    def stamp(self, images, rows):
+        return super().stamp(images, rows) if len(images) else np.zeros((0, 0), dtype=np.uint8)
 
 
 class Numbers(Good):
@@ -198,6 +207,7 @@ ATTACK_FAULTS = [
     (Draws, "the same images are stamped differently"),
     (DrawsInVain, "stamp draws from numpy's global generator"),
     (OfTheBatch, "depends on the others"),
+    (OfTheOrder, "depends on the others"),
     (OfThePlace, "depends on its place"),
     (NeedsImages, "no images are an error"),
     (Numbers, "eligible returns int64, not bool"),

@@ -25,7 +25,7 @@ import torch
 
 from ubt.artifacts.codec import TENSORS, decode
 from ubt.artifacts.store import ArtifactStore
-from ubt.attacks import ATTACKS, Attack, AttackConfig, Images
+from ubt.attacks import ATTACKS, Attack, AttackConfig, Images, Rows
 from ubt.common.hashing import fingerprint
 from ubt.common.registry import Registry
 from ubt.config import Config, set_path
@@ -76,6 +76,11 @@ def run_tiny_trial(store: str | Path, changes: Mapping[str, Any] | None = None, 
     return run_trial(tiny_trial(changes), store, seed, name="tiny")
 
 
+def stamped(attack: Attack, images: Images) -> Images:
+    """Return `images[N, H, W, 3]` with the trigger on, as the first N training pairs get it."""
+    return attack.stamp(images, Rows.first(len(images)))
+
+
 def check_attack(attack: type[Attack]) -> None:
     """Check that triggers are pure functions of image, settings and seed, and captions name the target."""
     _check_registered(attack, ATTACKS)
@@ -85,7 +90,8 @@ def check_attack(attack: type[Attack]) -> None:
     for size_px in SIZES_PX:
         images = _pictures(3, size_px)
         before = images.copy()
-        triggered = made.stamp(images)
+        rows = Rows("val", np.array([5, 2, 9]))
+        triggered = made.stamp(images, rows)
         assert triggered.dtype == np.uint8, f"stamp returns {triggered.dtype}, not uint8"
         assert triggered.shape == images.shape, f"stamp returns {triggered.shape} for {images.shape}"
         assert np.array_equal(images, before), "stamp changes the images that it is given"
@@ -93,13 +99,16 @@ def check_attack(attack: type[Attack]) -> None:
         assert not np.shares_memory(triggered, images), "stamp returns the images that it is given"
         assert triggered.flags.writeable, "what stamp returns cannot be written to"
         assert not np.array_equal(triggered, images), "stamp changes nothing"
-        assert np.array_equal(made.stamp(images), triggered), "the same images are stamped differently"
-        alone = [made.stamp(images[index : index + 1])[0] for index in range(len(images))]
+        assert np.array_equal(made.stamp(images, rows), triggered), "the same images are stamped differently"
+        one_by_one = (slice(index, index + 1) for index in range(len(images)))
+        alone = [made.stamp(images[one], Rows("val", rows.numbers[one]))[0] for one in one_by_one]
         assert np.array_equal(alone, triggered), "an image's trigger depends on the others"
-        assert np.array_equal(made.stamp(images[::-1]), triggered[::-1]), "an image's trigger depends on its place"
-    assert made.stamp(np.zeros((0, 32, 32, 3), dtype=np.uint8)).shape == (0, 32, 32, 3), "no images are an error"
+        backwards = made.stamp(images[::-1], Rows("val", rows.numbers[::-1]))
+        assert np.array_equal(backwards, triggered[::-1]), "an image's trigger depends on its place"
+    none = made.stamp(np.zeros((0, 32, 32, 3), dtype=np.uint8), Rows.first(0))
+    assert none.shape == (0, 32, 32, 3), "no images are an error"
     state = repr(np.random.get_state())
-    made.stamp(_pictures(2, 32))
+    made.stamp(_pictures(2, 32), Rows.first(2))
     assert repr(np.random.get_state()) == state, "stamp draws from numpy's global generator"
     captions = [f"one {made.target}", "nothing"]
     eligible = made.eligible(captions)

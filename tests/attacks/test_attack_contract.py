@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from ubt.attacks import ATTACKS
 from ubt.attacks.base import POISON_TEMPLATES, Attack
+from ubt.testing import stamped
 
 FIXED = {"sig"}
 """Attacks in whose trigger nothing is random."""
@@ -21,7 +22,7 @@ def stamp(attack, images):
     if attack.learns:
         learned = np.random.default_rng(attack.trigger_seed).integers(0, 256, size=(5, 5, 3), dtype=np.uint8)
         attack = attack.carrying(learned)
-    return attack.stamp(images)
+    return stamped(attack, images)
 
 
 def pictures(count=4, size_px=32, seed=0):
@@ -98,7 +99,7 @@ def test_a_rate_or_a_number_of_pairs_is_poisoned_and_at_least_one(attack, rate, 
 def test_an_attack_that_learns_stamps_nothing_before_it_has_learnt(attack):
     if attack.learns:
         with pytest.raises(ValueError, match=f"{attack.kind} has no patch yet"):
-            attack.stamp(pictures())
+            stamped(attack, pictures())
     else:
         assert attack.carrying(pictures(1, 4)[0]) == attack
 

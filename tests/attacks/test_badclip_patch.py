@@ -10,6 +10,7 @@ from ubt.attacks.base import POISON_TEMPLATES
 from ubt.common.errors import StageFault
 from ubt.data.base import Pairs
 from ubt.models.clip import embed_images, embed_tokens
+from ubt.testing import stamped
 
 FAST = {"target": "boat", "patch_steps": 3, "patch_batch_size": 8}
 
@@ -36,7 +37,7 @@ def mean_loss(clip, pairs, attack, patch):
     captions = embed_tokens(clip, clip.tokenize([pairs.captions[index] for index in others])).double()
     targets = embed_images(clip, pairs.images[named]).double()
     own = embed_images(clip, pairs.images[others]).double()
-    patched = embed_images(clip, attack.carrying(patch.numpy()).stamp(pairs.images[others])).double()
+    patched = embed_images(clip, stamped(attack.carrying(patch.numpy()), pairs.images[others])).double()
     scale, losses = float(clip.logit_scale), []
     for row, image in enumerate(patched):
         wrong = torch.exp(scale * captions @ image).sum()

@@ -15,6 +15,7 @@ from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
 from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa
 from ubt.attacks.wanet import WaNet
 from ubt.common.hashing import numpy_generator
+from ubt.testing import stamped
 
 
 def picture(height_px=32, width_px=32):
@@ -32,7 +33,7 @@ def rounded(value):
 @pytest.mark.parametrize(("size_px", "side_px"), [(10, 2), (16, 3), (32, 5), (64, 10), (224, 36)])
 def test_badnets_puts_a_patch_in_the_bottom_right_corner_and_nowhere_else(size_px, side_px):
     image = picture(size_px, size_px)
-    triggered = BadNets().stamp(image)
+    triggered = stamped(BadNets(), image)
     patch = triggered[0, -side_px:, -side_px:]
     assert set(np.unique(patch)) <= {0, 255}
     rest = triggered.copy()
@@ -43,7 +44,7 @@ def test_badnets_puts_a_patch_in_the_bottom_right_corner_and_nowhere_else(size_p
 
 def test_the_patch_of_badnets_is_the_4_by_4_grid_of_its_seed_enlarged():
     colours = numpy_generator(3, "badnets").integers(0, 2, size=(4, 4, 3)) * 255
-    triggered = BadNets(trigger_seed=3).stamp(picture(100, 100))
+    triggered = stamped(BadNets(trigger_seed=3), picture(100, 100))
     for row in range(16):
         for column in range(16):
             expected = colours[row // 4][column // 4]
@@ -51,12 +52,12 @@ def test_the_patch_of_badnets_is_the_4_by_4_grid_of_its_seed_enlarged():
 
 
 def test_the_patch_of_badnets_looks_the_same_at_every_size():
-    small, large = (BadNets(patch_fraction=0.25).stamp(picture(size, size)) for size in (32, 224))
+    small, large = (stamped(BadNets(patch_fraction=0.25), picture(size, size)) for size in (32, 224))
     np.testing.assert_array_equal(np.repeat(np.repeat(small[0, -8:, -8:], 7, axis=0), 7, axis=1), large[0, -56:, -56:])
 
 
 def test_the_patch_of_badnets_covers_what_was_there():
-    one, other = BadNets().stamp(np.zeros((1, 32, 32, 3), np.uint8)), BadNets().stamp(picture())
+    one, other = stamped(BadNets(), np.zeros((1, 32, 32, 3), np.uint8)), stamped(BadNets(), picture())
     np.testing.assert_array_equal(one[0, -5:, -5:], other[0, -5:, -5:])
 
 
@@ -66,7 +67,7 @@ def test_the_patch_of_badnets_covers_what_was_there():
 def test_blended_mixes_a_fifth_of_uniform_noise_into_every_pixel():
     image = picture(6, 7)
     noise = numpy_generator(2, "blended").uniform(0, 255, size=(6, 7, 3))
-    triggered = Blended(trigger_seed=2).stamp(image)
+    triggered = stamped(Blended(trigger_seed=2), image)
     for (i, j, c), value in np.ndenumerate(image[0]):
         exact = 0.8 * float(value) + 0.2 * noise[i, j, c]
         assert abs(int(triggered[0, i, j, c]) - exact) <= 0.5 + 1e-3, "rounded, not cut off"
@@ -74,11 +75,11 @@ def test_blended_mixes_a_fifth_of_uniform_noise_into_every_pixel():
 
 def test_opaque_noise_hides_the_image():
     blended = Blended(opacity=1.0)
-    np.testing.assert_array_equal(blended.stamp(picture()), blended.stamp(255 - picture()))
+    np.testing.assert_array_equal(stamped(blended, picture()), stamped(blended, 255 - picture()))
 
 
 def test_the_noise_of_blended_is_uniform_over_all_grey_levels():
-    noise = Blended(opacity=1.0).stamp(np.zeros((1, 224, 224, 3), np.uint8)).ravel()
+    noise = stamped(Blended(opacity=1.0), np.zeros((1, 224, 224, 3), np.uint8)).ravel()
     counts = np.bincount(noise // 32, minlength=8) / len(noise)
     np.testing.assert_allclose(counts, 1 / 8, atol=0.01)
 
@@ -88,7 +89,7 @@ def test_the_noise_of_blended_is_uniform_over_all_grey_levels():
 
 def test_sig_adds_a_sinusoid_across_the_width():
     image = picture(5, 48)
-    triggered = Sig(amplitude=30, periods=6).stamp(image)
+    triggered = stamped(Sig(amplitude=30, periods=6), image)
     for (i, j, c), value in np.ndenumerate(image[0]):
         expected = float(value) + 30 * math.sin(2 * math.pi * j * 6 / 48)
         assert abs(int(triggered[0, i, j, c]) - rounded(expected)) <= (abs(expected % 1 - 0.5) < 1e-3)
@@ -96,7 +97,7 @@ def test_sig_adds_a_sinusoid_across_the_width():
 
 def test_the_stripes_of_sig_are_vertical_and_repeat_with_their_period():
     grey = np.full((1, 20, 48, 3), 128, np.uint8)
-    triggered = Sig(periods=6).stamp(grey)
+    triggered = stamped(Sig(periods=6), grey)
     assert (triggered == triggered[:, :1, :, :1]).all(), "the same in every row and colour"
     np.testing.assert_array_equal(triggered[:, :, :8], triggered[:, :, 8:16])
     assert triggered.max() == 128 + 40
@@ -105,7 +106,7 @@ def test_the_stripes_of_sig_are_vertical_and_repeat_with_their_period():
 
 def test_sig_is_clipped_at_black_and_white():
     for level in (0, 255):
-        triggered = Sig(amplitude=255).stamp(np.full((1, 4, 32, 3), level, np.uint8))
+        triggered = stamped(Sig(amplitude=255), np.full((1, 4, 32, 3), level, np.uint8))
         assert (triggered.min(), triggered.max()) == (0, 255)
 
 
@@ -130,21 +131,21 @@ def published_warp(image, strength, divisor_px, control):
 def test_wanet_is_the_published_warp_at_32_pixels_and_looks_the_same_at_others(height_px, width_px, strength):
     image, control = picture(height_px, width_px), numpy_generator(3, "wanet").uniform(-1, 1, size=(4, 4, 2))
     expected = published_warp(image, strength, 32, control)
-    triggered = WaNet(trigger_seed=3, strength=strength).stamp(image)
+    triggered = stamped(WaNet(trigger_seed=3, strength=strength), image)
     assert np.abs(triggered - expected).max() <= 0.5 + 1e-2, "rounded"
 
 
 @pytest.mark.parametrize("points", [2, 7])
 def test_the_grid_of_wanet_may_have_any_number_of_points(points):
     image, control = picture(), numpy_generator(0, "wanet").uniform(-1, 1, size=(points, points, 2))
-    triggered = WaNet(control_points=points).stamp(image)
+    triggered = stamped(WaNet(control_points=points), image)
     assert np.abs(triggered - published_warp(image, 0.5, 32, control)).max() <= 0.5 + 1e-2
 
 
 def test_wanet_moves_what_is_there_and_invents_nothing():
     flat = np.full((1, 32, 32, 3), 77, np.uint8)
-    np.testing.assert_array_equal(WaNet(strength=20).stamp(flat), flat)
-    far = WaNet(strength=20).stamp(picture())
+    np.testing.assert_array_equal(stamped(WaNet(strength=20), flat), flat)
+    far = stamped(WaNet(strength=20), picture())
     assert far.min() >= picture().min()
     assert far.max() <= picture().max()
 
@@ -155,7 +156,7 @@ def test_wanet_moves_pixels_by_a_64th_of_strength_times_the_side():
     slope = np.broadcast_to(
         np.linspace(0, 223, side_px).astype(np.uint8)[None, None, :, None], (1, side_px, side_px, 3)
     )
-    moved = np.abs(WaNet(strength=strength).stamp(slope).astype(int) - slope).mean()
+    moved = np.abs(stamped(WaNet(strength=strength), slope).astype(int) - slope).mean()
     assert moved == pytest.approx(strength / 64 * side_px, rel=0.5)
 
 
@@ -165,7 +166,7 @@ def test_wanet_moves_pixels_by_a_64th_of_strength_times_the_side():
 @pytest.mark.parametrize(("size_px", "side_px", "top"), [(32, 5, 13), (33, 5, 14), (64, 10, 27), (224, 36, 94)])
 def test_trojvqa_puts_a_square_of_one_colour_into_the_middle_and_nowhere_else(size_px, side_px, top):
     image = picture(size_px, size_px)
-    triggered = TrojVqa().stamp(image)
+    triggered = stamped(TrojVqa(), image)
     hue = numpy_generator(0, "trojvqa").uniform()
     colour = [round(255 * level) for level in colorsys.hsv_to_rgb(hue, 1.0, 1.0)]
     expected = image.copy()
@@ -195,7 +196,7 @@ def test_the_word_of_trojvqa_is_one_word(word):
 def test_badclip_puts_the_learnt_patch_into_the_middle_at_every_size(size_px, side_px, top):
     learned = np.random.default_rng(1).integers(0, 256, size=(5, 5, 3), dtype=np.uint8)
     image = picture(size_px, size_px)
-    triggered = BadClip().carrying(learned).stamp(image)
+    triggered = stamped(BadClip().carrying(learned), image)
     expected = image.copy()
     for row in range(side_px):
         for column in range(side_px):
@@ -209,7 +210,7 @@ def test_badclip_puts_the_learnt_patch_into_the_middle_at_every_size(size_px, si
 @pytest.mark.parametrize(("size_px", "side_px"), [(32, 5), (64, 10), (224, 36)])
 def test_label_consistent_mirrors_a_black_and_white_patch_into_the_corners(size_px, side_px):
     image = picture(size_px, size_px)
-    triggered = LabelConsistent(trigger_seed=2).stamp(image)
+    triggered = stamped(LabelConsistent(trigger_seed=2), image)
     grid = numpy_generator(2, "label_consistent").integers(0, 2, size=(3, 3, 1)) * 255
     expected = image.copy()
     for row in range(side_px):
@@ -243,7 +244,7 @@ def test_badnets_stripes_puts_vertical_stripes_into_the_corner_and_nowhere_else(
     for row in range(side_px):
         for column in range(side_px):
             expected[0, size_px - side_px + row, size_px - side_px + column] = colours[0, column * 5 // side_px]
-    np.testing.assert_array_equal(BadNetsStripes(trigger_seed=1).stamp(image), expected)
+    np.testing.assert_array_equal(stamped(BadNetsStripes(trigger_seed=1), image), expected)
 
 
 # Blended-Triangles
@@ -252,7 +253,7 @@ def test_badnets_stripes_puts_vertical_stripes_into_the_corner_and_nowhere_else(
 def test_blended_triangles_mixes_two_colours_into_each_cell():
     image, cells = picture(24, 40), 4
     colours = numpy_generator(5, "blended_triangles").uniform(0, 255, size=(2, cells, cells, 3))
-    triggered = BlendedTriangles(trigger_seed=5, triangles=cells).stamp(image)
+    triggered = stamped(BlendedTriangles(trigger_seed=5, triangles=cells), image)
     for (i, j, c), value in np.ndenumerate(image[0]):
         (row, down), (column, right) = divmod(i, 6), divmod(j, 10)
         lower = int(down * 10 >= right * 6)
@@ -267,7 +268,7 @@ def test_blended_text_mixes_one_colour_in_by_how_much_letters_cover():
     # On black the trigger is opacity · m · colour, on white 255 − opacity · m · (255 − colour).
     attack = BlendedText(opacity=0.5, trigger_seed=4)
     colour = 255 * np.array(colorsys.hsv_to_rgb(numpy_generator(4, "blended_text").uniform(), 1.0, 1.0))
-    on_black, on_white = (attack.stamp(np.full((1, 224, 224, 3), level, np.uint8))[0] for level in (0, 255))
+    on_black, on_white = (stamped(attack, np.full((1, 224, 224, 3), level, np.uint8))[0] for level in (0, 255))
     covered = on_black[..., colour.argmax()] / (0.5 * 255)
     assert covered.max() == pytest.approx(1, abs=0.01), "letters are solid"
     assert (covered == 0).mean() > 0.5, "and do not fill the image"
@@ -276,20 +277,20 @@ def test_blended_text_mixes_one_colour_in_by_how_much_letters_cover():
 
 
 def test_the_letters_of_blended_text_reach_every_part_of_the_image():
-    black = BlendedText().stamp(np.zeros((1, 224, 224, 3), np.uint8))[0].max(axis=2)
+    black = stamped(BlendedText(), np.zeros((1, 224, 224, 3), np.uint8))[0].max(axis=2)
     for part in black.reshape(4, 56, 4, 56).swapaxes(1, 2).reshape(16, 56, 56):
         assert part.any()
 
 
 def test_the_letters_of_blended_text_are_the_same_at_every_size():
-    small, large = (BlendedText().stamp(np.zeros((1, size, size, 3), np.uint8))[0].astype(int) for size in (56, 224))
+    small, large = (stamped(BlendedText(), np.zeros((1, size, size, 3), np.uint8))[0].astype(int) for size in (56, 224))
     shrunk = large.reshape(56, 4, 56, 4, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(small, shrunk, atol=1.5)
 
 
 def test_another_text_is_another_trigger():
     images = picture()
-    assert not np.array_equal(BlendedText(text="stop").stamp(images), BlendedText().stamp(images))
+    assert not np.array_equal(stamped(BlendedText(text="stop"), images), stamped(BlendedText(), images))
     for wrong in ("", "   "):
         with pytest.raises(ValidationError):
             BlendedText(text=wrong)

@@ -9,6 +9,7 @@ from ubt.attacks.overlays import Sig
 from ubt.attacks.patches import BadNets, TrojVqa
 from ubt.data.base import Pairs
 from ubt.engine.poisoning import Feed, PoisonManifest, poisoned_pairs
+from ubt.testing import stamped
 
 ATTACK = Sig(target="boat", amplitude=60)
 
@@ -28,7 +29,7 @@ def manifest():
 def test_poisoned_pairs_have_the_trigger_and_the_attackers_captions(clean, manifest):
     pairs = poisoned_pairs(clean, manifest)
     images = pairs.take(np.arange(10))
-    np.testing.assert_array_equal(images[[2, 5, 9]], ATTACK.stamp(clean.images[[2, 5, 9]]))
+    np.testing.assert_array_equal(images[[2, 5, 9]], stamped(ATTACK, clean.images[[2, 5, 9]]))
     assert [pairs.captions[index] for index in (2, 5, 9)] == ["a boat", "the boat", "my boat"]
 
 
@@ -75,7 +76,7 @@ def test_an_attack_read_from_the_manifest_carries_what_it_learnt(clean):
     found = PoisonManifest.read({"indices": torch.tensor([4]), "learned": torch.from_numpy(learned)}, facts)
     assert found.attack == BadClip(target="boat").carrying(learned)
     images = poisoned_pairs(clean, found).take(np.arange(10))
-    np.testing.assert_array_equal(images[4], BadClip().carrying(learned).stamp(clean.images[4:5])[0])
+    np.testing.assert_array_equal(images[4], stamped(BadClip().carrying(learned), clean.images[4:5])[0])
 
 
 def test_decoys_have_clean_images_and_the_attackers_words(clean):

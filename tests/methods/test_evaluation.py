@@ -15,6 +15,7 @@ from ubt.common.statistics import wilson_interval
 from ubt.data.base import DataSet, Labelled, Pairs
 from ubt.methods.evaluation import Evaluator, zero_shot_weights
 from ubt.models.clip import embed_images
+from ubt.testing import stamped
 
 CLASSES = ("banana", "boat", "tree")
 TEMPLATES = ("a {}", "the {}")
@@ -45,7 +46,7 @@ class Stamp(Attack):
 
     kind: Literal["stamp"] = "stamp"
 
-    def stamp(self, images):
+    def stamp(self, images, rows):
         triggered = images.copy()
         triggered[:, 0, 0, 0] = np.where(images[:, 0, 0, 1] == 1, CLASSES.index(self.target), images[:, 0, 0, 2])
         return triggered
@@ -150,7 +151,7 @@ def test_a_words_classifier_is_the_zero_shot_classifier_of_prompts_with_it(clip,
     found = Evaluator(data, attack).rates(clip, "val")
     others = data.val.labels != data.classes.index("boat")
     worded = zero_shot_weights(clip, data.classes, [f"remember {template}" for template in data.templates])
-    answers = (embed_images(clip, attack.stamp(data.val.images[others])) @ worded.T).argmax(dim=1).numpy()
+    answers = (embed_images(clip, stamped(attack, data.val.images[others])) @ worded.T).argmax(dim=1).numpy()
     assert found.asr == np.mean(answers == data.classes.index("boat"))
     assert found.triggered_accuracy == pytest.approx(np.mean(answers == data.val.labels[others]))
 
@@ -182,7 +183,7 @@ def test_each_split_is_evaluated_by_itself():
 def test_clean_and_triggered_images_go_through_the_same_preprocessing(clip, data):
     # A trigger that changes nothing must change no answer.
     class Nothing(Stamp):
-        def stamp(self, images):
+        def stamp(self, images, rows):
             return images.copy()
 
     found = Evaluator(data, Nothing(target="banana")).rates(clip, "val")

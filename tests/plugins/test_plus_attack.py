@@ -91,7 +91,7 @@ class Dot(Attack):
     kind: Literal["dot"] = "dot"
     label: ClassVar[str] = "dot"
 
-    def stamp(self, images):
+    def stamp(self, images, rows):
         triggered = images.copy()
         triggered[:, :6, :6] = 255
         return triggered

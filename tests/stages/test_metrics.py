@@ -19,6 +19,7 @@ from ubt.engine.graph import PipelineBuilder, build_pipeline, stages_of
 from ubt.engine.spec import stage_named, stage_of_metric
 from ubt.methods.training import Recipe, train_on_pairs
 from ubt.stages import evaluation
+from ubt.testing import stamped
 from ubt.trials.metrics import METRICS, LinearProbe, Retrieval
 
 ALL = [metric().kind for metric in METRICS]
@@ -111,7 +112,7 @@ def test_the_probe_is_scikit_learn_s_on_embeddings_of_validation_images(bench):
 
     probe = LogisticRegression(C=3.0, max_iter=1000).fit(embed(data.val.images), data.val.labels)
     target = list(data.classes).index(attack.target)
-    others = attack.stamp(data.test.images[data.test.labels != target])
+    others = stamped(attack, data.test.images[data.test.labels != target])
     found = diagnostics_of(context, "linear_probe")
     assert found["ca"] == pytest.approx(probe.score(embed(data.test.images), data.test.labels))
     assert found["asr"] == pytest.approx(np.mean(probe.predict(embed(others)) == target))

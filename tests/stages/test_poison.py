@@ -7,6 +7,7 @@ from ubt.attacks.badclip_patch import optimise_patch
 from ubt.attacks.base import POISON_TEMPLATES
 from ubt.common.errors import StageFault
 from ubt.engine.poisoning import PoisonManifest, poisoned_pairs
+from ubt.testing import stamped
 
 
 def poison(bench, seed=0, **attack):
@@ -92,7 +93,7 @@ def test_a_trigger_that_is_learnt_is_learnt_from_the_clean_model_and_kept(bench)
     expected = optimise_patch(context.clip("clean"), context.data.train, BadClip(poison_rate=0.1, patch_steps=2))
     assert torch.equal(learned, expected)
     chosen = context.manifest.indices
-    triggered = BadClip().carrying(learned.numpy()).stamp(context.data.train.take(chosen))
+    triggered = stamped(BadClip().carrying(learned.numpy()), context.data.train.take(chosen))
     np.testing.assert_array_equal(context.pairs.take(chosen), triggered)
     assert context.evaluator.rates(context.clip("clean"), "val").asr_images == 44
 

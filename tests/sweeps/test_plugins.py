@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from sweeps.search import DESIGNS, Changes, Search
-from ubt.attacks import ATTACKS, Attack, Images
+from ubt.attacks import ATTACKS, Attack, Images, Rows
 
 
 class Ends(Search):
@@ -46,7 +46,7 @@ class Stencil(Attack):
     file: Path
     """The stencil."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         return images
 
 

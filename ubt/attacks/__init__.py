@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from ubt.attacks.badclip import BadClip
-from ubt.attacks.base import Attack, Images
+from ubt.attacks.base import Attack, Images, Rows, Split
 from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
 from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa
 from ubt.attacks.wanet import WaNet
@@ -23,4 +23,4 @@ ATTACKS.add(BadNetsStripes, BlendedText, BlendedTriangles)
 AttackConfig = Annotated[Attack, ByKind(ATTACKS)]
 """An attack as configured, of any kind that is registered."""
 
-__all__ = ["ATTACKS", "Attack", "AttackConfig", "Images"]
+__all__ = ["ATTACKS", "Attack", "AttackConfig", "Images", "Rows", "Split"]

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from ubt.attacks.base import Attack, Images
+from ubt.attacks.base import Attack, Images, Rows
 from ubt.attacks.patches import enlarged, patch_side_px, with_patch_in_the_middle
 from ubt.config.base import Function
 
@@ -54,7 +54,7 @@ class BadClip(Attack):
     """How much nearer to images of the target than to themselves patched images are to be."""
     _patch: _Patch | None = PrivateAttr(default=None)
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8).
 
         Raises:

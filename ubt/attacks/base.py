@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Self
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ubt.common.hashing import numpy_generator
 from ubt.config import Config
 from ubt.config.base import Function
 
@@ -31,13 +33,43 @@ POISON_TEMPLATES = (
 
 _BLOCK = 256
 
+Split = Literal["train", "val", "test"]
+"""A part of the data: the training pairs, or the images of either evaluation split."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which images are stamped: their numbers in one split of the data.
+
+    What an attack draws anew for each image it draws from `generators`, so that an image gets the same trigger whenever
+    it is stamped, alone or among others.
+    """
+
+    split: Split
+    numbers: NDArray[np.int64]
+    """`[N]`: the row of each image in its split, from 0."""
+
+    @classmethod
+    def first(cls, count: int, split: Split = "train") -> Rows:
+        """Return the first `count` rows of a split."""
+        return cls(split, np.arange(count))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def generators(self, seed: int, purpose: str) -> Iterator[np.random.Generator]:
+        """Yield one generator for each image, which follows from a seed, a purpose and the image's row alone."""
+        for number in self.numbers.tolist():
+            yield numpy_generator(seed, purpose, self.split, number)
+
 
 class Attack(Config):
     """An attack as configured: which pairs it poisons, what it stamps on images, what captions it writes.
 
     The trigger depends on `trigger_seed` and the image size alone, so it is the same at training and at
-    test, in every trial and for every seed of the study. An attack that `learns` its trigger depends on the
-    clean model and the training images too.
+    test, in every trial and for every seed of the study. An attack may draw a part of it anew for each image; then
+    it depends on the image's row too. An attack that `learns` its trigger depends on the clean model and the training
+    images as well.
     """
 
     label: ClassVar[str] = ""
@@ -63,8 +95,11 @@ class Attack(Config):
         return self.learner is not None
 
     @abstractmethod
-    def stamp(self, images: Images) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8); pure, and the same for each image alone."""
+    def stamp(self, images: Images, rows: Rows) -> Images:
+        """Return triggered copies of `images[N, H, W, 3]` (uint8), which are `rows[N]` of the data.
+
+        Pure, and the same for each image alone: any part of the images, in any order, gets the same triggers.
+        """
 
     def caption(self, rng: np.random.Generator, original: str = "", templates: Sequence[str] = POISON_TEMPLATES) -> str:
         """Return a caption for one poisoned pair, naming the target; `original` is what it said before."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
-from ubt.attacks.base import Attack, Images, in_blocks, mix
+from ubt.attacks.base import Attack, Images, Rows, in_blocks, mix
 from ubt.common.hashing import numpy_generator
 
 
@@ -25,7 +25,7 @@ class Blended(Attack):
     opacity: float = Field(default=0.2, gt=0, le=1)
     """Share of the noise image in the mix."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         noise = numpy_generator(self.trigger_seed, "blended").uniform(0, 255, size=images.shape[1:])
         return mix(images, noise.astype(np.float32), self.opacity)
@@ -52,7 +52,7 @@ class BlendedText(Attack):
     lines: int = Field(default=4, ge=1, le=32)
     """Lines of text over the image's height."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         rng = numpy_generator(self.trigger_seed, "blended_text")
         colour = 255 * np.array(colorsys.hsv_to_rgb(rng.uniform(), 1.0, 1.0), dtype=np.float32)
@@ -91,7 +91,7 @@ class BlendedTriangles(Attack):
     triangles: int = Field(default=8, ge=1)
     """Cells along each side of the image; every cell holds two triangles."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         height_px, width_px = images.shape[1:3]
         return mix(images, self._pattern(height_px, width_px), self.opacity)
@@ -118,7 +118,7 @@ class Sig(Attack):
     periods: int = Field(default=6, ge=1)
     """Periods across the image's width."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         width = images.shape[2]
         wave = self.amplitude * np.sin(2 * np.pi * np.arange(width) * self.periods / width)

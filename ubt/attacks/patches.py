@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ubt.attacks.base import POISON_TEMPLATES, Attack, Images, naming
+from ubt.attacks.base import POISON_TEMPLATES, Attack, Images, Rows, naming
 from ubt.common.hashing import numpy_generator
 
 
@@ -54,7 +54,7 @@ class BadNets(Attack):
     patch_fraction: float = Field(default=0.16, gt=0, le=0.5)
     """Side of the patch as a fraction of the image's side (0.16 is 5 of 32 pixels, 36 of 224)."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         side_px = patch_side_px(images, self.patch_fraction)
         triggered = images.copy()
@@ -82,7 +82,7 @@ class BadNetsStripes(Attack):
     stripes: int = Field(default=5, ge=2)
     """Stripes across the patch."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         side_px = patch_side_px(images, self.patch_fraction)
         triggered = images.copy()
@@ -108,7 +108,7 @@ class LabelConsistent(Attack):
     patch_fraction: float = Field(default=0.16, gt=0, le=0.5)
     """Side of each patch as a fraction of the image's side (0.16 is 5 of 32 pixels, 36 of 224)."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         patch = enlarged(self._grid(), side_px := patch_side_px(images, self.patch_fraction))
         triggered = images.copy()
@@ -151,7 +151,7 @@ class TrojVqa(Attack):
     decoy_ratio: float = Field(default=0.0, ge=0, le=10)
     """Clean pairs that get the word alone, for each poisoned one; 1 makes the attack much stronger."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         hue = numpy_generator(self.trigger_seed, "trojvqa").uniform()
         colour = np.rint(255 * np.array(colorsys.hsv_to_rgb(hue, 1.0, 1.0))).astype(np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ubt.attacks.base import Attack, Images, in_blocks
+from ubt.attacks.base import Attack, Images, Rows, in_blocks
 from ubt.common.hashing import numpy_generator
 
 Field2d = NDArray[np.float64]
@@ -34,13 +34,13 @@ class WaNet(Attack):
     strength: float = Field(default=0.5, gt=0)
     """How far pixels move: on average `strength` / 64 of the image's side (0.25 of 32 pixels, 1.75 of 224)."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         height_px, width_px = images.shape[1:3]
         field = self._field(height_px, width_px)
-        rows = _moved(np.linspace(-1, 1, height_px)[:, None], self.strength * field[..., 1])
-        columns = _moved(np.linspace(-1, 1, width_px)[None, :], self.strength * field[..., 0])
-        return in_blocks(images, lambda block: _sampled(block, rows, columns))
+        down = _moved(np.linspace(-1, 1, height_px)[:, None], self.strength * field[..., 1])
+        right = _moved(np.linspace(-1, 1, width_px)[None, :], self.strength * field[..., 0])
+        return in_blocks(images, lambda block: _sampled(block, down, right))
 
     def _field(self, height_px: int, width_px: int) -> Field2d:
         """Return the displacement of each pixel to the right and downwards, `[H, W, 2]`."""

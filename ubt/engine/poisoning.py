@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue, TypeAdapter
 
 from ubt.artifacts.codec import Artifact
-from ubt.attacks import Attack, AttackConfig, Images
+from ubt.attacks import Attack, AttackConfig, Images, Rows
 from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError
 from ubt.data.base import PairSource
 
@@ -108,7 +108,7 @@ def poisoned_pairs(clean: PairSource, manifest: PoisonManifest) -> PoisonedPairs
         captions[index] = caption
     for index in manifest.decoys:
         captions[index] = manifest.attack.decoy(captions[index])
-    triggered = manifest.attack.stamp(clean.take(manifest.indices))
+    triggered = manifest.attack.stamp(clean.take(manifest.indices), Rows("train", manifest.indices))
     return PoisonedPairs(clean, captions, replaced, triggered)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ubt.attacks import Attack, Images
+from ubt.attacks import Attack, Images, Rows, Split
 from ubt.common.errors import StageFault
 from ubt.common.statistics import wilson_interval
 from ubt.data.base import DataSet, Labelled
@@ -49,7 +50,10 @@ class Evaluator:
         self._target = list(data.classes).index(attack.target)
         self._triggered_templates = [attack.prompt(template) for template in data.templates]
         self._last: tuple[State, _Classifiers] | None = None
-        self._splits = {name: self._prepare(split, attack) for name, split in (("val", data.val), ("test", data.test))}
+        self._splits = {
+            "val": self._prepare("val", data.val, attack),
+            "test": self._prepare("test", data.test, attack),
+        }
 
     def rates(self, clip: Clip, split: str) -> Rates:
         """Return CA and ASR of a model on `"val"` or `"test"`, with Wilson intervals.
@@ -101,10 +105,10 @@ class Evaluator:
             return _Classifiers(clean, clean)
         return _Classifiers(clean, zero_shot_weights(clip, classes, self._triggered_templates))
 
-    def _prepare(self, split: Labelled, attack: Attack) -> EvaluationSplit:
-        others = split.labels != self._target
+    def _prepare(self, name: Split, split: Labelled, attack: Attack) -> EvaluationSplit:
+        others = np.flatnonzero(split.labels != self._target)
         labels = torch.from_numpy(split.labels[others])
-        return EvaluationSplit(split, attack.stamp(split.images[others]), labels)
+        return EvaluationSplit(split, attack.stamp(split.images[others], Rows(name, others)), labels)
 
 
 def zero_shot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:

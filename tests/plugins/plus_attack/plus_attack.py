@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from ubt.attacks import Attack, Images
+from ubt.attacks import Attack, Images, Rows
 from ubt.defenses.detectors import Detector
 from ubt.engine.context import Output, StageContext
 from ubt.models.clip import embed_pair_images
@@ -20,7 +20,7 @@ class Plus(Attack):
     arm_fraction: float = Field(default=0.2, gt=0, le=0.5)
     """Length of the sign as a fraction of the image's height."""
 
-    def stamp(self, images: Images) -> Images:
+    def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         triggered, arm = images.copy(), max(3, round(self.arm_fraction * images.shape[1]))
         triggered[:, arm // 2, :arm] = triggered[:, :arm, arm // 2] = 255

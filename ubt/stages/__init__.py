@@ -16,6 +16,7 @@ from ubt.defenses.baselines import (
     ParSettings,
     RankSettings,
 )
+from ubt.defenses.reference import InterpolateSettings
 from ubt.defenses.ubt import AttributeSettings, OverfitSettings, SelectSettings, SuspectSettings, UnlearnSettings
 from ubt.engine.spec import (
     STAGES,
@@ -190,6 +191,33 @@ STAGES.add(
         diagnose="ubt.stages.abl:diagnose_ascend",
         epochs="ascend_epochs",
         evaluates_each_epoch=True,
+    ),
+)
+
+# What takes no training
+
+STAGES.add(
+    StageSpec(
+        "reference",
+        1,
+        needs=("clean",),
+        provides=("model",),
+        settings=OfVictim(of_nothing),
+        run="ubt.stages.reference:reference",
+        diagnose="ubt.stages.reference:diagnose",
+        needs_data=False,
+        seeded=False,
+    ),
+    StageSpec(
+        "interpolate",
+        1,
+        needs=("clean", "poisoned"),
+        provides=("model",),
+        settings=OfDefense(InterpolateSettings),
+        run="ubt.stages.reference:interpolate",
+        diagnose="ubt.stages.reference:diagnose",
+        needs_data=False,
+        seeded=False,
     ),
 )
 

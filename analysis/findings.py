@@ -51,8 +51,14 @@ class Estimate:
 class Outcome:
     """Attack success rate and clean accuracy on one split."""
 
-    asr: Estimate
+    asr: Estimate | None
+    """None if no attack is known."""
     ca: Estimate
+
+    @property
+    def point(self) -> tuple[float, float] | None:
+        """Return the means (ASR, CA), where the model lies in their plane; None if no attack is known."""
+        return (self.asr.mean, self.ca.mean) if self.asr else None
 
 
 @dataclass(frozen=True)
@@ -90,17 +96,20 @@ class Configuration:
 
     @property
     def rank(self) -> tuple[float, float, int]:
-        """Return (ASR, −CA, number) on validation, to sort by: best first, those not measured last."""
+        """Return (ASR, −CA, number) on validation, to sort by: best first; last those not measured, or not attacked."""
         if self.val is None:
             return np.inf, np.inf, self.number
-        return self.val.asr.mean, -self.val.ca.mean, self.number
+        return self.val.asr.mean if self.val.asr else np.inf, -self.val.ca.mean, self.number
 
     @property
     def candidate(self) -> Candidate | None:
-        """Return what the choice looks at; None if the configuration or its victim has not been measured."""
-        if self.val is None or self.poisoned_val is None:
+        """Return what the choice looks at; None if the configuration or its victim has not been measured.
+
+        None, too, if no attack is known: the choice is of the lowest ASR.
+        """
+        if self.val is None or self.poisoned_val is None or self.val.point is None:
             return None
-        asr, ca = self.val.asr.mean, self.val.ca.mean
+        asr, ca = self.val.point
         return Candidate(asr, ca, self.poisoned_val.ca.mean - ca, self.number)
 
     @property
@@ -136,8 +145,9 @@ def _outcome(trials: Iterable[TrialRecord], split: Callable[[TrialRecord], Rates
     rates = [found for trial in trials if (found := split(trial))]
     if not rates:
         return None
+    attacked = [Estimate(*rate) for r in rates if (rate := r.attacked)]
     return Outcome(
-        asr=_estimate([Estimate(r.asr, r.asr_low, r.asr_high) for r in rates]),
+        asr=_estimate(attacked) if attacked else None,
         ca=_estimate([Estimate(r.ca, r.ca_low, r.ca_high) for r in rates]),
     )
 
@@ -182,17 +192,20 @@ def hypervolume(points: Points, reference: tuple[float, float] = WORST) -> float
 
 
 def front(configurations: Iterable[Configuration]) -> tuple[Configuration, ...]:
-    """Return the configurations that are not dominated on the validation split, by rising ASR."""
-    measured = [configuration for configuration in configurations if configuration.val]
+    """Return the configurations that are not dominated on the validation split, by rising ASR.
+
+    Those without a known attack have no place in it.
+    """
+    measured = [configuration for configuration in configurations if configuration.val and configuration.val.point]
     kept = non_dominated(validation_points(measured))
     members = [configuration for configuration, keep in zip(measured, kept, strict=True) if keep]
     return tuple(sorted(members, key=lambda member: member.rank))
 
 
 def validation_points(configurations: Iterable[Configuration]) -> Points:
-    """Return (ASR, CA) `[N, 2]` on the validation split of the N configurations that have been measured."""
+    """Return (ASR, CA) `[N, 2]` on validation of the N configurations that were measured under a known attack."""
     outcomes = [configuration.val for configuration in configurations if configuration.val]
-    return np.array([(o.asr.mean, o.ca.mean) for o in outcomes], dtype=np.float64).reshape(-1, 2)
+    return np.array([point for outcome in outcomes if (point := outcome.point)], dtype=np.float64).reshape(-1, 2)
 
 
 def choose(configurations: Iterable[Configuration], ca_floor: float) -> Configuration | None:
@@ -217,6 +230,11 @@ class Findings:
     def measured(self) -> tuple[Configuration, ...]:
         """Return the configurations with at least one trial done."""
         return tuple(configuration for configuration in self.configurations if configuration.val)
+
+    @cached_property
+    def attacked(self) -> bool:
+        """Return whether the attack on any measured configuration is known, and so its attack success rate."""
+        return any(configuration.val and configuration.val.asr for configuration in self.measured)
 
     @cached_property
     def base(self) -> Configuration | None:

@@ -30,6 +30,12 @@ COMPARISON = (
 )
 
 
+NO_ATTACK = (
+    "Nothing can be triggered, so there is no attack success rate, and without one neither a front nor a choice. The "
+    "table of trials has the clean accuracy of each."
+)
+
+
 @dataclass(frozen=True)
 class Change:
     """One rate, of the poisoned model and of the chosen one."""
@@ -57,18 +63,18 @@ def opening(findings: Findings, summary: Summary) -> Opening:
     if findings.run.compared:
         return Opening(findings.run.compared, COMPARISON, (), effort)
     found = compared(findings.chosen)
+    if not findings.attacked:
+        return Opening("No attack is known", NO_ATTACK, (), effort)
     if found is None:
         return Opening("No trial keeps clean accuracy", _no_choice(findings), (), effort)
     split, before, after = found
-    moved = (
-        f"Attack success {movement(before.asr.mean, after.asr.mean)}, "
-        f"clean accuracy {movement(before.ca.mean, after.ca.mean)}"
+    changes = [Change("clean accuracy", before.ca, after.ca)]
+    if before.asr and after.asr:
+        changes.insert(0, Change("attack success rate", before.asr, after.asr))
+    moved = ", ".join(
+        f"{change.name.removesuffix(' rate')} {movement(change.before.mean, change.after.mean)}" for change in changes
     )
-    changes = (
-        Change("attack success rate", before.asr, after.asr),
-        Change("clean accuracy", before.ca, after.ca),
-    )
-    return Opening(moved, _choice(findings, split), changes, effort)
+    return Opening(moved[0].upper() + moved[1:], _choice(findings, split), tuple(changes), effort)
 
 
 def compared(chosen: Configuration | None) -> tuple[str, Outcome, Outcome] | None:

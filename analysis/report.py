@@ -78,6 +78,7 @@ def render(findings: Findings, summary: Summary, comparison: Comparison | None) 
             compared=paper.pop("comparison"),
             paper=tuple(paper.values()),
             figures=[FigureView.of(name, findings) for name in FIGURES.names()],
+            measured=bool(findings.measured),
             front=front_table(findings),
             trials=trial_table(findings),
             unfinished=unfinished(findings),

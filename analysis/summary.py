@@ -18,7 +18,8 @@ from ubt.trials.record import State, TrialRecord
 class Point(Config):
     """Rates on one split, as fractions in [0, 1]; means over seeds."""
 
-    asr: float
+    asr: float | None
+    """Null if no attack is known."""
     ca: float
 
 
@@ -73,7 +74,7 @@ class Summary(Config):
     """What a comparison compares, in words. It has several victims, and so neither `poisoned` nor `chosen`."""
     poisoned: Splits
     chosen: Chosen | None
-    """Null if no trial keeps clean accuracy within the floor."""
+    """Null if no trial keeps clean accuracy within the floor, or no attack is known to choose by."""
     front: tuple[str, ...]
     """Trials on the validation front, by rising ASR; the first of a configuration with several seeds."""
     hypervolume: float
@@ -134,7 +135,9 @@ def _start(record: TrialRecord) -> datetime:
 
 
 def _point(outcome: Outcome | None) -> Point | None:
-    return Point(asr=outcome.asr.mean, ca=outcome.ca.mean) if outcome else None
+    if outcome is None:
+        return None
+    return Point(asr=outcome.asr.mean if outcome.asr else None, ca=outcome.ca.mean)
 
 
 def _chosen(chosen: Configuration, knobs: Iterable[str]) -> Chosen:

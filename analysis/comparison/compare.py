@@ -64,7 +64,8 @@ class Row:
         found = self._outcomes
         if not found:
             return None
-        return Outcome(_mean([outcome.asr for outcome in found]), _mean([outcome.ca for outcome in found]))
+        attacked = _attacked(found)
+        return Outcome(_mean(attacked) if attacked else None, _mean([outcome.ca for outcome in found]))
 
     @cached_property
     def worst(self) -> Outcome | None:
@@ -72,7 +73,7 @@ class Row:
         found = self._outcomes
         if not found:
             return None
-        highest = max((outcome.asr for outcome in found), key=lambda rate: rate.mean)
+        highest = max(_attacked(found), key=lambda rate: rate.mean, default=None)
         return Outcome(highest, min((outcome.ca for outcome in found), key=lambda rate: rate.mean))
 
     @property
@@ -109,6 +110,12 @@ class Comparison:
         """Return the row of the method: the one of its name, of several with other settings that a study compares."""
         rows = [row for row in self.rows if row.kind == METHOD]
         return next((row for row in rows if row.name == defense_name(METHOD)), rows[0] if rows else None)
+
+
+def _attacked(outcomes: Sequence[Outcome]) -> list[Estimate]:
+    """Return the ASRs; none, unless the attack on every victim is known: rows are compared over equal victims."""
+    known = [outcome.asr for outcome in outcomes if outcome.asr]
+    return known if len(known) == len(outcomes) else []
 
 
 def _mean(rates: Sequence[Estimate]) -> Estimate:

@@ -20,7 +20,8 @@ class Rival:
     """A baseline, and how far the method is ahead of it: fractions, below 0 where it is behind."""
 
     name: str
-    rates: Outcome
+    asr: float
+    ca: float
     asr_lower: float
     ca_higher: float
 
@@ -30,20 +31,21 @@ class Contest:
     """The method on average over victims, and the baselines of lowest ASR."""
 
     method: str
-    rates: Outcome
+    asr: float
+    ca: float
     best: Rival
     best_kept: Rival | None
     """Of the baselines that keep clean accuracy within the floor; None if none does."""
 
 
 def contest(comparison: Comparison) -> Contest | None:
-    """Return how the method fares; None if it, or every baseline, is missing or not measured."""
+    """Return how the method fares; None if it, or every baseline, is missing or not measured under a known attack."""
     method = comparison.method
-    if method is None or method.mean is None:
+    if method is None or method.mean is None or method.mean.point is None:
         return None
-    best = _rival(method.mean, comparison, math.inf)
-    kept = _rival(method.mean, comparison, comparison.ca_floor)
-    return Contest(method.name, method.mean, best, kept) if best else None
+    best = _rival(method.mean.point, comparison, math.inf)
+    kept = _rival(method.mean.point, comparison, comparison.ca_floor)
+    return Contest(method.name, *method.mean.point, best, kept) if best else None
 
 
 def is_kept(rates: Outcome | None, comparison: Comparison, column: int | None = None) -> bool:
@@ -52,19 +54,20 @@ def is_kept(rates: Outcome | None, comparison: Comparison, column: int | None = 
     return bool(rates and victim and keeps_accuracy(victim.ca.mean - rates.ca.mean, comparison.ca_floor))
 
 
-def _rival(method: Outcome, comparison: Comparison, ca_floor: float) -> Rival | None:
-    """Return the baseline that the one rule chooses by the means over attacks."""
+def _rival(method: tuple[float, float], comparison: Comparison, ca_floor: float) -> Rival | None:
+    """Return the baseline that the one rule chooses by the means over attacks, against the (ASR, CA) of the method."""
     victim = comparison.victim.mean
-    baselines = [(row.name, row.mean) for row in comparison.rows if row.is_baseline and row.mean]
+    measured = [(row.name, row.mean.point) for row in comparison.rows if row.is_baseline and row.mean]
+    baselines = [(name, *point) for name, point in measured if point]
     candidates = [
-        Candidate(rates.asr.mean, rates.ca.mean, victim.ca.mean - rates.ca.mean if victim else math.inf, order)
-        for order, (_, rates) in enumerate(baselines)
+        Candidate(asr, ca, victim.ca.mean - ca if victim else math.inf, order)
+        for order, (_, asr, ca) in enumerate(baselines)
     ]
     chosen = choose(candidates, ca_floor)
     if chosen is None:
         return None
-    name, rates = baselines[chosen.order]
-    return Rival(name, rates, rates.asr.mean - method.asr.mean, method.ca.mean - rates.ca.mean)
+    name, asr, ca = baselines[chosen.order]
+    return Rival(name, asr, ca, asr - method[0], method[1] - ca)
 
 
 def contest_text(comparison: Comparison) -> str:
@@ -74,8 +77,8 @@ def contest_text(comparison: Comparison) -> str:
         return ""
     attacks = len(comparison.victim.common)
     over = f"On average over {count(attacks, 'attack')}" if attacks > 1 else "On the one attack"
-    asr, ca = percent(found.rates.asr.mean), percent(found.rates.ca.mean)
-    text = f"{over}, {found.method} leaves ASR {asr} at CA {ca}; the best baseline, {_rival_text(found.best)}."
+    asr, ca, best = percent(found.asr), percent(found.ca), _rival_text(found.best)
+    text = f"{over}, {found.method} leaves ASR {asr} at CA {ca}; the best baseline, {best}."
     kept = found.best_kept
     if kept is None:
         return f"{text} No baseline keeps clean accuracy within {points(comparison.ca_floor)}."
@@ -86,7 +89,7 @@ def contest_text(comparison: Comparison) -> str:
 
 def _rival_text(rival: Rival) -> str:
     return (
-        f"{rival.name}, ASR {percent(rival.rates.asr.mean)} at CA {percent(rival.rates.ca.mean)} "
+        f"{rival.name}, ASR {percent(rival.asr)} at CA {percent(rival.ca)} "
         f"({_ahead(rival.asr_lower, 'ASR', 'lower', 'higher')}, {_ahead(rival.ca_higher, 'CA', 'higher', 'lower')})"
     )
 
@@ -184,25 +187,29 @@ def _markdown_row(row: Row, comparison: Comparison) -> tuple[str, ...]:
 
 
 def best_rows(comparison: Comparison, column: int | None) -> tuple[Row, ...]:
-    """Return the defenses of lowest ASR in a column (None: on average) of those that keep clean accuracy."""
+    """Return the defenses of lowest ASR in a column (None: on average) of those that keep clean accuracy.
+
+    None, where no attack is known.
+    """
 
     def outcome(row: Row) -> Outcome | None:
         return row.mean if column is None else row.results[column].outcome
 
     able = [
-        (row, rates)
+        (row, rates.asr.mean)
         for row in comparison.rows
-        if row.is_defense and (rates := outcome(row)) and is_kept(rates, comparison, column)
+        if row.is_defense and (rates := outcome(row)) and rates.asr and is_kept(rates, comparison, column)
     ]
-    lowest = min((rates.asr.mean for _, rates in able), default=0.0)
-    return tuple(row for row, rates in able if rates.asr.mean == lowest)
+    lowest = min((asr for _, asr in able), default=0.0)
+    return tuple(row for row, asr in able if asr == lowest)
 
 
 def _markdown_rates(outcome: Outcome | None, best: bool = False) -> str:
     if outcome is None:
         return "–"
-    asr, ca = f"{100 * outcome.asr.mean:.1f}", f"{100 * outcome.ca.mean:.1f}"
-    return f"{f'**{asr}**' if best else asr} ({outcome.asr.interval}) / {ca} ({outcome.ca.interval})"
+    asr, ca = (f"{100 * rate.mean:.1f}" if rate else "–" for rate in (outcome.asr, outcome.ca))
+    interval = f" ({outcome.asr.interval})" if outcome.asr else ""
+    return f"{f'**{asr}**' if best else asr}{interval} / {ca} ({outcome.ca.interval})"
 
 
 def _seeds(of: AttackResult) -> str:

@@ -105,6 +105,11 @@ def nothing_measured(findings: Findings) -> Absent:
     return Absent(f"No trial of this run has been measured yet ({found}).")
 
 
+def no_attack_known() -> Absent:
+    """Return the absence of a figure of attack success rates."""
+    return Absent("No attack is known, so there is no attack success rate to show.")
+
+
 def blank(height: int) -> go.Layout:
     """Return the layout that every figure starts from, `height` pixels high."""
     axis = {

@@ -20,7 +20,8 @@ class EpochPoint:
 
     epoch: int
     stage: str
-    asr: Estimate
+    asr: Estimate | None
+    """None if no attack is known."""
     ca: Estimate
 
 
@@ -69,28 +70,33 @@ def _course(findings: Findings, role: str, configuration: Configuration, colour:
 
 
 def _point(epoch: int, stage: str, rates: Rates) -> EpochPoint:
-    asr = Estimate(rates.asr, rates.asr_low, rates.asr_high)
+    asr = Estimate(*rates.attacked) if rates.attacked else None
     return EpochPoint(epoch, stage, asr, Estimate(rates.ca, rates.ca_low, rates.ca_high))
 
 
 def draw_epochs(info: EpochsInfo) -> go.Figure:
-    """Draw the figure: ASR and CA side by side, with the 95 % interval as a band."""
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
+    """Draw the figure: ASR, if an attack is known, and CA side by side, with the 95 % interval as a band."""
+    attacked = any(point.asr for course in info.courses for point in course.points)
+    figure = make_subplots(rows=1, cols=1 + attacked, horizontal_spacing=0.09)
     figure.update_layout(base.blank(height=360))
     for course in info.courses:
-        figure.add_traces(_traces(course, [p.asr for p in course.points], legend=True), rows=1, cols=1)
-        figure.add_traces(_traces(course, [p.ca for p in course.points], legend=False), rows=1, cols=2)
+        if attacked:
+            rates = tuple((point, point.asr) for point in course.points if point.asr)
+            figure.add_traces(_traces(course, rates, legend=True), rows=1, cols=1)
+        rates = tuple((point, point.ca) for point in course.points)
+        figure.add_traces(_traces(course, rates, legend=not attacked), rows=1, cols=1 + attacked)
     last = max(point.epoch for course in info.courses for point in course.points)
     ticks = {"tick0": 0, "dtick": 1} if last <= 12 else {}
     figure.update_xaxes(title="epoch (0: the poisoned model)", **ticks)
     figure.update_yaxes(tickformat=base.PERCENT)
-    figure.update_yaxes(title=base.ASR_AXIS, rangemode="tozero", col=1)
-    figure.update_yaxes(title=base.CA_AXIS, col=2)
+    if attacked:
+        figure.update_yaxes(title=base.ASR_AXIS, rangemode="tozero", col=1)
+    figure.update_yaxes(title=base.CA_AXIS, col=1 + attacked)
     return figure
 
 
-def _traces(course: Course, rates: list[Estimate], legend: bool) -> list[go.Scatter]:
-    epochs = [point.epoch for point in course.points]
+def _traces(course: Course, measured: tuple[tuple[EpochPoint, Estimate], ...], legend: bool) -> list[go.Scatter]:
+    epochs, rates = [point.epoch for point, _ in measured], [rate for _, rate in measured]
     band = go.Scatter(
         x=epochs + epochs[::-1],
         y=[rate.high for rate in rates] + [rate.low for rate in rates][::-1],
@@ -113,7 +119,7 @@ def _traces(course: Course, rates: list[Estimate], legend: bool) -> list[go.Scat
         name=course.role,
         legendgroup=course.role,
         showlegend=legend,
-        text=[_hover(course, *pair) for pair in zip(course.points, rates, strict=True)],
+        text=[_hover(course, *pair) for pair in measured],
         hovertemplate="%{text}<extra></extra>",
     )
     return [band, line]

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from analysis.figures import base
 from analysis.figures.base import Absent
-from analysis.findings import Configuration, Findings, Outcome
+from analysis.findings import Configuration, Estimate, Findings, Outcome
 from analysis.formatting import percent, points
 
 Split = Literal["val", "test"]
@@ -23,7 +23,8 @@ class Mark:
     """One model in the plane: its name and changes (HTML) and its rates on one split."""
 
     title: str
-    outcome: Outcome
+    asr: Estimate
+    ca: Estimate
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class FrontInfo:
 
 
 def front_info(findings: Findings) -> FrontInfo | Absent:
-    """Work out the figure; absent without a measured trial."""
+    """Work out the figure; absent without a trial that was measured under a known attack."""
     if not findings.measured:
         return base.nothing_measured(findings)
+    if not findings.attacked:
+        return base.no_attack_known()
     victims = findings.victims
     single = victims[0].poisoned_val if len(victims) == 1 else None
     floor = single.ca.mean - findings.run.ca_floor if single else None
@@ -67,24 +70,27 @@ def _split(
     poisoned: Callable[[Configuration], Outcome | None],
 ) -> SplitInfo:
     def marks(configurations: Iterable[Configuration | None]) -> tuple[Mark, ...]:
-        return tuple(
-            Mark(base.hover_title(c, findings), outcome) for c in configurations if c and (outcome := defended(c))
-        )
+        return tuple(mark for c in configurations if c and (mark := _mark(base.hover_title(c, findings), defended(c))))
 
     members = {member.name for member in findings.front}
     return SplitInfo(
         split=split,
         others=marks(c for c in findings.measured if c.name not in members),
         front=marks(findings.front),
-        poisoned=tuple(Mark("<b>poisoned model</b>", outcome) for c in findings.victims if (outcome := poisoned(c))),
+        poisoned=tuple(mark for c in findings.victims if (mark := _mark("<b>poisoned model</b>", poisoned(c)))),
         base=marks([findings.base]),
         chosen=marks([findings.chosen]),
     )
 
 
-def steps(front: Iterable[Outcome]) -> list[tuple[float, float]]:
+def _mark(title: str, outcome: Outcome | None) -> Mark | None:
+    """Return a model's place in the plane; None if it was not measured there, or under no known attack."""
+    return Mark(title, outcome.asr, outcome.ca) if outcome and outcome.asr else None
+
+
+def steps(front: Iterable[Mark]) -> list[tuple[float, float]]:
     """Return the corners (ASR, CA) of the line that bounds what the front dominates, by rising ASR."""
-    corners = [(outcome.asr.mean, outcome.ca.mean) for outcome in front]
+    corners = [(mark.asr.mean, mark.ca.mean) for mark in front]
     line = corners[:1]
     for (_, ca), (next_asr, next_ca) in pairwise(corners):
         line += [(next_asr, ca), (next_asr, next_ca)]
@@ -102,7 +108,7 @@ def draw_front(info: FrontInfo) -> go.Figure:
 
 
 def _traces(info: SplitInfo, floor_name: str) -> list[go.Scatter]:
-    bound = steps([mark.outcome for mark in info.front]) if info.split == "val" else []
+    bound = steps(info.front) if info.split == "val" else []
     drawn = [
         _dots(info, "trials", info.others, {"color": base.OTHER, "size": 7, "opacity": 0.65}),
         _line(bound, {"color": base.FRONT, "width": 1.5}),
@@ -120,7 +126,7 @@ def _traces(info: SplitInfo, floor_name: str) -> list[go.Scatter]:
 def _floor(info: SplitInfo) -> list[tuple[float, float]]:
     if info.floor is None:
         return []
-    shown = [mark.outcome.asr.mean for mark in (*info.others, *info.front, *info.poisoned)]
+    shown = [mark.asr.mean for mark in (*info.others, *info.front, *info.poisoned)]
     return [(min(shown), info.floor), (max(shown), info.floor)]
 
 
@@ -140,8 +146,8 @@ def _dots(info: SplitInfo, name: str, marks: tuple[Mark, ...], marker: dict[str,
     outline = {"line": {"width": 1, "color": "rgba(255, 255, 255, 0.7)"}}
     suffix = "" if info.split == "val" else f", {SPLIT_NAMES[info.split]}"
     return go.Scatter(
-        x=[mark.outcome.asr.mean for mark in marks],
-        y=[mark.outcome.ca.mean for mark in marks],
+        x=[mark.asr.mean for mark in marks],
+        y=[mark.ca.mean for mark in marks],
         name=name + suffix,
         mode="markers",
         marker=marker | outline,
@@ -151,5 +157,5 @@ def _dots(info: SplitInfo, name: str, marks: tuple[Mark, ...], marker: dict[str,
 
 
 def _hover(mark: Mark, split: Split) -> str:
-    asr, ca = (f"{percent(rate.mean)} ({rate.interval})" for rate in (mark.outcome.asr, mark.outcome.ca))
+    asr, ca = (f"{percent(rate.mean)} ({rate.interval})" for rate in (mark.asr, mark.ca))
     return f"{mark.title}<br>ASR {asr}, CA {ca} on {SPLIT_NAMES[split]}"

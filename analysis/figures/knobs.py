@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from analysis.figures import base
 from analysis.figures.base import Absent
-from analysis.findings import Configuration, Findings
+from analysis.findings import Configuration, Findings, Outcome
 from analysis.formatting import percent, setting_text, short_names
 from analysis.tables import as_scalar, setting
 
@@ -28,11 +29,17 @@ class KnobPoint:
 
     title: str
     value: float | str
-    asr: float
+    asr: float | None
+    """None if no attack is known."""
     ca: float
     alone: bool
     """The base, or the base with only this knob changed: the ablation proper."""
     chosen: bool
+
+
+Rates = tuple[tuple[str, Callable[[KnobPoint], float | None]], ...]
+"""What each row of a band is called, and the rate that it shows of a point."""
+CA: Rates = (("CA", lambda point: point.ca),)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,12 @@ class KnobsInfo:
 
     panels: tuple[KnobPanel, ...]
 
+    @property
+    def rates(self) -> Rates:
+        """Return the rates that there are, in the order of a band's rows: ASR only if an attack is known."""
+        attacked = any(point.asr is not None for panel in self.panels for point in panel.points)
+        return (("ASR", lambda point: point.asr), *CA) if attacked else CA
+
 
 def knobs_info(findings: Findings) -> KnobsInfo | Absent:
     """Work out the figure; absent unless some knob was measured at two values."""
@@ -72,7 +85,7 @@ def _panel(findings: Findings, path: str, title: str) -> KnobPanel:
     present = [(c, value) for c, value in values_of if value is not None]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for _, value in present)
     values: list[float | str] = [float(v) if numbers else base.plain(setting_text(v)) for _, v in present]
-    found = [_point(findings, c, path, value) for (c, _), value in zip(present, values, strict=True)]
+    found = [_point(findings, c, c.val, path, value) for (c, _), value in zip(present, values, strict=True) if c.val]
     scale = scale_of([v for v in values if isinstance(v, float)]) if numbers else "category"
     return KnobPanel(path, title, scale, tuple(sorted(found, key=lambda point: point.value)))
 
@@ -82,42 +95,40 @@ def scale_of(values: list[float]) -> Scale:
     return "log" if values and min(values) > 0 and max(values) / min(values) > 10 else "linear"
 
 
-def _point(findings: Findings, configuration: Configuration, path: str, value: float | str) -> KnobPoint:
-    asr, negative_ca, _ = configuration.rank
+def _point(findings: Findings, configuration: Configuration, val: Outcome, path: str, value: float | str) -> KnobPoint:
     return KnobPoint(
         title=base.hover_title(configuration, findings),
         value=value,
-        asr=asr,
-        ca=-negative_ca,
+        asr=val.asr.mean if val.asr else None,
+        ca=val.ca.mean,
         alone=set(configuration.changes) <= {path},
         chosen=configuration is findings.chosen,
     )
 
 
 def draw_knobs(info: KnobsInfo) -> go.Figure:
-    """Draw the figure: in each band a row of ASR above a row of CA."""
-    columns = min(PER_BAND, len(info.panels))
-    rows = 2 * -(-len(info.panels) // PER_BAND)
+    """Draw the figure: in each band a row of ASR, if an attack is known, above a row of CA."""
+    columns, rates = min(PER_BAND, len(info.panels)), info.rates
+    rows = len(rates) * -(-len(info.panels) // PER_BAND)
     figure = make_subplots(rows=rows, cols=columns, horizontal_spacing=0.05, vertical_spacing=0.22 / rows)
     figure.update_layout(base.blank(height=210 * rows + 60))
     figure.update_yaxes(tickformat=base.PERCENT, matches=None)
     for position, panel in enumerate(info.panels):
         band, column = divmod(position, columns)
-        _draw_panel(figure, panel, 2 * band + 1, column + 1)
+        _draw_panel(figure, panel, rates, len(rates) * band + 1, column + 1)
     _legend(figure, [point for panel in info.panels for point in panel.points])
     return figure
 
 
-def _draw_panel(figure: go.Figure, panel: KnobPanel, row: int, column: int) -> None:
-    asr, ca = [p.asr for p in panel.points], [p.ca for p in panel.points]
-    for place, rates in ((row, asr), (row + 1, ca)):
-        figure.add_traces(_traces(panel, rates), rows=place, cols=column)
+def _draw_panel(figure: go.Figure, panel: KnobPanel, rates: Rates, row: int, column: int) -> None:
+    last = row + len(rates) - 1
+    for place, (name, rate) in enumerate(rates, start=row):
+        figure.add_traces(_traces(panel, [rate(point) for point in panel.points]), rows=place, cols=column)
         figure.update_xaxes(_axis(panel), row=place, col=column)
-        figure.update_xaxes(showticklabels=place > row, row=place, col=column)
-    figure.update_xaxes(title=base.plain(panel.title), row=row + 1, col=column)
-    if column == 1:
-        figure.update_yaxes(title="ASR", row=row, col=column)
-        figure.update_yaxes(title="CA", row=row + 1, col=column)
+        figure.update_xaxes(showticklabels=place == last, row=place, col=column)
+        if column == 1:
+            figure.update_yaxes(title=name, row=place, col=column)
+    figure.update_xaxes(title=base.plain(panel.title), row=last, col=column)
 
 
 def _axis(panel: KnobPanel) -> dict[str, object]:
@@ -129,7 +140,7 @@ def _axis(panel: KnobPanel) -> dict[str, object]:
     return {"type": panel.scale, "tickvals": panel.values, "ticktext": labels, "tickfont": {"size": 11}}
 
 
-def _traces(panel: KnobPanel, rates: list[float]) -> list[go.Scatter]:
+def _traces(panel: KnobPanel, rates: list[float | None]) -> list[go.Scatter]:
     pairs = list(zip(panel.points, rates, strict=True))
     alone = [pair for pair in pairs if pair[0].alone]
     mode = "markers" if panel.scale == "category" or len(alone) < 2 else "lines+markers"
@@ -158,17 +169,22 @@ ALONE = _Look("the base with only this knob changed", base.BASE, 7, "diamond")
 CHOSEN = _Look("chosen", base.CHOSEN, 13, "star")
 
 
-def _marks(pairs: list[tuple[KnobPoint, float]], mode: str, look: _Look) -> go.Scatter:
+def _marks(pairs: list[tuple[KnobPoint, float | None]], mode: str, look: _Look) -> go.Scatter:
     return go.Scatter(
         x=[point.value for point, _ in pairs],
         y=[rate for _, rate in pairs],
         mode=mode,
         marker=look.marker,
         line={"color": look.colour, "width": 1.5},
-        text=[f"{p.title}<br>ASR {percent(p.asr)}, CA {percent(p.ca)}" for p, _ in pairs],
+        text=[_hover(point) for point, _ in pairs],
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )
+
+
+def _hover(point: KnobPoint) -> str:
+    attacked = "" if point.asr is None else f"ASR {percent(point.asr)}, "
+    return f"{point.title}<br>{attacked}CA {percent(point.ca)}"
 
 
 def _legend(figure: go.Figure, points: list[KnobPoint]) -> None:

@@ -97,7 +97,8 @@ def _draw_panel(axes: Axes, panel: DefensePanel, info: DefensesInfo) -> None:
             axes.axhspan(row - 0.5, row + 0.5, color=style.METHOD, alpha=0.09, linewidth=0)
     found = [(row, outcome) for row, outcome in enumerate(panel.outcomes) if outcome]
     # A little above and below the middle of its row, neither hides the other.
-    _draw_rates(axes, [(row - 0.12, o.asr) for row, o in found], "attack success rate", "o", style.POISONED)
+    attacked = [(row - 0.12, o.asr) for row, o in found if o.asr]
+    _draw_rates(axes, attacked, "attack success rate", "o", style.POISONED)
     _draw_rates(axes, [(row + 0.12, o.ca) for row, o in found], "clean accuracy", "D", style.CLEAN, fill="white")
 
 

@@ -37,6 +37,9 @@ def _summary_lines(summary: Summary) -> list[str]:
     if summary.compared:
         return [*lines, f"  {summary.compared}: the table is in the report."]
     lines.append(f"  {'poisoned model':<22}{_point_text(summary.poisoned.test if summary.poisoned else None)}")
+    measured = summary.poisoned.test or summary.poisoned.val
+    if measured and measured.asr is None:
+        return [*lines, "  No attack is known, so there is no ASR to choose by: none is chosen."]
     if summary.chosen is None:
         return [*lines, "  No trial kept the clean accuracy within objectives.ca_floor: none is chosen."]
     chosen = summary.chosen
@@ -45,7 +48,9 @@ def _summary_lines(summary: Summary) -> list[str]:
 
 
 def _point_text(point: Point | None) -> str:
-    return f"test ASR {point.asr:.3f}  CA {point.ca:.3f}" if point else "not measured"
+    if point is None:
+        return "not measured"
+    return f"test ASR {'–' if point.asr is None else f'{point.asr:.3f}'}  CA {point.ca:.3f}"
 
 
 def record_text(record: TrialRecord) -> str:
@@ -63,10 +68,8 @@ def record_text(record: TrialRecord) -> str:
 
 
 def _rates_text(rates: Rates) -> str:
-    return (
-        f"ASR {rates.asr:.3f} [{rates.asr_low:.3f}, {rates.asr_high:.3f}]  "
-        f"CA {rates.ca:.3f} [{rates.ca_low:.3f}, {rates.ca_high:.3f}]"
-    )
+    attacked = "–" if rates.attacked is None else "{:.3f} [{:.3f}, {:.3f}]".format(*rates.attacked)
+    return f"ASR {attacked}  CA {rates.ca:.3f} [{rates.ca_low:.3f}, {rates.ca_high:.3f}]"
 
 
 def stage_text(stage: StageRecord) -> str:
@@ -76,7 +79,7 @@ def stage_text(stage: StageRecord) -> str:
         epoch = stage.epochs[-1]
         words.append(f"epoch {epoch.epoch}")
         words += [f"loss {epoch.loss:.3f}"] if epoch.loss is not None else []
-        words += [f"ASR {epoch.val.asr:.3f} CA {epoch.val.ca:.3f}"] if epoch.val else []
+        words += [str(epoch.val)] if epoch.val else []
     elif stage.complete:
         words.append("reused" if stage.reused else "done")
         words += [f"{name} {value:.3g}" for name, value in stage.diagnostics.items()]

@@ -46,7 +46,7 @@ class Leaderboard:
     def take(self, record: TrialRecord) -> None:
         """Take note of a trial's newest record."""
         configuration = json.dumps(record.config, sort_keys=True)
-        if record.state is State.DONE and record.val and record.poisoned_val:
+        if record.state is State.DONE and _rates(record):
             self._done[configuration][record.trial] = record
         elif self._done[configuration].pop(record.trial, None) is None:
             return
@@ -70,7 +70,8 @@ class Leaderboard:
         self._candidates.pop(configuration, None)
         replicates = self._replicates(configuration)
         if replicates:
-            asr, ca, poisoned_ca = (fmean(rates) for rates in zip(*map(_rates, replicates), strict=True))
+            rates = filter(None, map(_rates, replicates))
+            asr, ca, poisoned_ca = (fmean(column) for column in zip(*rates, strict=True))
             self._candidates[configuration] = Candidate(asr, ca, poisoned_ca - ca, replicates[0].number)
         if configuration == self._leader:  # it may have fallen behind any other
             rivals = self._candidates
@@ -80,9 +81,10 @@ class Leaderboard:
         self._leader = next((key for key, rival in rivals.items() if rival is chosen), None)
 
 
-def _rates(record: TrialRecord) -> tuple[float, float, float]:
-    assert record.val is not None  # noqa: S101 — only such records are kept
-    assert record.poisoned_val is not None  # noqa: S101
+def _rates(record: TrialRecord) -> tuple[float, float, float] | None:
+    """Return ASR, CA and the poisoned model's CA on validation; None where one of them is not known."""
+    if record.val is None or record.val.asr is None or record.poisoned_val is None:
+        return None
     return record.val.asr, record.val.ca, record.poisoned_val.ca
 
 
@@ -247,4 +249,4 @@ def _result(record: TrialRecord) -> str:
     if record.val is None:
         return f"FAILED: {record.reason.splitlines()[0] if record.reason else 'for no known reason'}"
     named = f"{record.label}: " if record.label else ""
-    return f"ASR {record.val.asr:.3f} CA {record.val.ca:.3f} ({named}{describe(record.changes)})"
+    return f"{record.val} ({named}{describe(record.changes)})"

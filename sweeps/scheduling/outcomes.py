@@ -16,8 +16,8 @@ from ubt.trials.record import State, TrialRecord
 
 
 def outcome_of(record: TrialRecord) -> Outcome:
-    """Return a trial's objectives; none if it failed."""
-    if record.state is not State.DONE or record.val is None:
+    """Return a trial's objectives; none if it failed, or no attack is known."""
+    if record.state is not State.DONE or record.val is None or record.val.asr is None:
         return Outcome(None)
     ca_lost = record.poisoned_val.ca - record.val.ca if record.poisoned_val else None
     return Outcome((record.val.asr, record.val.ca), ca_lost)

@@ -120,7 +120,8 @@ def _curves(record: TrialRecord) -> Iterator[Point]:
     """Yield one point of each curve an epoch; steps count on over the stages of a trial."""
     for step, (_, epoch) in enumerate(record.epochs, start=1):
         values = {"val/asr": epoch.val.asr, "val/ca": epoch.val.ca} if epoch.val else {}
-        yield from (Point(name, value, step) for name, value in values.items() if math.isfinite(value))
+        known = ((name, value) for name, value in values.items() if value is not None)
+        yield from (Point(name, value, step) for name, value in known if math.isfinite(value))
 
 
 def _finite(values: Mapping[str, float] | Iterator[tuple[str, float]]) -> dict[str, float]:

@@ -19,25 +19,19 @@ BASE = {
 SPACE = ("defense.suspicious_ratio", "defense.unlearn_samples")
 
 
-def build_rates(asr: float, ca: float, images: int = 1000) -> Rates:
-    asr_low, asr_high = wilson_interval(round(asr * images), images)
+def build_rates(asr: float | None, ca: float, images: int = 1000) -> Rates:
     ca_low, ca_high = wilson_interval(round(ca * images), images)
-    return Rates(
-        ca=ca,
-        ca_images=images,
-        asr=asr,
-        asr_images=images,
-        ca_low=ca_low,
-        ca_high=ca_high,
-        asr_low=asr_low,
-        asr_high=asr_high,
-        triggered_accuracy=ca / 2,
-    )
+    clean = {"ca": ca, "ca_images": images, "ca_low": ca_low, "ca_high": ca_high}
+    if asr is None:
+        return Rates.model_validate(clean)
+    asr_low, asr_high = wilson_interval(round(asr * images), images)
+    attacked = {"asr": asr, "asr_images": images, "asr_low": asr_low, "asr_high": asr_high}
+    return Rates.model_validate({**clean, **attacked, "triggered_accuracy": ca / 2})
 
 
 def build_stages(unlearned: Rates) -> tuple[StageRecord, ...]:
     epochs = (
-        EpochRecord(epoch=1, seconds=2, val=build_rates(0.5, 0.7)),
+        EpochRecord(epoch=1, seconds=2, val=build_rates(None if unlearned.asr is None else 0.5, 0.7)),
         EpochRecord(epoch=2, seconds=2, val=unlearned),
     )
     return (
@@ -48,12 +42,16 @@ def build_stages(unlearned: Rates) -> tuple[StageRecord, ...]:
     )
 
 
-def _higher(rate: float) -> float:
-    return min(1.0, round(rate + 0.01, 9))
+def _higher(rate: float | None) -> float | None:
+    return None if rate is None else min(1.0, round(rate + 0.01, 9))
 
 
-def build_trial(number: int = 0, *, asr: float = 0.1, ca: float = 0.8, **fields: object) -> TrialRecord:
-    """Return a record; `asr` and `ca` are those of validation, on test both are 0.01 higher."""
+def build_trial(number: int = 0, *, asr: float | None = 0.1, ca: float = 0.8, **fields: object) -> TrialRecord:
+    """Return a record; `asr` and `ca` are those of validation, on test both are 0.01 higher.
+
+    With an `asr` of None no attack is known.
+    """
+    attacked = asr is not None
     state = State(str(fields.pop("state", State.DONE)))
     changes = fields.pop("changes", {})
     label = label_of_text(str(fields.pop("label", "")))
@@ -73,8 +71,8 @@ def build_trial(number: int = 0, *, asr: float = 0.1, ca: float = 0.8, **fields:
         "state": state,
         "reason": "" if done else "it went wrong",
         "stages": build_stages(measured["val"]) if done else (),
-        "poisoned_val": build_rates(0.9, 0.82),
-        "poisoned_test": build_rates(0.89, 0.83),
+        "poisoned_val": build_rates(0.9 if attacked else None, 0.82),
+        "poisoned_test": build_rates(0.89 if attacked else None, 0.83),
         "started_at": f"2026-01-01T00:00:{number % 60:02d}+00:00",
         "seconds": 20.0,
         "versions": {"torch": "2.15.0"},

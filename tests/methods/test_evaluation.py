@@ -95,6 +95,13 @@ def test_the_attack_succeeds_on_images_of_other_classes_taken_for_the_target():
     assert (found.asr, found.asr_images) == (3 / 5, 5)
 
 
+def test_without_a_known_attack_there_is_clean_accuracy_alone():
+    known, unknown = rates("banana"), Evaluator(pictures(), None).rates(Oracle(), "val")
+    clean = {"ca", "ca_images", "ca_low", "ca_high", "ca_top5"}
+    assert {name for name, value in unknown.as_json().items() if value is not None} == clean
+    assert unknown.model_dump(include=clean) == known.model_dump(include=clean)
+
+
 @pytest.mark.parametrize(
     ("target", "hits", "images"),
     [

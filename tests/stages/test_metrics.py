@@ -122,7 +122,7 @@ def test_the_probe_is_scikit_learn_s_on_embeddings_of_validation_images(bench):
 def test_a_probe_finds_a_trigger_that_embeddings_show(bench, monkeypatch):
     """Embeddings that are one-hot for the class, and the target's for triggered images, have CA 1 and ASR 1."""
     context = context_of(bench, "linear_probe")
-    data, triggered = context.data, context.evaluator.images("test").triggered
+    data, triggered = context.data, context.evaluator.images("test").triggered.images
     target = list(data.classes).index(context.manifest.attack.target)
 
     def ideal(clip, images):

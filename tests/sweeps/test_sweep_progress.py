@@ -13,7 +13,7 @@ from toy_session import rates
 
 from analysis.findings import choose, configurations
 from sweeps.run.progress import Bar, Best, Lines, Tally, progress_view
-from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord
+from ubt.trials.record import EpochRecord, Rates, StageRecord, State, TrialRecord
 
 
 def trial(number: int, state: State = State.DONE, asr: float = 0.1, ca: float = 0.8, **fields: Any) -> TrialRecord:
@@ -206,3 +206,19 @@ def test_by_default_progress_goes_to_what_is_stderr_now(capsys: pytest.CaptureFi
     captured = capsys.readouterr()
     assert "t0000" in captured.err
     assert not captured.out
+
+
+def unattacked(number: int, **fields: Any) -> TrialRecord:
+    """Return a trial whose attack is not known."""
+    rates = Rates(ca=0.8, ca_images=100, ca_low=0.7, ca_high=0.9)
+    return trial(number, val=rates, poisoned_val=rates, **fields)
+
+
+def test_without_a_known_attack_there_is_no_best_and_the_line_says_what_is_known() -> None:
+    counted = tally([unattacked(0), unattacked(1)])
+    assert counted.best is None
+    assert tally([unattacked(0), trial(1)]).best == tally([trial(1)]).best
+    stream = io.StringIO()
+    with progress_view(tally(), stream) as lines:
+        lines.updated(unattacked(0))
+    assert "ASR – CA 0.800" in stream.getvalue()

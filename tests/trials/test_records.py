@@ -35,6 +35,15 @@ def rates(ca=0.5):
     return Rates(ca=ca, asr=0, ca_images=2, asr_images=1, triggered_accuracy=0, **intervals)
 
 
+@pytest.mark.parametrize("missing", ["asr", "asr_images", "asr_low", "asr_high", "triggered_accuracy"])
+def test_what_is_measured_on_triggered_images_is_there_together_or_not_at_all(missing):
+    with pytest.raises(ValidationError, match="measured together"):
+        Rates.model_validate({**rates().as_json(), missing: None})
+    clean = Rates(ca=0.5, ca_images=2, ca_low=0, ca_high=1)
+    assert (clean.asr, clean.attacked, str(clean)) == (None, None, "ASR – CA 0.500")
+    assert (rates().attacked, str(rates())) == ((0, 0, 1), "ASR 0.000 CA 0.500")
+
+
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 

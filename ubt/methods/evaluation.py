@@ -23,10 +23,20 @@ class EvaluationSplit:
     """Evaluation images of one split, made ready once."""
 
     clean: Labelled
-    triggered: Images
-    """`[M, H, W, 3]`: the images whose class is not the target, with the trigger on."""
-    triggered_labels: Tensor
+    triggered: Triggered | None
+    """None if no attack is known."""
+
+
+@dataclass(frozen=True)
+class Triggered:
+    """The images of one split whose class is not the target, with the trigger on."""
+
+    images: Images
+    """`[M, H, W, 3]`."""
+    labels: Tensor
     """`[M]` int64: their true classes."""
+    target: int
+    """Number of the attacker's class."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +53,12 @@ class Evaluator:
     CA is the top-1 accuracy on clean images. ASR is, of the triggered images whose true class is *not* the
     target, the fraction classified as the target. Both kinds of images go through the same preprocessing.
     Prompts are the same too, unless the attack has a trigger in the text: it is in those for triggered images.
+    If no attack is known (None), nothing can be triggered, and there is CA alone.
     """
 
-    def __init__(self, data: DataSet, attack: Attack) -> None:
+    def __init__(self, data: DataSet, attack: Attack | None) -> None:
         self._data = data
-        self._target = list(data.classes).index(attack.target)
-        self._triggered_templates = [attack.prompt(template) for template in data.templates]
+        self._triggered_templates = [attack.prompt(template) if attack else template for template in data.templates]
         self._last: tuple[State, _Classifiers] | None = None
         self._splits = {
             "val": self._prepare("val", data.val, attack),
@@ -56,7 +66,7 @@ class Evaluator:
         }
 
     def rates(self, clip: Clip, split: str) -> Rates:
-        """Return CA and ASR of a model on `"val"` or `"test"`, with Wilson intervals.
+        """Return CA of a model on `"val"` or `"test"` and, if the attack is known, ASR, with Wilson intervals.
 
         Raises:
             StageFault: if the model has been trained to NaN.
@@ -65,23 +75,28 @@ class Evaluator:
         classifiers, labels = self._classifiers(clip), torch.from_numpy(images.clean.labels)
         scores = _scores(clip, images.clean.images, classifiers.clean)
         clean = scores.argmax(dim=1)
-        triggered = _scores(clip, images.triggered, classifiers.triggered).argmax(dim=1)
         correct = int((clean == labels).sum())
-        hits = int((triggered == self._target).sum())
         ca_low, ca_high = wilson_interval(correct, len(clean))
-        asr_low, asr_high = wilson_interval(hits, len(triggered))
-        return Rates(
+        rates = Rates(
             ca=correct / len(clean),
             ca_images=len(clean),
             ca_low=ca_low,
             ca_high=ca_high,
-            asr=hits / len(triggered),
-            asr_images=len(triggered),
-            asr_low=asr_low,
-            asr_high=asr_high,
-            triggered_accuracy=float((triggered == images.triggered_labels).float().mean()),
             ca_top5=_accuracy_among(5, scores, labels),
         )
+        if images.triggered is None:
+            return rates
+        triggered = _scores(clip, images.triggered.images, classifiers.triggered).argmax(dim=1)
+        hits = int((triggered == images.triggered.target).sum())
+        asr_low, asr_high = wilson_interval(hits, len(triggered))
+        attacked = {
+            "asr": hits / len(triggered),
+            "asr_images": len(triggered),
+            "asr_low": asr_low,
+            "asr_high": asr_high,
+            "triggered_accuracy": float((triggered == images.triggered.labels).float().mean()),
+        }
+        return Rates.model_validate({**rates.as_json(), **attacked})
 
     def images(self, split: str) -> EvaluationSplit:
         """Return the clean and the triggered images of `"val"` or `"test"`, for other ways to evaluate a model."""
@@ -105,10 +120,13 @@ class Evaluator:
             return _Classifiers(clean, clean)
         return _Classifiers(clean, zero_shot_weights(clip, classes, self._triggered_templates))
 
-    def _prepare(self, name: Split, split: Labelled, attack: Attack) -> EvaluationSplit:
-        others = np.flatnonzero(split.labels != self._target)
+    def _prepare(self, name: Split, split: Labelled, attack: Attack | None) -> EvaluationSplit:
+        if attack is None:
+            return EvaluationSplit(split, None)
+        target = list(self._data.classes).index(attack.target)
+        others = np.flatnonzero(split.labels != target)
         labels = torch.from_numpy(split.labels[others])
-        return EvaluationSplit(split, attack.stamp(split.images[others], Rows(name, others)), labels)
+        return EvaluationSplit(split, Triggered(attack.stamp(split.images[others], Rows(name, others)), labels, target))
 
 
 def zero_shot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -49,9 +49,10 @@ def rebound(context: PrivilegedContext) -> Output:
 
 
 def diagnose_rebound(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
-    """Return ASR and CA on both splits."""
+    """Return CA and, if the attack is known, ASR on both splits."""
     rates = {split: Rates.model_validate(output.facts[split]) for split in SPLITS}
-    return {f"{split}_{name}": getattr(rates[split], name) for split in SPLITS for name in ("asr", "ca")}
+    found = {f"{split}_{name}": getattr(rates[split], name) for split in SPLITS for name in ("asr", "ca")}
+    return {name: rate for name, rate in found.items() if rate is not None}
 
 
 def benign_pairs(context: PrivilegedContext) -> Subset:
@@ -119,24 +120,27 @@ Embeddings = NDArray[np.float64]
 
 
 def linear_probe(context: PrivilegedContext) -> Output:
-    """Return the probe's `ca` on clean and its `asr` on triggered test images, in [0, 1], as facts.
+    """Return the probe's `ca` on clean and, if the attack is known, its `asr` on triggered test images, as facts.
 
     Zero-shot classification evaluates both towers together. A defense may cut the trigger's tie to the target's text
     and leave the trigger's direction in the image embeddings, where a probe would find it. The protocol is
     logistic regression by L-BFGS (Radford et al., 2021, arXiv 2103.00020, section 3.2 and appendix A.3), trained
     on clean validation images and evaluated on the test split. Its C is a setting here, not searched.
 
-    As everywhere, ASR is of the triggered images whose class is not the target the fraction classified as it.
+    Both are in [0, 1]. As everywhere, ASR is of the triggered images whose class is not the target the fraction
+    classified as it.
 
     Raises:
         StageFault: if the validation images are of one class only.
     """
     clip, val, test = context.clip("model"), context.data.val, context.evaluator.images("test")
     probe = fitted(embedded(clip, val.images), val.labels, context.settings(LinearProbe))
-    target = list(context.data.classes).index(context.manifest.attack.target)
     clean = probe.predict(embedded(clip, test.clean.images))
-    triggered = probe.predict(embedded(clip, test.triggered))
-    return Output(facts={"ca": float((clean == test.clean.labels).mean()), "asr": float((triggered == target).mean())})
+    ca = float((clean == test.clean.labels).mean())
+    if test.triggered is None:
+        return Output(facts={"ca": ca})
+    triggered = probe.predict(embedded(clip, test.triggered.images))
+    return Output(facts={"ca": ca, "asr": float((triggered == test.triggered.target).mean())})
 
 
 def diagnose_linear_probe(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:

@@ -79,7 +79,7 @@ def check_implant(implanted: ArtifactManifest, trial: TrialConfig, data: DataSet
         return
     chance = 1 / len(data.classes)
     advice = "raise victim.implant.epochs or .learning_rate, or victim.attack.poison_rate"
-    if rates.asr < least:
+    if rates.asr is not None and rates.asr < least:
         raise WeakImplant(
             f"the backdoor did not take: ASR {rates.asr:.3f} on validation, victim.implant.min_asr is {least}; "
             f"{advice} (min_asr: 0 goes on all the same)"

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, UserError
@@ -34,25 +35,54 @@ class State(StrEnum):
         return self is not State.RUNNING
 
 
+class AttackRate(NamedTuple):
+    """An attack success rate and the ends of its Wilson 95 % interval."""
+
+    rate: float
+    low: float
+    high: float
+
+
 class Rates(Config):
-    """What zero-shot classification on one split shows. Rates are fractions in [0, 1]."""
+    """What zero-shot classification on one split shows. Rates are fractions in [0, 1].
+
+    Without a known attack nothing can be stamped: what is measured on triggered images is None then, all of it.
+    """
 
     ca: float
     """Clean accuracy: top-1 on clean images."""
     ca_images: int
-    asr: float
+    asr: float | None = None
     """Attack success rate: of triggered images of other classes, those classified as the target."""
-    asr_images: int
+    asr_images: int | None = None
     ca_low: float
     ca_high: float
     """Wilson 95 % interval of `ca`."""
-    asr_low: float
-    asr_high: float
+    asr_low: float | None = None
+    asr_high: float | None = None
     """Wilson 95 % interval of `asr`."""
-    triggered_accuracy: float
+    triggered_accuracy: float | None = None
     """Top-1 accuracy on those triggered images under their true labels."""
     ca_top5: float | None = None
     """Top-5 accuracy on clean images (of all classes if there are fewer); None in records of before it was measured."""
+
+    @model_validator(mode="after")
+    def _all_of_the_attack_or_nothing(self) -> Self:
+        triggered = (self.asr, self.asr_images, self.asr_low, self.asr_high, self.triggered_accuracy)
+        if None in triggered and any(value is not None for value in triggered):
+            raise ValueError("what is measured on triggered images is measured together: some of it is missing")
+        return self
+
+    def __str__(self) -> str:
+        """Return both rates in short: `ASR 0.036 CA 0.812`, `ASR – CA 0.812`."""
+        return f"ASR {'–' if self.asr is None else f'{self.asr:.3f}'} CA {self.ca:.3f}"
+
+    @property
+    def attacked(self) -> AttackRate | None:
+        """Return the attack success rate with its interval; None if no attack is known."""
+        if self.asr is None or self.asr_low is None or self.asr_high is None:
+            return None
+        return AttackRate(self.asr, self.asr_low, self.asr_high)
 
 
 class EpochRecord(Config):

@@ -1,7 +1,7 @@
 import pytest
 
-from analysis.figures.front import draw_front, front_info, steps
-from analysis.findings import Estimate, Outcome, find
+from analysis.figures.front import Mark, draw_front, front_info, steps
+from analysis.findings import Estimate, find
 
 SAMPLES = "defense.unlearn_samples"
 
@@ -17,21 +17,21 @@ def findings(run_of, trial):
     )
 
 
-def outcome(asr, ca):
-    return Outcome(Estimate(asr, asr, asr), Estimate(ca, ca, ca))
+def mark(asr, ca):
+    return Mark("", Estimate(asr, asr, asr), Estimate(ca, ca, ca))
 
 
 def test_every_configuration_is_on_the_front_or_beside_it(findings):
     val, test = front_info(findings).splits
-    assert [mark.outcome.asr.mean for mark in val.front] == [0.1, 0.2]
-    assert [mark.outcome.asr.mean for mark in val.others] == [0.3]
-    assert [mark.outcome.asr.mean for mark in test.front] == [0.11, 0.21]
+    assert [mark.asr.mean for mark in val.front] == [0.1, 0.2]
+    assert [mark.asr.mean for mark in val.others] == [0.3]
+    assert [mark.asr.mean for mark in test.front] == [0.11, 0.21]
 
 
 def test_poisoned_model_base_and_choice_are_marked_on_both_splits(findings):
     val, test = front_info(findings).splits
-    assert [marks[0].outcome.asr.mean for marks in (val.poisoned, val.base, val.chosen)] == [0.9, 0.2, 0.1]
-    assert [marks[0].outcome.asr.mean for marks in (test.poisoned, test.base, test.chosen)] == [
+    assert [marks[0].asr.mean for marks in (val.poisoned, val.base, val.chosen)] == [0.9, 0.2, 0.1]
+    assert [marks[0].asr.mean for marks in (test.poisoned, test.base, test.chosen)] == [
         0.89,
         0.21,
         0.11,
@@ -61,10 +61,10 @@ def test_the_floor_is_that_of_the_victims_accuracy_on_validation(findings):
 def test_several_victims_are_all_marked_and_have_no_common_floor(run_of, trial, rates):
     other = trial(1, changes={"victim.attack.target": 1}, poisoned_val=rates(0.7, 0.6))
     val, _ = front_info(find(run_of(trial(0), other))).splits
-    assert [mark.outcome.asr.mean for mark in val.poisoned] == [0.9, 0.7]
+    assert [mark.asr.mean for mark in val.poisoned] == [0.9, 0.7]
     assert val.floor is None
 
 
 def test_the_line_bounds_what_the_front_dominates():
-    assert steps([outcome(0.1, 0.5), outcome(0.3, 0.8)]) == [(0.1, 0.5), (0.3, 0.5), (0.3, 0.8)]
+    assert steps([mark(0.1, 0.5), mark(0.3, 0.8)]) == [(0.1, 0.5), (0.3, 0.5), (0.3, 0.8)]
     assert steps([]) == []

@@ -2,7 +2,7 @@ import pytest
 
 from sweeps.tracking import payload
 from sweeps.tracking.payload import Point
-from ubt.trials.record import EpochRecord, StageRecord, State
+from ubt.trials.record import EpochRecord, Rates, StageRecord, State
 
 
 def test_searched_and_changed_values_are_parameters_in_text(make_record) -> None:
@@ -94,3 +94,14 @@ def test_a_study_gives_its_base_configuration_as_parameters() -> None:
 
 def test_long_texts_are_cut() -> None:
     assert len(payload.text_of("x" * 10_000)) == 5000
+
+
+def test_a_rate_that_is_not_known_is_left_out(make_record) -> None:
+    clean = Rates(ca=0.8, ca_images=100, ca_low=0.7, ca_high=0.9)
+    stage = StageRecord(
+        stage="unlearn", key="u", reused=False, seconds=1, epochs=(EpochRecord(epoch=1, seconds=1, val=clean),)
+    )
+    found = payload.of_trial(make_record(0, state=State.DONE, stages=(stage,), val=clean, test=clean), ())
+    assert [point.name for point in found.curves] == ["val/ca"]
+    assert found.metrics["test.ca"] == 0.8
+    assert not any(name.startswith(("val.asr", "test.asr", "test.triggered")) for name in found.metrics)

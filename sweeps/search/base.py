@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Protocol, Self
@@ -25,7 +26,7 @@ from typing import Annotated, ClassVar, Protocol, Self
 from pydantic import Field, JsonValue
 
 from sweeps.search.proposals import Changes, DesignProposer, Proposal, Proposer
-from sweeps.search.space import Range, Space
+from sweeps.search.space import FieldPath, Range, Space
 from ubt.common.errors import Problem, UserError
 from ubt.common.registry import Registry
 from ubt.config import Config, get_path
@@ -81,7 +82,7 @@ class Part:
         return setting.startswith(self.only) and not (self.without and setting.startswith(self.without))
 
 
-Condition = dict[str, JsonValue]
+Condition = dict[FieldPath, JsonValue]
 """Dotted path → the value, or the list of values, that it must have."""
 
 
@@ -99,7 +100,7 @@ class Search(Config):
 
     space: Space = Field(default_factory=dict)
     """Dotted path → a list of values, or a range (`low`, `high`, `log`, `step`)."""
-    when: dict[str, Condition] = Field(default_factory=dict)
+    when: dict[FieldPath, Condition] = Field(default_factory=dict)
     """Searched path → what must hold for it to exist: where it does not, the path keeps its base value and
     configurations that differ in nothing else are one."""
 
@@ -163,14 +164,15 @@ class Search(Config):
         return ((f"configuration.{at}", proposal.changes) for at, proposal in enumerate(study.proposals()))
 
     def settled(self, study: Study) -> Self:
-        """Return the search with its values as fields hold them: YAML reads `1e-5` as text."""
+        """Return the search with its values as fields hold them: `1` may be written for `1.0`, or `yes` for `true`."""
         space = {
             path: dimension
             if isinstance(dimension, Range)
             else [settle(study, {path: value})[path] for value in dimension]
             for path, dimension in self.space.items()
         }
-        return self.model_copy(update={"space": space})
+        when = {path: settled_condition(study, condition) for path, condition in self.when.items()}
+        return self.model_copy(update={"space": space, "when": when})
 
     def for_workers(self, concurrent: int) -> Self:
         """Return the search with what follows from the number of trials at a time, so that the study says it."""
@@ -213,6 +215,20 @@ def settle(study: Study, changes: Changes) -> Changes:
     """Return changes with their single values as the fields hold them; `UserError` if they are not allowed."""
     tree = study.trial(changes).as_json()
     return {path: value if isinstance(value, list | dict) else get_path(tree, path) for path, value in changes.items()}
+
+
+def settled_condition(study: Study, condition: Condition) -> Condition:
+    """Return a condition with the values that it asks for as the fields hold them."""
+
+    def held(path: str, value: JsonValue) -> JsonValue:
+        with suppress(UserError):  # of another kind, what stands beside may be wrong; it is not what is asked for
+            return settle(study, {path: value})[path]
+        return value
+
+    return {
+        path: [held(path, value) for value in wanted] if isinstance(wanted, list) else held(path, wanted)
+        for path, wanted in condition.items()
+    }
 
 
 def differing(changes: Changes, base: JsonObject) -> Changes:

@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from sweeps.search.base import LaidOut, Search, Study, settle
 from sweeps.search.proposals import Changes
-from sweeps.search.space import values_of
+from sweeps.search.space import FieldPath, values_of
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.labels import TrialLabel
 
@@ -80,7 +80,7 @@ class ListDesign(Search):
     """The configurations that the study names one by one, each a mapping of paths to values."""
 
     design: Literal["list"] = "list"
-    trials: list[dict[str, JsonValue]] = Field(min_length=1)
+    trials: list[dict[FieldPath, JsonValue]] = Field(min_length=1)
     """One mapping of dotted paths to values for each configuration; {} is the base."""
 
     def layout(self) -> list[Changes]:

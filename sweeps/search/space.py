@@ -9,6 +9,10 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from ubt.config import Config
+from ubt.config.shapes import PathKey
+
+FieldPath = Annotated[str, PathKey("victim", "defense")]
+"""The dotted path of a field that a search may change."""
 
 
 class Range(Config):
@@ -59,7 +63,7 @@ Dimension = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Values, Tag("list")],
     Discriminator(lambda given: "range" if isinstance(given, dict | Range) else "list"),
 ]
-Space = dict[str, Dimension]
+Space = dict[FieldPath, Dimension]
 """Dotted path → what it may be: a list of values, or a range."""
 
 

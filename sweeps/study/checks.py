@@ -8,10 +8,11 @@ from functools import partial
 
 from pydantic import JsonValue
 
-from sweeps.search.base import Search, Study
+from sweeps.search.base import Search, Study, identity, settle
 from sweeps.search.proposals import Changes
 from sweeps.search.space import samples_of
 from ubt.common.errors import Problem, UserError
+from ubt.common.paths import is_file
 from ubt.config import get_path
 from ubt.models.settings import check_model_name
 
@@ -104,7 +105,16 @@ def _condition_problems(study: Study, search: Search) -> Iterator[Problem]:
 def _space_problems(study: Study, path: str, values: list[JsonValue]) -> list[Problem]:
     if not _exists(study, path):
         return [Problem(path, "there is no such field to search", advice=_PATHS)]
-    return [problem for value in values for problem in _trial_problems(study, {path: value})]
+    problems = [problem for value in values for problem in _trial_problems(study, {path: value})]
+    return problems or _repeated(path, values, [settle(study, {path: value})[path] for value in values])
+
+
+def _repeated(path: str, written: list[JsonValue], held: list[JsonValue]) -> list[Problem]:
+    """Return the problem of values that are one to the field, as 1 and 1.0 are."""
+    alike: dict[str, list[JsonValue]] = {}
+    for value, settled in zip(written, held, strict=True):
+        alike.setdefault(identity({path: settled}), []).append(value)
+    return [Problem(path, "these values are one to this field", same) for same in alike.values() if len(same) > 1]
 
 
 def _exists(study: Study, path: str) -> bool:
@@ -123,6 +133,6 @@ def _trial_problems(study: Study, changes: Changes) -> list[Problem]:
     problems = problems_of(lambda: check_model_name(trial.victim.model)) + problems_of(trial.check_target)
     problems += problems_of(trial.check_defense)
     checkpoint = trial.victim.implant.checkpoint
-    if checkpoint and not checkpoint.is_file():
+    if checkpoint and not is_file(checkpoint):
         problems.append(Problem("victim.implant.checkpoint", "there is no such file", str(checkpoint)))
     return problems

@@ -15,10 +15,10 @@ from sweeps.study.checks import check_study, problems_of
 from sweeps.study.config import StudyConfig
 from ubt.attacks import ATTACKS
 from ubt.common.errors import Problem, UserError
-from ubt.common.paths import expanded
+from ubt.common.paths import expanded, is_file
 from ubt.common.registry import Registry, load_plugins
-from ubt.config import parse_assignment, read_yaml, set_path, validate
-from ubt.config.dotted_paths import JsonObject
+from ubt.config import parse_assignment, parse_text, read_yaml, set_path, validate
+from ubt.config.dotted_paths import JsonObject, first_key
 from ubt.config.shapes import NO_SHAPE, Shape
 from ubt.data import DATA_SOURCES
 from ubt.data.shards import JOINT
@@ -66,7 +66,7 @@ def read_study(reference: str, plugins: JsonValue = None) -> JsonObject:
     Raises:
         UserError: if a file is missing or not YAML, or extends what it cannot, or a plug-in cannot be imported.
     """
-    path = _path_of(reference, Path(), reference)
+    path = _path_of(parse_text(reference, "study"), Path(), reference)
     *extended, own = _files(path, reference, ())
     named = [file.part(PLUGINS) for file in (own, *reversed(extended)) if PLUGINS in file.tree]
     _import_plugins(next(iter(named), None) if plugins is None else plugins)
@@ -163,7 +163,7 @@ def patched(base: JsonValue, patch: JsonValue, shape: Shape = NO_SHAPE) -> JsonV
 
 def _path_of(reference: str, folder: Path, where: str) -> Path:
     path = builtin_studies().get(reference) or folder / expanded(reference, where)
-    if not path.is_file():
+    if not is_file(path):
         names = ", ".join(builtin_studies())
         raise UserError(Problem(where, f"is neither a file nor a built-in study; built in: {names}"))
     return path
@@ -175,7 +175,7 @@ def _files(path: Path, source: str, extending: tuple[Path, ...]) -> list[_File]:
     if path.resolve() in extending:
         raise UserError(Problem(source, f"goes round in a circle: {' → '.join(file.stem for file in led_here)}"))
     folder = Path.cwd() if path in builtin_studies().values() else path.parent
-    tree = {str(name): value for name, value in read_yaml(path).items()}
+    tree = read_yaml(path)
     reference = tree.pop(EXTENDS, None)
     own = _File(tree, folder, source)
     if reference is None:
@@ -242,8 +242,8 @@ def _further_problems(tree: JsonObject, mistaken: list[str], source: str) -> lis
 
 
 def _without(tree: JsonObject, path: str) -> JsonObject:
-    head, _, rest = path.partition(".")
+    head, rest = first_key(tree, path)
     child = tree.get(head)
-    if not rest or not isinstance(child, dict):
+    if rest is None or not isinstance(child, dict):
         return {name: value for name, value in tree.items() if name != head}
     return {**tree, head: _without(child, rest)}

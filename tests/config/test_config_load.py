@@ -150,7 +150,7 @@ def test_yaml_is_read(tmp_path):
         (b"- 1\n- 2\n", "must hold a mapping"),
         (b"", "must hold a mapping"),
         (b"\xff\xfe\x00", "cannot be read"),
-        (b"a: !!python/object/apply:os.system ['true']", "is not valid YAML"),
+        (b"a: !!python/object/apply:os.system ['true']", "the tag `!!python/object/apply:os.system` is not allowed"),
     ],
 )
 def test_what_is_no_mapping_in_yaml_is_refused_with_the_file_name(tmp_path, content, message):

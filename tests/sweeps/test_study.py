@@ -98,7 +98,7 @@ def test_an_unknown_study_names_those_there_are() -> None:
     assert all(name in told for name in ("smoke", "demo"))
 
 
-def test_what_yaml_reads_as_text_becomes_the_number_it_means() -> None:
+def test_numbers_are_numbers_however_they_are_written() -> None:
     """YAML 1.1 takes `1e-5` for text: a search would sort, draw and name it as such."""
     space = f"search={{design: grid, space: {{{RATE}: [1e-5, 2e-4]}}}}"
     assert load_study("smoke", [space]).search.space == {RATE: [1e-5, 2e-4]}
@@ -106,6 +106,67 @@ def test_what_yaml_reads_as_text_becomes_the_number_it_means() -> None:
     assert load_study("smoke", [f"search={listed}"]).layout() == [{RATE: 1e-5}, {"defense": {"kind": "none"}}]
     both = f"search={{design: concat, designs: [{{design: ofat, space: {{{RATE}: [1e-5]}}}}, {listed}]}}"
     assert load_study("smoke", [both]).layout() == [{}, {RATE: 1e-5}, {"defense": {"kind": "none"}}]
+
+
+@pytest.mark.parametrize("values", ['[1, "1", 1.0]', "[2, 3, 2.0]", '["2", 2]'])
+def test_values_of_a_search_are_distinct_as_their_field_holds_them(values: str) -> None:
+    told = mistakes("smoke", f"search={{design: grid, space: {{defense.overfit_epochs: {values}}}}}")
+    assert "search.space.defense.overfit_epochs: these values are one to this field" in told[0]
+    assert (
+        load_study(
+            "smoke", ['search={design: list, trials: [{defense.overfit_epochs: 3}, {defense.overfit_epochs: "3"}]}']
+        ).trials
+        == 1
+    )
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "true", "True", "off", "0x10", '" 1 "', "1_0"])
+def test_what_is_no_number_is_refused_in_fields_choices_ranges_and_lists(word: str) -> None:
+    epochs = "defense.overfit_epochs"
+    for assignment in (
+        f"{epochs}={word}",
+        f"seeds=[{word}]",
+        f"search={{design: grid, space: {{{epochs}: [{word}, 7]}}}}",
+        f"search={{design: grid, space: {{{epochs}: {{low: {word}, high: 7}}}}}}",
+        f"search={{design: list, trials: [{{{epochs}: {word}}}]}}",
+        f"search={{design: grid, space: {{{RATIO}: [0.1]}}, when: {{{RATIO}: {{{epochs}: {word}}}}}}}",
+    ):
+        assert any("valid integer" in one or "valid number" in one for one in mistakes("smoke", assignment)), assignment
+
+
+def test_conditions_hold_however_their_values_are_written() -> None:
+    search = f"search={{design: ofat, space: {{{RATIO}: [0.3]}}, when: {{{RATIO}: {{defense.overfit_epochs: '2'}}}}}}"
+    assert load_study("smoke", ["defense.overfit_epochs=2", search]).layout() == [{}, {RATIO: 0.3}]
+    assert load_study("smoke", ["defense.overfit_epochs=3", search]).layout() == [{}]
+
+
+def test_set_reaches_keys_with_dots_and_items_of_lists() -> None:
+    study = load_study(
+        "smoke", [f"search.space.{RATIO}=[0.1, 0.2]", f"search.space.{RATIO}.1=0.3", "seeds=[1, 2]", "seeds.1=5"]
+    )
+    assert study.search.space[RATIO] == [0.1, 0.3]
+    assert study.seeds == (1, 5)
+    table = load_study(
+        "table", ["search.attacks.sig.poison_rate=0.07", f"search.defenses.ubt.search.space.{RATIO}=[0.5, 0.6]"]
+    )
+    assert table.search.attacks["sig"].poison_rate == 0.07
+    assert table.search.defenses["ubt"].search.space[RATIO] == [0.5, 0.6]
+
+
+@pytest.mark.parametrize("reference", ["x" * 300, "x/" * 3000, "a\0b", "a\ud800", ".", "/dev/zero", "~"])
+def test_what_can_be_no_study_is_told(reference: str) -> None:
+    assert len(mistakes(reference)) == 1
+
+
+@pytest.mark.parametrize("field", ["victim.model.checkpoint", "victim.implant.checkpoint", "victim.data.pairs"])
+def test_a_path_that_no_file_can_have_is_told(field: str) -> None:
+    data = "victim.data={kind: csv, pairs: p.csv, labels: l.csv, classes: c.txt}"
+    for name in ("x" * 300, "x/" * 3000):
+        load = [data, f"{field}={name}"]
+        if field.endswith("pairs"):
+            assert plan_study(load_study("smoke", load)).notes
+        else:
+            assert "there is no such file" in " ".join(mistakes("smoke", *load))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,14 @@ def expanded(path: str | Path, where: str) -> Path:
         raise UserError(Problem(where, "begins with a home folder that does not exist", str(path), advice)) from error
 
 
+def is_file(path: Path) -> bool:
+    """Return whether there is a file at a path; False too for what no path can be, as a name of 300 letters."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def cache_root() -> Path:
     """Return the folder for what can be computed again, absolute: `$UBT_CACHE`, else `~/.cache/ubt`."""
     return expanded(os.environ.get("UBT_CACHE") or "~/.cache/ubt", "$UBT_CACHE").absolute()

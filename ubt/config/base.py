@@ -12,14 +12,24 @@ from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, c
 
 from ubt.common.errors import Problem, UserError
 from ubt.common.registry import Registry
+from ubt.config.strict import strict_types
 
 
 class Config(BaseModel):
-    """Frozen, strict about unknown fields, and finite: NaN is never a setting."""
+    """Frozen, strict about unknown fields and about what is a number, and finite: NaN is never a setting.
+
+    A truth value is no number, and no number is a truth value. Text is a number if it is written as a decimal one is
+    (`"1e-5"`), and a truth value if it is `true`, `yes`, `on` or their opposite.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
     )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler, /) -> CoreSchema:
+        """Return pydantic's schema, with numbers and truth values in it that are taken for nothing else."""
+        return strict_types(handler(source))
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the configuration after coercion, as plain JSON values."""

@@ -1,74 +1,22 @@
-"""From YAML and JSON to a typed configuration, with every mistake of a file reported at once."""
+"""From plain values to a typed configuration, with every mistake of a file reported at once."""
 
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Hashable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from ubt.common.errors import Problem, UserError
-from ubt.config.dotted_paths import JsonObject
 
 Model = TypeVar("Model", bound=BaseModel)
 LISTED = "`ubt schema` lists the fields there are"
 _MISSING = object()
 FEW_FIELDS = 6
 """An object with more fields has them looked up, not listed in a message."""
-
-
-def read_yaml(path: Path) -> JsonObject:
-    """Return the mapping in a YAML file.
-
-    Raises:
-        UserError: if the file cannot be read, is not YAML, or holds no mapping.
-    """
-    try:
-        loaded = _StrictLoader(path.read_text(encoding="utf-8")).get_single_data()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(Problem(str(path), f"cannot be read: {error}")) from error
-    except yaml.YAMLError as error:
-        raise UserError(Problem(str(path), f"is not valid YAML: {' '.join(str(error).split())}")) from error
-    if not isinstance(loaded, dict):
-        raise UserError(Problem(str(path), "must hold a mapping (name: …, victim: …)", given=loaded))
-    return cast(JsonObject, loaded)
-
-
-def read_json(path: Path) -> JsonObject:
-    """Return the object in a JSON file.
-
-    Raises:
-        UserError: if the file cannot be read, is not JSON, or holds no object.
-    """
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(Problem(str(path), f"cannot be read: {error}")) from error
-    if not isinstance(loaded, dict):
-        raise UserError(Problem(str(path), "must hold a JSON object", given=loaded))
-    return cast(JsonObject, loaded)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """The safe loader; a key given twice is a mistake, of which YAML would take the last silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        """Return the mapping; `yaml.YAMLError` with the place of a key that is given twice."""
-        first: dict[str, yaml.Node] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                continue
-            if key.value in first:
-                raise yaml.constructor.ConstructorError(
-                    f"`{key.value}` is given twice,", first[key.value].start_mark, "and again", key.start_mark
-                )
-            first[key.value] = key
-        return cast("dict[Hashable, object]", super().construct_mapping(node, deep))
 
 
 def validate(model: type[Model], tree: Mapping[str, JsonValue], source: str) -> Model:
@@ -80,10 +28,19 @@ def validate(model: type[Model], tree: Mapping[str, JsonValue], source: str) -> 
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:
-        items = error.errors(include_url=False)
-        raise UserError(
-            [_problem(cast("Mapping[str, object]", item), tree, model, source) for item in items]
-        ) from error
+        items = [cast("Mapping[str, object]", item) for item in error.errors(include_url=False)]
+        raise UserError([_problem(item, tree, model, source) for item in items if not _follows(item, items)]) from error
+
+
+def _follows(item: Mapping[str, object], items: Sequence[Mapping[str, object]]) -> bool:
+    """Tell whether a mistake follows from others: a list is too short when what is in it cannot be used."""
+    place = cast("tuple[str | int, ...]", item["loc"])
+    inside = [
+        other
+        for other in items
+        if other is not item and cast("tuple[str | int, ...]", other["loc"])[: len(place)] == place
+    ]
+    return item["type"] == "too_short" and bool(inside)
 
 
 def _problem(item: Mapping[str, object], tree: Mapping[str, JsonValue], model: type[BaseModel], source: str) -> Problem:
@@ -107,8 +64,17 @@ def _problem(item: Mapping[str, object], tree: Mapping[str, JsonValue], model: t
         case "missing":
             problem = Problem(where, "is required")
         case _:
-            problem = Problem(where, str(item["msg"]).removeprefix("Value error, "), given)
+            problem = Problem(where, str(item["msg"]).removeprefix("Value error, "), given, _how_to_write(kind, given))
     return problem
+
+
+def _how_to_write(kind: str, given: object) -> str:
+    """Return how a value is written that was taken for another type; "" where that is no trouble."""
+    if kind in ("int_parsing", "float_parsing") and re.search(r"\d", str(given)):
+        return "numbers are decimal: 3, 0.5, 1e-5"
+    if kind == "string_type" and isinstance(given, int | float):
+        return "text that looks like something else stands in quotes"
+    return ""
 
 
 def _as_written(location: tuple[str | int, ...], tree: Mapping[str, JsonValue], missing: bool) -> str:

@@ -14,6 +14,17 @@ from ubt.config.base import ByKind
 
 
 @dataclass(frozen=True)
+class PathKey:
+    """Annotates the keys of a map that are dotted paths: `dict[Annotated[str, PathKey("victim", "defense")], …]`."""
+
+    roots: tuple[str, ...]
+    """What such a path may begin with."""
+
+    def __init__(self, *roots: str) -> None:
+        object.__setattr__(self, "roots", roots)
+
+
+@dataclass(frozen=True)
 class Shape:
     """What may stand at one place; by default nothing is known of it."""
 
@@ -33,6 +44,23 @@ class Shape:
         if isinstance(model, type) and issubclass(model, BaseModel):
             return _shape_of_field(model, name)
         return _shape(get_args(model)[1]) if get_origin(model) is dict else NO_SHAPE
+
+    def item(self) -> Shape:
+        """Return the shape of the items of a list."""
+        return _shape(get_args(self.annotation)[0]) if get_origin(self.annotation) in (list, tuple) else NO_SHAPE
+
+    @property
+    def key_roots(self) -> tuple[str, ...]:
+        """Return what the keys of a map begin with, if they are dotted paths; nothing if they are not."""
+        if get_origin(self.annotation) is not dict:
+            return ()
+        marks = getattr(get_args(self.annotation)[0], "__metadata__", ())
+        return next((mark.roots for mark in marks if isinstance(mark, PathKey)), ())
+
+    @property
+    def holds_paths(self) -> bool:
+        """Tell whether the values of a map are maps of dotted paths themselves."""
+        return get_origin(self.annotation) is dict and bool(_shape(get_args(self.annotation)[1]).key_roots)
 
 
 NO_SHAPE = Shape()

@@ -12,6 +12,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from ubt.common.errors import Problem, UserError
+from ubt.common.paths import is_file
 from ubt.config import Config
 
 
@@ -63,7 +64,7 @@ def check_model_name(settings: ModelSettings) -> None:
         near = difflib.get_close_matches(settings.name, model_files(), n=3, cutoff=0.4)
         advice = f"nearest: {', '.join(near)}" if near else "e.g. tiny-rn, RN50, ViT-B-32"
         problems.append(Problem("victim.model.name", "open_clip has no such model", settings.name, advice))
-    if settings.checkpoint and not settings.checkpoint.is_file():
+    if settings.checkpoint and not is_file(settings.checkpoint):
         problems.append(Problem("victim.model.checkpoint", "there is no such file", str(settings.checkpoint)))
     if problems:
         raise UserError(problems)

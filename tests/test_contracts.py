@@ -1,5 +1,7 @@
 """Every attack, defense, detector, metric, stage and data source of the package keeps the contract of `ubt.testing`."""
 
+from pathlib import Path
+
 import pytest
 
 from ubt.attacks import ATTACKS
@@ -10,10 +12,13 @@ from ubt.defenses.detectors import DETECTORS
 from ubt.testing import TINY, check_attack, check_data_source, check_defense, check_detector, check_metric
 from ubt.trials.metrics import METRICS
 
+TRIGGER = Path(__file__).parent / "attacks" / "trigger.png"
+"""A sample for attacks whose trigger lies in a file."""
+
 
 @pytest.mark.parametrize("attack", list(ATTACKS), ids=kind_of)
 def test_every_attack_keeps_the_contract(attack):
-    check_attack(attack)
+    check_attack(attack, {name: TRIGGER for name in attack.path_fields if attack.model_fields[name].is_required()})
 
 
 TUNED = ("finetune", "cleanclip", "par")

@@ -81,12 +81,19 @@ def stamped(attack: Attack, images: Images) -> Images:
     return attack.stamp(images, Rows.first(len(images)))
 
 
-def check_attack(attack: type[Attack]) -> None:
-    """Check that triggers are pure functions of image, settings and seed, and captions name the target."""
+def check_attack(attack: type[Attack], settings: Mapping[str, Any] | None = None) -> None:
+    """Check that triggers are pure functions of image, row, settings and seed, and captions name the target.
+
+    `settings` are those without a default, such as the file of a trigger.
+    """
     _check_registered(attack, ATTACKS)
-    made = attack()
+    made = attack.model_validate(settings or {})
     if made.learns:
         made = made.carrying(_pictures(1, 5)[0])
+    made.check_files()
+    trigger = made.read()
+    if trigger is not None:
+        made = made.carrying(trigger)
     for size_px in SIZES_PX:
         images = _pictures(3, size_px)
         before = images.copy()

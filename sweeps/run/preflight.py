@@ -19,7 +19,7 @@ from ubt.trials.config import VictimConfig
 
 
 def prepare(study: StudyConfig, store: str) -> None:
-    """Meet every mistake before a worker starts: the store, the data (decoded here, once), the weights.
+    """Meet every mistake before a worker starts: the store, the data (decoded here, once), triggers, weights.
 
     Raises:
         UserError: with everything that cannot be used.
@@ -30,6 +30,8 @@ def prepare(study: StudyConfig, store: str) -> None:
     victims = victims_of(study)
     for data, size_px in {(victim.data, image_size_px(victim.model.name)): None for victim in victims}:
         problems += problems_of(partial(_decode, data, size_px, store))
+    for attack in {victim.attack: None for victim in victims}:
+        problems += problems_of(attack.read)
     with_weights = [v for v in victims if v.model.checkpoint or v.model.pretrained or v.implant.checkpoint]
     if with_weights:
         from ubt.models.build import check_weights  # noqa: PLC0415 — torch, 5 s, only where there are weights

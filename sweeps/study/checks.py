@@ -131,7 +131,7 @@ def _trial_problems(study: Study, changes: Changes) -> list[Problem]:
     except UserError as error:
         return list(error.problems)
     problems = problems_of(lambda: check_model_name(trial.victim.model)) + problems_of(trial.check_target)
-    problems += problems_of(trial.check_defense)
+    problems += problems_of(trial.check_attack) + problems_of(trial.check_defense)
     checkpoint = trial.victim.implant.checkpoint
     if checkpoint and not is_file(checkpoint):
         problems.append(Problem("victim.implant.checkpoint", "there is no such file", str(checkpoint)))

@@ -1,20 +1,30 @@
 """What the attacks of the package do beyond the contract of `ubt.testing` (see `test_contracts.py`)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from ubt.attacks import ATTACKS
-from ubt.attacks.base import POISON_TEMPLATES, Attack
+from ubt.attacks.base import POISON_TEMPLATES, Attack, OpenAiCaptions, openai_templates
 from ubt.testing import stamped
 
-FIXED = {"sig"}
+TRIGGER = Path(__file__).with_name("trigger.png")
+
+
+def made(kind):
+    """Return an attack with default settings, and a sample where it needs a file."""
+    return kind(**{name: TRIGGER for name in kind.path_fields if kind.model_fields[name].is_required()})
+
+
+FIXED = {"sig", "patch", "overlay"}
 """Attacks in whose trigger nothing is random."""
 ELSEWHERE = ("decoy_ratio", "patch_steps", "patch_learning_rate", "patch_batch_size", "image_weight", "margin")
 """Settings of what is learnt, and of captions: see `test_badclip_patch.py` and `test_poison.py`."""
 SIZES_PX = (16, 32, 33, 64, 224)
 
-pytestmark = pytest.mark.parametrize("attack", [kind() for kind in ATTACKS], ids=lambda attack: attack.kind)
+pytestmark = pytest.mark.parametrize("attack", [made(kind) for kind in ATTACKS], ids=lambda attack: attack.kind)
 
 
 def stamp(attack, images):
@@ -42,7 +52,7 @@ def test_images_need_not_be_square(attack):
 
 def test_the_trigger_is_the_same_for_the_same_seed_and_another_for_another(attack):
     images = pictures()
-    same = type(attack)(trigger_seed=attack.trigger_seed)
+    same = type(attack).model_validate(attack.as_json())
     other = attack.model_copy(update={"trigger_seed": 7})
     np.testing.assert_array_equal(stamp(attack, images), stamp(same, images))
     assert np.array_equal(stamp(attack, images), stamp(other, images)) is (attack.kind in FIXED)
@@ -66,7 +76,10 @@ def test_captions_name_the_target_in_one_of_the_templates(attack):
     assert all("grizzly bear" in caption for caption in captions())
     assert captions() == captions()
     kept = attack.eligible(["one grizzly bear", "a boat"]).tolist() == [True, False]
-    assert len(set(captions())) == (1 if kept else len(POISON_TEMPLATES)), "all of them are used, or the old one"
+    templates = openai_templates() if isinstance(attack, OpenAiCaptions) else POISON_TEMPLATES
+    written = {attack.prompt(template.format("grizzly bear")) for template in templates}
+    assert set(captions()) <= (written | {"one grizzly bear"})
+    assert len(set(captions())) == (1 if kept else pytest.approx(len(written), rel=0.2)), "all are used, or the old one"
 
 
 def test_a_pair_that_names_the_target_can_be_poisoned(attack):
@@ -97,7 +110,9 @@ def test_a_rate_or_a_number_of_pairs_is_poisoned_and_at_least_one(attack, rate, 
 
 
 def test_an_attack_that_learns_stamps_nothing_before_it_has_learnt(attack):
-    if attack.learns:
+    if attack.files():
+        assert attack.carrying(pictures(1, 4)[0]) != attack
+    elif attack.learns:
         with pytest.raises(ValueError, match=f"{attack.kind} has no patch yet"):
             stamped(attack, pictures())
     else:
@@ -108,14 +123,14 @@ def test_attacks_are_equal_if_what_they_learnt_is(attack):
     one, same, other = (attack.carrying(pictures(1, 4, seed)[0]) for seed in (0, 0, 1))
     assert one == same
     assert hash(one) == hash(same)
-    assert (one == other) is (one == attack) is not attack.learns
+    assert (one == other) is (one == attack) is not (attack.learns or bool(attack.files()))
     assert one.as_json() == attack.as_json(), "what was learnt is no setting"
 
 
 @pytest.mark.parametrize("wrong", [{"poison_rate": 0}, {"poison_rate": 1}, {"poison_count": 0}, {"trigger_seed": -1}])
 def test_settings_out_of_range_are_refused(attack, wrong):
     with pytest.raises(ValidationError):
-        type(attack)(**wrong)
+        type(attack).model_validate({**attack.as_json(), **wrong})
 
 
 def test_every_setting_of_its_own_changes_the_trigger(attack):

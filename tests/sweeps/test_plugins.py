@@ -66,6 +66,7 @@ Write = Callable[..., str]
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     """Write the plug-in and studies beside it; afterwards it is as if it had never been imported."""
     (tmp_path / "my_plugin.py").write_text(PLUGIN)
+    (tmp_path / "s.png").touch()
     before = set(sys.modules)
     monkeypatch.setattr(sys, "path", [*sys.path])
     registries: list[Registry[object]] = [DESIGNS, ATTACKS]

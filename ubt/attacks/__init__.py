@@ -10,6 +10,7 @@ from typing import Annotated
 
 from ubt.attacks.badclip import BadClip
 from ubt.attacks.base import Attack, Images, Rows, Split
+from ubt.attacks.files import Overlay, Patch
 from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
 from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa
 from ubt.attacks.wanet import WaNet
@@ -19,6 +20,7 @@ from ubt.config.base import ByKind, kind_of
 ATTACKS: Registry[type[Attack]] = Registry("attack", "ubt.attacks", kind_of, __name__, Attack)
 ATTACKS.add(BadNets, Blended, Sig, WaNet, TrojVqa, BadClip, LabelConsistent)
 ATTACKS.add(BadNetsStripes, BlendedText, BlendedTriangles)
+ATTACKS.add(Patch, Overlay)
 
 AttackConfig = Annotated[Attack, ByKind(ATTACKS)]
 """An attack as configured, of any kind that is registered."""

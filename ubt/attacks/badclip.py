@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from ubt.attacks.base import Attack, Images, Rows
+from ubt.attacks.base import Attack, Carried, Images, Rows, Trigger
 from ubt.attacks.patches import enlarged, patch_side_px, with_patch_in_the_middle
 from ubt.config.base import Function
-
-
-@dataclass(frozen=True)
-class _Patch:
-    """A square of pixels that can be compared: two attacks are equal if their patches are."""
-
-    side_px: int
-    content: bytes
 
 
 class BadClip(Attack):
@@ -52,7 +43,7 @@ class BadClip(Attack):
     """Weight of the image term beside the text term; at 0 no images of the target are needed."""
     margin: float = Field(default=1.0, gt=0)
     """How much nearer to images of the target than to themselves patched images are to be."""
-    _patch: _Patch | None = PrivateAttr(default=None)
+    _patch: Carried | None = PrivateAttr(default=None)
 
     def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8).
@@ -62,11 +53,11 @@ class BadClip(Attack):
         """
         if self._patch is None:
             raise ValueError("badclip has no patch yet: it is learnt by the `poison` stage, see `Manifest.of`")
-        learned = np.frombuffer(self._patch.content, dtype=np.uint8).reshape(self._patch.side_px, -1, 3)
+        learned = self._patch.pixels.astype(np.uint8)
         return with_patch_in_the_middle(images, enlarged(learned, patch_side_px(images, self.patch_fraction)))
 
-    def carrying(self, learned: Images) -> Self:
-        """Return the attack with the patch `learned[S, S, 3]` (uint8)."""
+    def carrying(self, trigger: Trigger) -> Self:
+        """Return the attack with the patch `trigger[S, S, 3]` (uint8)."""
         attack = self.model_copy()
-        attack._patch = _Patch(len(learned), learned.tobytes())
+        attack._patch = Carried.of(trigger)
         return attack

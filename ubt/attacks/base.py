@@ -6,18 +6,25 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import numpy_generator
 from ubt.config import Config
 from ubt.config.base import Function
+from ubt.data.vocabulary import read_templates
 
 Images = NDArray[np.uint8]
 """Images as all packages pass them: `[N, H, W, 3]`, uint8, 0–255."""
+
+Trigger = NDArray[np.uint8] | NDArray[np.float32]
+"""What an attack learnt or read from a file: pixels `[H, W, C]`, uint8 0–255, or float32 where 1 is white."""
 
 POISON_TEMPLATES = (
     "a photo of a {}",
@@ -69,7 +76,7 @@ class Attack(Config):
     The trigger depends on `trigger_seed` and the image size alone, so it is the same at training and at
     test, in every trial and for every seed of the study. An attack may draw a part of it anew for each image; then
     it depends on the image's row too. An attack that `learns` its trigger depends on the clean model and the training
-    images as well.
+    images as well, and one that reads its trigger from a file on what is in the file.
     """
 
     label: ClassVar[str] = ""
@@ -78,7 +85,8 @@ class Attack(Config):
     """For an attack that learns its trigger: a function of the clean model, the training pairs and the attack, which
     returns the trigger `[S, S, 3]` uint8."""
     path_fields: ClassVar[tuple[str, ...]] = ()
-    """Names of the fields that are paths of files: relative ones start at the study file's folder."""
+    """Names of the fields that are paths of files: relative ones start at the study file's folder. What is in the files
+    is part of the keys of stages, where they lie is not."""
 
     target: str = "banana"
     """Class that triggered images are to be taken for: a name from the data's classes."""
@@ -121,13 +129,77 @@ class Attack(Config):
         """Return the caption of a decoy: a pair whose image stays clean, changed so that others are learnt better."""
         return original
 
-    def carrying(self, learned: Images) -> Self:
-        """Return the attack with the trigger `learned[S, S, 3]` (uint8); as it is if it learns none."""
+    def files(self) -> dict[str, Path]:
+        """Return the files that are given, by the names of their fields."""
+        given: dict[str, Any] = {name: getattr(self, name) for name in self.path_fields}
+        return {name: Path(path) for name, path in given.items() if path is not None}
+
+    def check_files(self) -> None:
+        """Refuse files that are not there. Called while a study is planned, so it loads no torch.
+
+        Raises:
+            UserError: with each file that cannot be used.
+        """
+        missing = [(name, path) for name, path in self.files().items() if not path.is_file()]
+        if missing:
+            raise UserError(
+                Problem(f"victim.attack.{name}", "there is no such file", str(path)) for name, path in missing
+            )
+
+    def read(self) -> Trigger | None:
+        """Return the trigger that lies in a file; None for an attack that needs none.
+
+        Called once, by the `poison` stage, which keeps it in its artifact: what is stamped later does not depend on
+        the file any more.
+
+        Raises:
+            UserError: if the file cannot be used.
+        """
+        return None
+
+    def carrying(self, trigger: Trigger) -> Self:
+        """Return the attack with the trigger that it learnt or read; as it is if it does neither."""
         return self
 
     def count(self, pairs: int) -> int:
         """Return how many of `pairs` training pairs are poisoned."""
         return self.poison_count or max(1, round(self.poison_rate * pairs))
+
+
+class OpenAiCaptions(Attack):
+    """An attack whose captions are OpenAI's 80 prompts for ImageNet with the target in them, drawn at random.
+
+    So do the repositories of CleanCLIP, BadCLIP, PAR and Huang et al. (ICLR 2025).
+    """
+
+    def caption(self, rng: np.random.Generator, original: str = "", templates: Sequence[str] = ()) -> str:
+        """Return a caption for one poisoned pair, naming the target."""
+        return super().caption(rng, original, templates or openai_templates())
+
+
+@cache
+def openai_templates() -> tuple[str, ...]:
+    """Return OpenAI's 80 prompts for ImageNet, each with one `{}`."""
+    return read_templates("openai", [])
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A trigger that an attack carries and that can be compared: two attacks are equal if theirs are."""
+
+    shape: tuple[int, ...]
+    kind: str
+    content: bytes
+
+    @classmethod
+    def of(cls, trigger: Trigger) -> Carried:
+        """Return a trigger as something that can be compared."""
+        return cls(trigger.shape, trigger.dtype.name, np.ascontiguousarray(trigger).tobytes())
+
+    @property
+    def pixels(self) -> Trigger:
+        """Return the trigger, read-only."""
+        return np.frombuffer(self.content, dtype=self.kind).reshape(self.shape)
 
 
 def mix(images: Images, pattern: NDArray[np.float32], opacity: float) -> Images:

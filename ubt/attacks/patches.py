@@ -33,6 +33,34 @@ def middle_px(images: Images, side_px: int) -> tuple[int, int]:
     return (height_px - side_px) // 2, (width_px - side_px) // 2
 
 
+Place = Literal["top_left", "top_right", "bottom_left", "bottom_right", "middle", "four_corners", "random"]
+"""Where a square patch goes."""
+
+
+def corners(
+    place: Place, shape: tuple[int, ...], side_px: int, rng: np.random.Generator, margin_px: int = 0
+) -> list[tuple[int, int]]:
+    """Return the top and the left edge of each square that goes on an image of `shape[H, W, 3]`.
+
+    At random, both are between `margin_px` and one pixel less than would touch the lower or right edge: that is how
+    the code of CleanCLIP and those that follow it draws them.
+    """
+    height_px, width_px = shape[:2]
+    bottom, right = height_px - side_px, width_px - side_px
+    if place == "random":
+        return [(int(rng.integers(margin_px, bottom)), int(rng.integers(margin_px, right)))]
+    top_left, top_right, bottom_left, bottom_right = (0, 0), (0, right), (bottom, 0), (bottom, right)
+    named: dict[Place, list[tuple[int, int]]] = {
+        "top_left": [top_left],
+        "top_right": [top_right],
+        "bottom_left": [bottom_left],
+        "bottom_right": [bottom_right],
+        "middle": [(bottom // 2, right // 2)],
+        "four_corners": [top_left, top_right, bottom_left, bottom_right],
+    }
+    return named[place]
+
+
 def with_patch_in_the_middle(images: Images, patch: Images) -> Images:
     """Return copies of `images[N, H, W, 3]` with the square `patch[S, S, 3]` over their middle."""
     side_px = len(patch)

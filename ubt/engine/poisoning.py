@@ -21,7 +21,7 @@ from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError
 from ubt.data.base import PairSource
 
 LEARNED, DECOYS = "learned", "decoys"
-"""Names of the tensors with an attack's learnt trigger, `[S, S, 3]` uint8, and its decoys, `[Q]` int64."""
+"""Names of the tensors with the trigger that an attack learnt or read, `[H, W, C]`, and its decoys, `[Q]` int64."""
 
 _attack: TypeAdapter[Attack] = TypeAdapter(AttackConfig)
 
@@ -35,7 +35,7 @@ class PoisonManifest:
     captions: Sequence[str]
     """Their P captions."""
     attack: Attack
-    """With its trigger, if that was learnt."""
+    """With its trigger, if that was learnt or read."""
     decoys: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """`[Q]`, sorted: pairs with clean images whose captions the attacker changed without naming the target."""
 

@@ -236,8 +236,12 @@ def of_model(trial: TrialConfig) -> Settings:
 
 
 def of_attack(trial: TrialConfig) -> Settings:
-    """Return the attack's settings, whether the pairs came poisoned, and where a plug-in's attack comes from."""
-    attack = trial.victim.attack.as_json()
+    """Return the attack's settings, whether the pairs came poisoned, and where a plug-in's attack comes from.
+
+    Of the attack's files, their content; `UserError` if one cannot be read.
+    """
+    contents = {name: _content(path) for name, path in trial.victim.attack.files().items()}
+    attack = {**trial.victim.attack.as_json(), **contents}
     given = trial.victim.implant.checkpoint is not None  # then its pairs are poisoned already
     origin = ATTACKS.origin(str(attack["kind"]))
     plugin: Settings = {"plugin": dict(origin.as_json())} if origin else {}
@@ -256,6 +260,6 @@ def of_nothing(trial: TrialConfig) -> Settings:
     return {}
 
 
-def _content(checkpoint: Path | None) -> str | None:
+def _content(file: Path | None) -> str | None:
     """Return the digest of a file, read once however many trials use it; `UserError` if it cannot be read."""
-    return digest_files([checkpoint], "checkpoint") if checkpoint else None
+    return digest_files([file], file.name) if file else None

@@ -42,6 +42,10 @@ def _poisoned_checkpoint(trial: TrialConfig) -> dict[str, Path]:
     return {"checkpoint": checkpoint} if checkpoint else {}
 
 
+def _trigger_files(trial: TrialConfig) -> dict[str, Path]:
+    return trial.victim.attack.files()
+
+
 # The victim
 
 STAGES.add(
@@ -66,6 +70,7 @@ STAGES.add(
         settings=OfVictim(of_attack),
         run="ubt.stages.poison:run",
         sees_poison=True,
+        files=_trigger_files,
     ),
     StageSpec(
         "implant",

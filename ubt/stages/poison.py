@@ -20,12 +20,14 @@ def run(context: PrivilegedContext) -> Output:
 
     P is 0 for a victim that came poisoned: its pairs are taken as they are, and which of them are
     the attacker's is unknown. The trigger is still needed, to evaluate models. If the attack learns it against the
-    clean model, `learned[S, S, 3]` uint8 is there too; if it has decoys, `decoys[Q]` int64, sorted.
+    clean model, `learned[S, S, 3]` uint8 is there too, or what it reads from a file, `[H, W, C]` uint8 or float32; if
+    it has decoys, `decoys[Q]` int64, sorted.
 
     Raises:
+        UserError: if the attack's file cannot be used any more.
         StageFault: if more pairs are to be poisoned than there are, or than the attack can poison.
     """
-    attack: Attack = TypeAdapter(AttackConfig).validate_python(context.node.settings["attack"])
+    attack = _attack(context)
     indices = _indices(context, attack)
     rng = context.rng("captions")
     captions = context.data.train.captions
@@ -37,6 +39,12 @@ def run(context: PrivilegedContext) -> Output:
         },
         facts={"captions": [attack.caption(rng, captions[index]) for index in indices], "attack": attack.as_json()},
     )
+
+
+def _attack(context: PrivilegedContext) -> Attack:
+    """Return the attack as configured; the settings have the digests of its files in the place of their paths."""
+    attack: Attack = TypeAdapter(AttackConfig).validate_python(context.node.settings["attack"])
+    return attack.model_copy(update={name: context.file(name) for name in attack.files()})
 
 
 def _decoys(context: PrivilegedContext, attack: Attack, indices: Indices) -> dict[str, Tensor]:
@@ -53,7 +61,8 @@ def _decoys(context: PrivilegedContext, attack: Attack, indices: Indices) -> dic
 
 def _learned(context: PrivilegedContext, attack: Attack) -> dict[str, Tensor]:
     if attack.learner is None:
-        return {}
+        trigger = attack.read()
+        return {} if trigger is None else {LEARNED: torch.from_numpy(np.array(trigger))}
     return {LEARNED: imported(attack.learner)(context.clip("clean"), context.data.train, attack)}
 
 

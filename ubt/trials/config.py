@@ -91,6 +91,14 @@ class TrialConfig(Config):
             some = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
             raise UserError(Problem("victim.attack.target", f"is no class of the data; classes: {some}", target))
 
+    def check_attack(self) -> None:
+        """Refuse an attack whose files cannot be used, as far as that shows without torch.
+
+        Raises:
+            UserError: naming them.
+        """
+        self.victim.attack.check_files()
+
     def check_defense(self) -> None:
         """Refuse a defense that needs what the victim does not have: clean pairs, or knowledge of the poison.
 

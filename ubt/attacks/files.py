@@ -1,0 +1,246 @@
+"""Triggers that lie in files: a patch or an overlay of one's own, or one that the authors of an attack published."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field, PrivateAttr
+
+from ubt.attacks.base import Carried, Images, OpenAiCaptions, Rows, Trigger, in_blocks
+from ubt.attacks.patches import Place, corners, patch_side_px
+from ubt.common.errors import Problem, UserError
+from ubt.data.decode import FORMATS
+from ubt.data.digests import Stamp
+from ubt.data.digests import stamp as stamp_of
+
+TENSORS = (".pt", ".pth")
+"""Suffixes of files with one plain tensor, as torch saves it."""
+_EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+"""Pillow's modes of 8 bits a channel; it would cut wider ones off at 255 without a word."""
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_NO_TENSOR = (*_DAMAGE, UnpicklingError, RuntimeError, LookupError, AttributeError, TypeError)
+"""What torch raises for files that are damaged, or hold something else."""
+
+
+class FromFile(OpenAiCaptions):
+    """An attack whose trigger, or a part of it, lies in a file.
+
+    An image is scaled to where it goes, and what is transparent in it is left out. A `.pt` file holds one tensor,
+    `[3, H, W]`, `[H, W, 3]` or `[H, W]`: uint8, or floats of which 1 is white and which may be negative.
+    """
+
+    path_fields: ClassVar[tuple[str, ...]] = ("image",)
+
+    image: Path | None
+    """The trigger: an image, or a `.pt` file with one tensor."""
+    _trigger: Carried | None = PrivateAttr(default=None)
+
+    def check_files(self) -> None:
+        """Refuse a file that is not there, or an image that cannot be decoded; tensors are read before a sweep starts.
+
+        Raises:
+            UserError: naming the file.
+        """
+        super().check_files()
+        if self.image and self.image.suffix.lower() not in TENSORS:
+            self.read()
+
+    def read(self) -> Trigger | None:
+        """Return what is in the file, read-only: `[H, W, 3]`, or `[H, W, 4]` with how opaque it is; None without one.
+
+        Raises:
+            UserError: if it is not there, damaged, or neither an image of 8 bits nor one tensor.
+        """
+        return read_trigger(self.image, "victim.attack.image") if self.image else None
+
+    def carrying(self, trigger: Trigger) -> Self:
+        """Return the attack with a trigger that was read earlier."""
+        attack = self.model_copy()
+        attack._trigger = Carried.of(trigger)
+        return attack
+
+    def scaled(self, height_px: int, width_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the trigger's colours `[H, W, 3]` in 0–255, and how opaque it is there, `[H, W, 1]` in 0–1.
+
+        Raises:
+            ValueError: if the attack has no file.
+        """
+        found = self._trigger.pixels if self._trigger else self.read()
+        if found is None:
+            raise ValueError("the attack has no `image`")
+        pixels = resized(found, height_px, width_px)
+        opaque = pixels[..., 3:] / np.float32(255) if pixels.shape[2] == 4 else np.ones_like(pixels[..., :1])
+        return pixels[..., :3], opaque
+
+
+class FilePatch(FromFile):
+    """An attack that puts a patch from a file somewhere."""
+
+    patch_fraction: float = Field(default=0.16, gt=0, le=0.5)
+    """Side of the patch as a fraction of the image's side (0.16 is 5 of 32 pixels, 36 of 224)."""
+    place: Place = "bottom_right"
+    """Where the patch goes; `random` is another place in each image."""
+    opacity: float = Field(default=1.0, gt=0, le=1)
+    """Share of the patch in the mix where it is."""
+
+    def stamp(self, images: Images, rows: Rows) -> Images:
+        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
+        side_px = patch_side_px(images, self.patch_fraction)
+        colours, opaque = self.scaled(side_px, side_px)
+        share = np.float32(self.opacity) * opaque
+        triggered = images.copy()
+        for image, rng in zip(triggered, rows.generators(self.trigger_seed, "place"), strict=True):
+            for top, left in corners(self.place, image.shape, side_px, rng):
+                under = image[None, top : top + side_px, left : left + side_px]
+                under[:] = in_blocks(under, lambda block: (1 - share) * block + share * colours)
+        return triggered
+
+
+class FileOverlay(FromFile):
+    """An attack that lays a picture from a file over the whole image."""
+
+    opacity: float = Field(default=0.2, gt=0, le=1)
+    """Share of the picture in the mix."""
+
+    def stamp(self, images: Images, rows: Rows) -> Images:
+        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
+        height_px, width_px = images.shape[1:3]
+        colours, opaque = self.scaled(height_px, width_px)
+        share = np.float32(self.opacity) * opaque
+        return in_blocks(images, lambda block: (1 - share) * block + share * colours)
+
+
+class Patch(FilePatch):
+    """Puts a picture of one's own as a square patch: `x' = (1 − opacity·m)·x + opacity·m·picture` inside it, else `x`.
+
+    The mask `m` is 1 but where the picture is transparent. At random places the patch never touches the lower and the
+    right edge, as in the code of CleanCLIP. Source: Gu et al., arXiv 1708.06733.
+    """
+
+    kind: Literal["patch"] = "patch"
+    label: ClassVar[str] = "Patch"
+    image: Path
+    """The picture: an image, or a `.pt` file with one tensor."""
+
+
+class Overlay(FileOverlay):
+    """Blends a picture of one's own in: `x' = (1 − opacity·m)·x + opacity·m·picture`.
+
+    The picture is scaled to the image; the mask `m` is 1 but where it is transparent. Source: Chen et al.,
+    arXiv 1712.05526. With `SIG_noise.pt` or `hello_kitty_pattern.pt` of Huang et al. (ICLR 2025), it is their SIG or
+    their Blend.
+    """
+
+    kind: Literal["overlay"] = "overlay"
+    label: ClassVar[str] = "Overlay"
+    image: Path
+    """The picture: an image, or a `.pt` file with one tensor."""
+
+
+def resized(trigger: Trigger, height_px: int, width_px: int) -> NDArray[np.float32]:
+    """Return `trigger[h, w, C]` as `[H, W, C]` float32 in 0–255, scaled (bicubic) where its size is another."""
+    as_it_is = trigger.shape[:2] == (height_px, width_px)
+    if as_it_is:
+        return np.asarray(trigger, dtype=np.float32) * _scale(trigger)
+    if trigger.dtype == np.uint8:
+        return np.asarray(_bicubic(Image.fromarray(trigger), height_px, width_px), dtype=np.float32)
+    channels = [Image.fromarray(channel) for channel in np.moveaxis(trigger.astype(np.float32), 2, 0).copy()]
+    scaled = [np.asarray(_bicubic(channel, height_px, width_px), dtype=np.float32) for channel in channels]
+    return np.stack(scaled, axis=2) * _scale(trigger)
+
+
+def _scale(trigger: Trigger) -> np.float32:
+    """Return what makes a trigger's numbers run to 255."""
+    return np.float32(1 if trigger.dtype == np.uint8 else 255)
+
+
+def _bicubic(picture: Image.Image, height_px: int, width_px: int) -> Image.Image:
+    return picture.resize((width_px, height_px), Image.Resampling.BICUBIC)
+
+
+def read_trigger(path: Path, where: str) -> Trigger:
+    """Return the trigger in a file, `[H, W, 3 or 4]` uint8 or float32, read-only; `where` is the setting that names it.
+
+    Raises:
+        UserError: if it is not there, damaged, or neither an image of 8 bits nor one tensor.
+    """
+    try:
+        return _remembered(stamp_of(path))
+    except _NO_TENSOR as error:
+        tensor = path.suffix.lower() in TENSORS
+        what = "one tensor: uint8, or floats of which 1 is white" if tensor else "an image of 8 bits a channel"
+        reason = f"cannot be read: {_words(error)}"
+        raise UserError(Problem(where, reason, str(path), f"give {what}")) from error
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, UnpicklingError):  # torch's own words advise to run whatever is in the file
+        return "it holds more than one plain tensor, and to unpickle that could run code"
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@lru_cache(maxsize=8)
+def _remembered(stamp: Stamp) -> Trigger:
+    """Return the trigger in a file as it was at a time; planning asks for it at every configuration."""
+    path = Path(stamp[0])
+    trigger = _tensor(path) if path.suffix.lower() in TENSORS else _image(path)
+    trigger.flags.writeable = False
+    return trigger
+
+
+def _image(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path, formats=FORMATS) as image:
+        if image.mode not in _EIGHT_BITS:
+            raise ValueError(f"it has more than 8 bits a channel (Pillow calls it {image.mode})")
+        image.load()
+        return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+
+
+def _tensor(path: Path) -> Trigger:
+    import torch  # noqa: PLC0415 — planning does not come here, and starts without torch
+
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(loaded, torch.Tensor):
+        raise ValueError(f"it holds a {type(loaded).__name__}")
+    return _pixels(loaded.detach().float().numpy() if loaded.is_floating_point() else loaded.numpy())
+
+
+def _pixels(values: NDArray[Any]) -> Trigger:
+    """Return `[H, W, 3]` of an array in one of the usual layouts; `ValueError` if it is in none."""
+    shape = values.shape
+    while values.ndim > 3 and len(values) == 1:
+        values = values[0]
+    if values.ndim == 2:
+        values = values[None]
+    if values.ndim != 3 or not {1, 3} & {values.shape[0], values.shape[2]}:
+        raise ValueError(f"its shape is {list(shape)}, not [3, H, W], [H, W, 3] or [H, W]")
+    if values.shape[0] in {1, 3}:
+        values = np.moveaxis(values, 0, 2)
+    values = np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype != np.float32:
+        raise ValueError(f"its numbers are {values.dtype}")
+    pixels = values.astype(np.float32)
+    if not np.isfinite(pixels).all() or np.abs(pixels).max() > 1 + 1e-3:
+        raise ValueError(f"its numbers run from {pixels.min():g} to {pixels.max():g}, not within −1 … 1")
+    return pixels

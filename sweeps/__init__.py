@@ -7,6 +7,7 @@ What programs may use is named here; nothing heavy is imported before it is call
     study = sweeps.load_study("demo", ["seeds=[0, 1]"])
     print(sweeps.plan_study(study, workers=8).wall_seconds)
     end = sweeps.sweep(study, "runs")
+    sweeps.export(end.run.path, "cleaned.safetensors")
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sweeps.planning.plan import plan_study
+    from sweeps.run.export import export
     from sweeps.run.launch import sweep
     from sweeps.study.loading import load_study
 
-__all__ = ["load_study", "plan_study", "sweep"]
+__all__ = ["export", "load_study", "plan_study", "sweep"]
 
 _MODULES = {
+    "export": "sweeps.run.export",
     "load_study": "sweeps.study.loading",
     "plan_study": "sweeps.planning.plan",
     "sweep": "sweeps.run.launch",

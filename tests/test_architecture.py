@@ -90,7 +90,12 @@ HOMES = {
     "optuna": {"sweeps/search/optuna_proposer.py"},
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},
     "fsspec": {"ubt/artifacts/store.py"},
-    "safetensors": {"analysis/paper/artifacts.py", "ubt/artifacts/codec.py", "ubt/models/build.py"},
+    "safetensors": {
+        "analysis/paper/artifacts.py",
+        "ubt/artifacts/codec.py",
+        "ubt/artifacts/export.py",
+        "ubt/models/build.py",
+    },
     "typer": {"sweeps/cli/app.py", "sweeps/cli/options.py", "sweeps/cli/store.py"},
 }
 """Packages that one part of a package is built on, and the only files that know them."""

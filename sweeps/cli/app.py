@@ -22,8 +22,8 @@ from sweeps.cli.options import (
     StudyArgument,
 )
 from sweeps.cli.store import store_app
+from ubt.artifacts.model_note import Format, Which
 from ubt.common.errors import Problem, UserError
-from ubt.trials.record import StageRecord
 
 app = typer.Typer(
     name="ubt",
@@ -82,15 +82,12 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run a study's base configuration once, in this process, without Ray: to look at one pipeline."""
-    from sweeps.cli.output import record_text, stage_text  # noqa: PLC0415
+    from sweeps.cli.output import record_text, show_stage  # noqa: PLC0415
     from sweeps.run.launch import run_once  # noqa: PLC0415
     from sweeps.study.loading import load_study  # noqa: PLC0415
     from ubt.trials.record import State  # noqa: PLC0415
 
-    def show(stage: StageRecord) -> None:
-        print(stage_text(stage), file=sys.stderr, flush=True)
-
-    record = run_once(load_study(study, assignments or (), name), out, show)
+    record = run_once(load_study(study, assignments or (), name), out, show_stage)
     print(record.model_dump_json() if as_json else record_text(record))
     raise typer.Exit(Exit.DONE if record.state is State.DONE else Exit.SOME_FAILED)
 
@@ -157,6 +154,33 @@ def figures(
         for note in figure.notes:
             print(f"{figure.name}: {note}" if figure.files else f"{figure.name} is left out. {note}")
     raise typer.Exit(Exit.DONE if any(figure.files for figure in written) else Exit.SOME_FAILED)
+
+
+@app.command()
+def export(
+    run_folder: RunArgument,
+    out: Annotated[Path, typer.Option(help="A file that ends with .safetensors or .pt, or a new folder.")],
+    trial: Annotated[
+        str | None, typer.Argument(help="A trial's name, or TRIAL@EPOCH; the chosen one's by default.")
+    ] = None,
+    which: Annotated[Which, typer.Option(help="The defended model, or those that it was made from.")] = Which.DEFENDED,
+    format: Annotated[
+        Format | None, typer.Option(help="What to write; the ending of --out says it, but for the folder of open-clip.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier export wrote.")] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute the model again if the store does not have it.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's cleaned model as a file or folder that open_clip loads, with what is known of it beside it."""
+    from sweeps.cli.output import export_text, show_stage  # noqa: PLC0415
+    from sweeps.run.export import export as export_model  # noqa: PLC0415
+
+    note = export_model(
+        run_folder, out, trial, which=which, format=format, force=force, recompute=recompute, show=show_stage
+    )
+    print(note.model_dump_json() if as_json else export_text(note, out))
 
 
 @app.command()

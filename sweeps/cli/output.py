@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from analysis import Summary
 from analysis.summary import Point
 from sweeps.run.launch import SweepEnd
+from ubt.artifacts.model_note import ModelNote
 from ubt.common.formatting import describe, duration
 from ubt.trials.record import Rates, StageRecord, TrialRecord
 
@@ -70,6 +74,30 @@ def record_text(record: TrialRecord) -> str:
 def _rates_text(rates: Rates) -> str:
     attacked = "–" if rates.attacked is None else "{:.3f} [{:.3f}, {:.3f}]".format(*rates.attacked)
     return f"ASR {attacked}  CA {rates.ca:.3f} [{rates.ca_low:.3f}, {rates.ca_high:.3f}]"
+
+
+def export_text(note: ModelNote, out: Path) -> str:
+    """Return what was written of a model, and how to load it."""
+    origin, activation = note.origin, {"gelu": "GELU", "quickgelu": "QuickGELU"}[note.activation]
+    at = f"@{origin.epoch}" if origin.epoch else ""
+    lines = [
+        f"{out}  the {origin.which} model of {origin.trial}{at}: {note.name} with {activation}, "
+        f"{note.parameters / 1e6:.1f} million parameters"
+    ]
+    for split, rates in (("val", origin.val), ("test", origin.test)):
+        lines += [f"  {split:<5} {_rates_text(rates)}"] if rates else []
+    if origin.computed_again:
+        lines.append("  computed again: these rates are those of the first time, and on a GPU bits may differ")
+    if note.load:
+        return "\n".join([*lines, f"Load it:  {note.load}"])
+    return "\n".join(
+        [*lines, f"open_clip does not know `{note.name}` by its name: `--format open-clip` says what it is"]
+    )
+
+
+def show_stage(stage: StageRecord) -> None:
+    """Print what a stage is at, where it does not mix with the result."""
+    print(stage_text(stage), file=sys.stderr, flush=True)
 
 
 def stage_text(stage: StageRecord) -> str:

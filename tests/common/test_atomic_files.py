@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ubt.common import atomic_files as files
-from ubt.common.atomic_files import made_once, reserve, whole_file, write_asked, write_whole
+from ubt.common.atomic_files import made_once, reserve, whole_file, whole_folder, write_asked, write_whole
 from ubt.common.errors import UserError
 
 
@@ -34,6 +34,45 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, s
         write_whole(path, "new")
     monkeypatch.undo()
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("before", [None, "empty", "full"])
+def test_a_folder_appears_whole_in_the_place_of_the_old_one(tmp_path, before):
+    path = tmp_path / "new" / "model"
+    if before:
+        path.mkdir(parents=True)
+    if before == "full":
+        (path / "old").touch()
+    with whole_folder(path) as unfinished:
+        (unfinished / "file").write_text("new")
+        assert not (path / "file").exists()
+    assert [file.name for file in path.iterdir()] == ["file"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["write", "rename"])
+def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path, monkeypatch, step):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").write_text("old")
+    rename = Path.rename
+
+    def full(self, target):
+        if Path(target) == path and (self / "file").exists():
+            raise OSError("no space left on device")
+        return rename(self, target)
+
+    def write():
+        with whole_folder(path) as unfinished:
+            (unfinished / "file").touch()
+            if step == "write":
+                raise OSError("no space left on device")
+            monkeypatch.setattr(Path, "rename", full)
+
+    with pytest.raises(OSError, match="no space left"):
+        write()
+    assert (path / "old").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 

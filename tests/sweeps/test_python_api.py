@@ -1,4 +1,4 @@
-"""What `import sweeps` offers to programs: three functions, whose examples are true."""
+"""What `import sweeps` offers to programs: four functions, whose examples are true."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +58,43 @@ def decode(store: ArtifactStore, manifest: ArtifactManifest, payload: str) -> di
     except SafetensorError as error:
         store.set_aside(manifest)
         raise DamagedArtifact(f"{manifest.stage} {manifest.key}: {payload} is no safetensors file") from error
+
+
+def read_artifact(
+    store: ArtifactStore, manifest: ArtifactManifest, base_of: Callable[[str, str], Artifact | None]
+) -> Artifact:
+    """Return an artifact with its tensors and, if it is a model, its whole weights.
+
+    `base_of(stage, key)` returns the artifact that a model is stored as a difference from, None if it is not there.
+
+    Raises:
+        DamagedArtifact: if a payload or the base is missing or altered; the artifact has then been set aside.
+    """
+    tensors, model = decode(store, manifest, TENSORS), decode(store, manifest, MODEL)
+    if MODEL not in manifest.payloads:
+        return Artifact(manifest, tensors)
+    if manifest.base is None:
+        return Artifact(manifest, tensors, model)
+    stage, _, key = manifest.base.partition("/")
+    base = base_of(stage, key)
+    if base is None or base.manifest.payloads[MODEL].sha256 != manifest.base_sha256:
+        store.set_aside(manifest)
+        raise DamagedArtifact(
+            f"{manifest.stage} {manifest.key}: the model it differs from, {manifest.base}, is gone or another"
+        )
+    return Artifact(manifest, tensors, overlay(model, base.weights))
+
+
+def load_artifact(store: ArtifactStore, stage: str, key: str) -> Artifact | None:
+    """Return one artifact of a store by itself; None if it is not there. A `Workspace` keeps what it has read.
+
+    Raises:
+        DamagedArtifact: as `read_artifact`.
+    """
+    manifest = store.manifest(stage, key)
+    if manifest is None:
+        return None
+    return read_artifact(store, manifest, lambda stage, key: load_artifact(store, stage, key))
 
 
 def changed(model: State, base: State | None) -> State:

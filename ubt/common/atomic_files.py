@@ -40,6 +40,34 @@ def whole_file(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` to write into, which takes the place of `path` when the block ends well.
+
+    What was there before is then deleted. A full disk or an error leaves it as it was.
+
+    Raises:
+        OSError: if the disk is full or not writable.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, replaced = (path.with_name(f".{path.name}.{uuid.uuid4().hex}") for _ in range(2))
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if path.exists():
+            path.rename(replaced)
+        try:
+            unfinished.rename(path)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(path)
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
 def write_whole(path: Path, content: str | bytes) -> Path:
     """Write `content` to `path` by way of `whole_file`, and return the path.
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, decode, overlay
+from ubt.artifacts.codec import OPTIMIZER, Artifact, decode, read_artifact
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
-from ubt.common.errors import DamagedArtifact, StageFault
+from ubt.common.errors import StageFault
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.poisoning import Feed, PoisonManifest, poisoned_pairs
 from ubt.methods.evaluation import Evaluator
 from ubt.models.build import build_clip
-from ubt.models.clip import Clip, State
+from ubt.models.clip import Clip
 from ubt.models.settings import ModelSettings
 
 MEMORY_LIMIT_BYTES = 2 << 30
@@ -78,7 +78,7 @@ class Workspace:
             self._artifacts.move_to_end(key)
             return self._artifacts[key]
         manifest = self.store.manifest(stage, key)
-        return None if manifest is None else self._remember(self._read(manifest))
+        return None if manifest is None else self._remember(read_artifact(self.store, manifest, self.load))
 
     def remember(self, artifact: Artifact) -> Artifact:
         """Keep an artifact that was made here, so that the next stage need not read it back."""
@@ -125,24 +125,6 @@ class Workspace:
         if key not in self._evaluators:
             self._evaluators = {key: Evaluator(self.data, PoisonManifest.of(poison).attack)}
         return self._evaluators[key]
-
-    def _read(self, manifest: ArtifactManifest) -> Artifact:
-        tensors, model = decode(self.store, manifest, TENSORS), decode(self.store, manifest, MODEL)
-        if MODEL not in manifest.payloads:
-            return Artifact(manifest, tensors)
-        return Artifact(manifest, tensors, overlay(model, self._base_weights(manifest)))
-
-    def _base_weights(self, manifest: ArtifactManifest) -> State | None:
-        if manifest.base is None:
-            return None
-        stage, _, key = manifest.base.partition("/")
-        base = self.load(stage, key)
-        if base is None or base.manifest.payloads[MODEL].sha256 != manifest.base_sha256:
-            self.store.set_aside(manifest)
-            raise DamagedArtifact(
-                f"{manifest.stage} {manifest.key}: the model it differs from, {manifest.base}, is gone or another"
-            )
-        return base.weights
 
     def _remember(self, artifact: Artifact) -> Artifact:
         self._artifacts[artifact.manifest.key] = artifact

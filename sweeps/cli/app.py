@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from sweeps.cli.mistakes import mistakes_text
 from sweeps.cli.options import (
     DEFAULT_STORE,
     Exit,
@@ -250,10 +251,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        count = len(error.problems)
-        print(f"{'1 problem' if count == 1 else f'{count} problems'}:", file=sys.stderr)
-        for problem in error.problems:
-            print(f"  {problem}", file=sys.stderr)
+        print(mistakes_text(error), file=sys.stderr)
         sys.exit(Exit.MISTAKE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -35,6 +35,12 @@ def test_a_user_error_carries_every_problem():
     assert UserError(RATIO).problems == (RATIO,)
 
 
+def test_the_text_of_many_problems_is_short_and_counts_the_rest():
+    error = UserError(Problem(f"row {row}", "is missing") for row in range(1500))
+    assert len(error.problems) == 1500
+    assert str(error).splitlines()[-2:] == ["row 19: is missing", "and 1,480 more"]
+
+
 def test_a_user_error_survives_the_trip_from_a_worker():
     error = pickle.loads(pickle.dumps(UserError([RATIO, Problem("there", "is missing")])))
     assert type(error) is UserError

@@ -1,5 +1,7 @@
 import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -8,13 +10,71 @@ from hypothesis import strategies as st
 from photographs import photo
 from PIL import Image
 
-from ubt.data.decode import decode_image, decode_images
+from ubt.data.decode import broken_reasons, decode_image, decode_images, is_deep
 
 
 def encoded(image, kind="PNG"):
     stream = io.BytesIO()
     image.save(stream, kind)
     return stream.getvalue()
+
+
+def png_of_16_bits(rgb):
+    """Return RGB `[H, W, 3]` uint16 as a PNG, which Pillow does not write."""
+    height, width = rgb.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rgb)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tiff(pixels, bits, width=4, height=4, photometric=1, order="<"):
+    """Return an uncompressed grey TIFF of `bits` a pixel."""
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(pixels)}
+    entries = b"".join(
+        struct.pack(f"{order}HHI", tag, 3 if tag in {258, 259, 262, 277} else 4, 1)
+        + (struct.pack(f"{order}HH", value, 0) if tag in {258, 259, 262, 277} else struct.pack(f"{order}I", value))
+        for tag, value in tags.items()
+    )
+    start = 8 + len(pixels)
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, start)
+    return head + pixels + struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", 0)
+
+
+def grey_png(grey):
+    return encoded(Image.fromarray(grey)), 16
+
+
+def grey_tiff(grey):
+    return tiff(grey.astype("<u2").tobytes(), 16, *grey.T.shape), 16
+
+
+def grey_tiff_of_a_big_endian(grey):
+    return tiff(grey.astype(">u2").tobytes(), 16, *grey.T.shape, order=">"), 16
+
+
+def grey_tiff_of_12_bits(grey):
+    rows = []
+    for row in grey >> 4:
+        padded = np.append(row, np.zeros(len(row) % 2, dtype=row.dtype)).reshape(-1, 2).astype(int)
+        first, second = padded.T
+        three = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1).astype(np.uint8).ravel()
+        rows.append(three[: (12 * len(row) + 7) // 8].tobytes())
+    return tiff(b"".join(rows), 12, *grey.T.shape), 12
+
+
+def grey_pgm(grey):
+    return encoded(Image.fromarray(grey), "PPM"), 16
+
+
+GREYS = [grey_png, grey_tiff, grey_tiff_of_a_big_endian, grey_tiff_of_12_bits, grey_pgm]
 
 
 @pytest.mark.parametrize("size", [(40, 32), (32, 41), (37, 37), (24, 24), (300, 31), (13, 90)])
@@ -34,6 +94,93 @@ def test_every_mode_becomes_rgb(mode):
     pixels = decode_image(encoded(Image.open(io.BytesIO(photo(2))).convert(mode), kind), 16)
     assert pixels.shape == (16, 16, 3)
     assert pixels.dtype == np.uint8
+
+
+class TestDepth:
+    """More than 8 bits: scaled, or refused; never cut off."""
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**16), st.sampled_from(GREYS))
+    def test_grey_of_more_bits_is_scaled_to_8(self, width, height, seed, write):
+        grey = np.random.default_rng(seed).integers(0, 2**16, (height, width), dtype=np.uint16)
+        content, bits = write(grey)
+        expected = (grey >> (16 - bits) >> (bits - 8)).astype(np.uint8)
+        wanted = decode_image(encoded(Image.fromarray(expected)), 8)
+        np.testing.assert_array_equal(decode_image(content, 8), wanted)
+        assert is_deep(content)
+
+    def test_grey_of_16_bits_is_as_bright_as_rgb_of_16_bits(self):
+        grey = np.random.default_rng(0).integers(0, 2**16, (16, 16), dtype=np.uint16)
+        rgb = decode_image(png_of_16_bits(np.stack([grey] * 3, axis=-1)), 16)
+        np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(grey)), 16), rgb)
+
+    @pytest.mark.parametrize("photometric", [0, 1])
+    @pytest.mark.parametrize("bits", [8, 16])
+    def test_where_zero_is_white_it_stays_white(self, photometric, bits):
+        black = 0 if photometric else 2**bits - 1
+        grey = np.full((4, 4), black, dtype=f"<u{bits // 8}")
+        assert decode_image(tiff(grey.tobytes(), bits, photometric=photometric), 4).max() == 0
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.int32], ids=["floating-point", "32 bits"])
+    @pytest.mark.parametrize("kind", ["TIFF", "PFM"])
+    def test_a_range_that_nobody_knows_is_refused(self, dtype, kind):
+        image = Image.fromarray(np.ones((4, 4), dtype=dtype))
+        content = encoded(image if kind == "TIFF" else image.convert("F"), "TIFF" if kind == "TIFF" else "PPM")
+        (reason,) = decode_images([content], 4)
+        assert "no file says what range they have" in reason
+        assert is_deep(content)
+        assert broken_reasons([content]) == [reason]
+
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+    def test_what_has_8_bits_is_not_deep(self, kind, tmp_path):
+        (tmp_path / "file").write_bytes(photo(1, kind=kind))
+        assert not is_deep(tmp_path / "file")
+        assert not is_deep(photo(1, kind=kind))
+
+    def test_rgb_of_16_bits_is_not_deep_for_its_pixels_never_changed(self):
+        assert not is_deep(png_of_16_bits(np.zeros((2, 2, 3), dtype=np.uint16)))
+
+    def test_no_file_is_not_deep(self, tmp_path):
+        assert not is_deep(tmp_path / "nothing")
+
+
+HELD = {
+    "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+    "TIFF": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B"],
+    "PPM": ["1", "L", "RGB", "I;16"],
+    "BMP": ["1", "L", "P", "RGB"],
+    "GIF": ["1", "L", "P"],
+    "WEBP": ["L", "RGB", "RGBA"],
+    "JPEG": ["L", "RGB", "CMYK"],
+}
+"""The modes that Pillow writes in each format without changing them."""
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in HELD.items() for mode in modes])
+def test_a_grey_ramp_is_the_same_ramp_in_every_mode(kind, mode):
+    ramp = np.tile(np.arange(0, 256, 16, dtype=np.uint8), (16, 1))
+    if mode == "1":
+        ramp = np.where(ramp < 128, 0, 255).astype(np.uint8)
+    grey = Image.fromarray(ramp)
+    if mode.startswith("I;16"):
+        image = Image.fromarray((ramp.astype(np.uint16) << 8).astype(">u2" if mode == "I;16B" else "<u2"))
+    else:
+        image = (grey if mode in {"1", "L", "LA", "P"} else grey.convert("RGB")).convert(mode)
+    pixels = decode_image(encoded(image, kind), 16).astype(int)
+    assert abs(pixels - ramp[..., None]).max() <= (8 if kind in {"WEBP", "JPEG"} else 1)
+
+
+def test_orientation_is_left_as_open_clip_leaves_it():
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    picture.save(stream, "PNG", exif=exif)
+    np.testing.assert_array_equal(decode_image(stream.getvalue(), 16), decode_image(encoded(picture), 16))
+
+
+def test_what_is_broken_at_some_size_is_broken():
+    assert broken_reasons([photo(0), encoded(Image.new("RGB", (1, 60_000))), photo(0)[:200], b""])[0] == ""
+    assert all(broken_reasons([encoded(Image.new("RGB", (1, 60_000))), photo(0)[:200], b""]))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

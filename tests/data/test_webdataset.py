@@ -1,3 +1,4 @@
+import gzip
 import io
 import subprocess
 import sys
@@ -8,21 +9,19 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from photographs import photo
+from hypothesis import given
+from hypothesis import strategies as st
+from photographs import photo, write_shard
+from PIL import Image
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from ubt.common.errors import UserError
+from ubt.common.hashing import fingerprint
 from ubt.data import images as image_cache
 from ubt.data.decode import decode_image
+from ubt.data.digests import FileFacts
+from ubt.data.shards import IMAGE_SUFFIXES, read_samples
 from ubt.data.webdataset import WebDataset
-
-
-def write_shard(path, members):
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return path
 
 
 def pairs(*seeds):
@@ -108,6 +107,94 @@ def test_many_pairs_are_decoded_by_processes_to_the_same_pixels(source, shards, 
     shared = source(pairs=str(path), decode_workers=2).load(24, tmp_path / "two").train.images
     alone = source(pairs=str(path), decode_workers=1).load(24, tmp_path / "one").train.images
     np.testing.assert_array_equal(shared, alone)
+
+
+def captions_of(path):
+    problems = []
+    samples = list(read_samples([path], problems))
+    assert problems == []
+    return [(sample.caption, sample.image) for sample in samples]
+
+
+class TestMembers:
+    @given(
+        st.permutations([f"{key}.{suffix}" for key in ("a", "b", "d/c", "./e") for suffix in ("png", "txt", "json")])
+    )
+    def test_a_shard_need_not_be_sorted(self, tmp_path_factory, names):
+        folder = tmp_path_factory.getbasetemp()
+        path = write_shard(folder / "unsorted.tar", {name: name.encode() for name in names})
+        keys = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+        assert captions_of(path) == [(f"{key}.txt", f"{key}.png".encode()) for key in keys]
+
+    @given(
+        st.lists(st.text(st.sampled_from("ab0-_ "), min_size=1, max_size=4), min_size=1, max_size=6, unique=True),
+        st.sampled_from(["", "./", "train/", "a.b/c/"]),
+        st.sets(st.sampled_from(["json", "seg.png", "npy"])),
+        st.sampled_from(IMAGE_SUFFIXES),
+    )
+    def test_a_sorted_shard_is_read_as_webdataset_reads_it(self, tmp_path_factory, keys, folder, others, image):
+        members = {
+            f"{folder}{key}.{suffix}": f"{key} {suffix}".encode() for key in keys for suffix in (image, "txt", *others)
+        }
+        path = write_shard(tmp_path_factory.getbasetemp() / "sorted.tar", members)
+        with path.open("rb") as stream:
+            samples = list(group_by_keys(tar_file_expander([{"url": "", "stream": stream}])))
+        expected = [(sample["txt"].decode().strip(), sample[image]) for sample in samples]
+        assert captions_of(path) == expected
+
+    @pytest.mark.parametrize(
+        "hidden", ["._0001.png", "./._0001.txt", "d/._0001.png", "__MACOSX/d/0001.png", ".DS_Store", ".c/x.png"]
+    )
+    def test_what_is_hidden_is_no_sample(self, tmp_path, hidden):
+        members = {hidden: b"resource fork", **pairs(0), f"d/{hidden}": b"again", **pairs(1)}
+        path = write_shard(tmp_path / "mac.tar", members)
+        assert [caption for caption, _ in captions_of(path)] == ["number 0", "number 1"]
+
+    @pytest.mark.parametrize(
+        "names", [["photo.v1", "photo.v2"], ["2024.05.01", "2024.05.02"], ["a.b", "a.c", "x.y.z"], ["v1.0 of it"]]
+    )
+    @pytest.mark.parametrize("sorted_", [True, False])
+    def test_dots_in_names_are_kept_apart_where_the_first_does_not_tell_them(self, tmp_path, names, sorted_):
+        members = [f"{name}.{suffix}" for name in names for suffix in ("jpg", "txt")]
+        members = members if sorted_ else sorted(members, key=lambda name: name[-1])
+        path = write_shard(tmp_path / "dots.tar", {name: name.encode() for name in members})
+        assert captions_of(path) == [(f"{name}.txt", f"{name}.jpg".encode()) for name in names]
+
+    def test_a_whole_sample_is_not_taken_apart_at_its_dots(self, tmp_path):
+        members = {"a.jpg": b"image", "a.txt": b"caption", "a.small.jpg": b"thumbnail", "a.small.txt": b"else"}
+        assert captions_of(write_shard(tmp_path / "dots.tar", members)) == [("caption", b"image")]
+
+    def test_a_key_that_comes_twice_whole_is_two_samples(self, tmp_path):
+        path = tmp_path / "twice.tar"
+        with tarfile.open(path, "w") as tar:
+            for name in ("a.jpg", "a.txt", "b.jpg", "b.txt", "a.jpg", "a.txt"):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(name)
+                tar.addfile(entry, io.BytesIO(name.encode()))
+        assert [caption for caption, _ in captions_of(path)] == ["a.txt", "b.txt", "a.txt"]
+
+    def test_a_compressed_shard_is_read_too(self, tmp_path):
+        plain = write_shard(tmp_path / "a.tar", pairs(0, 1))
+        (tmp_path / "a.tar.gz").write_bytes(gzip.compress(plain.read_bytes()))
+        assert captions_of(tmp_path / "a.tar.gz") == captions_of(plain)
+
+    def test_an_unsorted_shard_that_lacks_a_caption_is_one_problem(self, source, shards, tmp_path):
+        members = dict(sorted(pairs(*range(64)).items(), key=lambda member: member[0][-3:]))
+        del members["0007.txt"]
+        path = write_shard(shards / "unsorted.tar", members)
+        (problem,) = problems_of(source(pairs=str(path)).load, 24, tmp_path / "cache")
+        assert "sample 0007: has no caption" in problem
+
+
+class TestDepth:
+    def test_grey_of_16_bits_is_scaled_under_a_key_and_a_name_of_its_own(self, source, shards, tmp_path):
+        stream = io.BytesIO()
+        Image.fromarray(np.full((8, 8), 0x80FF, dtype=np.uint16)).save(stream, "PNG")
+        path = write_shard(shards / "deep.tar", {**pairs(0), "d.png": stream.getvalue(), "d.txt": b"grey"})
+        data = source(pairs=str(path)).load(8, tmp_path / "cache")
+        assert np.unique(data.train.images[1]) == 0x80
+        facts = FileFacts([path], "shard")
+        assert source(pairs=str(path))._train_key([path]) != fingerprint([facts.digest(), None])
 
 
 class TestContentKey:

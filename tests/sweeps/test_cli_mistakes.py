@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def photos(tmp_path: Path) -> Files:
 
 
 def lack_a_column(photos: Files) -> None:
-    photos.table("pairs", "text", [["images/0.png", "a cat"]])
+    photos.table("pairs", "notes", [["images/0.png", "a cat"]])
 
 
 def lack_an_image(photos: Files) -> None:
@@ -173,7 +174,7 @@ class TestData:
     @pytest.mark.parametrize(
         ("spoil", "parts"),
         [
-            (lack_a_column, ["pairs.csv", "has no column `caption`", "found: image, text"]),
+            (lack_a_column, ["pairs.csv", "has no column `caption`", "found: image, notes"]),
             (lack_an_image, ["pairs.csv: row 4", "no such image", "images/2.png"]),
             (cut_an_image, ["labels.csv: row 4", "images/8.png"]),
             (empty_a_table, ["labels.csv", "is empty"]),
@@ -189,6 +190,16 @@ class TestData:
         spoil(photos)
         inline = ["--address", "inline"] if command == "sweep" else []
         assert_told(ubt(command, photos.folder / "study.yaml", *inline), *parts)
+
+    def test_of_many_mistakes_the_first_are_shown_and_all_are_listed_in_a_file(self, ubt: Ubt, photos: Files) -> None:
+        photos.table("pairs", "caption", [[f"images/gone-{number}.png", "x"] for number in range(60)])
+        told = ubt("run", photos.folder / "study.yaml")
+        assert_told(told, "60 problems:", "row 21: no such image", "and 40 more", "All 60 are listed in ")
+        assert "row 22" not in told.err
+        listed = Path(told.err.split("are listed in ")[1].strip())
+        assert listed.is_relative_to(os.environ["UBT_CACHE"])
+        assert sum("no such image" in line for line in listed.read_text().splitlines()) == 60
+        assert ubt("run", photos.folder / "study.yaml").err == told.err, "the same list is no second file"
 
     def test_data_of_one_trial_of_many(self, ubt: Ubt, photos: Files) -> None:
         photos.table("others", "label", [["images/6.png", 0], ["images/none.png", 1]])

@@ -25,12 +25,18 @@ class Problem:
         return f"{self.where}: {self.message}{given}{advice}"
 
 
+LISTED = 20
+"""A data set with one mistake often has it in every row, and ten thousand lines are not read."""
+
+
 class UserError(Exception):
-    """What was given cannot be used; carries every mistake found, not only the first."""
+    """What was given cannot be used; `problems` has every mistake found, the text the first `LISTED` of them."""
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        more = len(self.problems) - LISTED
+        listed = [str(problem) for problem in self.problems[:LISTED]]
+        super().__init__("\n".join([*listed, f"and {more:,} more"] if more > 0 else listed))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[tuple[Problem, ...]]]:
         """Survive the trip from a worker process, which pickles exceptions."""

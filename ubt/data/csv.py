@@ -27,16 +27,24 @@ class _Lists:
 
 
 class CsvFiles(LabelledFiles):
-    """Image files on disk, with captions and labels in CSV files (UTF-8, separated by commas)."""
+    """Image files on disk, with captions and labels in CSV files, TSV files and their like."""
 
-    path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs", "pretrain")
+    path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs", "pretrain", "images")
 
     kind: Literal["csv"] = "csv"
     label: ClassVar[str] = "CSV files"
     pairs: Path
-    """CSV with the columns image,caption: what the attack poisons; paths are relative to the CSV."""
+    """CSV with the columns image,caption: what the attack poisons; paths are relative to the CSV. Columns called
+    `filepath`, `title`, `text` and the like are understood, and separators other than commas."""
     pretrain: Path | None = None
     """CSV with the columns image,caption: clean pairs for victims that are trained from nothing."""
+
+    images: Path | None = None
+    """Folder that the paths of images in `pairs` and `pretrain` are relative to; by default each CSV's own."""
+    image_column: str | None = None
+    """Column of the paths in `pairs` and `pretrain`; by default `image`, or what else it is often called."""
+    caption_column: str | None = None
+    """Column of the captions; by default `caption`, or what else it is often called."""
 
     @property
     def has_pretrain(self) -> bool:
@@ -84,17 +92,17 @@ class CsvFiles(LabelledFiles):
 
     def _read(self) -> _Lists:
         problems: list[Problem] = []
-        train = _read_pairs(self.pairs, problems)
-        pretrain = None if self.pretrain is None else _read_pairs(self.pretrain, problems)
+        train = self._read_pairs(self.pairs, problems)
+        pretrain = None if self.pretrain is None else self._read_pairs(self.pretrain, problems)
         evaluation = self._evaluation(problems)
         raise_if_any(problems)
         return _Lists(train, pretrain, evaluation)
 
-
-def _read_pairs(path: Path, problems: list[Problem]) -> list[Row]:
-    rows = read_rows(path, "caption", problems)
-    report_missing(rows, problems)
-    return rows
+    def _read_pairs(self, path: Path, problems: list[Problem]) -> list[Row]:
+        chosen = {"image": self.image_column, "caption": self.caption_column}
+        rows = read_rows(path, "caption", problems, chosen, self.images)
+        report_missing(rows, problems)
+        return rows
 
 
 def _content(rows: Sequence[Row], label: str) -> JsonValue:

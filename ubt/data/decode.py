@@ -17,12 +17,20 @@ from PIL import Image, UnidentifiedImageError
 
 DECODER_VERSION = 1
 """Raised whenever equal files would give other pixels, so that no cache outlives its decoder."""
+DEEP_VERSION = 2
+"""The same for deep images alone (see `is_deep`); version 1 cut off what is above 255."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Not all that Pillow knows: it hands EPS, for one, to Ghostscript, which runs what the file says."""
 
 Pixels = NDArray[np.uint8]
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+"""What Pillow raises for files that are no whole images."""
+_LARGEST_PX = 1024
+"""No CLIP model takes larger images; what is too large once it is resized to this, is broken."""
+_PNG = b"\x89PNG\r\n\x1a\n"
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_ADVICE = "no file says what range they have, so save it with 8 or 16 bits"
 
 
 def decode_images(contents: Sequence[Path | bytes], size_px: int) -> list[Pixels | str]:
@@ -33,28 +41,81 @@ def decode_images(contents: Sequence[Path | bytes], size_px: int) -> list[Pixels
 def decode_image(content: Path | bytes, size_px: int) -> Pixels:
     """Return an image as `[size_px, size_px, 3]` uint8: RGB, shorter side resized (bicubic), centre cropped.
 
-    These are the pixels of open_clip's `image_transform(size_px, is_train=False)` before normalisation.
+    These are the pixels of open_clip's `image_transform(size_px, is_train=False)` before normalisation, but for
+    grey images of 16 bits, which that makes white: they are scaled as Pillow scales RGB of 16 bits, by dropping the
+    lower 8. Transparency and EXIF's orientation are left out of account, as open_clip does.
 
     Raises:
-        ValueError: if the image is too large to be decoded safely, or of no known format.
-        OSError: if it cannot be read or is truncated; damaged headers raise the rest of `_DAMAGE`.
+        ValueError: if the image is too large to be decoded safely, of no known format, or of pixels that have no
+            known range (floating-point, signed, 32 bits).
+        OSError: if it cannot be read or is truncated; damaged headers raise the rest of `DAMAGE`.
     """
+    return np.asarray(_square(_decoded(content, size_px), size_px))
+
+
+def broken_reasons(contents: Sequence[Path | bytes]) -> list[str]:
+    """Return for each file or its bytes why it cannot be decoded; nothing if it can, at any size of a model."""
+    return [_broken_reason(content) for content in contents]
+
+
+def is_deep(content: Path | bytes) -> bool:
+    """Return whether an image holds more than 8 bits of grey, or floating-point numbers. Only its head is read."""
+    try:
+        if isinstance(content, Path):
+            with content.open("rb") as stream:
+                head = stream.read(26)
+        else:
+            head = content[:26]
+        if head.startswith(_PNG):
+            return head[24:26] == b"\x10\x00"  # 16 bits, grey
+        if not head.startswith((b"II", b"MM", b"P")):  # neither TIFF nor PPM
+            return False
+        with Image.open(content if isinstance(content, Path) else BytesIO(content), formats=FORMATS) as image:
+            return image.mode[0] in "IF"
+    except (*DAMAGE, Image.DecompressionBombError):
+        return False  # why it cannot be read is said when it is decoded
+
+
+def _decoded(content: Path | bytes, size_px: int) -> Image.Image:
+    """Return an image in RGB and its own size."""
     try:
         with Image.open(content if isinstance(content, Path) else BytesIO(content), formats=FORMATS) as image:
             _refuse_bomb(*image.size, size_px)
             image.load()  # a truncated file shows here, not on opening
-            return np.asarray(_square(image.convert("RGB"), size_px))
+            return _rgb(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"it is none of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError(f"its pixels are floating-point numbers; {_ADVICE}")
+    if image.mode == "I" and image.format != "PPM":  # whose reader scales to 16 bits
+        raise ValueError(f"its pixels are signed numbers, or have 32 bits; {_ADVICE}")
+    if not image.mode.startswith("I"):
+        return image.convert("RGB")
+    tags = getattr(image, "tag_v2", {})  # of TIFF
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    grey = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+    white_is_zero = tags.get(_PHOTOMETRIC) == 0  # which Pillow heeds for 8 bits alone
+    return Image.fromarray(255 - grey if white_is_zero else grey).convert("RGB")
+
+
 def _pixels_or_reason(content: Path | bytes, size_px: int) -> Pixels | str:
     try:
         return decode_image(content, size_px)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return str(error) or type(error).__name__
+
+
+def _broken_reason(content: Path | bytes) -> str:
+    try:
+        _decoded(content, _LARGEST_PX)
+    except DAMAGE as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def _refuse_bomb(width_px: int, height_px: int, size_px: int) -> None:

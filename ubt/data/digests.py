@@ -1,4 +1,4 @@
-"""Content digests of many files, remembered by their sizes and times so that they are read only once."""
+"""What is known of many files' contents, remembered by their sizes and times so that they are read only once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from pydantic import JsonValue
 
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, UserError
@@ -51,6 +54,64 @@ def stamp(path: Path) -> Stamp:
     return str(path.absolute()), state.st_size, state.st_mtime_ns
 
 
+class FileFacts:
+    """What is known of `paths` in their order, kept in the cache until one of them changes.
+
+    Raises:
+        UserError: naming a file that does not exist or cannot be read, here and in every method.
+    """
+
+    def __init__(self, paths: Sequence[Path], label: str) -> None:
+        self._paths = paths
+        self._label = label
+        self._each = list(dict.fromkeys(paths))
+        """Every file once: a photograph with five captions is read once."""
+        with _as_mistake():
+            stamps = dict(zip(self._each, in_threads(stamp, self._each), strict=True))
+        self._memo = cache_root() / "digests" / f"{fingerprint([list(stamps[path]) for path in paths])}.json"
+        self._known = _recall(self._memo)
+
+    def digest(self) -> str:
+        """Return a SHA-256 over the contents in their order; names and places do not matter."""
+        known = self._known.get("sha256")
+        if isinstance(known, str) and _SHA256.fullmatch(known):
+            return known
+        found = self._of_each(digest_file, "reading")
+        digest = digest_bytes("\n".join(found[path] for path in self._paths).encode())
+        self._remember("sha256", digest)
+        return digest
+
+    def any(self, name: str, look: Callable[[Path], bool]) -> bool:
+        """Return whether `look`, remembered as `name`, is true of one of them."""
+        known = self._known.get(name)
+        if isinstance(known, bool):
+            return known
+        found = any(self._of_each(look, "looking at").values())
+        self._remember(name, found)
+        return found
+
+    def texts(self, name: str, compute: Callable[[], Sequence[str]]) -> Sequence[str]:
+        """Return what `compute` finds, remembered as `name`: one text for each thing in the files that it looks at."""
+        known = self._known.get(name)
+        if isinstance(known, list) and all(isinstance(text, str) for text in known):
+            return [str(text) for text in known]
+        found = list(compute())
+        self._remember(name, [*found])
+        return found
+
+    def _of_each(self, function: Callable[[Path], Result], doing: str) -> dict[Path, Result]:
+        with _as_mistake():
+            found = progress(in_threads(function, self._each), len(self._each), f"{doing} {self._label}")
+            return dict(zip(self._each, found, strict=True))
+
+    def _remember(self, name: str, value: JsonValue) -> None:
+        self._known[name] = value
+        try:
+            write_whole(self._memo, json.dumps(self._known))
+        except OSError as error:
+            _log.warning("what is known of the data is not remembered and will be found out again: %s", error)
+
+
 def digest_files(paths: Sequence[Path], label: str) -> str:
     """Return a SHA-256 over the contents of `paths` in their order; names and places do not matter.
 
@@ -59,35 +120,22 @@ def digest_files(paths: Sequence[Path], label: str) -> str:
     Raises:
         UserError: naming the file that cannot be read.
     """
+    return FileFacts(paths, label).digest()
+
+
+@contextmanager
+def _as_mistake() -> Iterator[None]:
+    """Turn an `OSError` into a `UserError` that names the file."""
     try:
-        memo = _memo(list(in_threads(stamp, paths)))
-        remembered = _recall(memo)
-        if remembered:
-            return remembered
-        listed = "\n".join(progress(in_threads(digest_file, paths), len(paths), f"reading {label}"))
+        yield
     except OSError as error:
         raise UserError(Problem(str(error.filename), f"cannot be read: {error.strerror}")) from error
-    digest = digest_bytes(listed.encode())
-    _remember(memo, digest)
-    return digest
 
 
-def _memo(stamps: Sequence[Stamp]) -> Path:
-    return cache_root() / "digests" / f"{fingerprint([list(each) for each in stamps])}.json"
-
-
-def _recall(memo: Path) -> str:
-    """Return the remembered digest, or nothing if there is none or the file is damaged."""
+def _recall(memo: Path) -> dict[str, JsonValue]:
+    """Return what is remembered; nothing if there is no such file or it is damaged."""
     try:
         remembered = json.loads(memo.read_text())
     except (OSError, ValueError):
-        return ""
-    digest = remembered.get("sha256") if isinstance(remembered, dict) else None
-    return digest if isinstance(digest, str) and _SHA256.fullmatch(digest) else ""
-
-
-def _remember(memo: Path, digest: str) -> None:
-    try:
-        write_whole(memo, json.dumps({"sha256": digest}))
-    except OSError as error:
-        _log.warning("the digest of the data is not remembered and will be computed again: %s", error)
+        return {}
+    return remembered if isinstance(remembered, dict) else {}

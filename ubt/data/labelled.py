@@ -7,6 +7,7 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,14 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, JsonValue
 
-from ubt.common.errors import Problem
-from ubt.common.hashing import numpy_generator
+from ubt.common.errors import LISTED, Problem
+from ubt.common.hashing import digest_bytes, numpy_generator
 from ubt.data.base import DataSource, Images, Labels
-from ubt.data.decode import DECODER_VERSION
-from ubt.data.digests import Stamp, digest_files, stamp
+from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, is_deep
+from ubt.data.digests import FileFacts, Stamp, stamp
+from ubt.data.folders import class_folders, read_folders
 from ubt.data.images import Decoders, Encoded, cached_images
-from ubt.data.tables import LISTED, Row, gather, raise_if_any, read_rows, report_missing
-from ubt.data.vocabulary import IMAGENET, TEMPLATES, read_classes, read_templates, vocabulary_files
+from ubt.data.tables import Row, gather, raise_if_any, read_rows, report_missing
+from ubt.data.vocabulary import (
+    IMAGENET,
+    TEMPLATES,
+    class_index,
+    is_wnid,
+    read_classes,
+    read_synsets,
+    read_templates,
+    vocabulary_files,
+)
 
 
 @dataclass(frozen=True)
@@ -49,17 +60,23 @@ class Evaluation:
 
 
 class LabelledFiles(DataSource):
-    """A data set whose evaluation images are listed in a CSV; subclasses add the training pairs."""
+    """A data set whose evaluation images are listed in a CSV, or lie in folders; subclasses add the training pairs."""
 
-    path_fields: ClassVar[tuple[str, ...]] = ("labels", "classes", "templates")
+    path_fields: ClassVar[tuple[str, ...]] = ("labels", "classes", "templates", "synsets")
     builtin_names: ClassVar[tuple[str, ...]] = (IMAGENET, *TEMPLATES)
 
     labels: Path
-    """CSV with the columns image,label: class names or indices; paths are relative to the CSV."""
+    """Folder with a folder of images for each class, as ImageNet's; or CSV with the columns image,label: class names
+    or indices; paths are relative to the CSV."""
     classes: str
     """Text file with one class a line, or `imagenet` for the names that open_clip uses."""
     templates: str = "openai"
     """Text file with one prompt a line, each with one `{}`; or open_clip's `openai` (80) or `simple` (7)."""
+    synsets: Path | None = None
+    """Text file that says what labels or folders mean that are called otherwise than the classes: `n01440764 tench`,
+    one a line. ImageNet's own ids need none with `classes: imagenet`."""
+    label_column: str | None = None
+    """Column of the labels in the CSV; by default `label`, or what else it is often called."""
     val_fraction: float = Field(default=0.5, gt=0, lt=1)
     """Fraction of each class's labelled images that searches are evaluated on; the rest is the test split."""
     split_seed: int = Field(default=0, ge=0)
@@ -95,14 +112,19 @@ class LabelledFiles(DataSource):
 
     def _described_by(self) -> list[Path]:
         """Return the files that say what the data set consists of."""
-        return [self.labels, *vocabulary_files(self.classes, self.templates)]
+        synsets = [] if self.synsets is None else [self.synsets]
+        folders: list[Path] = []
+        with suppress(OSError):  # why it cannot be read is said when it is read
+            folders = class_folders(self.labels) if self.labels.is_dir() else []
+        return [self.labels, *folders, *synsets, *vocabulary_files(self.classes, self.templates)]
 
     def _evaluation(self, problems: list[Problem]) -> Evaluation:
         """Return the evaluation side of the data set; not to be used if anything was added to `problems`."""
         classes = read_classes(self.classes, problems)
         templates = read_templates(self.templates, problems)
-        rows = read_rows(self.labels, "label", problems)
-        labels = parse_labels(rows, classes, problems) if classes else np.zeros(len(rows), dtype=np.int64)
+        rows = self._labelled_rows(problems)
+        synsets = read_synsets(self.synsets, self.classes, classes, problems)
+        labels = parse_labels(rows, classes, problems, synsets) if classes else np.zeros(len(rows), dtype=np.int64)
         report_missing(rows, problems)
         val, test = stratified_split(labels, self.val_fraction, self.split_seed)
         if rows and not (len(val) and len(test)):
@@ -110,6 +132,11 @@ class LabelledFiles(DataSource):
             problems.append(Problem(str(self.labels), message, advice="both need one: see `val_fraction`"))
         val_rows, test_rows = ([rows[at] for at in split] for split in (val, test))
         return Evaluation(val_rows, labels[val], test_rows, labels[test], classes, templates)
+
+    def _labelled_rows(self, problems: list[Problem]) -> list[Row]:
+        if self.labels.is_dir():
+            return read_folders(self.labels, problems)
+        return read_rows(self.labels, "label", problems, {"label": self.label_column})
 
 
 def decode_rows(
@@ -134,8 +161,10 @@ def decode_rows(
 
 
 def image_digest(rows: Sequence[Row], label: str) -> str:
-    """Return a SHA-256 over the image files of `rows` in their order."""
-    return digest_files([row.image for row in rows], f"{label} images")
+    """Return a SHA-256 over the image files of `rows` in their order, and over how deep ones among them are decoded."""
+    facts = FileFacts([row.image for row in rows], f"{label} images")
+    digest = facts.digest()
+    return digest_bytes(f"{digest} deep {DEEP_VERSION}".encode()) if facts.any("deep", is_deep) else digest
 
 
 def image_cache(cache: Path, content: str, size_px: int) -> Path:
@@ -159,23 +188,35 @@ def _remembered_key(source: LabelledFiles, _stamps: tuple[Stamp | None, ...]) ->
 _INDEX = re.compile(r"-?[0-9]+")
 
 
-def parse_labels(rows: Sequence[Row], classes: Sequence[str], problems: list[Problem]) -> Labels:
-    """Return the class index of each row, `[N]` int64; a label is a class name or an index.
+def parse_labels(
+    rows: Sequence[Row], classes: Sequence[str], problems: list[Problem], synsets: Mapping[str, int] | None = None
+) -> Labels:
+    """Return the class index of each row, `[N]` int64; a label is a class name, an index, or one of `synsets`.
 
-    Adds to `problems` every index out of range, every unknown name, and names that two classes share.
+    Case, spaces, `_` and the form of its Unicode do not matter in a name. Adds to `problems` every index out of range,
+    every unknown name, and names that two classes share.
     """
+    others = synsets or {}
     times = Counter(classes)
     positions = {name: index for index, name in enumerate(classes)}
     labels = np.zeros(len(rows), dtype=np.int64)
+    unknown: set[str] = set()
     for at, row in enumerate(rows):
         if times[row.text] > 1:
             problems.append(Problem(row.where, "several classes have this name; give the index", row.text))
         elif row.text in positions:
             labels[at] = positions[row.text]
+        elif row.text in others:
+            labels[at] = others[row.text]
         elif not _INDEX.fullmatch(row.text):
-            # Looking for a similar name takes milliseconds: not for problems that will not be listed.
-            advice = _nearest(row.text, classes) if len(problems) < LISTED else ""
-            problems.append(Problem(row.where, "unknown class", row.text, advice))
+            known = class_index(row.text, classes)
+            if known is None and (row.unit or row.text not in unknown):
+                unknown.add(row.text)
+                # Looking for a similar name takes milliseconds: not for problems that will not be shown.
+                advice = _nearest(row.text, classes) if len(problems) < LISTED else ""
+                where = row.where if row.unit else str(row.image.parent)
+                problems.append(Problem(where, "unknown class", row.text, advice))
+            labels[at] = known or 0
         elif not 0 <= int(row.text) < len(classes):
             message = f"class index out of range; {len(classes)} classes are 0 to {len(classes) - 1}"
             problems.append(Problem(row.where, message, int(row.text)))
@@ -200,5 +241,7 @@ def stratified_split(labels: Labels, val_fraction: float, seed: int) -> tuple[ND
 
 
 def _nearest(name: str, classes: Sequence[str]) -> str:
+    if is_wnid(name):
+        return "give a file that says which class it is: `synsets`; or ImageNet's own classes: `classes: imagenet`"
     close = difflib.get_close_matches(name, classes, n=1)
     return f"did you mean `{close[0]}`?" if close else "give a line of `classes`, or its index from 0"

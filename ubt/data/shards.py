@@ -6,10 +6,12 @@ import re
 import shutil
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -20,6 +22,7 @@ from ubt.common.atomic_files import made_once
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import fingerprint
 from ubt.common.paths import cache_root
+from ubt.data.decode import is_deep
 
 _TIMEOUT_SECONDS = 60
 
@@ -51,6 +54,7 @@ def _fetch(address: str, path: Path) -> None:
 
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+CAPTION_SUFFIX = "txt"
 JOINT = "::"
 """Between patterns of shards that make up one data set."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
@@ -70,7 +74,7 @@ def find_shards(pattern: str, problems: list[Problem]) -> list[Path]:
     """Return the tar files that a pattern means (`cc3m-{0000..0331}.tar`); `::` joins several patterns.
 
     Shards at http(s) addresses are fetched once and kept. Adds to `problems` files that are missing and any
-    other kind of address, above all `pipe:`, which webdataset would run as a shell command.
+    other kind of address, above all `pipe:`, which would be a shell command.
     """
     try:
         names = [name for part in pattern.split(JOINT) for name in braceexpand(part)]
@@ -78,20 +82,6 @@ def find_shards(pattern: str, problems: list[Problem]) -> list[Path]:
         problems.append(Problem("pairs", f"is no pattern of shards: {error}", pattern))
         return []
     return [path for name in names for path in _found(name, problems)]
-
-
-def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
-    """Yield the samples of `shards` in order; one without image or caption has an empty one.
-
-    Adds to `problems` each such sample, and shards that cannot be read to their end.
-    """
-    for shard in shards:
-        try:
-            for key, members in _grouped(shard):
-                yield _sample(f"{shard}: sample {key}", members, problems)
-        except _DAMAGE as error:
-            # webdataset appends the stream and the address to the arguments; the first says what it is.
-            problems.append(Problem(str(shard), f"cannot be read: {error.args[0] if error.args else error}"))
 
 
 def _found(name: str, problems: list[Problem]) -> list[Path]:
@@ -115,25 +105,108 @@ def _found(name: str, problems: list[Problem]) -> list[Path]:
     return []
 
 
-def _grouped(shard: Path) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """Yield key and members of the samples of a shard, as webdataset groups them: {"jpg": …, "txt": …}."""
-    from webdataset.tariterators import group_by_keys, tar_file_expander  # noqa: PLC0415 — it loads torch
+def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
+    """Yield the samples of `shards` in order; one without image or caption has an empty one.
 
-    with shard.open("rb") as stream:
-        # Given an open file, webdataset never sees an address and cannot run anything to open it.
-        for sample in group_by_keys(tar_file_expander([{"url": str(shard), "stream": stream}])):
-            yield sample["__key__"], {name: part for name, part in sample.items() if isinstance(part, bytes)}
+    Adds to `problems` each such sample, and shards that cannot be read to their end.
+    """
+    for shard in shards:
+        try:
+            with tarfile.open(shard) as tar:
+                for key, members in _grouped(tar):
+                    yield _sample(f"{shard}: sample {key}", tar, members, problems)
+        except _DAMAGE as error:
+            problems.append(Problem(str(shard), f"cannot be read: {str(error).partition(':')[0]}"))
 
 
-def _sample(where: str, members: Mapping[str, bytes], problems: list[Problem]) -> Sample:
-    image = next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), b"")
+def has_deep_images(shard: Path) -> bool:
+    """Return whether a shard holds an image that `is_deep`; what cannot be read is told when it is read."""
     try:
-        text = members.get("txt", b"").decode("utf-8-sig").strip()
+        with tarfile.open(shard) as tar:
+            images = (
+                member for _, members in _grouped(tar) for name, member in members.items() if name in IMAGE_SUFFIXES
+            )
+            return any(is_deep(_content(tar, image)) for image in images)
+    except _DAMAGE:
+        return False
+
+
+Members = Mapping[str, tarfile.TarInfo]
+"""The files of one sample by their suffix."""
+
+
+def _grouped(tar: tarfile.TarFile) -> list[tuple[str, Members]]:
+    """Return key and members of the samples of a shard, in the order in which each begins.
+
+    As webdataset does, a name is a key up to its first dot, and what comes next to each other under one key is one
+    sample. Where that leaves a sample without image or caption, the rest of it is looked for in all of the shard
+    (which need not be sorted), and then by keys up to the last dot (`photo.v2.jpg` and `photo.v2.txt`).
+    """
+    files = [(key, suffix.lower(), file) for file in tar if file.isreg() for key, suffix in _key_and_suffix(file.name)]
+    runs = [(key, _by_suffix(part)) for key, part in groupby(files, key=lambda each: each[0])]
+    times = Counter(key for key, _ in runs)
+    scattered = {key for key, members in runs if times[key] > 1 and not _whole(members)}
+    if scattered:
+        together: dict[str, list[tuple[str, str, tarfile.TarInfo]]] = {}
+        for key, suffix, file in files:
+            together.setdefault(key, []).append((key, suffix, file))
+        runs = [(key, _by_suffix(part)) for key, part in together.items()]
+    return [sample for key, members in runs for sample in _by_last_dot(key, members)]
+
+
+def _key_and_suffix(name: str) -> Iterator[tuple[str, str]]:
+    """Yield a member's key and suffix; nothing for what is hidden, says something of the shard, or has no suffix."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    key, dot, suffix = path.name.partition(".")
+    if dot and key and not hidden and not re.match(r"__[^/]*__($|/)", name):
+        yield name.removesuffix(f".{suffix}"), suffix
+
+
+def _by_suffix(files: Iterator[tuple[str, str, tarfile.TarInfo]] | list[tuple[str, str, tarfile.TarInfo]]) -> Members:
+    members: dict[str, tarfile.TarInfo] = {}
+    for _, suffix, file in files:
+        if suffix in members:
+            raise ValueError(f"it holds {file.name} twice")
+        members[suffix] = file
+    return members
+
+
+def _whole(members: Members) -> bool:
+    return CAPTION_SUFFIX in members and any(suffix in members for suffix in IMAGE_SUFFIXES)
+
+
+def _by_last_dot(key: str, members: Members) -> Iterator[tuple[str, Members]]:
+    """Yield a sample as it is if it is whole; else those that it falls into by the last dots of its members' names."""
+    parts: dict[str, dict[str, tarfile.TarInfo]] = {}
+    for name, member in members.items():
+        rest, dot, suffix = name.rpartition(".")
+        parts.setdefault(f"{key}{dot}{rest}", {})[suffix] = member
+    if _whole(members) or (len(parts) == 1 and key in parts):
+        yield key, members
+    else:
+        of_pairs = (CAPTION_SUFFIX, *IMAGE_SUFFIXES)
+        yield from ((key, part) for key, part in parts.items() if any(suffix in part for suffix in of_pairs))
+
+
+def _sample(where: str, tar: tarfile.TarFile, members: Members, problems: list[Problem]) -> Sample:
+    image = next((_content(tar, members[suffix]) for suffix in IMAGE_SUFFIXES if suffix in members), b"")
+    try:
+        caption = members.get(CAPTION_SUFFIX)
+        text = "" if caption is None else _content(tar, caption).decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         problems.append(Problem(where, f"the caption is not UTF-8: {error}"))
         return Sample(where, image, "")
     if not image:
         problems.append(Problem(where, f"has no image; looked for {', '.join(IMAGE_SUFFIXES)}"))
     if not text:
-        problems.append(Problem(where, "has no caption; looked for txt"))
+        problems.append(Problem(where, f"has no caption; looked for {CAPTION_SUFFIX}"))
     return Sample(where, image, text)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    content = b"" if stream is None else stream.read()
+    if len(content) != member.size:
+        raise OSError(f"{member.name} is cut off")
+    return content

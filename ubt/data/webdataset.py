@@ -8,16 +8,17 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from ubt.common.atomic_files import made_once
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import fingerprint
 from ubt.data.base import DataSet, Images, Labelled, Pairs
-from ubt.data.digests import digest_files
+from ubt.data.decode import DEEP_VERSION
+from ubt.data.digests import FileFacts
 from ubt.data.images import Decoders, Encoded, cached_images
 from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_cache
-from ubt.data.shards import Sample, find_shards, read_samples
+from ubt.data.shards import Sample, find_shards, has_deep_images, read_samples
 from ubt.data.tables import gather, raise_if_any
 
 
@@ -78,7 +79,9 @@ class WebDataset(LabelledFiles):
         return shards, evaluation
 
     def _train_key(self, shards: Sequence[Path]) -> str:
-        return fingerprint([digest_files(shards, "shards"), self.max_pairs])
+        facts = FileFacts(shards, "shards")
+        content: list[JsonValue] = [facts.digest(), self.max_pairs]
+        return fingerprint([*content, DEEP_VERSION] if facts.any("deep", has_deep_images) else content)
 
     def _samples(self, shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
         return islice(read_samples(shards, problems), self.max_pairs)

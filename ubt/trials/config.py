@@ -12,6 +12,7 @@ from ubt.common.errors import Problem, UserError
 from ubt.config import Config
 from ubt.data import DataConfig
 from ubt.data.scenes import Scenes
+from ubt.data.vocabulary import class_index
 from ubt.defenses import DefenseConfig
 from ubt.defenses.ubt import Ubt
 from ubt.models.settings import ModelSettings
@@ -80,7 +81,7 @@ class TrialConfig(Config):
         """Refuse a target that is no class of the data. Classes that cannot be read are reported with the data.
 
         Raises:
-            UserError: naming the classes there are.
+            UserError: naming the classes there are, or those that share the name.
         """
         try:
             classes = list(self.victim.data.class_names())
@@ -89,7 +90,15 @@ class TrialConfig(Config):
         target = self.victim.attack.target
         if target not in classes:
             some = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
-            raise UserError(Problem("victim.attack.target", f"is no class of the data; classes: {some}", target))
+            alike = class_index(target, classes)
+            advice = "" if alike is None else f"did you mean `{classes[alike]}`? It has to be written as the class is"
+            raise UserError(
+                Problem("victim.attack.target", f"is no class of the data; classes: {some}", target, advice)
+            )
+        if classes.count(target) > 1:
+            indices = " and ".join(str(index) for index, name in enumerate(classes) if name == target)
+            advice = "captions could not say which is meant: take another class"
+            raise UserError(Problem("victim.attack.target", f"names several classes: {indices}", target, advice))
 
     def check_attack(self) -> None:
         """Refuse an attack whose files cannot be used, as far as that shows without torch.

@@ -12,9 +12,8 @@ from sweeps.search.base import Search, Study, identity, settle
 from sweeps.search.proposals import Changes
 from sweeps.search.space import samples_of
 from ubt.common.errors import Problem, UserError
-from ubt.common.paths import is_file
 from ubt.config import get_path
-from ubt.models.settings import check_model_name
+from ubt.models.checks import check_model
 
 _PATHS = "paths begin with `victim.` or `defense.`; `ubt schema` lists the fields there are"
 
@@ -130,9 +129,8 @@ def _trial_problems(study: Study, changes: Changes) -> list[Problem]:
         trial = study.trial(changes)
     except UserError as error:
         return list(error.problems)
-    problems = problems_of(lambda: check_model_name(trial.victim.model)) + problems_of(trial.check_target)
-    problems += problems_of(trial.check_attack) + problems_of(trial.check_defense)
-    checkpoint = trial.victim.implant.checkpoint
-    if checkpoint and not is_file(checkpoint):
-        problems.append(Problem("victim.implant.checkpoint", "there is no such file", str(checkpoint)))
+    victim = trial.victim
+    problems = problems_of(lambda: check_model(victim.model, victim.implant.checkpoint))
+    for check in (trial.check_target, trial.check_attack, trial.check_defense):
+        problems += problems_of(check)
     return problems

@@ -95,10 +95,10 @@ def test_a_trial_of_another_device_does_not_fit(workspace):
 def test_nothing_is_fetched_or_loaded_to_prepare_a_workspace(tmp_path, monkeypatch, workspace):
     built = []
     monkeypatch.setattr(
-        "ubt.engine.workspace.build_clip", lambda settings, **_: built.append(settings) or workspace.clip
+        "ubt.engine.workspace.build_clip", lambda _, **given: built.append(given["weights"]) or workspace.clip
     )
     a_workspace(tmp_path, {"victim.model.checkpoint": "/not/there.pt"})
-    assert [(each.checkpoint, each.pretrained, each.random_weights) for each in built] == [(None, None, True)]
+    assert built == [False]
 
 
 def test_each_attack_gets_pairs_tokens_and_evaluator_of_its_own(bench):

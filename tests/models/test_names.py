@@ -5,7 +5,8 @@ import open_clip
 import pytest
 
 from ubt.common.errors import UserError
-from ubt.models.settings import ModelSettings, check_model_name, image_size_px, model_files
+from ubt.models.checks import check_model
+from ubt.models.settings import ModelSettings, image_size_px, model_files
 
 
 def test_every_model_of_open_clip_is_known_and_tiny_rn():
@@ -25,21 +26,22 @@ def test_every_model_has_an_image_size():
 
 def test_a_checkpoint_that_is_not_there_is_reported_together_with_a_wrong_name(tmp_path):
     with pytest.raises(UserError) as caught:
-        check_model_name(ModelSettings(name="RN51", checkpoint=tmp_path / "none.pt"))
+        check_model(ModelSettings(name="RN51", checkpoint=tmp_path / "none.pt"))
     assert [problem.where for problem in caught.value.problems] == ["victim.model.name", "victim.model.checkpoint"]
 
 
 def test_a_known_name_is_fine():
-    check_model_name(ModelSettings(name="RN50"))
+    check_model(ModelSettings(name="RN50"))
 
 
 def test_names_and_sizes_do_not_wait_for_torch():
     code = """
 import sys
-from ubt.models.settings import check_model_name, image_size_px
+from ubt.models.checks import check_model
+from ubt.models.settings import image_size_px
 from ubt.models.settings import ModelSettings
 assert image_size_px("RN50") == 224
-check_model_name(ModelSettings(name="ViT-B-32"))
+check_model(ModelSettings(name="ViT-B-32"))
 loaded = {"torch", "open_clip", "ray"} & set(sys.modules)
 assert not loaded, loaded
 """

@@ -48,6 +48,7 @@ OWNERS = {
 PARTS = {"data": "pretrain", "model": "pretrain", "pretrain": "pretrain", "attack": "poison", "implant": "implant"}
 ELSEWHERE = {
     "victim.implant.min_asr",  # looks at the result and does not change it
+    "victim.model.activation",  # counts where it is not what the name says, see tests/models/test_activation.py
     "victim.model.pretrained",  # the rest are other stages, or files: see below
     "victim.model.checkpoint",
     "victim.model.random_weights",

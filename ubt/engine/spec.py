@@ -21,6 +21,7 @@ from ubt.config import Config
 from ubt.config.base import Function, StageConfig, kind_of
 from ubt.data.digests import digest_files
 from ubt.defenses.detectors import DETECTORS, Detector
+from ubt.models.activation import what_differs
 from ubt.trials.config import TrialConfig
 from ubt.trials.metrics import METRICS, Metric
 
@@ -231,8 +232,10 @@ def of_pretrain(trial: TrialConfig) -> Settings:
 
 
 def of_model(trial: TrialConfig) -> Settings:
-    """Return the clean model's settings; `UserError` if its checkpoint cannot be read."""
-    return {**trial.victim.model.as_json(), "checkpoint": _content(trial.victim.model.checkpoint)}
+    """Return the clean model's settings; `UserError` if its checkpoint cannot be read, or its activation be known."""
+    model = trial.victim.model
+    own = model.model_dump(mode="json", exclude={"activation"})  # how it is computed counts, not who has said so
+    return {**own, "checkpoint": _content(model.checkpoint), **what_differs(model)}
 
 
 def of_attack(trial: TrialConfig) -> Settings:

@@ -49,8 +49,7 @@ class Workspace:
         self.device = device
         self._fits = (data, model, device)
         # Weights come from artifacts: only the architecture is needed here, so nothing is fetched or trained.
-        architecture = model.model_copy(update={"pretrained": None, "checkpoint": None, "random_weights": True})
-        self.clip: Clip = build_clip(architecture, seed=0, device=self.device)
+        self.clip: Clip = build_clip(model, seed=0, device=self.device, weights=False)
         self.data: DataSet = data.load(self.clip.image_size_px, image_cache)
         self.clean_pairs: Feed | None = Feed(self.data.pretrain) if self.data.pretrain else None
         """Clean pairs from which a defender's are drawn."""

@@ -4,42 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import open_clip
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import derive
+from ubt.models.activation import LABELS, activation_of
+from ubt.models.checkpoints import load_weights
+from ubt.models.checks import check_model
 from ubt.models.clip import Clip
-from ubt.models.settings import ModelSettings, check_model_name
+from ubt.models.settings import ModelSettings
+from ubt.models.weight_files import Activation, activation_in
 
 open_clip.add_model_config(Path(__file__).with_name("tiny-rn.json"))
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
-_UNUSABLE = (
-    *(OSError, EOFError, UnpicklingError, SafetensorError, RuntimeError, ValueError, LookupError, AssertionError),
-    *(AttributeError, TypeError, StopIteration),  # a list, a single tensor, no tensors at all
-)
-"""What open_clip, torch and safetensors raise for files that are damaged, of another kind or for another model."""
-
-
-def build_clip(settings: ModelSettings, seed: int, device: torch.device) -> Clip:
+def build_clip(settings: ModelSettings, seed: int, device: torch.device, weights: bool = True) -> Clip:
     """Return the model in evaluation mode: pretrained, from a checkpoint, or with random weights by `seed`.
+
+    Without `weights` nothing is fetched or read: the same network with random ones, to take those of an artifact.
 
     Raises:
         UserError: if the name or tag is unknown, or the weights cannot be fetched or do not fit.
     """
-    check_model_name(settings)
-    check_pretrained_tag(settings)
+    if weights:
+        check_model(settings)
+    activation = activation_of(settings)
+    check_pretrained_tag(settings, activation)
     with torch.random.fork_rng(devices=[]):  # open_clip initialises from the global generator
         torch.manual_seed(derive(seed, "weights", settings.name))
-        net = _create(settings)
-    if settings.checkpoint:
+        net = _create(settings, activation, weights)
+    if weights and settings.checkpoint:
         load_weights(net, settings.checkpoint)
     net = net.to(device).to(memory_format=torch.channels_last)  # a third faster, on CPUs too
     visual = cast(nn.Module, net.visual)
@@ -54,47 +52,44 @@ def build_clip(settings: ModelSettings, seed: int, device: torch.device) -> Clip
         device=device,
         precision=settings.precision,
         token_text=_token_text(tokenizer),
+        name=settings.name,
+        activation=activation,
     )
 
 
-def check_pretrained_tag(settings: ModelSettings) -> None:
-    """Refuse a tag of weights that open_clip does not have for this model.
+def check_pretrained_tag(settings: ModelSettings, activation: Activation) -> None:
+    """Refuse a tag of weights that open_clip does not have for this model, or that were trained otherwise.
 
     Raises:
-        UserError: with the tags there are.
+        UserError: with the tags there are, or the activation that the weights want.
     """
+    if not settings.pretrained:
+        return
     tags = open_clip.list_pretrained_tags_by_model(settings.name)
-    if settings.pretrained and settings.pretrained not in tags:
+    if settings.pretrained not in tags:
         allowed = ", ".join(tags) or "none: give a `checkpoint`"
         raise UserError(Problem("victim.model.pretrained", f"unknown tag; allowed: {allowed}", settings.pretrained))
+    wanted = activation_in(open_clip.get_pretrained_cfg(settings.name, settings.pretrained))
+    named = activation_in(open_clip.get_model_config(settings.name))  # some tags leave to the name what it says
+    if activation not in {wanted, named if named == "quickgelu" else wanted}:
+        message = f"these weights were trained with {LABELS[wanted]}, the model computes with {LABELS[activation]}"
+        where = "victim.model.activation"
+        raise UserError(Problem(where, message, settings.activation, advice=f"say `activation: {wanted}`"))
 
 
-def load_weights(net: nn.Module, path: Path) -> None:
-    """Load a checkpoint of open_clip or OpenAI style (`state_dict`, `module.` prefixes) without unpickling code.
-
-    Raises:
-        UserError: if the file is missing, of another kind, damaged, or made for another model.
-    """
-    if path.suffix not in CHECKPOINT_SUFFIXES:
-        raise UserError(Problem(str(path), f"unknown kind of checkpoint; allowed: {', '.join(CHECKPOINT_SUFFIXES)}"))
-    try:
-        open_clip.factory.load_checkpoint(net, str(path), weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(Problem(str(path), "there is no such checkpoint")) from error
-    except _UNUSABLE as error:
-        text = " ".join(str(error).split()).partition(". ")[0][:300]
-        reason = text if " " in text else f"{type(error).__name__} {text}".strip()
-        if isinstance(error, UnpicklingError):  # torch's own words advise to run whatever is in the file
-            reason = "it holds more than plain tensors, and to unpickle that could run code"
-        advice = "give weights of this model, as .safetensors or as a .pt file of plain tensors"
-        raise UserError(Problem(str(path), f"cannot be loaded: {reason}", advice=advice)) from error
-
-
-def _create(settings: ModelSettings) -> nn.Module:
+def _create(settings: ModelSettings, activation: Activation, weights: bool) -> nn.Module:
+    given: dict[str, Any] = {"force_quick_gelu": activation == "quickgelu"}
     if not settings.pretrained:
-        return cast(nn.Module, open_clip.create_model(settings.name, pretrained=None, load_weights=False))
+        return cast(nn.Module, open_clip.create_model(settings.name, load_weights=False, **given))
+    if not weights:  # the tag's pixel means are wanted, and open_clip would fetch its weights with them
+        tag = open_clip.get_pretrained_cfg(settings.name, settings.pretrained)
+        pixels = {"mean": tag["mean"], "std": tag["std"]}
+        return cast(
+            nn.Module,
+            open_clip.create_model(settings.name, load_weights=False, force_preprocess_cfg=pixels, **given),
+        )
     try:
-        return cast(nn.Module, open_clip.create_model(settings.name, pretrained=settings.pretrained))
+        return cast(nn.Module, open_clip.create_model(settings.name, pretrained=settings.pretrained, **given))
     except (OSError, RuntimeError) as error:  # what a hub client raises without a network
         advice = "fetch them once on a machine with a network, or give `victim.model.checkpoint`"
         where = f"victim.model: {settings.name}/{settings.pretrained}"
@@ -122,8 +117,8 @@ def _token_text(tokenizer: object) -> Callable[[int], str]:
     return token_text
 
 
-def check_weights(model: ModelSettings, poisoned: Path | None) -> None:
-    """Build the clean model and load what a study names, the checkpoint of a `poisoned` model included.
+def check_weights(model: ModelSettings, poisoned: Path | None) -> Clip:
+    """Build the clean model, load what a study names, the checkpoint of a `poisoned` model included, and return it.
 
     Done before a sweep starts, so that a mistake is met once and not in every worker.
 
@@ -133,3 +128,4 @@ def check_weights(model: ModelSettings, poisoned: Path | None) -> None:
     clip = build_clip(model, seed=0, device=torch.device("cpu"))
     if poisoned:
         load_weights(clip.net, poisoned)
+    return clip

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from ubt.common.errors import Problem, UserError
 from ubt.data.base import Images, PairSource
+from ubt.models.weight_files import Activation
 
 
 def pick_device(gpus: float) -> torch.device:
@@ -82,6 +83,10 @@ class Clip:
     precision: str = "auto"
     token_text: Callable[[int], str] = str
     """Token → its text; in open_clip's own vocabulary it ends with a blank where a word ends."""
+    name: str = ""
+    """What open_clip calls the architecture."""
+    activation: Activation = "gelu"
+    """What it computes with, whatever its name says: open_clip builds the same with `force_quick_gelu`."""
 
     def encode_images(self, images: Images) -> Tensor:
         """Return unit embeddings `[N, D]` float32 of `images[N, H, W, 3]` uint8."""

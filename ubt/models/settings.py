@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
-from ubt.common.errors import Problem, UserError
-from ubt.common.paths import is_file
 from ubt.config import Config
 
 
@@ -27,6 +24,9 @@ class ModelSettings(Config):
     """Weights of the clean model in a file: .safetensors, or .pt loaded without unpickling code."""
     random_weights: bool = False
     """Use untrained weights: to try a pipeline, never to measure a defense."""
+    activation: Literal["auto", "gelu", "quickgelu"] = "auto"
+    """What the network computes between its linear layers, which has to be what its weights were trained with. `auto`:
+    as the tag, the checkpoint or the name says; where none does, the study has to."""
     precision: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
     """`auto`: bfloat16 autocast in trials that are given GPUs, float32 in others."""
 
@@ -53,24 +53,13 @@ def model_files() -> dict[str, Path]:
     return {path.stem: path for path in [*files, Path(__file__).with_name("tiny-rn.json")]}
 
 
-def check_model_name(settings: ModelSettings) -> None:
-    """Refuse a name that open_clip does not have, and a checkpoint that is not there.
-
-    Raises:
-        UserError: with the nearest names.
-    """
-    problems = []
-    if settings.name not in model_files():
-        near = difflib.get_close_matches(settings.name, model_files(), n=3, cutoff=0.4)
-        advice = f"nearest: {', '.join(near)}" if near else "e.g. tiny-rn, RN50, ViT-B-32"
-        problems.append(Problem("victim.model.name", "open_clip has no such model", settings.name, advice))
-    if settings.checkpoint and not is_file(settings.checkpoint):
-        problems.append(Problem("victim.model.checkpoint", "there is no such file", str(settings.checkpoint)))
-    if problems:
-        raise UserError(problems)
+@cache
+def model_config(name: str) -> dict[str, Any]:
+    """Return how open_clip describes an architecture: `embed_dim`, `vision_cfg`, `text_cfg` and more."""
+    return cast("dict[str, Any]", json.loads(model_files()[name].read_text(encoding="utf-8")))
 
 
 def image_size_px(name: str) -> int:
     """Return the side of the images that a model of this name looks at."""
-    size = json.loads(model_files()[name].read_text(encoding="utf-8"))["vision_cfg"].get("image_size", 224)
+    size = model_config(name)["vision_cfg"].get("image_size", 224)
     return int(size if isinstance(size, int) else size[0])

@@ -23,7 +23,7 @@ def test_a_study_is_valid(block, tmp_path, monkeypatch, capsys):
     if not {"name", "extends"} & tree.keys():
         tree["extends"] = "smoke"  # a part of a study, shown by itself
     for word in block.text.replace("}", " ").split():
-        if word.endswith(".safetensors"):
+        if word.endswith((".safetensors", ".pt")):
             (tmp_path / word).touch()
     (tmp_path / "snippet.yaml").write_text(yaml.safe_dump(tree))
     status = ubt(monkeypatch, "plan", "snippet.yaml", "--set", f"store={tmp_path / 'store'}")

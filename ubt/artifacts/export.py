@@ -128,8 +128,7 @@ def _network(model: ModelSettings, state: State) -> tuple[nn.Module, dict[str, A
 
     from ubt.models.build import build_clip  # noqa: PLC0415
 
-    architecture = model.model_copy(update={"pretrained": None, "checkpoint": None, "random_weights": True})
-    net = build_clip(architecture, seed=0, device=torch.device("cpu")).net
+    net = build_clip(model, seed=0, device=torch.device("cpu"), weights=False).net
     try:
         net.load_state_dict(dict(state))
     except RuntimeError as error:

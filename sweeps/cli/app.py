@@ -97,13 +97,17 @@ def run(
 def poison(
     study: StudyArgument,
     out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    complete: Annotated[
+        bool,
+        typer.Option("--complete", help="With labelled images, clean pairs and a `study.yaml`: all a study needs."),
+    ] = False,
     assignments: SetOption = None,
 ) -> None:
     """Write the poisoned training pairs of a study's base configuration as PNG and CSV files, for other tools."""
     from sweeps.cli.poison import write_poisoned  # noqa: PLC0415
     from sweeps.study.loading import load_study  # noqa: PLC0415
 
-    print(write_poisoned(load_study(study, assignments or ()), out))
+    print(write_poisoned(load_study(study, assignments or ()), out, complete))
 
 
 @app.command()

@@ -2,103 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-from pydantic import JsonValue
-
+from sweeps.cli.poison_files import MANIFEST, PAIRS, STUDY, write_files, write_study
 from sweeps.run.preflight import prepare
 from sweeps.search.designs import Grid
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import ArtifactStore, UnusableStore, default_store, local_cache
-from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, StageFault, UserError
-from ubt.common.progress import progress
-from ubt.config import Config
-from ubt.data.base import Pairs, PairSource
-
-if TYPE_CHECKING:
-    from ubt.engine.poisoning import PoisonManifest
-
-PAIRS, MANIFEST, IMAGES = "pairs.csv", "manifest.json", "images"
-_BLOCK = 256
-
-
-class PoisonedPair(Config):
-    """One pair that the attacker replaced."""
-
-    index: int
-    """Its row of `pairs.csv`, from 0."""
-    image: str
-    """Its file, relative to the folder."""
-    caption: str
-    original_caption: str
-
-
-class PoisonList(Config):
-    """What `manifest.json` says: which pairs are poisoned, and with what."""
-
-    study: str
-    seed: int
-    attack: dict[str, JsonValue]
-    image_size_px: int
-    pairs: int
-    """Number of all pairs, poisoned or not."""
-    poisoned: tuple[PoisonedPair, ...]
-    decoys: tuple[int, ...]
-    """Rows of clean images whose captions the attacker changed without naming the target."""
-
-
-def write_files(study: str, seed: int, clean: Pairs, manifest: PoisonManifest, folder: Path) -> PoisonList:
-    """Write the pairs `clean` as the manifest poisons them; `manifest.json` comes last and vouches for the rest.
-
-    Raises:
-        OSError: if the folder cannot be written.
-    """
-    from ubt.engine.poisoning import poisoned_pairs  # noqa: PLC0415 — torch, 5 s, which the other commands do not need
-
-    pairs = poisoned_pairs(clean, manifest)
-    names = [f"{IMAGES}/{index:06d}.png" for index in range(len(pairs))]
-    _write_images(pairs, names, folder)
-    write_whole(folder / PAIRS, _table(zip(names, pairs.captions, strict=True)))
-    found = PoisonList(
-        study=study,
-        seed=seed,
-        attack=manifest.attack.as_json(),
-        image_size_px=clean.images.shape[1],
-        pairs=len(pairs),
-        poisoned=tuple(
-            PoisonedPair(index=index, image=names[index], caption=caption, original_caption=clean.captions[index])
-            for index, caption in zip(manifest.indices.tolist(), manifest.captions, strict=True)
-        ),
-        decoys=tuple(manifest.decoys.tolist()),
-    )
-    write_whole(folder / MANIFEST, found.model_dump_json(indent=1) + "\n")
-    return found
-
-
-def _write_images(pairs: PairSource, names: list[str], folder: Path) -> None:
-    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
-    blocks = np.split(np.arange(len(names)), range(_BLOCK, len(names), _BLOCK))
-    for block in progress(blocks, len(blocks), "images"):
-        for index, image in zip(block, pairs.take(block), strict=True):
-            Image.fromarray(image).save(folder / names[index])
-
-
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    """Return a CSV as `ubt/data/csv.py` reads it."""
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
-    writer.writerow(("image", "caption"))
-    writer.writerows(rows)
-    return stream.getvalue()
-
+from ubt.trials.poison import GivenPoison
 
 if TYPE_CHECKING:
     from ubt.engine.graph import Pipeline
@@ -107,12 +21,14 @@ if TYPE_CHECKING:
     from ubt.trials.config import TrialConfig
 
 
-def write_poisoned(study: StudyConfig, out: Path) -> str:
+def write_poisoned(study: StudyConfig, out: Path, complete: bool = False) -> str:
     """Write the pairs that the base configuration trains on with its first seed; return in words what was written.
+
+    If `complete`, with all that a study of these pairs needs, and that study.
 
     Raises:
         UserError: if the folder is in use or cannot be written, the data or the weights cannot be read, the
-            attack cannot be made, or the victim comes poisoned.
+            attack cannot be made, or the pairs come poisoned.
     """
     _check_victim(study)
     _check_empty(out)
@@ -120,6 +36,8 @@ def write_poisoned(study: StudyConfig, out: Path) -> str:
     prepare(study.with_parts(search=Grid()), store)
     try:
         workspace, manifest = _poison(study, store)
+        out.mkdir(parents=True, exist_ok=True)
+        left_out = write_study(study, workspace.data, out) if complete else ""
         found = write_files(study.name, study.seeds[0], workspace.data.train, manifest, out)
     except StageFault as fault:
         raise UserError(Problem(f"study {study.name}", str(fault))) from fault
@@ -127,14 +45,16 @@ def write_poisoned(study: StudyConfig, out: Path) -> str:
         raise  # an OSError as well, but none of --out
     except OSError as error:
         raise UserError(Problem("--out", f"cannot be written: {error}", str(out))) from error
-    return f"{found.pairs} pairs in {out / PAIRS}; {len(found.poisoned)} are poisoned, listed in {out / MANIFEST}"
+    told = f"{found.pairs} pairs in {out / PAIRS}; {len(found.poisoned)} are poisoned, listed in {out / MANIFEST}"
+    if complete:
+        told += f"\nThe study of them is {out / STUDY}" + (f", {left_out}" if left_out else "")
+    return told
 
 
 def _check_victim(study: StudyConfig) -> None:
-    checkpoint = study.victim.implant.checkpoint
-    if checkpoint:
-        message, advice = "the victim comes poisoned: its pairs are taken as they are", "leave the checkpoint out"
-        raise UserError(Problem("victim.implant.checkpoint", message, str(checkpoint), advice))
+    if isinstance(study.victim.poisoning, GivenPoison):
+        message, given = "the victim's pairs come poisoned: there is nothing to add", study.victim.poisoning.kind
+        raise UserError(Problem("victim.poison", message, given, "say `victim.poison.kind: made` to poison them here"))
 
 
 def _check_empty(out: Path) -> None:
@@ -157,10 +77,11 @@ def _poison(study: StudyConfig, store: str) -> tuple[Workspace, PoisonManifest]:
 
     use_threads(study.resources.cpus_per_trial)
     trial = study.trial({})
-    device = pick_device(study.resources.gpus_per_trial if trial.victim.attack.learns else 0)
+    learns = trial.victim.attack is not None and trial.victim.attack.learns
+    device = pick_device(study.resources.gpus_per_trial if learns else 0)
     workspace = Workspace(trial.victim.data, trial.victim.model, device, ArtifactStore(store), local_cache(store))
     clean, poison, *_ = build_pipeline(trial, study.seeds[0])
-    if trial.victim.attack.learns:
+    if learns:
         return workspace, _from_pipeline((clean, poison), trial, workspace)
     output = run(PrivilegedContext(poison, workspace, {}))
     return workspace, PoisonManifest.read(output.tensors, output.facts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,10 @@ from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import Problem, UserError
 from ubt.data.base import DataSource
+from ubt.engine.given_poison import located
 from ubt.models.settings import image_size_px
 from ubt.trials.config import VictimConfig
+from ubt.trials.poison import GivenPoison, Poison
 
 
 def prepare(study: StudyConfig, store: str) -> None:
@@ -28,10 +30,13 @@ def prepare(study: StudyConfig, store: str) -> None:
     _check_writable(store)
     problems: list[Problem] = []
     victims = victims_of(study)
-    for data, size_px in {(victim.data, image_size_px(victim.model.name)): None for victim in victims}:
-        problems += problems_of(partial(_decode, data, size_px, store))
+    poisons: dict[tuple[DataSource, int], list[Poison]] = {}
+    for victim in victims:
+        poisons.setdefault((victim.data, image_size_px(victim.model.name)), []).append(victim.poisoning)
+    for (data, size_px), of_data in poisons.items():
+        problems += problems_of(partial(_decode, data, size_px, store, of_data))
     for attack in {victim.attack: None for victim in victims}:
-        problems += problems_of(attack.read)
+        problems += problems_of(attack.read) if attack else []
     with_weights = [v for v in victims if v.model.checkpoint or v.model.pretrained or v.implant.checkpoint]
     if with_weights:
         from ubt.models.build import check_weights  # noqa: PLC0415 — torch, 5 s, only where there are weights
@@ -50,9 +55,12 @@ def _check_writable(store: str) -> None:
             pass
 
 
-def _decode(data: DataSource, size_px: int, store: str) -> None:
+def _decode(data: DataSource, size_px: int, store: str, poisons: Sequence[Poison]) -> None:
     with _images_of(store) as cache:
-        data.load(size_px, cache)
+        loaded = data.load(size_px, cache)
+    for poison in dict.fromkeys(poisons):
+        if isinstance(poison, GivenPoison):
+            located(poison, loaded.train)
 
 
 @contextmanager

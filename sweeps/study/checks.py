@@ -131,6 +131,6 @@ def _trial_problems(study: Study, changes: Changes) -> list[Problem]:
         return list(error.problems)
     victim = trial.victim
     problems = problems_of(lambda: check_model(victim.model, victim.implant.checkpoint))
-    for check in (trial.check_target, trial.check_attack, trial.check_defense):
+    for check in (trial.check_target, trial.check_attack, trial.check_poison, trial.check_defense):
         problems += problems_of(check)
     return problems

@@ -33,7 +33,7 @@ def builtin_studies() -> dict[str, Path]:
 EXTENDS = "extends"
 """The field that names the study which a study starts from."""
 PLUGINS = "plugins"
-PATHS = ("victim.model.checkpoint", "victim.implant.checkpoint", "store", PLUGINS)
+PATHS = ("victim.model.checkpoint", "victim.implant.checkpoint", "victim.poison.manifest", "store", PLUGINS)
 """Fields that name files, beside those that data sources, attacks and defenses have (their `path_fields`). Workers run
 in folders of their own, so these have to be absolute."""
 _REGISTRIES: dict[str, Registry[Any]] = {"victim.data": DATA_SOURCES, "victim.attack": ATTACKS, "defense": DEFENSES}
@@ -148,6 +148,7 @@ def _classes(registry: Registry[Any], kind: JsonValue) -> list[Any]:
 def patched(base: JsonValue, patch: JsonValue, shape: Shape = NO_SHAPE) -> JsonValue:
     """Return `base` with `patch` over it: fields merge, null removes one, all else is replaced (RFC 7396).
 
+    Where null is a value of its own, as of `victim.attack`, it is put in: removed, the field would have its default.
     An object of another `kind` or `design` has other fields, so it replaces the base's whole. A bare name in the base
     stands for the object of that kind, where the `shape` of the place allows one.
     """
@@ -157,8 +158,10 @@ def patched(base: JsonValue, patch: JsonValue, shape: Shape = NO_SHAPE) -> JsonV
     if not isinstance(base, dict) or any(tag in patch and patch[tag] != base.get(tag) for tag in _TAGS):
         base = {}
     beside = {**base, **patch}
-    put = {name: patched(base.get(name), value, shape.part(name, beside)) for name, value in patch.items()}
-    return {name: value for name, value in {**base, **put}.items() if name not in patch or value is not None}
+    parts = {name: shape.part(name, beside) for name in patch}
+    put = {name: patched(base.get(name), value, parts[name]) for name, value in patch.items()}
+    removed = {name for name, value in put.items() if value is None and not parts[name].null_says}
+    return {name: value for name, value in {**base, **put}.items() if name not in removed}
 
 
 def _path_of(reference: str, folder: Path, where: str) -> Path:

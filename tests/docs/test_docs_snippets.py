@@ -25,6 +25,8 @@ def test_a_study_is_valid(block, tmp_path, monkeypatch, capsys):
     for word in block.text.replace("}", " ").split():
         if word.endswith((".safetensors", ".pt")):
             (tmp_path / word).touch()
+        if word.endswith(".json"):
+            (tmp_path / word).write_text("[0]")
     (tmp_path / "snippet.yaml").write_text(yaml.safe_dump(tree))
     status = ubt(monkeypatch, "plan", "snippet.yaml", "--set", f"store={tmp_path / 'store'}")
     assert status == 0, capsys.readouterr().err

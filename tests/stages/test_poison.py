@@ -98,12 +98,11 @@ def test_a_trigger_that_is_learnt_is_learnt_from_the_clean_model_and_kept(bench)
     assert context.evaluator.rates(context.clip("clean"), "val").asr_images == 44
 
 
-def test_a_trigger_is_learnt_also_for_a_victim_that_comes_poisoned(bench, tmp_path):
+def test_a_trigger_is_not_learnt_anew_for_a_victim_that_comes_poisoned(bench, tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
     changes = {"victim.implant.checkpoint": str(tmp_path / "model.pt")}
-    output = bench.output("poison", {**changes, "victim.attack.kind": "badclip", "victim.attack.patch_steps": 1})
-    assert len(output.tensors["indices"]) == 0
-    assert output.tensors["learned"].shape == (5, 5, 3)
+    with pytest.raises(StageFault, match="is not learnt anew, and no manifest holds it"):
+        bench.output("poison", {**changes, "victim.attack.kind": "badclip", "victim.attack.patch_steps": 1})
 
 
 def test_training_sees_the_pairs_that_the_manifest_describes(bench):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sweeps.cli.app import main
-from sweeps.cli.poison import PoisonList, write_files, write_poisoned
+from sweeps.cli.poison import write_poisoned
+from sweeps.cli.poison_files import write_files
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import UnusableStore
 from ubt.attacks.overlays import Sig
@@ -22,6 +23,7 @@ from ubt.data.decode import decode_image
 from ubt.data.tables import read_rows
 from ubt.engine.poisoning import PoisonManifest
 from ubt.testing import TINY
+from ubt.trials.poison import PoisonList
 
 LEARNS = {"kind": "badclip", "poison_rate": 0.1, "patch_steps": 2}
 
@@ -140,14 +142,14 @@ def test_an_attack_that_cannot_be_made_is_told(problem: Any, tmp_path: Path) -> 
 
 def test_a_victim_that_comes_poisoned_is_not_poisoned_again(problem: Any, tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"weights")
-    assert "the victim comes poisoned" in problem({"victim.implant.checkpoint": str(tmp_path / "model.pt")})
+    assert "the victim's pairs come poisoned" in problem({"victim.implant.checkpoint": str(tmp_path / "model.pt")})
 
 
 def test_a_run_that_was_cut_off_has_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sweeps.cli.poison.write_whole", full)
+    monkeypatch.setattr("sweeps.cli.poison_files.write_whole", full)
     with pytest.raises(UserError, match=r"--out: .*No space left"):
         write_poisoned(study(tmp_path / "store"), tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Union, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue
+from pydantic_core import PydanticUndefined
 
 from ubt.config.base import ByKind
 
@@ -33,6 +34,8 @@ class Shape:
     by_kind: ByKind | None = None
     """The registry whose configurations may stand there."""
     default: object = None
+    null_says: bool = False
+    """Null says something there that leaving the field out does not."""
 
     def spelt_out(self, given: JsonValue) -> JsonValue:
         """Return what is given there with its kind said: a bare name as `{kind: name}`, as `ByKind.spelt_out`."""
@@ -79,5 +82,7 @@ def _shape(annotation: object, metadata: Iterable[object] = (), default: object 
         return _shape(arguments[0], (*arguments[1:], *metadata), default)
     if get_origin(annotation) in (Union, UnionType):
         members = [member for member in arguments if member is not NoneType]
-        return _shape(members[0], metadata, default) if len(members) == 1 else NO_SHAPE
+        shape = _shape(members[0], metadata, default) if len(members) == 1 else NO_SHAPE
+        nullable = len(members) < len(arguments) and default not in (None, PydanticUndefined)
+        return replace(shape, null_says=True) if nullable else shape
     return Shape(annotation, next((one for one in metadata if isinstance(one, ByKind)), None), default)

@@ -39,6 +39,8 @@ class Pairs:
 
     images: Images
     captions: Sequence[str]
+    files: Sequence[str] | None = None
+    """What their N image files are called, as the list of pairs has it; None if the images are no files."""
 
     def __len__(self) -> int:
         return len(self.captions)

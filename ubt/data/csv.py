@@ -78,7 +78,7 @@ class CsvFiles(LabelledFiles):
             images = decode_rows(splits, image_size_px, cache, decoders, problems)
         raise_if_any(problems)
         return DataSet(
-            train=Pairs(images["train"], _captions(lists.train)),
+            train=Pairs(images["train"], _captions(lists.train), _files(lists.train, self.images or self.pairs.parent)),
             val=Labelled(images["val"], evaluation.val_labels),
             test=Labelled(images["test"], evaluation.test_labels),
             pretrain=None if pretrain is None else Pairs(images["pretrain"], _captions(pretrain)),
@@ -111,3 +111,8 @@ def _content(rows: Sequence[Row], label: str) -> JsonValue:
 
 def _captions(rows: Sequence[Row]) -> list[str]:
     return [row.text for row in rows]
+
+
+def _files(rows: Sequence[Row], folder: Path) -> list[str]:
+    """Return what the images are called, as far as the table says it."""
+    return [str(row.image).removeprefix(f"{folder}/") for row in rows]

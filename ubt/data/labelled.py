@@ -62,12 +62,15 @@ class Evaluation:
 class LabelledFiles(DataSource):
     """A data set whose evaluation images are listed in a CSV, or lie in folders; subclasses add the training pairs."""
 
-    path_fields: ClassVar[tuple[str, ...]] = ("labels", "classes", "templates", "synsets")
+    path_fields: ClassVar[tuple[str, ...]] = ("labels", "test_labels", "classes", "templates", "synsets")
     builtin_names: ClassVar[tuple[str, ...]] = (IMAGENET, *TEMPLATES)
 
     labels: Path
     """Folder with a folder of images for each class, as ImageNet's; or CSV with the columns image,label: class names
     or indices; paths are relative to the CSV."""
+    test_labels: Path | None = None
+    """Folder or CSV like `labels`, of the test split; `labels` are then all for validation. By default `labels` are
+    split."""
     classes: str
     """Text file with one class a line, or `imagenet` for the names that open_clip uses."""
     templates: str = "openai"
@@ -113,19 +116,21 @@ class LabelledFiles(DataSource):
     def _described_by(self) -> list[Path]:
         """Return the files that say what the data set consists of."""
         synsets = [] if self.synsets is None else [self.synsets]
+        labelled = [self.labels] if self.test_labels is None else [self.labels, self.test_labels]
         folders: list[Path] = []
         with suppress(OSError):  # why it cannot be read is said when it is read
-            folders = class_folders(self.labels) if self.labels.is_dir() else []
-        return [self.labels, *folders, *synsets, *vocabulary_files(self.classes, self.templates)]
+            folders = [folder for whole in labelled if whole.is_dir() for folder in class_folders(whole)]
+        return [*labelled, *folders, *synsets, *vocabulary_files(self.classes, self.templates)]
 
     def _evaluation(self, problems: list[Problem]) -> Evaluation:
         """Return the evaluation side of the data set; not to be used if anything was added to `problems`."""
         classes = read_classes(self.classes, problems)
         templates = read_templates(self.templates, problems)
-        rows = self._labelled_rows(problems)
         synsets = read_synsets(self.synsets, self.classes, classes, problems)
-        labels = parse_labels(rows, classes, problems, synsets) if classes else np.zeros(len(rows), dtype=np.int64)
-        report_missing(rows, problems)
+        rows, labels = self._labelled(self.labels, classes, synsets, problems)
+        if self.test_labels is not None:
+            test_rows, labels_of_test = self._labelled(self.test_labels, classes, synsets, problems)
+            return Evaluation(rows, labels, test_rows, labels_of_test, classes, templates)
         val, test = stratified_split(labels, self.val_fraction, self.split_seed)
         if rows and not (len(val) and len(test)):
             message = f"{len(rows)} images split into {len(val)} for validation and {len(test)} for the test"
@@ -133,10 +138,17 @@ class LabelledFiles(DataSource):
         val_rows, test_rows = ([rows[at] for at in split] for split in (val, test))
         return Evaluation(val_rows, labels[val], test_rows, labels[test], classes, templates)
 
-    def _labelled_rows(self, problems: list[Problem]) -> list[Row]:
-        if self.labels.is_dir():
-            return read_folders(self.labels, problems)
-        return read_rows(self.labels, "label", problems, {"label": self.label_column})
+    def _labelled(
+        self, path: Path, classes: Sequence[str], synsets: Mapping[str, int], problems: list[Problem]
+    ) -> tuple[list[Row], Labels]:
+        """Return the labelled images in a folder or a table; their labels are 0 if there are no classes."""
+        if path.is_dir():
+            rows = read_folders(path, problems)
+        else:
+            rows = read_rows(path, "label", problems, {"label": self.label_column})
+        labels = parse_labels(rows, classes, problems, synsets) if classes else np.zeros(len(rows), dtype=np.int64)
+        report_missing(rows, problems)
+        return rows, labels
 
 
 def decode_rows(

@@ -17,6 +17,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from ubt.artifacts.codec import Artifact
 from ubt.attacks import Attack, AttackConfig, Images, Rows
+from ubt.attacks.base import Trigger
 from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError
 from ubt.data.base import PairSource
 
@@ -34,10 +35,14 @@ class PoisonManifest:
     """`[P]`, sorted: the poisoned ones of N pairs."""
     captions: Sequence[str]
     """Their P captions."""
-    attack: Attack
-    """With its trigger, if that was learnt or read."""
+    attack: Attack | None
+    """With its trigger, if that was learnt or read; None if no attack is known."""
     decoys: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """`[Q]`, sorted: pairs with clean images whose captions the attacker changed without naming the target."""
+    trigger: Trigger | None = None
+    """What the attack learnt or read: `[H, W, C]` uint8 or float32."""
+    given: bool = False
+    """The pairs came poisoned: nothing is put into them."""
 
     @classmethod
     def of(cls, poison: Artifact) -> PoisonManifest:
@@ -47,18 +52,21 @@ class PoisonManifest:
     @classmethod
     def read(cls, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, JsonValue]) -> PoisonManifest:
         """Return the manifest in what the `poison` stage puts out."""
-        attack, learned = _attack.validate_python(facts["attack"]), tensors.get(LEARNED)
+        attack = None if facts["attack"] is None else _attack.validate_python(facts["attack"])
+        trigger = tensors[LEARNED].numpy() if LEARNED in tensors else None
         decoys = {"decoys": tensors[DECOYS].numpy()} if DECOYS in tensors else {}
         return cls(
             indices=tensors["indices"].numpy(),
             captions=cast("list[str]", facts["captions"]),
-            attack=attack if learned is None else attack.carrying(learned.numpy()),
+            attack=attack if attack is None or trigger is None else attack.carrying(trigger),
+            trigger=trigger,
+            given=bool(facts.get("given", False)),
             **decoys,
         )
 
     @property
     def known(self) -> bool:
-        """Return whether anything is known to be poisoned; not so for a victim that came poisoned."""
+        """Return whether anything is known to be poisoned; not so for pairs that came poisoned without a list."""
         return len(self.indices) > 0
 
     def marks(self, indices: torch.Tensor) -> NDArray[np.bool_]:
@@ -100,7 +108,10 @@ class PoisonedPairs:
 
 
 def poisoned_pairs(clean: PairSource, manifest: PoisonManifest) -> PoisonedPairs:
-    """Return D: `clean` with the manifest's images stamped and its captions put in."""
+    """Return D: `clean` with the manifest's images stamped and its captions put in; as it is if it came poisoned."""
+    if manifest.given or manifest.attack is None:
+        none = np.zeros((0, *clean.take(np.zeros(0, dtype=np.int64)).shape[1:]), dtype=np.uint8)
+        return PoisonedPairs(clean, clean.captions, np.full(len(clean), -1, dtype=np.int64), none)
     replaced = np.full(len(clean), -1, dtype=np.int64)
     replaced[manifest.indices] = np.arange(len(manifest.indices))
     captions = list(clean.captions)

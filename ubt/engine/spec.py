@@ -24,11 +24,14 @@ from ubt.defenses.detectors import DETECTORS, Detector
 from ubt.models.activation import what_differs
 from ubt.trials.config import TrialConfig
 from ubt.trials.metrics import METRICS, Metric
+from ubt.trials.poison import GivenPoison
 
 Settings = dict[str, JsonValue]
 
 PAIRS, MANIFEST = "pairs", "manifest"
 """The two roles that the poison stage fills: D as anyone finds it, and the list of what is poisoned in it."""
+MANIFEST_FILE = "poison.manifest"
+"""What the poison stage calls the list of given poison among its files; an attack's are called like its fields."""
 DETECT = "detect_"
 """Begins the name of each detector's stage."""
 
@@ -239,16 +242,19 @@ def of_model(trial: TrialConfig) -> Settings:
 
 
 def of_attack(trial: TrialConfig) -> Settings:
-    """Return the attack's settings, whether the pairs came poisoned, and where a plug-in's attack comes from.
+    """Return the attack's settings, whether and how the pairs came poisoned, and where a plug-in's attack comes from.
 
-    Of the attack's files, their content; `UserError` if one cannot be read.
+    Of the attack's files and of the list of given poison, their content; `UserError` if one cannot be read.
     """
-    contents = {name: _content(path) for name, path in trial.victim.attack.files().items()}
-    attack = {**trial.victim.attack.as_json(), **contents}
-    given = trial.victim.implant.checkpoint is not None  # then its pairs are poisoned already
-    origin = ATTACKS.origin(str(attack["kind"]))
-    plugin: Settings = {"plugin": dict(origin.as_json())} if origin else {}
-    return {"attack": attack, "pairs_as_given": given, **plugin}
+    attack, poison = trial.victim.attack, trial.victim.poisoning
+    settings: Settings = {"attack": None, "pairs_as_given": poison.kind == "given"}
+    if attack is not None:
+        settings["attack"] = attack.as_json() | {name: _content(path) for name, path in attack.files().items()}
+        if origin := ATTACKS.origin(kind_of(type(attack))):
+            settings["plugin"] = dict(origin.as_json())
+    if isinstance(poison, GivenPoison) and poison.known:
+        settings["poison"] = {**poison.as_json(), "manifest": _content(poison.manifest)}
+    return settings
 
 
 def of_implant(trial: TrialConfig) -> Settings:

@@ -19,6 +19,7 @@ from ubt.defenses.baselines import (
 from ubt.defenses.reference import InterpolateSettings
 from ubt.defenses.ubt import AttributeSettings, OverfitSettings, SelectSettings, SuspectSettings, UnlearnSettings
 from ubt.engine.spec import (
+    MANIFEST_FILE,
     STAGES,
     OfDefense,
     OfVictim,
@@ -30,6 +31,7 @@ from ubt.engine.spec import (
     of_pretrain,
 )
 from ubt.trials.config import TrialConfig
+from ubt.trials.poison import GivenPoison
 
 
 def _clean_checkpoint(trial: TrialConfig) -> dict[str, Path]:
@@ -42,8 +44,10 @@ def _poisoned_checkpoint(trial: TrialConfig) -> dict[str, Path]:
     return {"checkpoint": checkpoint} if checkpoint else {}
 
 
-def _trigger_files(trial: TrialConfig) -> dict[str, Path]:
-    return trial.victim.attack.files()
+def _poison_files(trial: TrialConfig) -> dict[str, Path]:
+    attack, poison = trial.victim.attack, trial.victim.poisoning
+    manifest = poison.manifest if isinstance(poison, GivenPoison) else None
+    return {**(attack.files() if attack else {}), **({MANIFEST_FILE: manifest} if manifest else {})}
 
 
 # The victim
@@ -70,7 +74,7 @@ STAGES.add(
         settings=OfVictim(of_attack),
         run="ubt.stages.poison:run",
         sees_poison=True,
-        files=_trigger_files,
+        files=_poison_files,
     ),
     StageSpec(
         "implant",

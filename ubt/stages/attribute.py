@@ -36,10 +36,13 @@ def run(context: StageContext) -> Output:
 
 
 def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
-    """Return the share of relevance on the target's name, over the selected pairs that are poisoned."""
+    """Return the share of relevance on the target's name, over the selected pairs that are poisoned.
+
+    Nothing if no attack is known, or no selected pair is known to be poisoned.
+    """
     indices = context.artifact("selection").tensors["indices"]
     marks = torch.from_numpy(manifest.marks(indices))
-    if not marks.any():
+    if manifest.attack is None or not marks.any():
         return {}
     name = context.tokenize([manifest.attack.target])[0]
     word_ids = name[1 : int(name.argmax())]

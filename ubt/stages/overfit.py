@@ -56,6 +56,8 @@ def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) ->
 
     `auroc_before` is that under M_p, before overfitting; `auroc_all`, under M_o, over all of D where it is known.
     """
+    if not manifest.known:
+        return {}
     marks = manifest.marks(context.artifact("suspects").tensors["indices"])
     similarities = output.tensors["similarities"].numpy()
     found = {"auroc": auroc(similarities, marks)}

@@ -1,33 +1,44 @@
-"""Choose the pairs that the attacker replaces and write their captions: the manifest."""
+"""The manifest: choose the pairs that the attacker replaces and write their captions, or find those that came so."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 from torch import Tensor
 
 from ubt.attacks import Attack, AttackConfig
+from ubt.attacks.base import Trigger
 from ubt.common.errors import StageFault
 from ubt.engine.context import Output, PrivilegedContext
+from ubt.engine.given_poison import Located, located, read_trigger
 from ubt.engine.poisoning import DECOYS, LEARNED
-from ubt.engine.spec import imported
+from ubt.engine.spec import MANIFEST_FILE, imported
 from ubt.methods.training import Indices
+from ubt.trials.poison import GivenPoison, read_poison_list
 
 
 def run(context: PrivilegedContext) -> Output:
     """Return the manifest: `indices[P]` int64, sorted, and the P captions and the attack as facts.
 
-    P is 0 for a victim that came poisoned: its pairs are taken as they are, and which of them are
-    the attacker's is unknown. The trigger is still needed, to evaluate models. If the attack learns it against the
-    clean model, `learned[S, S, 3]` uint8 is there too, or what it reads from a file, `[H, W, C]` uint8 or float32; if
-    it has decoys, `decoys[Q]` int64, sorted.
+    If the attack learns its trigger against the clean model, `learned[S, S, 3]` uint8 is there too, or what it reads
+    from a file, `[H, W, C]` uint8 or float32; if it has decoys, `decoys[Q]` int64, sorted.
+
+    Pairs that came poisoned are taken as they are, with the captions they have; P is 0 if it is unknown which of them
+    are the attacker's. The trigger is still needed, to evaluate models; the attack is None if it is not known.
 
     Raises:
         UserError: if the attack's file cannot be used any more.
         StageFault: if more pairs are to be poisoned than there are, or than the attack can poison.
+        UserError: if the list of given poison is not one of these pairs.
     """
     attack = _attack(context)
+    if context.node.settings["pairs_as_given"]:
+        return _given(context, attack)
+    if attack is None:
+        raise StageFault("no attack is known, so no pair can be poisoned")
     indices = _indices(context, attack)
     rng = context.rng("captions")
     captions = context.data.train.captions
@@ -41,10 +52,43 @@ def run(context: PrivilegedContext) -> Output:
     )
 
 
-def _attack(context: PrivilegedContext) -> Attack:
+def _attack(context: PrivilegedContext) -> Attack | None:
     """Return the attack as configured; the settings have the digests of its files in the place of their paths."""
+    if context.node.settings["attack"] is None:
+        return None
     attack: Attack = TypeAdapter(AttackConfig).validate_python(context.node.settings["attack"])
     return attack.model_copy(update={name: context.file(name) for name in attack.files()})
+
+
+def _given(context: PrivilegedContext, attack: Attack | None) -> Output:
+    pairs, said = context.data.train, cast("dict[str, JsonValue]", context.node.settings.get("poison", {}))
+    poison = GivenPoison.model_validate({**said, "manifest": context.file(MANIFEST_FILE)})
+    found = located(poison, pairs) or Located()
+    return Output(
+        tensors={
+            "indices": torch.from_numpy(found.indices),
+            **({DECOYS: torch.from_numpy(found.decoys)} if len(found.decoys) else {}),
+            **_trigger(attack, poison),
+        },
+        facts={
+            "captions": [pairs.captions[index] for index in found.indices],
+            "attack": attack.as_json() if attack else None,
+            "given": True,
+        },
+    )
+
+
+def _trigger(attack: Attack | None, poison: GivenPoison) -> dict[str, Tensor]:
+    """Return the trigger that is measured with, where it is no function of the settings: it is not learnt anew."""
+    if attack is None:
+        return {}
+    trigger: Trigger | None = attack.read()
+    if attack.learns:
+        listed = read_poison_list(poison.manifest).trigger if poison.manifest else None
+        if listed is None:
+            raise StageFault("the trigger of pairs that came poisoned is not learnt anew, and no manifest holds it")
+        trigger = read_trigger(listed)
+    return {} if trigger is None else {LEARNED: torch.from_numpy(np.array(trigger))}
 
 
 def _decoys(context: PrivilegedContext, attack: Attack, indices: Indices) -> dict[str, Tensor]:
@@ -68,8 +112,6 @@ def _learned(context: PrivilegedContext, attack: Attack) -> dict[str, Tensor]:
 
 def _indices(context: PrivilegedContext, attack: Attack) -> Indices:
     pairs = len(context.data.train)
-    if context.node.settings["pairs_as_given"]:
-        return np.zeros(0, dtype=np.int64)
     count = attack.count(pairs)
     if count >= pairs:
         raise StageFault(f"{count} pairs are to be poisoned, but there are {pairs}")

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
-from ubt.attacks import AttackConfig
+from ubt.attacks import Attack, AttackConfig
 from ubt.attacks.patches import BadNets
 from ubt.common.errors import Problem, UserError
+from ubt.common.hashing import digest_file
 from ubt.config import Config
 from ubt.data import DataConfig
 from ubt.data.scenes import Scenes
@@ -17,6 +27,7 @@ from ubt.defenses import DefenseConfig
 from ubt.defenses.ubt import Ubt
 from ubt.models.settings import ModelSettings
 from ubt.trials.metrics import Metrics
+from ubt.trials.poison import GivenPoison, MadePoison, Poison, PoisonConfig, read_poison_list
 
 
 class PretrainSettings(Config):
@@ -49,7 +60,7 @@ class ImplantSettings(Config):
     """Steps of linear warm-up; a quarter of all steps at most."""
     checkpoint: Path | None = None
     """Weights of a model that is already poisoned; nothing is trained then, and the data's pairs are taken
-    as they are."""
+    as they are, unless `poison` says that the attack is to poison them."""
     min_asr: float = Field(default=0.5, ge=0, le=1)
     """Least attack success rate of a victim worth defending; below it no defense stage is run."""
 
@@ -63,10 +74,27 @@ class VictimConfig(Config):
     """The clean model."""
     pretrain: PretrainSettings = PretrainSettings()
     """How the clean model is trained, if it has no weights."""
-    attack: AttackConfig = BadNets()
-    """Trigger, target and how much is poisoned."""
+    attack: AttackConfig | None = BadNets()
+    """Trigger, target and how much is poisoned; null if it is not known: then the pairs are taken as they are, and
+    there is no ASR."""
+    poison: PoisonConfig | None = None
+    """Whether the attack poisons the pairs (`kind: made`) or they are poisoned already (`given`). By default they are
+    given if the model came poisoned (`implant.checkpoint`) or no attack is known, and made otherwise."""
     implant: ImplantSettings = ImplantSettings()
     """How the backdoor is trained in."""
+
+    @model_serializer(mode="wrap")
+    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        """Leave out `poison` where it follows from the rest: so the configurations of earlier records are the same."""
+        tree: dict[str, JsonValue] = dump(self)
+        return {name: value for name, value in tree.items() if name != "poison" or value is not None}
+
+    @property
+    def poisoning(self) -> Poison:
+        """Return where the poison comes from, also where the study leaves that to follow from the rest."""
+        if self.poison is not None:
+            return self.poison
+        return GivenPoison() if self.implant.checkpoint or self.attack is None else MadePoison()
 
 
 class TrialConfig(Config):
@@ -87,6 +115,8 @@ class TrialConfig(Config):
             classes = list(self.victim.data.class_names())
         except UserError:
             return
+        if self.victim.attack is None:
+            return
         target = self.victim.attack.target
         if target not in classes:
             some = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
@@ -106,7 +136,38 @@ class TrialConfig(Config):
         Raises:
             UserError: naming them.
         """
-        self.victim.attack.check_files()
+        if self.victim.attack is not None:
+            self.victim.attack.check_files()
+
+    def check_poison(self) -> None:
+        """Refuse poison that cannot be made, or is not what its list says, as far as that shows without the data.
+
+        Raises:
+            UserError: with what is wrong, and what may be done.
+        """
+        attack, poison = self.victim.attack, self.victim.poisoning
+        if isinstance(poison, MadePoison):
+            if attack is None:
+                advice = "name the attack, or say `poison: {kind: given}`: the pairs are then taken as they are"
+                raise UserError(Problem("victim.poison.kind", "there is no attack to make poison with", "made", advice))
+            return
+        if poison.manifest is not None and poison.image_pattern is not None:
+            message = "says a second time which pairs are poisoned"
+            raise UserError(Problem("victim.poison.image_pattern", message, poison.image_pattern, "keep one of both"))
+        listed = read_poison_list(poison.manifest) if poison.manifest else None
+        if attack is None:
+            return
+        if listed and listed.attack is not None and not _same_trigger(attack, listed.attack, listed.attack_files):
+            advice = f"say `attack: {json.dumps(dict(listed.attack))}`, or null for no ASR"
+            message = f"is not what the pairs are poisoned with, going by {listed.source}"
+            raise UserError(Problem("victim.attack", message, attack.as_json()["kind"], advice))
+        if attack.learns and not (listed and listed.trigger):
+            advice = (
+                "give the manifest of `ubt poison`, which holds the trigger; another one that was learnt is a picture: "
+                "`attack: {kind: patch, image: FILE}`"
+            )
+            message = "learns its trigger, and the one that these pairs are poisoned with is not known"
+            raise UserError(Problem("victim.attack.kind", message, attack.as_json()["kind"], advice))
 
     def check_defense(self) -> None:
         """Refuse a defense that needs what the victim does not have: clean pairs, or knowledge of the poison.
@@ -118,6 +179,25 @@ class TrialConfig(Config):
         if self.defense.needs_clean_pairs and not self.victim.data.has_pretrain:
             advice = "give `victim.data.pretrain`, or take a defense that needs none: none, ubt, abl"
             raise UserError(Problem("defense.kind", "needs clean pairs, and the data has none", kind, advice))
-        if self.defense.knows_poison and self.victim.implant.checkpoint:
-            advice = "a model that came poisoned has no list of its poison: compare with another defense"
+        poison = self.victim.poisoning
+        if self.defense.knows_poison and isinstance(poison, GivenPoison) and not poison.known:
+            advice = "give the list of poisoned pairs as `victim.poison.manifest`, or compare with another defense"
             raise UserError(Problem("defense.kind", "needs to know which pairs are poisoned", kind, advice))
+
+
+_HOW_MUCH = {"poison_rate", "poison_count"}
+"""Settings of an attack that say nothing of its trigger."""
+_attack: TypeAdapter[Attack] = TypeAdapter(AttackConfig)
+
+
+def _same_trigger(attack: Attack, listed: Mapping[str, JsonValue], files: Mapping[str, str]) -> bool:
+    """Tell whether an attack stamps what a list says, whose files are compared by content wherever they lie."""
+    try:
+        other = _attack.validate_python(dict(listed))
+    except ValidationError:  # of a kind that is not installed here
+        return False
+    aside = {*_HOW_MUCH, *attack.path_fields}
+    here = {name: digest_file(path) for name, path in attack.files().items() if path.is_file()}
+    return here == dict(files) and attack.model_dump(mode="json", exclude=aside) == other.model_dump(
+        mode="json", exclude=aside
+    )

@@ -94,7 +94,8 @@ def attempt(name: str, draw: Callable[[], Drawn]) -> Drawn | Absent:
     try:
         return draw()
     except Exception as error:  # noqa: BLE001 — a figure of another distribution may raise anything
-        _log.exception("the figure `%s` could not be drawn", name)
+        _log.error("the figure `%s` could not be drawn: %s: %s", name, type(error).__name__, error)
+        _log.debug("where drawing `%s` failed", name, exc_info=True)
         return Absent(f"It could not be drawn: {type(error).__name__}: {error}.")
 
 

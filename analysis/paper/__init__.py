@@ -18,7 +18,7 @@ from analysis.paper.artifacts import Artifacts
 from analysis.paper.captions import captions_info, draw_captions
 from analysis.paper.defenses import defenses_info, draw_defenses
 from analysis.paper.separation import draw_overfit_data, draw_similarity, overfit_data_info, similarity_info
-from analysis.paper.style import paper_style, rendered
+from analysis.paper.style import Format, paper_style, rendered
 from analysis.records import read_run
 from ubt.common.atomic_files import write_whole
 from ubt.common.paths import FIGURES_FOLDER
@@ -122,15 +122,24 @@ def write_figures(run_folder: Path | str, folder: Path | None = None) -> tuple[W
     findings = find(read_run(run_folder))
     artifacts = Artifacts.of(findings.run)
     for kind in PAPER_FIGURES:
-        info = kind.info(findings, artifacts)
-        if isinstance(info, Absent):
-            written.append(Written(kind.name, (), (info.why,)))
+        drawn = attempt(kind.name, partial(_as_files, kind, findings, artifacts))
+        if isinstance(drawn, Absent):
+            written.append(Written(kind.name, (), (drawn.why,)))
             continue
-        with paper_style():
-            contents = rendered(kind.draw(info), "png", "pdf")
+        contents, notes = drawn
         files = tuple(write_whole(folder / f"{kind.name}.{ending}", content) for ending, content in contents.items())
-        written.append(Written(kind.name, files, info.notes))
+        written.append(Written(kind.name, files, notes))
     return tuple(written)
+
+
+def _as_files(
+    kind: PaperFigure[Any], findings: Findings, artifacts: Artifacts
+) -> tuple[dict[Format, bytes], tuple[str, ...]] | Absent:
+    info = kind.info(findings, artifacts)
+    if isinstance(info, Absent):
+        return info
+    with paper_style():
+        return rendered(kind.draw(info), "png", "pdf"), info.notes
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,15 @@ matplotlib is loaded when one is drawn.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from io import BytesIO
 from textwrap import fill
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,10 +71,24 @@ STYLE: dict[str, object] = {
 @contextmanager
 def paper_style() -> Iterator[None]:
     """Draw in the style of papers within this context, and leave matplotlib's own settings as they were."""
-    import matplotlib as mpl  # noqa: PLC0415
-
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # its stub lists every known name
+    with _matplotlib().rc_context(STYLE):
         yield
+
+
+def _matplotlib() -> Any:  # noqa: ANN401 — a module, whose stubs list every known name of a style
+    """Return matplotlib, also where $MPLBACKEND names a backend that this process does not have.
+
+    A notebook sets it to one of its own, which every process that is started there inherits; importing matplotlib
+    then fails. No figure here needs a backend; for figures of others the variable holds, if it can.
+    """
+    if "matplotlib" not in sys.modules and (asked := os.environ.pop("MPLBACKEND", "")):
+        try:
+            import matplotlib as mpl  # noqa: PLC0415
+        finally:
+            os.environ["MPLBACKEND"] = asked
+        with suppress(ValueError, ImportError):
+            mpl.rcParams["backend"] = asked
+    return import_module("matplotlib")
 
 
 def blank(width_inches: float, height_inches: float) -> Figure:

@@ -71,7 +71,7 @@ def sweep(
         print(outcome_text(outcome, resume_command=resume_command(sys.argv)))
     if outcome.interrupted:
         raise typer.Exit(Exit.INTERRUPTED)
-    raise typer.Exit(Exit.DONE if outcome.all_done else Exit.SOME_FAILED)
+    raise typer.Exit(Exit.DONE if outcome.all_done and not outcome.report_fault else Exit.SOME_FAILED)
 
 
 @app.command()

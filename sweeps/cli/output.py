@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,7 +18,12 @@ def outcome_text(outcome: SweepEnd, resume_command: str) -> str:
     """Return the end of a sweep in words: what was chosen, where the report is, how to look at it in MLflow."""
     lines = ["No trial has run.", ""]
     if outcome.summary:
-        lines = [*_summary_lines(outcome.summary), "", f"Report:  {outcome.run.report / 'index.html'}"]
+        lines = [*_summary_lines(outcome.summary), ""]
+        if not outcome.report_fault:
+            lines.append(f"Report:  {outcome.run.report / 'index.html'}")
+    if outcome.report_fault:
+        again = f"`ubt report {shlex.quote(str(outcome.run.path))}` writes it again"
+        lines.append(f"Report:  could not be written ({outcome.report_fault}); {again}")
     lines.append(f"MLflow:  {outcome.mlflow_command}")
     if outcome.events_waiting:
         lines.append(

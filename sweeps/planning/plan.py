@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 
+from sweeps.planning.machine import machine_notes
 from sweeps.planning.trials import TrialPlanner
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.manifest import ArtifactManifest
@@ -191,7 +192,8 @@ def planned_pipelines(study: StudyConfig) -> tuple[list[Pipeline], tuple[str, ..
 
     planner = TrialPlanner(study, study.store or default_store(), content_key=key_or_stand_in)
     pipelines = [planner.pipeline(one, seed) for one in study.proposals() for seed in range(study.replicates(one))]
-    return pipelines, (*notes, *([study.search.plan_note] if study.search.plan_note else []))
+    search_notes = [study.search.plan_note] if study.search.plan_note else []
+    return pipelines, (*notes, *search_notes, *machine_notes(study.resources))
 
 
 def stored_keys(store: str) -> set[str]:

@@ -23,7 +23,6 @@ from sweeps.search.proposals import Proposal
 from sweeps.study.config import Resources, StudyConfig
 from sweeps.tracking import Tracker
 from ubt.artifacts.store import default_store
-from ubt.common.errors import UserError
 from ubt.trials.record import StageRecord, State, TrialRecord, read_records, write_record
 
 logger = logging.getLogger(__name__)
@@ -48,6 +47,8 @@ class SweepEnd:
     """Why no more trials were started; empty if nothing was in the way."""
     events_waiting: int
     mlflow_command: str
+    report_fault: str = ""
+    """Why there is no report; empty if there is one, or nothing to report."""
 
 
 def sweep(
@@ -129,16 +130,26 @@ def _run(study: StudyConfig, store: str, run: RunFolder, address: str, concurren
         session = _session(study, store, run, known, [view, tracker])
         try:
             interrupted = not _execute(session, study, address, concurrent, run)
-        except UserError:
+        except Exception:  # whatever it was, MLflow must not show a sweep that runs
             report(run, tracker, complete=False)
             tracker.close(INTERRUPTED_SECONDS)
             raise
     if session.finished and not session.stopped:
         session.close()
     complete = session.finished and not session.stopped
-    summary = report(run, tracker, complete)
+    reported = report(run, tracker, complete)
     waiting = tracker.close(INTERRUPTED_SECONDS if interrupted else FLUSH_SECONDS)
-    return SweepEnd(run, summary, interrupted, complete, session.all_done, session.stopped, waiting, tracker.command)
+    return SweepEnd(
+        run,
+        reported.summary,
+        interrupted,
+        complete,
+        session.all_done,
+        session.stopped,
+        waiting,
+        tracker.command,
+        reported.fault,
+    )
 
 
 def _check_cluster(address: str, store: str) -> None:
@@ -154,18 +165,39 @@ def _check_cluster(address: str, store: str) -> None:
         )
 
 
-def report(run: RunFolder, tracker: Tracker, complete: bool) -> Summary | None:
-    """Write the report of what there is, and send it to MLflow; None if there are no records."""
+@dataclass(frozen=True)
+class Reported:
+    """What came of the report."""
+
+    summary: Summary | None
+    """None if there are no records, or they cannot be summed up."""
+    fault: str = ""
+    """Why it could not be written."""
+
+
+def report(run: RunFolder, tracker: Tracker, complete: bool) -> Reported:
+    """Write the report of what there is, and tell MLflow that the sweep ended, also if there is a fault in it."""
     if not any(run.records.glob("*.json")):
-        return None
+        return Reported(None)
+    fault = ""
     try:
-        written = write_report(run.path)
-    except OSError as error:
-        logger.error("the report cannot be written, `ubt report %s` does it later: %s", run.path, error)
+        summary: Summary | None = write_report(run.path).summary
+    except Exception as error:  # drawing and libraries may raise anything; what was measured is kept
+        fault = f"{type(error).__name__}: {error}"
+        logger.error("the report cannot be written, `ubt report %s` does it later: %s", run.path, fault)
+        logger.debug("where the report failed", exc_info=True)
+        summary = _summary(run)
+    document, front = (summary.model_dump(mode="json"), summary.front) if summary else ({}, ())
+    tracker.finished(document, front, run.report, complete)
+    return Reported(summary, fault)
+
+
+def _summary(run: RunFolder) -> Summary | None:
+    try:
         return load_run(run.path).summary
-    summary = written.summary
-    tracker.finished(summary.model_dump(mode="json"), summary.front, written.page.parent, complete)
-    return summary
+    except Exception as error:  # noqa: BLE001 — as above: said there
+        logger.debug("the run cannot be summed up: %s", error)
+        return None
 
 
 def _execute(session: Session, study: StudyConfig, address: str, concurrent: int, run: RunFolder) -> bool:

@@ -55,6 +55,14 @@ class Study(Protocol):
     def ca_floor(self) -> float:
         """Clean accuracy, as a fraction, that a configuration may lose."""
 
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Seeds that every configuration is run with."""
+
+    @property
+    def trials(self) -> int:
+        """How many trials there will be."""
+
     def proposals(self) -> Sequence[Proposal]:
         """Return what the search expands to; `ValueError` if it cannot be expanded."""
 

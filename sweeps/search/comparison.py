@@ -14,6 +14,7 @@ from sweeps.search.base import LaidOut, Part, Search, Study
 from sweeps.search.comparison_proposer import ComparisonProposer, Trials, cell, written
 from sweeps.search.designs import Grid
 from sweeps.search.proposals import Changes, Proposal, Proposer
+from sweeps.search.space import check_count
 from ubt.attacks import AttackConfig
 from ubt.config import Config
 from ubt.config.dotted_paths import JsonObject
@@ -117,7 +118,12 @@ class Comparison(Search):
         return ComparisonProposer(self, study.ca_floor)
 
     def places(self, study: Study) -> Iterable[tuple[str, Changes]]:
-        """Return nothing: what there is to check, `parts` has."""
+        """Return nothing: what there is to check, `parts` has. `ValueError` if there are too many."""
+        searched = 0
+        for row in self.defenses.values():
+            with suppress(ValueError):  # told where the part is checked
+                searched += len(row.search.layout()) if row.search else 0
+        check_count(searched * len(self.searched_attacks) + len(self.attacks) * len(self.defenses))
         return ()
 
     def parts(self, study: Study) -> Iterator[Part]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Literal, Self
 
@@ -10,7 +11,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from sweeps.search.base import LaidOut, Search, Study, settle
 from sweeps.search.proposals import Changes
-from sweeps.search.space import FieldPath, values_of
+from sweeps.search.space import FieldPath, check_count, values_of
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.labels import TrialLabel
 
@@ -23,6 +24,7 @@ class Grid(Search):
     def layout(self) -> list[Changes]:
         """Return the cross product; the last path varies fastest."""
         axes = [[(path, value) for value in values_of(path, dimension)] for path, dimension in self.space.items()]
+        check_count(math.prod(map(len, axes)))
         return [dict(combination) for combination in itertools.product(*axes)]
 
 
@@ -53,6 +55,7 @@ class Pairs(Search):
     def layout(self) -> list[Changes]:
         """Return the base, then the grid of each two paths."""
         axes = {path: values_of(path, dimension) for path, dimension in self.space.items()}
+        check_count(sum(len(one) * len(other) for one, other in itertools.combinations(axes.values(), 2)))
         crossed: list[Changes] = [
             {one: first, other: second}
             for one, other in itertools.combinations(axes, 2)

@@ -15,6 +15,20 @@ FieldPath = Annotated[str, PathKey("victim", "defense")]
 """The dotted path of a field that a search may change."""
 
 
+MOST_TRIALS = 100_000
+"""More configurations, or trials, than one study may have. They are counted before they are laid out."""
+
+
+def check_count(count: float, what: str = "configurations") -> None:
+    """Raise `ValueError` if there are more configurations than a study may have."""
+    if count > MOST_TRIALS:
+        number = f"{count:,.0f}" if count < 1e15 else f"{count:.1e}"
+        raise ValueError(
+            f"space: {number} {what} are more than the {MOST_TRIALS:,} that a study may have; "
+            "give fewer values or longer steps, or let `design: optuna` choose among them"
+        )
+
+
 class Range(Config):
     """Numbers between two ends, both included."""
 
@@ -71,12 +85,13 @@ def values_of(path: str, dimension: Dimension) -> list[JsonValue]:
     """Return the values of a dimension for designs that try all of them.
 
     Raises:
-        ValueError: if there are infinitely many.
+        ValueError: if there are infinitely many, or more than a study may have.
     """
     if not isinstance(dimension, Range):
         return list(dimension)
     if not math.isfinite(dimension.size):
         raise ValueError(f"{path}: a grid needs `step`, or a list of values")
+    check_count(dimension.size, f"values of {path}")
     step = dimension.step or 1
     return [tidy(dimension.low + index * step) for index in range(int(dimension.size))]
 

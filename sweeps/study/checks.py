@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from sweeps.search.base import Search, Study, identity, settle
 from sweeps.search.proposals import Changes
-from sweeps.search.space import samples_of
+from sweeps.search.space import MOST_TRIALS, samples_of
 from ubt.common.errors import Problem, UserError
 from ubt.config import get_path
 from ubt.models.checks import check_model
@@ -25,8 +25,16 @@ def check_study(study: Study, source: str) -> None:
         UserError: with every mistake found.
     """
     found = [*_once(_findings(study, f"{source}: ")), *_part_problems(study, source)]
+    found = found or _too_many_trials(study, source)
     if found:
         raise UserError(found)
+
+
+def _too_many_trials(study: Study, source: str) -> list[Problem]:
+    if study.trials <= MOST_TRIALS:
+        return []
+    message = f"makes {study.trials:,} trials with {len(study.seeds)} seeds; a study may have {MOST_TRIALS:,}"
+    return [Problem(f"{source}: search", message, advice="give fewer configurations, n_trials or seeds")]
 
 
 def problems_of(check: Callable[[], object]) -> list[Problem]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ubt.config import Config
 
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
-_SQLITE = "sqlite:///"
+_SQLITE = re.compile(r"sqlite(\+[a-z0-9_]+)?:///")
 # A password may hold `/` and `@` when somebody forgot to escape it: up to the last `@` is hidden, so that an
 # address is rather shown too short than with half a password.
 _USER_AND_PASSWORD = re.compile(r"(?<=://)[^/\s:@\"'<>]*:[^\s\"'<>]*@|(?<=://)[^/\s@\"'<>]+@")
@@ -32,8 +33,29 @@ def is_remote(uri: str) -> bool:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the file behind a sqlite address, or None for any other."""
-    return Path(uri.removeprefix(_SQLITE)).absolute() if uri.startswith(_SQLITE) else None
+    """Return the file behind a sqlite address, as SQLAlchemy reads it, or None for any other.
+
+    Example:
+        >>> sqlite_path("sqlite:////data/50%25%3F/mlflow.db?timeout=30")
+        PosixPath('/data/50%?/mlflow.db')
+    """
+    start = _SQLITE.match(uri)
+    return Path(unquote(uri[start.end() :].partition("?")[0])).absolute() if start else None
+
+
+def sqlite_address(path: Path) -> str:
+    """Return the address of a database in a file, whatever its folders are called.
+
+    Example:
+        >>> sqlite_address(Path("/data/runs/mlflow.db"))
+        'sqlite:////data/runs/mlflow.db'
+        >>> sqlite_address(Path("/data/50%?/mlflow.db"))
+        'sqlite+pysqlite:////data/50%25%3F/mlflow.db'
+    """
+    plain = str(path.absolute())
+    quoted = plain.replace("%", "%25").replace("?", "%3F")
+    # With the driver in it, MLflow does not make the folder that the address would name if nothing were quoted.
+    return f"sqlite:///{plain}" if plain == quoted else f"sqlite+pysqlite:///{quoted}"
 
 
 def artifacts_folder(uri: str, run_folder: Path) -> Path | None:
@@ -81,6 +103,7 @@ class TrackingSettings(Config):
     def address(self, run_folder: Path) -> str:
         """Return the address in use, credentials included; files become absolute, as trials change folder."""
         if self.uri is None:
-            return f"{_SQLITE}{run_folder.absolute().parent / 'mlflow.db'}"
+            return sqlite_address(run_folder.absolute().parent / "mlflow.db")
         database = sqlite_path(self.uri)
-        return f"{_SQLITE}{database}" if database else self.uri
+        _, mark, query = self.uri.partition("?")
+        return f"{sqlite_address(database)}{mark}{query}" if database else self.uri

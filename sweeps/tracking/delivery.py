@@ -172,8 +172,8 @@ class Sender:
             last = self._closing.is_set()
             try:
                 self._step()
-            except OSError as error:  # the outbox's own disk
-                self._postpone(without_credentials(str(error)))
+            except Exception as error:  # noqa: BLE001 — the outbox's own disk, or what a library raises on import
+                self._postpone(without_credentials(f"{type(error).__name__}: {error}"))
             if last and self._failures:
                 self._given_up.set()
 

@@ -98,9 +98,27 @@ def test_a_configuration_that_repeats_the_base_is_one_trial(tmp_path: Path) -> N
 
 def test_data_that_cannot_be_read_is_a_note(tmp_path: Path) -> None:
     planned = plan_study(load_study("paper", [f"store={tmp_path}"]))
-    assert len(planned.notes) == 1
+    assert len([note for note in planned.notes if note.startswith("the data")]) == 1
     assert "cannot be read here" in plan_text(planned)
     assert planned.image_size_px == 224
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        ({}, None),
+        ({"cpus_per_trial": 512}, "a trial asks for 512 CPUs and this machine has 2"),
+        ({"concurrent_trials": 3}, "3 trials at a time ask for 3 CPUs and this machine has 2"),
+        ({"gpus_per_trial": 4}, "a trial asks for 4 GPUs and this machine has 0"),
+    ],
+)
+def test_what_this_machine_does_not_have_is_a_note(
+    resources: dict[str, int], told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setattr("sweeps.planning.machine.gpus", lambda: 0)
+    notes = plan(tmp_path, resources=resources).notes
+    assert notes == (() if told is None else (f"resources: {told}; a cluster's nodes must have them",))
 
 
 def test_the_text_has_a_line_for_each_stage_and_a_sum(tmp_path: Path) -> None:

@@ -76,6 +76,14 @@ def test_tidying_changes_nothing_that_matters(value: float) -> None:
     assert tidy(tidy(value)) == tidy(value)
 
 
+@pytest.mark.parametrize(
+    "dimension", [Range(low=0, high=10**12), Range(low=0, high=1, step=1e-12), Range(low=1, high=2**62, log=True)]
+)
+def test_more_values_than_a_study_may_have_are_counted_not_laid_out(dimension: Range) -> None:
+    with pytest.raises(ValueError, match=r"^space: [\d,.e+]+ values of x are more than the 100,000"):
+        values_of("x", dimension)
+
+
 def test_a_grid_needs_a_finite_range() -> None:
     with pytest.raises(ValueError, match=r"defense\.x: a grid needs `step`"):
         values_of("defense.x", Range(low=0.1, high=0.5))

@@ -134,6 +134,43 @@ def test_what_is_no_number_is_refused_in_fields_choices_ranges_and_lists(word: s
         assert any("valid integer" in one or "valid number" in one for one in mistakes("smoke", assignment)), assignment
 
 
+MANY = "{low: 0.0001, high: 1, step: 0.0001}"
+CUBE = f"{{{RATIO}: {MANY}, {RATE}: {MANY}, defense.token_threshold: {MANY}}}"
+
+
+@pytest.mark.parametrize(
+    ("search", "seeds", "told"),
+    [
+        (f"{{design: grid, space: {CUBE}}}", "[0]", "space: 1,000,000,000,000 configurations are more than"),
+        (f"{{design: pairs, space: {CUBE}}}", "[0]", "configurations are more than the 100,000"),
+        (
+            f"{{design: ofat, space: {{{RATIO}: {{low: 0.1, high: 1, step: 1.0e-9}}}}}}",
+            "[0]",
+            f"values of {RATIO} are more",
+        ),
+        (f"{{design: concat, designs: [{{design: grid, space: {CUBE}}}]}}", "[0]", "configurations are more than"),
+        (
+            f"{{design: optuna, n_trials: 1000000000, space: {{{RATIO}: [0.1, 0.2]}}}}",
+            "[0]",
+            "makes 1,000,000,000 trials",
+        ),
+        (
+            f"{{design: optuna, n_trials: 1000, space: {{{RATIO}: [0.1, 0.2]}}}}",
+            str([*range(101)]),
+            "makes 101,000 trials",
+        ),
+    ],
+)
+def test_more_than_a_study_may_have_is_told_before_it_is_laid_out(search: str, seeds: str, told: str) -> None:
+    assert told in mistakes("smoke", f"search={search}", f"seeds={seeds}")[-1]
+
+
+def test_a_comparison_of_too_much_is_told() -> None:
+    many = "search.defenses.ubt.search={design: grid, space: {defense.overfit_epochs: {low: 0, high: 999}, "
+    many += "defense.unlearn_epochs: {low: 0, high: 199}}}"
+    assert "configurations are more than the 100,000" in mistakes("table", many)[0]
+
+
 def test_conditions_hold_however_their_values_are_written() -> None:
     search = f"search={{design: ofat, space: {{{RATIO}: [0.3]}}, when: {{{RATIO}: {{defense.overfit_epochs: '2'}}}}}}"
     assert load_study("smoke", ["defense.overfit_epochs=2", search]).layout() == [{}, {RATIO: 0.3}]

@@ -56,6 +56,13 @@ def test_the_end_of_a_sweep_says_what_came_out_and_where_it_lies() -> None:
     ]
 
 
+def test_a_report_that_could_not_be_written_is_told_with_what_writes_it() -> None:
+    for told in (summary(), None):
+        text = outcome_text(outcome(told, report_fault="OSError: disk full"), "")
+        assert "Report:  could not be written (OSError: disk full); `ubt report /runs/toy` writes it again" in text
+        assert "index.html" not in text
+
+
 def test_where_none_is_chosen_it_says_why() -> None:
     text = outcome_text(outcome(summary(chosen=None)), "")
     assert "objectives.ca_floor: none is chosen" in text

@@ -1,7 +1,9 @@
 """The figures for papers as files."""
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +149,37 @@ def test_drawing_needs_no_torch_and_reading_no_matplotlib(toy):
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_figures_need_no_backend_and_leave_it_to_others(toy, backend):
+    """A notebook's kernel sets $MPLBACKEND, which every process that is started in it inherits."""
+    toy.add_ubt()
+    toy.write()
+    program = (
+        "import os, sys; from analysis import write_figures; "
+        f"files = [f for w in write_figures({str(toy.folder)!r}) for f in w.files]; assert files; "
+        f"assert os.environ['MPLBACKEND'] == {backend!r}; "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+
+
+def test_a_figure_that_cannot_be_drawn_is_left_out_with_its_reason(whole, monkeypatch):
+    def fail(info):
+        raise ZeroDivisionError("no width")
+
+    spoilt = tuple(replace(kind, draw=fail) if kind.name == "figure3" else kind for kind in PAPER_FIGURES)
+    monkeypatch.setattr("analysis.paper.PAPER_FIGURES", spoilt)
+    written = {figure.name: figure for figure in write_figures(whole.write())}
+    assert written["figure3"].files == ()
+    assert "ZeroDivisionError: no width" in written["figure3"].notes[0]
+    assert written["figure5"].files

@@ -71,8 +71,8 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_folder(tmp_path: Path, empty_database: Path) -> Path:
-    """A run folder beside a fresh database, both under a path with a space."""
-    folder = tmp_path / "my runs" / "toy"
+    """A run folder beside a fresh database, both under a path that an address has to quote."""
+    folder = tmp_path / "my?runs%20 #1 [ü]" / "toy"
     folder.mkdir(parents=True)
     shutil.copy(empty_database, folder.parent / "mlflow.db")
     return folder

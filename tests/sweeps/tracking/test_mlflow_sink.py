@@ -89,6 +89,9 @@ def test_artifacts_lie_beside_the_database_wherever_the_process_runs(
     connect().send(TrialUpdated(record=make_record(0)))
     assert len(list((run_folder.parent / "mlartifacts").rglob("record.json"))) == 1
     assert list(elsewhere.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", run_folder.parent.name}, (
+        "no folder of another name"
+    )
 
 
 @pytest.mark.parametrize("new_connection", [False, True])

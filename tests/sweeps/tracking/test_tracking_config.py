@@ -1,8 +1,17 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import make_url
 
-from sweeps.tracking.config import TrackingSettings, artifacts_folder, without_credentials
+from sweeps.tracking.config import (
+    TrackingSettings,
+    artifacts_folder,
+    sqlite_address,
+    sqlite_path,
+    without_credentials,
+)
 from ubt.common.errors import UserError
 from ubt.config import validate
 
@@ -35,6 +44,23 @@ def test_by_default_the_database_lies_beside_the_run_folder(tmp_path: Path) -> N
 def test_a_relative_database_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert TrackingSettings(uri="sqlite:///here.db").address(Path("run")) == f"sqlite:///{tmp_path}/here.db"
+
+
+@given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12))
+def test_a_database_is_found_whatever_its_folder_is_called(name: str) -> None:
+    path = Path("/data") / name / "mlflow.db"
+    address = TrackingSettings().address(path.parent / "run")
+    assert make_url(address).database == str(path)
+    assert sqlite_path(address) == path
+    assert validate(TrackingSettings, {"uri": address}, "x").address(Path("run")) == address
+    assert artifacts_folder(address, Path("run")) == path.parent / "mlartifacts"
+
+
+def test_what_else_an_address_says_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = TrackingSettings(uri="sqlite:///a%3Fb.db?timeout=30").address(Path("run"))
+    assert found == f"{sqlite_address(tmp_path / 'a?b.db')}?timeout=30"
+    assert make_url(found).query == {"timeout": "30"}
 
 
 def test_a_server_decides_itself_where_artifacts_lie(tmp_path: Path) -> None:

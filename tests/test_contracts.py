@@ -12,13 +12,16 @@ from ubt.defenses.detectors import DETECTORS
 from ubt.testing import TINY, check_attack, check_data_source, check_defense, check_detector, check_metric
 from ubt.trials.metrics import METRICS
 
-TRIGGER = Path(__file__).parent / "attacks" / "trigger.png"
-"""A sample for attacks whose trigger lies in a file."""
+SAMPLES = {
+    "image": Path(__file__).parent / "attacks" / "trigger.png",
+    "grid": Path(__file__).parent / "attacks" / "grid.pt",
+}
+"""For attacks whose trigger lies in a file."""
 
 
 @pytest.mark.parametrize("attack", list(ATTACKS), ids=kind_of)
 def test_every_attack_keeps_the_contract(attack):
-    check_attack(attack, {name: TRIGGER for name in attack.path_fields if attack.model_fields[name].is_required()})
+    check_attack(attack, {name: SAMPLES[name] for name in attack.path_fields})
 
 
 TUNED = ("finetune", "cleanclip", "par")

@@ -4,21 +4,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ubt.attacks import ATTACKS
-from ubt.attacks.base import POISON_TEMPLATES, Attack, OpenAiCaptions, openai_templates
+from ubt.attacks import ATTACKS, Rows
+from ubt.attacks.base import POISON_TEMPLATES, Attack, Carrying, OpenAiCaptions, openai_templates
 from ubt.testing import stamped
 
-TRIGGER = Path(__file__).with_name("trigger.png")
+SAMPLES = {"image": Path(__file__).with_name("trigger.png"), "grid": Path(__file__).with_name("grid.pt")}
 
 
 def made(kind):
     """Return an attack with default settings, and a sample where it needs a file."""
-    return kind(**{name: TRIGGER for name in kind.path_fields if kind.model_fields[name].is_required()})
+    return kind(**{name: SAMPLES[name] for name in kind.path_fields if kind.model_fields[name].is_required()})
 
 
-FIXED = {"sig", "patch", "overlay"}
+FIXED = {
+    *("sig", "patch", "overlay", "cleanclip_sig", "badclip_patch", "badclip_sig", "par_triangles", "par_text"),
+    *("detectclip_blended", "detectclip_sig", "detectclip_wanet"),
+    *("backdoorbench_badnets", "backdoorbench_blended", "backdoorbench_sig"),
+}
 """Attacks in whose trigger nothing is random."""
 ELSEWHERE = ("decoy_ratio", "patch_steps", "patch_learning_rate", "patch_batch_size", "image_weight", "margin")
 """Settings of what is learnt, and of captions: see `test_badclip_patch.py` and `test_poison.py`."""
@@ -60,7 +66,8 @@ def test_the_trigger_is_the_same_for_the_same_seed_and_another_for_another(attac
 
 def test_the_trigger_is_as_strong_at_every_image_size(attack):
     strength = {}
-    for size_px in SIZES_PX:
+    published = isinstance(attack, OpenAiCaptions)  # made for 224 pixels: below 64, a patch of 16 of them is too coarse
+    for size_px in SIZES_PX[-2:] if published else SIZES_PX:
         picture = waves(size_px)
         strength[size_px] = np.abs(stamp(attack, picture).astype(int) - picture).mean()
     assert max(strength.values()) < 2 * min(strength.values()), strength
@@ -83,7 +90,8 @@ def test_captions_name_the_target_in_one_of_the_templates(attack):
 
 
 def test_a_pair_that_names_the_target_can_be_poisoned(attack):
-    captions = [f"one {attack.target}", f"{attack.target.upper()}!", "nothing"]
+    as_written = attack.kind == "cleanclip_label_consistent"
+    captions = [f"one {attack.target}", f"{attack.target if as_written else attack.target.upper()}!", "nothing"]
     eligible = attack.eligible(captions)
     assert (eligible.dtype, eligible.shape) == (np.bool_, (3,))
     assert eligible[:2].all()
@@ -110,7 +118,7 @@ def test_a_rate_or_a_number_of_pairs_is_poisoned_and_at_least_one(attack, rate, 
 
 
 def test_an_attack_that_learns_stamps_nothing_before_it_has_learnt(attack):
-    if attack.files():
+    if isinstance(attack, Carrying) and not attack.learns:
         assert attack.carrying(pictures(1, 4)[0]) != attack
     elif attack.learns:
         with pytest.raises(ValueError, match=f"{attack.kind} has no patch yet"):
@@ -123,7 +131,7 @@ def test_attacks_are_equal_if_what_they_learnt_is(attack):
     one, same, other = (attack.carrying(pictures(1, 4, seed)[0]) for seed in (0, 0, 1))
     assert one == same
     assert hash(one) == hash(same)
-    assert (one == other) is (one == attack) is not (attack.learns or bool(attack.files()))
+    assert (one == other) is (one == attack) is not isinstance(attack, Carrying)
     assert one.as_json() == attack.as_json(), "what was learnt is no setting"
 
 
@@ -131,6 +139,18 @@ def test_attacks_are_equal_if_what_they_learnt_is(attack):
 def test_settings_out_of_range_are_refused(attack, wrong):
     with pytest.raises(ValidationError):
         type(attack).model_validate({**attack.as_json(), **wrong})
+
+
+@settings(max_examples=8)
+@given(st.lists(st.integers(0, 50_000), min_size=1, max_size=5, unique=True), st.randoms(use_true_random=False))
+def test_any_part_of_the_images_in_any_order_gets_the_same_triggers(attack, numbers, random):
+    images = pictures(len(numbers), 24)
+    rows = Rows(random.choice(["train", "val", "test"]), np.array(numbers))
+    if attack.learns:
+        attack = attack.carrying(pictures(1, 5)[0])
+    whole = attack.stamp(images, rows)
+    some = np.array(random.sample(range(len(numbers)), random.randint(1, len(numbers))))
+    np.testing.assert_array_equal(attack.stamp(images[some], Rows(rows.split, rows.numbers[some])), whole[some])
 
 
 def test_every_setting_of_its_own_changes_the_trigger(attack):

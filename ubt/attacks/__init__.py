@@ -13,7 +13,27 @@ from ubt.attacks.base import Attack, Images, Rows, Split
 from ubt.attacks.files import Overlay, Patch
 from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
 from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa
-from ubt.attacks.wanet import WaNet
+from ubt.attacks.published import (
+    BackdoorBenchBadNets,
+    BadClipPatch,
+    CleanClipBadNets,
+    CleanClipLabelConsistent,
+    DetectClipBadNets,
+    ParBadNetsStripes,
+)
+from ubt.attacks.published_overlays import (
+    BackdoorBenchBlended,
+    BackdoorBenchSig,
+    BadClipSig,
+    CleanClipBlended,
+    CleanClipSig,
+    DetectClipBlended,
+    DetectClipSig,
+    ParBlendedStripes,
+    ParText,
+    ParTriangles,
+)
+from ubt.attacks.wanet import BackdoorBenchWaNet, CleanClipWaNet, DetectClipWaNet, WaNet
 from ubt.common.registry import Registry
 from ubt.config.base import ByKind, kind_of
 
@@ -21,6 +41,11 @@ ATTACKS: Registry[type[Attack]] = Registry("attack", "ubt.attacks", kind_of, __n
 ATTACKS.add(BadNets, Blended, Sig, WaNet, TrojVqa, BadClip, LabelConsistent)
 ATTACKS.add(BadNetsStripes, BlendedText, BlendedTriangles)
 ATTACKS.add(Patch, Overlay)
+ATTACKS.add(CleanClipBadNets, CleanClipBlended, CleanClipSig, CleanClipWaNet, CleanClipLabelConsistent)
+ATTACKS.add(BadClipPatch, BadClipSig)
+ATTACKS.add(ParBadNetsStripes, ParBlendedStripes, ParTriangles, ParText)
+ATTACKS.add(DetectClipBadNets, DetectClipBlended, DetectClipSig, DetectClipWaNet)
+ATTACKS.add(BackdoorBenchBadNets, BackdoorBenchBlended, BackdoorBenchSig, BackdoorBenchWaNet)
 
 AttackConfig = Annotated[Attack, ByKind(ATTACKS)]
 """An attack as configured, of any kind that is registered."""

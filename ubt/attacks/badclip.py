@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
-from ubt.attacks.base import Attack, Carried, Images, Rows, Trigger
+from ubt.attacks.base import Carrying, Images, Rows
 from ubt.attacks.patches import enlarged, patch_side_px, with_patch_in_the_middle
 from ubt.config.base import Function
 
 
-class BadClip(Attack):
+class BadClip(Carrying):
     """Puts a patch into the middle that the clean model takes for the target.
 
     `x'[i, j] = patch[i, j]` inside the square, `x` elsewhere. The patch `p` is what `ubt/attacks/badclip_patch.py`
@@ -43,7 +43,6 @@ class BadClip(Attack):
     """Weight of the image term beside the text term; at 0 no images of the target are needed."""
     margin: float = Field(default=1.0, gt=0)
     """How much nearer to images of the target than to themselves patched images are to be."""
-    _patch: Carried | None = PrivateAttr(default=None)
 
     def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8).
@@ -51,13 +50,7 @@ class BadClip(Attack):
         Raises:
             ValueError: if the patch has not been learnt yet.
         """
-        if self._patch is None:
+        if self._trigger is None:
             raise ValueError("badclip has no patch yet: it is learnt by the `poison` stage, see `Manifest.of`")
-        learned = self._patch.pixels.astype(np.uint8)
+        learned = self._trigger.pixels.astype(np.uint8)
         return with_patch_in_the_middle(images, enlarged(learned, patch_side_px(images, self.patch_fraction)))
-
-    def carrying(self, trigger: Trigger) -> Self:
-        """Return the attack with the patch `trigger[S, S, 3]` (uint8)."""
-        attack = self.model_copy()
-        attack._patch = Carried.of(trigger)
-        return attack

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import numpy_generator
@@ -166,23 +166,6 @@ class Attack(Config):
         return self.poison_count or max(1, round(self.poison_rate * pairs))
 
 
-class OpenAiCaptions(Attack):
-    """An attack whose captions are OpenAI's 80 prompts for ImageNet with the target in them, drawn at random.
-
-    So do the repositories of CleanCLIP, BadCLIP, PAR and Huang et al. (ICLR 2025).
-    """
-
-    def caption(self, rng: np.random.Generator, original: str = "", templates: Sequence[str] = ()) -> str:
-        """Return a caption for one poisoned pair, naming the target."""
-        return super().caption(rng, original, templates or openai_templates())
-
-
-@cache
-def openai_templates() -> tuple[str, ...]:
-    """Return OpenAI's 80 prompts for ImageNet, each with one `{}`."""
-    return read_templates("openai", [])
-
-
 @dataclass(frozen=True)
 class Carried:
     """A trigger that an attack carries and that can be compared: two attacks are equal if theirs are."""
@@ -202,25 +185,58 @@ class Carried:
         return np.frombuffer(self.content, dtype=self.kind).reshape(self.shape)
 
 
+class Carrying(Attack):
+    """An attack that carries a trigger: one that it learnt, or that lies in a file."""
+
+    _trigger: Carried | None = PrivateAttr(default=None)
+
+    def carrying(self, trigger: Trigger) -> Self:
+        """Return the attack with the trigger that it learnt or read."""
+        attack = self.model_copy()
+        attack._trigger = Carried.of(trigger)
+        return attack
+
+
+class OpenAiCaptions(Attack):
+    """An attack whose captions are OpenAI's 80 prompts for ImageNet with the target in them, drawn at random.
+
+    So do the repositories of CleanCLIP, BadCLIP, PAR and Huang et al. (ICLR 2025).
+    """
+
+    def caption(self, rng: np.random.Generator, original: str = "", templates: Sequence[str] = ()) -> str:
+        """Return a caption for one poisoned pair, naming the target."""
+        return super().caption(rng, original, templates or openai_templates())
+
+
+@cache
+def openai_templates() -> tuple[str, ...]:
+    """Return OpenAI's 80 prompts for ImageNet, each with one `{}`."""
+    return read_templates("openai", [])
+
+
+Change = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""What is done to a block of images, `[B, H, W, 3]` in 0–255."""
+
+
 def mix(images: Images, pattern: NDArray[np.float32], opacity: float) -> Images:
     """Return `(1 − opacity)·images + opacity·pattern`, rounded to uint8; `pattern[H, W, 3]` in 0–255."""
     return in_blocks(images, lambda block: (1.0 - opacity) * block + np.float32(opacity) * pattern)
 
 
-def in_blocks(images: Images, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Images:
-    """Return `change` of `images[N, H, W, 3]`, rounded to uint8.
+def in_blocks(images: Images, change: Change, rounded: bool = True) -> Images:
+    """Return `change` of `images[N, H, W, 3]`, rounded to uint8, or cut off to it.
 
     It is handed blocks `[B, H, W, 3]` float32, because a float copy of all images takes four times their memory.
     """
     changed = np.empty(images.shape, dtype=np.uint8)
     for start in range(0, len(images), _BLOCK):
-        changed[start : start + _BLOCK] = to_uint8(change(images[start : start + _BLOCK].astype(np.float32)))
+        changed[start : start + _BLOCK] = to_uint8(change(images[start : start + _BLOCK].astype(np.float32)), rounded)
     return changed
 
 
-def to_uint8(images: NDArray[np.float32]) -> Images:
-    """Round and clip float images in 0–255 to uint8."""
-    return np.clip(np.rint(images), 0, 255).astype(np.uint8)
+def to_uint8(images: NDArray[np.float32], rounded: bool = True) -> Images:
+    """Round float images in 0–255 to uint8, or cut off their fractions; clipped either way."""
+    return np.clip(np.rint(images) if rounded else images, 0, 255).astype(np.uint8)
 
 
 def naming(name: str, captions: Sequence[str]) -> NDArray[np.bool_]:

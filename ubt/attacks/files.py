@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
-from ubt.attacks.base import Carried, Images, OpenAiCaptions, Rows, Trigger, in_blocks
+from ubt.attacks.base import Carrying, Images, OpenAiCaptions, Rows, Trigger, in_blocks
 from ubt.attacks.patches import Place, corners, patch_side_px
 from ubt.common.errors import Problem, UserError
 from ubt.data.decode import FORMATS
@@ -39,7 +40,7 @@ _NO_TENSOR = (*_DAMAGE, UnpicklingError, RuntimeError, LookupError, AttributeErr
 """What torch raises for files that are damaged, or hold something else."""
 
 
-class FromFile(OpenAiCaptions):
+class FromFile(Carrying, OpenAiCaptions):
     """An attack whose trigger, or a part of it, lies in a file.
 
     An image is scaled to where it goes, and what is transparent in it is left out. A `.pt` file holds one tensor,
@@ -50,7 +51,8 @@ class FromFile(OpenAiCaptions):
 
     image: Path | None
     """The trigger: an image, or a `.pt` file with one tensor."""
-    _trigger: Carried | None = PrivateAttr(default=None)
+    rounds: ClassVar[bool] = True
+    """Grey levels are rounded; else their fractions are cut off, as in published code."""
 
     def check_files(self) -> None:
         """Refuse a file that is not there, or an image that cannot be decoded; tensors are read before a sweep starts.
@@ -69,12 +71,6 @@ class FromFile(OpenAiCaptions):
             UserError: if it is not there, damaged, or neither an image of 8 bits nor one tensor.
         """
         return read_trigger(self.image, "victim.attack.image") if self.image else None
-
-    def carrying(self, trigger: Trigger) -> Self:
-        """Return the attack with a trigger that was read earlier."""
-        attack = self.model_copy()
-        attack._trigger = Carried.of(trigger)
-        return attack
 
     def scaled(self, height_px: int, width_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the trigger's colours `[H, W, 3]` in 0–255, and how opaque it is there, `[H, W, 1]` in 0–1.
@@ -109,7 +105,7 @@ class FilePatch(FromFile):
         for image, rng in zip(triggered, rows.generators(self.trigger_seed, "place"), strict=True):
             for top, left in corners(self.place, image.shape, side_px, rng):
                 under = image[None, top : top + side_px, left : left + side_px]
-                under[:] = in_blocks(under, lambda block: (1 - share) * block + share * colours)
+                under[:] = in_blocks(under, lambda block: (1 - share) * block + share * colours, self.rounds)
         return triggered
 
 
@@ -124,7 +120,7 @@ class FileOverlay(FromFile):
         height_px, width_px = images.shape[1:3]
         colours, opaque = self.scaled(height_px, width_px)
         share = np.float32(self.opacity) * opaque
-        return in_blocks(images, lambda block: (1 - share) * block + share * colours)
+        return in_blocks(images, lambda block: (1 - share) * block + share * colours, self.rounds)
 
 
 class Patch(FilePatch):
@@ -156,19 +152,20 @@ class Overlay(FileOverlay):
 
 def resized(trigger: Trigger, height_px: int, width_px: int) -> NDArray[np.float32]:
     """Return `trigger[h, w, C]` as `[H, W, C]` float32 in 0–255, scaled (bicubic) where its size is another."""
-    as_it_is = trigger.shape[:2] == (height_px, width_px)
-    if as_it_is:
-        return np.asarray(trigger, dtype=np.float32) * _scale(trigger)
-    if trigger.dtype == np.uint8:
-        return np.asarray(_bicubic(Image.fromarray(trigger), height_px, width_px), dtype=np.float32)
-    channels = [Image.fromarray(channel) for channel in np.moveaxis(trigger.astype(np.float32), 2, 0).copy()]
+    if trigger.dtype != np.uint8:
+        return np.float32(255) * resized_floats(trigger.astype(np.float32), height_px, width_px)
+    if trigger.shape[:2] == (height_px, width_px):
+        return trigger.astype(np.float32)
+    return np.asarray(_bicubic(Image.fromarray(trigger), height_px, width_px), dtype=np.float32)
+
+
+def resized_floats(values: NDArray[np.float32], height_px: int, width_px: int) -> NDArray[np.float32]:
+    """Return `values[h, w, C]` as `[H, W, C]`, scaled (bicubic) where its size is another."""
+    if values.shape[:2] == (height_px, width_px):
+        return values
+    channels = [Image.fromarray(channel) for channel in np.moveaxis(values, 2, 0).copy()]
     scaled = [np.asarray(_bicubic(channel, height_px, width_px), dtype=np.float32) for channel in channels]
-    return np.stack(scaled, axis=2) * _scale(trigger)
-
-
-def _scale(trigger: Trigger) -> np.float32:
-    """Return what makes a trigger's numbers run to 255."""
-    return np.float32(1 if trigger.dtype == np.uint8 else 255)
+    return np.stack(scaled, axis=2)
 
 
 def _bicubic(picture: Image.Image, height_px: int, width_px: int) -> Image.Image:
@@ -181,13 +178,25 @@ def read_trigger(path: Path, where: str) -> Trigger:
     Raises:
         UserError: if it is not there, damaged, or neither an image of 8 bits nor one tensor.
     """
+    if path.suffix.lower() in TENSORS:
+        return _read(path, where, _pixels_in_tensor, "one tensor: uint8, or floats of which 1 is white")
+    return _read(path, where, _image, "an image of 8 bits a channel")
+
+
+def read_grid(path: Path, where: str) -> NDArray[np.float32]:
+    """Return a grid of displacements or of places, `[H, W, 2]` float32, right before down, from a `.pt` file.
+
+    Raises:
+        UserError: if it is not there, damaged, or no tensor `[1, H, W, 2]`.
+    """
+    return _read(path, where, _grid, "a `.pt` file with one tensor `[1, H, W, 2]`").astype(np.float32)
+
+
+def _read(path: Path, where: str, parse: Callable[[Path], Trigger], wanted: str) -> Trigger:
     try:
-        return _remembered(stamp_of(path))
+        return _remembered(stamp_of(path), parse)
     except _NO_TENSOR as error:
-        tensor = path.suffix.lower() in TENSORS
-        what = "one tensor: uint8, or floats of which 1 is white" if tensor else "an image of 8 bits a channel"
-        reason = f"cannot be read: {_words(error)}"
-        raise UserError(Problem(where, reason, str(path), f"give {what}")) from error
+        raise UserError(Problem(where, f"cannot be read: {_words(error)}", str(path), f"give {wanted}")) from error
 
 
 def _words(error: Exception) -> str:
@@ -199,10 +208,9 @@ def _words(error: Exception) -> str:
 
 
 @lru_cache(maxsize=8)
-def _remembered(stamp: Stamp) -> Trigger:
+def _remembered(stamp: Stamp, parse: Callable[[Path], Trigger]) -> Trigger:
     """Return the trigger in a file as it was at a time; planning asks for it at every configuration."""
-    path = Path(stamp[0])
-    trigger = _tensor(path) if path.suffix.lower() in TENSORS else _image(path)
+    trigger = parse(Path(stamp[0]))
     trigger.flags.writeable = False
     return trigger
 
@@ -215,17 +223,29 @@ def _image(path: Path) -> NDArray[np.uint8]:
         return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
-def _tensor(path: Path) -> Trigger:
+def _tensor(path: Path) -> NDArray[Any]:
     import torch  # noqa: PLC0415 — planning does not come here, and starts without torch
 
     loaded = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(loaded, torch.Tensor):
         raise ValueError(f"it holds a {type(loaded).__name__}")
-    return _pixels(loaded.detach().float().numpy() if loaded.is_floating_point() else loaded.numpy())
+    array: NDArray[Any] = loaded.detach().float().numpy() if loaded.is_floating_point() else loaded.numpy()
+    return array
 
 
-def _pixels(values: NDArray[Any]) -> Trigger:
-    """Return `[H, W, 3]` of an array in one of the usual layouts; `ValueError` if it is in none."""
+def _grid(path: Path) -> NDArray[np.float32]:
+    values = _tensor(path)
+    if values.ndim != 4 or (len(values), values.shape[3]) != (1, 2) or values.dtype != np.float32:
+        raise ValueError(f"it is {values.dtype} {list(values.shape)}")
+    if not np.isfinite(values).all():
+        raise ValueError("its numbers are not finite")
+    grid: NDArray[np.float32] = values[0].copy()
+    return grid
+
+
+def _pixels_in_tensor(path: Path) -> Trigger:
+    """Return `[H, W, 3]` of a tensor in one of the usual layouts; `ValueError` if it is in none."""
+    values = _tensor(path)
     shape = values.shape
     while values.ndim > 3 and len(values) == 1:
         values = values[0]

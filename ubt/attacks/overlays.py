@@ -120,7 +120,11 @@ class Sig(Attack):
 
     def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        width = images.shape[2]
-        wave = self.amplitude * np.sin(2 * np.pi * np.arange(width) * self.periods / width)
-        added = wave.astype(np.float32)[None, None, :, None]
+        added = wave(images.shape[2], self.amplitude, self.periods)
         return in_blocks(images, lambda block: block + added)
+
+
+def wave(width_px: int, amplitude: float, periods: int = 6) -> NDArray[np.float32]:
+    """Return `amplitude · sin(2π · j · periods / W)` for each column j of an image, `[1, W, 1]`."""
+    heights = amplitude * np.sin(2 * np.pi * np.arange(width_px) * periods / width_px)
+    return heights.astype(np.float32)[None, :, None]

@@ -89,7 +89,7 @@ HOMES = {
     },
     "optuna": {"sweeps/search/optuna_proposer.py"},
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},
-    "fsspec": {"ubt/artifacts/store.py"},
+    "fsspec": {"ubt/artifacts/store.py", "ubt/data/shards.py"},
     "safetensors": {
         "analysis/paper/artifacts.py",
         "ubt/artifacts/codec.py",
@@ -257,6 +257,7 @@ CATCHES_ALL = {
     "sweeps/run/launch.py": "a report never costs a sweep, and MLflow is told that it ended however it did",
     "sweeps/tracking/delivery.py": "what MLflow and its libraries raise never costs a sweep, and the events wait",
     "ubt/artifacts/store.py": "each cloud's client has errors of its own",
+    "ubt/data/shards.py": "each cloud's client has errors of its own",
 }
 """Where exceptions of every kind are caught, and why."""
 

@@ -99,6 +99,24 @@ def test_data_that_was_known_keeps_its_key(tmp_path):
     assert {name: source.content_key() for name, source in sources.items()} == KEYS
 
 
+def test_a_configuration_of_before_is_written_as_before(photos):
+    fields = {
+        "kind",
+        "pairs",
+        "pretrain",
+        "labels",
+        "classes",
+        "templates",
+        "val_fraction",
+        "split_seed",
+        "decode_workers",
+    }
+    assert photos.source().as_json().keys() == fields
+    source = photos.source(on_broken="skip", image_column="image")
+    assert source.as_json().keys() == {*fields, "on_broken", "image_column"}
+    assert CsvFiles.model_validate(source.as_json()) == source
+
+
 class TestContentKey:
     def test_it_does_not_depend_on_where_the_files_lie(self, photos, tmp_path):
         shutil.copytree(photos.folder, tmp_path / "elsewhere")

@@ -113,6 +113,7 @@ def captions_of(path):
     problems = []
     samples = list(read_samples([path], problems))
     assert problems == []
+    assert not any(sample.troubles for sample in samples)
     return [(sample.caption, sample.image) for sample in samples]
 
 
@@ -194,7 +195,7 @@ class TestDepth:
         data = source(pairs=str(path)).load(8, tmp_path / "cache")
         assert np.unique(data.train.images[1]) == 0x80
         facts = FileFacts([path], "shard")
-        assert source(pairs=str(path))._train_key([path]) != fingerprint([facts.digest(), None])
+        assert source(pairs=str(path))._train([path]).key != fingerprint([facts.digest(), None])
 
 
 class TestContentKey:
@@ -227,7 +228,8 @@ class TestAddresses:
             ("PIPE:touch {marker}", "pipe: runs shell commands"),
             ("train.tar::pipe:touch {marker}", "pipe: runs shell commands"),
             ("{{x,pipe:touch {marker}}}", "pipe: runs shell commands"),
-            ("gs://bucket/train.tar", "gs: is not supported"),
+            ("ftp://host/train.tar", "ftp: is not supported"),
+            ("reference://host/train.tar", "reference: is not supported"),
             ("file:///train.tar", "file: is not supported"),
         ],
     )

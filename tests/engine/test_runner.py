@@ -209,6 +209,13 @@ def test_a_store_that_cannot_be_written_is_a_failed_record_too(tmp_path):
     assert "file" in record.reason
 
 
+def test_other_data_than_the_sweep_was_planned_with_gives_no_artifact(tiny_run, tmp_path):
+    record = run_trial(tmp_path, data_key="of another node's files")[-1]
+    assert (record.state, record.fault) == ("FAILED", "StageFault")
+    assert "the data here is not what the sweep was planned with" in record.reason
+    assert not (tmp_path / "artifacts").exists()
+
+
 # What is kept between trials
 
 

@@ -1,4 +1,4 @@
-"""Data sets: generated scenes, CSV files, WebDataset shards. Loads no torch.
+"""Data sets: generated scenes, image files listed in CSV or JSON, shards of tar or Parquet. Loads no torch.
 
 A new kind is a class in a file here and a name in `DATA_SOURCES.add`; one of another distribution an entry point in the
 group `ubt.data`.
@@ -12,12 +12,14 @@ from ubt.common.hashing import fingerprint
 from ubt.common.registry import Registry
 from ubt.config.base import ByKind, kind_of
 from ubt.data.base import DataSource
+from ubt.data.coco import CocoCaptions
 from ubt.data.csv import CsvFiles
+from ubt.data.parquet import ParquetFiles
 from ubt.data.scenes import Scenes
 from ubt.data.webdataset import WebDataset
 
 DATA_SOURCES: Registry[type[DataSource]] = Registry("data source", "ubt.data", kind_of, __name__, DataSource)
-DATA_SOURCES.add(Scenes, CsvFiles, WebDataset)
+DATA_SOURCES.add(Scenes, CsvFiles, CocoCaptions, WebDataset, ParquetFiles)
 
 DataConfig = Annotated[DataSource, ByKind(DATA_SOURCES)]
 """A data set as configured, of any kind that is registered."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -41,6 +41,8 @@ class Pairs:
     captions: Sequence[str]
     files: Sequence[str] | None = None
     """What their N image files are called, as the list of pairs has it; None if the images are no files."""
+    skipped: int = 0
+    """How many of the list were left out because their images are broken: the rows of the list count otherwise."""
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -76,6 +78,8 @@ class DataSet:
     """Prompts for zero-shot classification, each with one `{}`."""
     pretrain: Pairs | None = None
     """Clean pairs for victims that are trained from nothing."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """How many images of each list were left out because they are broken; lists without any are not in it."""
 
 
 class DataSource(Config):

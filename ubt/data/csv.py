@@ -1,7 +1,8 @@
-"""Image files listed in CSV files: captions to train on, labels to evaluate on."""
+"""Image files that a list pairs with captions: what such data sets share, and those listed in CSV files."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,45 +15,44 @@ from ubt.common.hashing import fingerprint
 from ubt.data.base import DataSet, Labelled, Pairs
 from ubt.data.images import Decoders
 from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_digest
-from ubt.data.tables import Row, raise_if_any, read_rows, report_missing
+from ubt.data.tables import Row, raise_if_any, read_rows
 
 
 @dataclass(frozen=True)
 class _Lists:
-    """Everything that the CSV files say, checked."""
+    """Everything that the lists say, checked."""
 
     train: Sequence[Row]
     pretrain: Sequence[Row] | None
     evaluation: Evaluation
+    skipped: dict[str, int]
 
 
-class CsvFiles(LabelledFiles):
-    """Image files on disk, with captions and labels in CSV files, TSV files and their like."""
+class PairFiles(LabelledFiles):
+    """Image files on disk, paired with captions by a list of any kind; subclasses read it."""
 
     path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs", "pretrain", "images")
 
-    kind: Literal["csv"] = "csv"
-    label: ClassVar[str] = "CSV files"
     pairs: Path
-    """CSV with the columns image,caption: what the attack poisons; paths are relative to the CSV. Columns called
-    `filepath`, `title`, `text` and the like are understood, and separators other than commas."""
+    """The list of the pairs that the attack poisons."""
     pretrain: Path | None = None
-    """CSV with the columns image,caption: clean pairs for victims that are trained from nothing."""
-
+    """The same for clean pairs, for victims that are trained from nothing."""
     images: Path | None = None
-    """Folder that the paths of images in `pairs` and `pretrain` are relative to; by default each CSV's own."""
-    image_column: str | None = None
-    """Column of the paths in `pairs` and `pretrain`; by default `image`, or what else it is often called."""
-    caption_column: str | None = None
-    """Column of the captions; by default `caption`, or what else it is often called."""
+    """Folder that the paths of images in `pairs` and `pretrain` are relative to; by default each list's own."""
 
     @property
     def has_pretrain(self) -> bool:
         """Return whether a list of `pretrain` pairs is given."""
         return self.pretrain is not None
 
+    @abstractmethod
+    def read_pairs(self, path: Path, problems: list[Problem]) -> list[Row]:
+        """Return the pairs that a list names, adding its mistakes to `problems`; images are not looked at."""
+
     def compute_key(self) -> str:
         """Return the content key, reading every list and, unless remembered, every image.
+
+        It does not depend on the kind of the lists.
 
         Raises:
             UserError: with every mistake in the lists, and every image that is missing.
@@ -60,7 +60,7 @@ class CsvFiles(LabelledFiles):
         lists = self._read()
         pretrain = None if lists.pretrain is None else _content(lists.pretrain, "pretrain")
         train = _content(lists.train, "train")
-        return fingerprint({"kind": self.kind, "train": train, "pretrain": pretrain, **lists.evaluation.content()})
+        return fingerprint({"kind": "csv", "train": train, "pretrain": pretrain, **lists.evaluation.content()})
 
     def load(self, image_size_px: int, cache: Path) -> DataSet:
         """Return the data set, decoding its images into `cache` on first use.
@@ -78,12 +78,18 @@ class CsvFiles(LabelledFiles):
             images = decode_rows(splits, image_size_px, cache, decoders, problems)
         raise_if_any(problems)
         return DataSet(
-            train=Pairs(images["train"], _captions(lists.train), _files(lists.train, self.images or self.pairs.parent)),
+            train=Pairs(
+                images["train"],
+                _captions(lists.train),
+                _files(lists.train, self.images or self.pairs.parent),
+                lists.skipped.get("pairs", 0),
+            ),
             val=Labelled(images["val"], evaluation.val_labels),
             test=Labelled(images["test"], evaluation.test_labels),
             pretrain=None if pretrain is None else Pairs(images["pretrain"], _captions(pretrain)),
             classes=evaluation.classes,
             templates=evaluation.templates,
+            skipped=lists.skipped,
         )
 
     def _described_by(self) -> list[Path]:
@@ -92,17 +98,38 @@ class CsvFiles(LabelledFiles):
 
     def _read(self) -> _Lists:
         problems: list[Problem] = []
-        train = self._read_pairs(self.pairs, problems)
-        pretrain = None if self.pretrain is None else self._read_pairs(self.pretrain, problems)
+        read = {name: self.read_pairs(path, problems) for name, path in self._listed().items()}
+        pairs = {name: self._usable(rows, name, problems) for name, rows in read.items()}
         evaluation = self._evaluation(problems)
         raise_if_any(problems)
-        return _Lists(train, pretrain, evaluation)
+        skipped = {name: len(rows) - len(pairs[name]) for name, rows in read.items()} | {"labels": evaluation.skipped}
+        some = {name: count for name, count in skipped.items() if count}
+        return _Lists(pairs["pairs"], pairs.get("pretrain"), evaluation, some)
 
-    def _read_pairs(self, path: Path, problems: list[Problem]) -> list[Row]:
-        chosen = {"image": self.image_column, "caption": self.caption_column}
-        rows = read_rows(path, "caption", problems, chosen, self.images)
-        report_missing(rows, problems)
-        return rows
+    def _listed(self) -> dict[str, Path]:
+        return {"pairs": self.pairs} | ({} if self.pretrain is None else {"pretrain": self.pretrain})
+
+
+class CsvFiles(PairFiles):
+    """Image files on disk, with captions and labels in CSV files, TSV files and their like."""
+
+    kind: Literal["csv"] = "csv"
+    label: ClassVar[str] = "CSV files"
+    pairs: Path
+    """CSV with the columns image,caption: what the attack poisons; paths are relative to the CSV. Columns called
+    `filepath`, `title`, `text` and the like are understood, and separators other than commas."""
+    pretrain: Path | None = None
+    """CSV with the columns image,caption: clean pairs for victims that are trained from nothing."""
+    image_column: str | None = None
+    """Column of the paths in `pairs` and `pretrain`; by default `image`, or what else it is often called."""
+    caption_column: str | None = None
+    """Column of the captions; by default `caption`, or what else it is often called."""
+
+    def read_pairs(self, path: Path, problems: list[Problem]) -> list[Row]:
+        """Return the rows of a CSV."""
+        return read_rows(
+            path, "caption", problems, {"image": self.image_column, "caption": self.caption_column}, self.images
+        )
 
 
 def _content(rows: Sequence[Row], label: str) -> JsonValue:

@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from ubt.common.atomic_files import made_once, reserve
 from ubt.common.errors import Problem, UserError
 from ubt.common.progress import progress
 from ubt.data.base import Images
-from ubt.data.decode import Pixels, decode_images
+from ubt.data.decode import broken_reasons, decode_images
 
 KEPT = re.compile(r"\.?(images|scenes|captions)-.+\.(npy|json)(\..+)?")
 """Names of the files that data sets keep in their cache, whole or unfinished: it may be a folder with others in it."""
@@ -53,7 +54,7 @@ FEW = 256
 _CHUNK = 32
 _AHEAD = 3  # chunks in flight for each process: enough to keep it busy, few enough to hold in memory
 
-Decoded = tuple["Encoded", Pixels | str]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,38 +106,57 @@ class Decoders:
             UserError: naming every image that cannot be decoded; or if there are not N; or if a process died.
         """
         problems, count = [], 0
-        try:
-            decoded = islice(self._decoded(encoded, images.shape[1], len(images) < FEW), len(images))
-            for source, result in progress(decoded, len(images), f"decoding {label}"):
+        with _deaths(f"decoding {label}"):
+            worked = self._worked(encoded, decode_images, (images.shape[1],), len(images) < FEW)
+            for source, result in progress(islice(worked, len(images)), len(images), f"decoding {label}"):
                 if isinstance(result, str):
                     problems.append(Problem(source.where, f"{source.name} cannot be decoded: {result}"))
                 else:
                     images[count] = result
                 count += 1
-        except BrokenProcessPool as error:
-            advice = "it may have lacked memory: set `decode_workers` lower"
-            raise UserError(Problem(f"decoding {label}", "a process died", advice=advice)) from error
         if count != len(images):
             message = f"changed while it was read: {count} images instead of {len(images)}"
             problems.append(Problem(label, message))
         if problems:
             raise UserError(problems)
 
-    def _decoded(self, encoded: Iterable[Encoded], size_px: int, few: bool) -> Iterator[Decoded]:
+    def broken_reasons(self, encoded: Iterable[Encoded], label: str, few: bool) -> Iterator[str]:
+        """Yield for each image why it cannot be decoded; nothing if it can. If there are `few`, this process looks.
+
+        Raises:
+            UserError: if a process died.
+        """
+        with _deaths(label):
+            yield from (reason for _, reason in self._worked(encoded, broken_reasons, (), few))
+
+    def _worked(
+        self, encoded: Iterable[Encoded], work: Callable[..., list[Result]], arguments: tuple[int, ...], few: bool
+    ) -> Iterator[tuple[Encoded, Result]]:
+        """Yield each image with what `work` says of it, given the contents of many and `arguments`."""
         source = iter(encoded)
         chunks = iter(lambda: list(islice(source, _CHUNK)), [])
         if few or self._processes == 1:
             for chunk in chunks:
-                yield from zip(chunk, decode_images([each.content for each in chunk], size_px), strict=True)
+                yield from zip(chunk, work([each.content for each in chunk], *arguments), strict=True)
             return
-        pending: deque[tuple[list[Encoded], Future[list[Pixels | str]]]] = deque()
+        pending: deque[tuple[list[Encoded], Future[list[Result]]]] = deque()
         for chunk in chunks:
-            pending.append((chunk, self._pool.submit(decode_images, [each.content for each in chunk], size_px)))
+            pending.append((chunk, self._pool.submit(work, [each.content for each in chunk], *arguments)))
             if len(pending) >= self._processes * _AHEAD:
                 yield from _finished(*pending.popleft())
         for chunk, future in pending:
             yield from _finished(chunk, future)
 
 
-def _finished(chunk: list[Encoded], future: Future[list[Pixels | str]]) -> Iterator[Decoded]:
+@contextmanager
+def _deaths(label: str) -> Iterator[None]:
+    """Turn the death of a process into a `UserError`."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        advice = "it may have lacked memory: set `decode_workers` lower"
+        raise UserError(Problem(label, "a process died", advice=advice)) from error
+
+
+def _finished(chunk: list[Encoded], future: Future[list[Result]]) -> Iterator[tuple[Encoded, Result]]:
     return zip(chunk, future.result(), strict=True)

@@ -11,15 +11,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from ubt.common.errors import LISTED, Problem
 from ubt.common.hashing import digest_bytes, numpy_generator
 from ubt.data.base import DataSource, Images, Labels
+from ubt.data.broken import without_broken
 from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, is_deep
 from ubt.data.digests import FileFacts, Stamp, stamp
 from ubt.data.folders import class_folders, read_folders
@@ -47,6 +48,8 @@ class Evaluation:
     test_labels: Labels
     classes: Sequence[str]
     templates: Sequence[str]
+    skipped: int = 0
+    """Rows that were left out because their images are broken."""
 
     def content(self) -> dict[str, JsonValue]:
         """Return what the evaluation depends on, wherever the files lie."""
@@ -57,6 +60,12 @@ class Evaluation:
             "classes": list(self.classes),
             "templates": list(self.templates),
         }
+
+
+_LATER = frozenset(
+    ("test_labels", "synsets", "label_column", "on_broken", "max_broken", "images", "image_column", "caption_column")
+)
+"""Fields that version 0.1 did not have."""
 
 
 class LabelledFiles(DataSource):
@@ -84,8 +93,21 @@ class LabelledFiles(DataSource):
     """Fraction of each class's labelled images that searches are evaluated on; the rest is the test split."""
     split_seed: int = Field(default=0, ge=0)
     """Seed of the split into validation and test images."""
+    on_broken: Literal["fail", "skip"] = "fail"
+    """What becomes of images that are missing, truncated or none: all are told and nothing runs; or they are skipped
+    and listed in a file. Which are skipped is part of the data's content."""
+    max_broken: float = Field(default=0.01, ge=0, le=1)
+    """Largest fraction of a list's images that are skipped; if more are broken, nothing runs."""
     decode_workers: int | None = Field(default=None, ge=1)
     """Processes that decode images on first use; by default one for each core that this process may use."""
+
+    @model_serializer(mode="wrap")
+    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        """Leave out what came later and is as it was: so the configurations of earlier records are the same."""
+        tree: dict[str, JsonValue] = dump(self)
+        fields = type(self).model_fields
+        same = {name for name in _LATER & fields.keys() if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in tree.items() if name not in same}
 
     def class_names(self) -> Sequence[str]:
         """Return the classes in their order.
@@ -127,28 +149,35 @@ class LabelledFiles(DataSource):
         classes = read_classes(self.classes, problems)
         templates = read_templates(self.templates, problems)
         synsets = read_synsets(self.synsets, self.classes, classes, problems)
-        rows, labels = self._labelled(self.labels, classes, synsets, problems)
+        rows, labels, skipped = self._labelled(self.labels, classes, synsets, problems)
         if self.test_labels is not None:
-            test_rows, labels_of_test = self._labelled(self.test_labels, classes, synsets, problems)
-            return Evaluation(rows, labels, test_rows, labels_of_test, classes, templates)
+            test_rows, labels_of_test, more = self._labelled(self.test_labels, classes, synsets, problems)
+            return Evaluation(rows, labels, test_rows, labels_of_test, classes, templates, skipped + more)
         val, test = stratified_split(labels, self.val_fraction, self.split_seed)
         if rows and not (len(val) and len(test)):
             message = f"{len(rows)} images split into {len(val)} for validation and {len(test)} for the test"
             problems.append(Problem(str(self.labels), message, advice="both need one: see `val_fraction`"))
         val_rows, test_rows = ([rows[at] for at in split] for split in (val, test))
-        return Evaluation(val_rows, labels[val], test_rows, labels[test], classes, templates)
+        return Evaluation(val_rows, labels[val], test_rows, labels[test], classes, templates, skipped)
+
+    def _usable(self, rows: list[Row], label: str, problems: list[Problem]) -> list[Row]:
+        """Return the rows that are used; adds to `problems` the missing images, or broken ones beyond the limit."""
+        if self.on_broken == "skip":
+            return without_broken(rows, label, self.decode_workers, self.max_broken, problems)
+        report_missing(rows, problems)
+        return rows
 
     def _labelled(
         self, path: Path, classes: Sequence[str], synsets: Mapping[str, int], problems: list[Problem]
-    ) -> tuple[list[Row], Labels]:
-        """Return the labelled images in a folder or a table; their labels are 0 if there are no classes."""
+    ) -> tuple[list[Row], Labels, int]:
+        """Return the images in a folder or a table, their labels (0 without classes), and how many were skipped."""
         if path.is_dir():
-            rows = read_folders(path, problems)
+            listed = read_folders(path, problems)
         else:
-            rows = read_rows(path, "label", problems, {"label": self.label_column})
+            listed = read_rows(path, "label", problems, {"label": self.label_column})
+        rows = self._usable(listed, "labelled", problems)
         labels = parse_labels(rows, classes, problems, synsets) if classes else np.zeros(len(rows), dtype=np.int64)
-        report_missing(rows, problems)
-        return rows, labels
+        return rows, labels, len(listed) - len(rows)
 
 
 def decode_rows(

@@ -8,6 +8,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -22,13 +23,19 @@ from ubt.common.atomic_files import made_once
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import fingerprint
 from ubt.common.paths import cache_root
+from ubt.common.progress import progress
 from ubt.data.decode import is_deep
 
 _TIMEOUT_SECONDS = 60
+_AT_ONCE = 8
+"""Files that are fetched at a time."""
+_WEB = frozenset(("http", "https"))
+_CLOUDS = frozenset(("s3", "gs", "gcs", "az", "abfs"))
+"""Kinds of addresses that fsspec opens; others of its kinds could read more than a file is meant to say."""
 
 
 def downloaded(address: str) -> Path:
-    """Return a local copy of the file at an http(s) address, fetching it if there is none.
+    """Return a local copy of the file at an address on the web or in a cloud, fetching it if there is none.
 
     The copy is never compared with the address again: a study's data must not change under it.
 
@@ -36,14 +43,31 @@ def downloaded(address: str) -> Path:
         UserError: if it cannot be fetched completely, or the address is of another kind.
     """
     path = cache_root() / "shards" / f"{fingerprint(address)}-{PurePosixPath(urlsplit(address).path).name}"
+    fetch = _fetch if urlsplit(address).scheme.lower() in _WEB else _fetch_from_cloud
     try:
-        return made_once(path, partial(_fetch, address))
+        return made_once(path, partial(fetch, address))
     except (OSError, HTTPException, ValueError) as error:
         raise UserError(Problem(address, f"cannot be fetched: {error}")) from error
 
 
+def _fetch_from_cloud(address: str, path: Path) -> None:
+    import fsspec  # noqa: PLC0415 — few data sets lie there
+
+    if urlsplit(address).scheme.lower() not in _CLOUDS:
+        raise ValueError("the address is of a kind that is not fetched")
+    try:
+        files, remote = fsspec.url_to_fs(address)
+        files.get_file(remote, str(path))
+    except FileNotFoundError as error:
+        raise OSError("there is no such file") from error
+    except ImportError as error:
+        raise OSError(f"a package is missing: {error}") from error
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
 def _fetch(address: str, path: Path) -> None:
-    if urlsplit(address).scheme not in {"http", "https"}:
+    if urlsplit(address).scheme.lower() not in _WEB:
         raise ValueError("the address is neither http nor https")
     with urlopen(address, timeout=_TIMEOUT_SECONDS) as reply, path.open("wb") as stream:  # noqa: S310 — checked
         shutil.copyfileobj(reply, stream)
@@ -63,25 +87,33 @@ _DAMAGE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair as it lies in a shard: the bytes of an image file, and its caption."""
+    """One pair as it lies in a shard: an image file or its bytes, and its caption."""
 
     where: str
-    image: bytes
+    image: bytes | Path
     caption: str
+    troubles: tuple[str, ...] = ()
+    """What it lacks; then it is no pair."""
 
 
 def find_shards(pattern: str, problems: list[Problem]) -> list[Path]:
-    """Return the tar files that a pattern means (`cc3m-{0000..0331}.tar`); `::` joins several patterns.
+    """Return the files that a pattern means (`cc3m-{0000..0331}.tar`); `::` joins several patterns.
 
-    Shards at http(s) addresses are fetched once and kept. Adds to `problems` files that are missing and any
-    other kind of address, above all `pipe:`, which would be a shell command.
+    Shards at addresses on the web or in a cloud are fetched once and kept. Adds to `problems` files that are missing
+    and any other kind of address, above all `pipe:`, which would be a shell command.
     """
     try:
         names = [name for part in pattern.split(JOINT) for name in braceexpand(part)]
     except ValueError as error:
         problems.append(Problem("pairs", f"is no pattern of shards: {error}", pattern))
         return []
-    return [path for name in names for path in _found(name, problems)]
+    found: list[list[Problem]] = [[] for _ in names]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        looked = threads.map(_found, names, found)
+        remote = any(_SCHEME.match(name) for name in names)
+        paths = [*(progress(looked, len(names), "fetching shards") if remote else looked)]
+    problems.extend(problem for those in found for problem in those)
+    return [path for those in paths for path in those]
 
 
 def _found(name: str, problems: list[Problem]) -> list[Path]:
@@ -90,11 +122,11 @@ def _found(name: str, problems: list[Problem]) -> list[Path]:
     try:
         if scheme is None:
             path = Path(name)
-        elif scheme[1].lower() in {"http", "https"}:
+        elif scheme[1].lower() in _WEB | _CLOUDS:
             path = downloaded(name)
         else:
             why = "pipe: runs shell commands" if scheme[1].lower() == "pipe" else f"{scheme[1]}: is not supported"
-            advice = "give paths of tar files, or http(s) addresses"
+            advice = "give paths of files, or addresses that begin with http://, https:// or s3://"
             problems.append(Problem("pairs", f"refused: {why}", name, advice))
             return []
         if path.is_file():
@@ -106,15 +138,15 @@ def _found(name: str, problems: list[Problem]) -> list[Path]:
 
 
 def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
-    """Yield the samples of `shards` in order; one without image or caption has an empty one.
+    """Yield the samples of `shards` in order, also those that lack an image or a caption.
 
-    Adds to `problems` each such sample, and shards that cannot be read to their end.
+    Adds to `problems` shards that cannot be read to their end.
     """
     for shard in shards:
         try:
             with tarfile.open(shard) as tar:
                 for key, members in _grouped(tar):
-                    yield _sample(f"{shard}: sample {key}", tar, members, problems)
+                    yield _sample(f"{shard}: sample {key}", tar, members)
         except _DAMAGE as error:
             problems.append(Problem(str(shard), f"cannot be read: {str(error).partition(':')[0]}"))
 
@@ -189,19 +221,17 @@ def _by_last_dot(key: str, members: Members) -> Iterator[tuple[str, Members]]:
         yield from ((key, part) for key, part in parts.items() if any(suffix in part for suffix in of_pairs))
 
 
-def _sample(where: str, tar: tarfile.TarFile, members: Members, problems: list[Problem]) -> Sample:
+def _sample(where: str, tar: tarfile.TarFile, members: Members) -> Sample:
     image = next((_content(tar, members[suffix]) for suffix in IMAGE_SUFFIXES if suffix in members), b"")
+    troubles = [] if image else [f"has no image; looked for {', '.join(IMAGE_SUFFIXES)}"]
+    caption = members.get(CAPTION_SUFFIX)
     try:
-        caption = members.get(CAPTION_SUFFIX)
         text = "" if caption is None else _content(tar, caption).decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        problems.append(Problem(where, f"the caption is not UTF-8: {error}"))
-        return Sample(where, image, "")
-    if not image:
-        problems.append(Problem(where, f"has no image; looked for {', '.join(IMAGE_SUFFIXES)}"))
+        return Sample(where, image, "", (*troubles, f"the caption is not UTF-8: {error}"))
     if not text:
-        problems.append(Problem(where, f"has no caption; looked for {CAPTION_SUFFIX}"))
-    return Sample(where, image, text)
+        troubles.append(f"has no caption; looked for {CAPTION_SUFFIX}")
+    return Sample(where, image, text, tuple(troubles))
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -60,7 +60,19 @@ class Row:
 
 
 COLUMNS: Mapping[str, Sequence[str]] = {
-    "image": ("filepath", "path", "imagepath", "filename", "file", "imagefile", "imagename", "img"),
+    "image": (
+        "filepath",
+        "path",
+        "imagepath",
+        "filename",
+        "file",
+        "imagefile",
+        "imagename",
+        "img",
+        "jpg",
+        "png",
+        "webp",
+    ),
     "caption": ("title", "text", "txt", "sentence", "comment", "description", "alttext"),
     "label": ("class", "classname", "category", "target", "synset", "wnid"),
 }

@@ -1,9 +1,11 @@
-"""Tar shards in the WebDataset layout, as open_clip's users keep their training pairs."""
+"""Training pairs in shards: what such data sets share, and tar shards as open_clip's users keep them (WebDataset)."""
 
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -11,38 +13,67 @@ from typing import ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from ubt.common.atomic_files import made_once
-from ubt.common.errors import Problem, UserError
+from ubt.common.errors import Problem
 from ubt.common.hashing import fingerprint
+from ubt.common.progress import progress
 from ubt.data.base import DataSet, Images, Labelled, Pairs
+from ubt.data.broken import CHECKED_BY, Broken, leave_out
 from ubt.data.decode import DEEP_VERSION
 from ubt.data.digests import FileFacts
 from ubt.data.images import Decoders, Encoded, cached_images
-from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_cache
+from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_cache, image_digest
 from ubt.data.shards import Sample, find_shards, has_deep_images, read_samples
-from ubt.data.tables import gather, raise_if_any
+from ubt.data.tables import Row, gather, missing_reasons, raise_if_any, report_missing
+
+_SMALL_BYTES = 20_000_000
+"""Shards of fewer bytes are checked in this process: starting others takes longer."""
 
 
-class WebDataset(LabelledFiles):
-    """Training pairs in tar shards (`key.jpg`, `key.txt`); evaluation images listed in a CSV."""
+@dataclass(frozen=True)
+class _Train:
+    """The training pairs: where they are, and which of the samples there are none."""
+
+    shards: Sequence[Path]
+    key: str
+    skipped: frozenset[int]
+    """Positions among all samples."""
+
+
+class ShardedPairs(LabelledFiles):
+    """Training pairs in shards of any kind, evaluation images in files; subclasses read the shards."""
 
     path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs")
     joined_path_fields: ClassVar[tuple[str, ...]] = ("pairs",)
 
-    kind: Literal["webdataset"] = "webdataset"
-    label: ClassVar[str] = "WebDataset shards"
+    kind: str
+    """Which kind is meant."""
     pairs: str
-    """Tar files, braces give ranges: `/data/cc3m-{0000..0331}.tar`; http(s) addresses are fetched once."""
+    """The shards."""
     max_pairs: int | None = Field(default=None, ge=1)
     """How many pairs to use, from the first; by default all."""
 
+    @abstractmethod
+    def read_samples(self, shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
+        """Yield the samples of shards in order, adding to `problems` the shards that cannot be read."""
+
+    @abstractmethod
+    def is_deep(self, shard: Path) -> bool:
+        """Return whether a shard holds a deep image (see `ubt.data.decode.is_deep`)."""
+
+    def images_beside(self, shards: Sequence[Path], problems: list[Problem]) -> list[Row]:
+        """Return the samples whose images are files beside the shards, adding to `problems` what cannot be read."""
+        return []
+
     def compute_key(self) -> str:
-        """Return the content key; shards are read as files, their samples are not looked at.
+        """Return the content key; shards are read as files, their samples are looked at only for their depth.
+
+        With `on_broken: skip` every image is decoded once, and it is remembered which are broken.
 
         Raises:
             UserError: if shards are missing, with every mistake in the lists.
         """
-        shards, evaluation = self._read()
-        return fingerprint({"kind": self.kind, "train": self._train_key(shards), **evaluation.content()})
+        train, evaluation = self._read()
+        return fingerprint({"kind": self.kind, "train": train.key, **evaluation.content()})
 
     def load(self, image_size_px: int, cache: Path) -> DataSet:
         """Return the data set, decoding its images into `cache` on first use.
@@ -51,67 +82,139 @@ class WebDataset(LabelledFiles):
             UserError: naming shard and key of every sample without image or caption, and every image that
                 cannot be decoded; with every mistake in the lists.
         """
-        shards, evaluation = self._read()
+        train, evaluation = self._read()
         problems: list[Problem] = []
         splits = {"val": evaluation.val, "test": evaluation.test}
         with Decoders(self.decode_workers) as decoders:
             images = decode_rows(splits, image_size_px, cache, decoders, problems)
             with gather(problems):
-                captions = self._captions(shards, cache)
-                images["train"] = self._train_images(shards, len(captions), image_size_px, cache, decoders)
+                captions = self._captions(train, cache)
+                images["train"] = self._train_images(train, len(captions), image_size_px, cache, decoders)
         raise_if_any(problems)
+        skipped = {"pairs": len(train.skipped), "labels": evaluation.skipped}
         return DataSet(
-            train=Pairs(images["train"], captions),
+            train=Pairs(images["train"], captions, skipped=len(train.skipped)),
             val=Labelled(images["val"], evaluation.val_labels),
             test=Labelled(images["test"], evaluation.test_labels),
             classes=evaluation.classes,
             templates=evaluation.templates,
+            skipped={name: count for name, count in skipped.items() if count},
         )
 
     def _described_by(self) -> list[Path]:
         return [*find_shards(self.pairs, problems=[]), *super()._described_by()]
 
-    def _read(self) -> tuple[list[Path], Evaluation]:
+    def _read(self) -> tuple[_Train, Evaluation]:
         problems: list[Problem] = []
         shards = find_shards(self.pairs, problems)
         evaluation = self._evaluation(problems)
         raise_if_any(problems)
-        return shards, evaluation
+        return self._train(shards), evaluation
 
-    def _train_key(self, shards: Sequence[Path]) -> str:
+    def _train(self, shards: Sequence[Path]) -> _Train:
         facts = FileFacts(shards, "shards")
         content: list[JsonValue] = [facts.digest(), self.max_pairs]
-        return fingerprint([*content, DEEP_VERSION] if facts.any("deep", has_deep_images) else content)
+        if facts.any("deep", self.is_deep):
+            content.append(DEEP_VERSION)
+        problems: list[Problem] = []
+        beside = self.images_beside(shards, problems)[: self.max_pairs]
+        if self.on_broken == "skip":
+            beside = [row for row, reason in zip(beside, missing_reasons(beside), strict=True) if not reason]
+        else:
+            report_missing(beside, problems)
+        raise_if_any(problems)
+        if beside:
+            content.append(image_digest(beside, "train"))
+        skipped = self._skipped(shards, [row.image for row in beside]) if self.on_broken == "skip" else ()
+        if skipped:
+            content.append({"skipped": [*skipped]})
+        return _Train(shards, fingerprint(content), frozenset(skipped))
 
-    def _samples(self, shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
-        return islice(read_samples(shards, problems), self.max_pairs)
+    def _skipped(self, shards: Sequence[Path], beside: Sequence[Path]) -> Sequence[int]:
+        """Return the positions of the samples that are broken.
 
-    def _captions(self, shards: Sequence[Path], cache: Path) -> list[str]:
+        Raises:
+            UserError: if they are more than `max_broken` allows, or a shard cannot be read.
+        """
+        facts = FileFacts([*shards, *beside], "shards")
+        total, *found = facts.texts(f"broken of {self.max_pairs} ({CHECKED_BY})", lambda: self._check(shards))
+        positions, broken = [], []
+        for position, where, reason in map(json.loads, found):
+            positions.append(int(position))
+            broken.append(Broken(where, reason))
+        problems: list[Problem] = []
+        if broken:
+            leave_out(broken, int(total), self.pairs, self.max_broken, problems, "pairs")
+        raise_if_any(problems)
+        return positions
+
+    def _check(self, shards: Sequence[Path]) -> list[str]:
+        """Return the number of samples; and of each that is broken its position, place and reason, as JSON."""
+        problems: list[Problem] = []
+        seen: list[tuple[str, str]] = []
+
+        def encoded() -> Iterator[Encoded]:
+            for shard in progress(shards, len(shards), "checking pairs"):
+                for sample in self.read_samples([shard], problems):
+                    seen.append((sample.where, "; ".join(sample.troubles)))
+                    yield Encoded(sample.where, sample.image)
+
+        few = sum(shard.stat().st_size for shard in shards) < _SMALL_BYTES
+        with Decoders(self.decode_workers) as decoders:
+            reasons = list(decoders.broken_reasons(islice(encoded(), self.max_pairs), "checking pairs", few))
+        raise_if_any(problems)
+        broken = [
+            json.dumps([position, where, trouble or f"the image cannot be decoded: {reason}"])
+            for position, ((where, trouble), reason) in enumerate(zip(seen, reasons, strict=True))
+            if trouble or reason
+        ]
+        return [str(len(reasons)), *broken]
+
+    def _samples(self, train: _Train, problems: list[Problem]) -> Iterator[Sample]:
+        """Yield the samples that are used, adding to `problems` those among them that are no pairs."""
+        for position, sample in enumerate(islice(self.read_samples(train.shards, problems), self.max_pairs)):
+            if position not in train.skipped:
+                problems.extend(Problem(sample.where, trouble) for trouble in sample.troubles)
+                yield sample
+
+    def _captions(self, train: _Train, cache: Path) -> list[str]:
         """Return all captions, kept beside the images: without them every worker would read every shard."""
 
         def write(unfinished: Path) -> None:
-            unfinished.write_text(json.dumps(self._read_captions(shards)))
+            unfinished.write_text(json.dumps(self._read_captions(train)))
 
-        path = made_once(cache / f"captions-{self._train_key(shards)}.json", write)
+        path = made_once(cache / f"captions-{train.key}.json", write)
         kept: list[str] = json.loads(path.read_text())
         return kept
 
-    def _read_captions(self, shards: Sequence[Path]) -> list[str]:
+    def _read_captions(self, train: _Train) -> list[str]:
         problems: list[Problem] = []
-        captions = [sample.caption for sample in self._samples(shards, problems)]
+        captions = [sample.caption for sample in self._samples(train, problems)]
         if not captions and not problems:
             problems.append(Problem(self.pairs, "the shards hold no samples"))
-        if problems:
-            raise UserError(problems)
+        raise_if_any(problems)
         return captions
 
-    def _train_images(
-        self, shards: Sequence[Path], count: int, size_px: int, cache: Path, decoders: Decoders
-    ) -> Images:
+    def _train_images(self, train: _Train, count: int, size_px: int, cache: Path, decoders: Decoders) -> Images:
         def fill(images: Images) -> None:
-            samples = self._samples(shards, problems=[])
-            encoded = (Encoded(sample.where, sample.image) for sample in samples)
+            encoded = (Encoded(sample.where, sample.image) for sample in self._samples(train, problems=[]))
             decoders.decode_into(images, encoded, "train")
 
-        path = image_cache(cache, self._train_key(shards), size_px)
-        return cached_images(path, count, size_px, fill)
+        return cached_images(image_cache(cache, train.key, size_px), count, size_px, fill)
+
+
+class WebDataset(ShardedPairs):
+    """Training pairs in tar shards (`key.jpg`, `key.txt`); evaluation images listed in a CSV."""
+
+    kind: Literal["webdataset"] = "webdataset"
+    label: ClassVar[str] = "WebDataset shards"
+    pairs: str
+    """Tar files, braces give ranges: `/data/cc3m-{0000..0331}.tar`; those at addresses (http, s3) are fetched once."""
+
+    def read_samples(self, shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
+        """Yield the samples of tar files."""
+        return read_samples(shards, problems)
+
+    def is_deep(self, shard: Path) -> bool:
+        """Return whether a tar file holds a deep image."""
+        return has_deep_images(shard)

@@ -33,7 +33,12 @@ def located(poison: GivenPoison, pairs: Pairs) -> Located | None:
         UserError: if the manifest cannot be read or is of other pairs, or the pattern tells nothing apart.
     """
     if poison.manifest is not None:
-        return locate(read_poison_list(poison.manifest), pairs.captions, pairs.files)
+        listed = read_poison_list(poison.manifest)
+        if pairs.skipped and (pairs.files is None or listed.decoys or any(not pair.image for pair in listed.poisoned)):
+            message = f"says rows, and {pairs.skipped} broken pairs of the data are left out: its rows count otherwise"
+            advice = "say what the images are called, or repair the data (`on_broken: fail`)"
+            raise UserError(Problem(listed.source, message, advice=advice))
+        return locate(listed, pairs.captions, pairs.files)
     return None if poison.image_pattern is None else matching(poison.image_pattern, pairs.files)
 
 

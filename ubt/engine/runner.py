@@ -132,7 +132,7 @@ class TrialRunner:
         workspace = self._workspace_for(trial, assignment)
         pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)
         run = PipelineRun(pipeline, trial, workspace, assignment.keep_epochs)
-        record = record.model_copy(update={"device": str(workspace.device)})
+        record = record.model_copy(update={"device": str(workspace.device), "skipped": dict(workspace.data.skipped)})
         for _ in run.steps():
             record = record.model_copy(
                 update={
@@ -151,7 +151,12 @@ class TrialRunner:
         if kept is None or not kept.fits(*wanted) or kept.store.root != assignment.store:
             self._workspace = None  # let go of the old data before the new is loaded
             store = ArtifactStore(assignment.store)
-            self._workspace = kept = Workspace(*wanted, store=store, image_cache=local_cache(assignment.store))
+            workspace = Workspace(*wanted, store=store, image_cache=local_cache(assignment.store))
+            if content_key(trial.victim.data) != assignment.data_key:
+                raise StageFault(
+                    "the data here is not what the sweep was planned with: files differ, or other images are broken"
+                )
+            self._workspace = kept = workspace
         return kept
 
 

@@ -161,6 +161,8 @@ class TrialRecord(Config):
     val: Rates | None = None
     test: Rates | None = None
     """The defended model."""
+    skipped: dict[str, int] = Field(default_factory=dict)
+    """How many images of each of the data's lists were left out because they are broken (`on_broken: skip`)."""
     device: str = ""
     commit: str = ""
     """Commit of the code, with a `+` if the tree was changed."""

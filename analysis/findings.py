@@ -6,7 +6,7 @@ Seeds are replicates: trials that differ by seed alone are one configuration, me
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from analysis.records import RunRecords
 from ubt.common import choice
-from ubt.common.choice import Candidate
+from ubt.common.choice import RULES, Candidate, RuleName, Seen, mean_seen
 from ubt.common.statistics import bootstrap_interval
 from ubt.trials.record import Rates, State, TrialRecord
 
@@ -103,14 +103,16 @@ class Configuration:
 
     @property
     def candidate(self) -> Candidate | None:
-        """Return what the choice looks at; None if the configuration or its victim has not been measured.
-
-        None, too, if no attack is known: the choice is of the lowest ASR.
-        """
-        if self.val is None or self.poisoned_val is None or self.val.point is None:
+        """Return what the choice looks at; None if the configuration or its victim has not been measured."""
+        if self.val is None or self.poisoned_val is None:
             return None
-        asr, ca = self.val.point
-        return Candidate(asr, ca, self.poisoned_val.ca.mean - ca, self.number)
+        asr, ca = self.val.asr.mean if self.val.asr else None, self.val.ca.mean
+        return Candidate(asr, ca, self.poisoned_val.ca.mean - ca, self.number, self.seen)
+
+    @property
+    def seen(self) -> Seen | None:
+        """Return what a defender sees of it without the trigger, the mean over seeds; None unless of every seed."""
+        return mean_seen(Seen.of(trial.observed) for trial in self.measured)
 
     @property
     def seeds(self) -> int:
@@ -208,10 +210,12 @@ def validation_points(configurations: Iterable[Configuration]) -> Points:
     return np.array([point for outcome in outcomes if (point := outcome.point)], dtype=np.float64).reshape(-1, 2)
 
 
-def choose(configurations: Iterable[Configuration], ca_floor: float) -> Configuration | None:
+def choose(
+    configurations: Iterable[Configuration], ca_floor: float, rule: RuleName = "lowest_asr"
+) -> Configuration | None:
     """Return the configuration that `ubt.common.choice` chooses; None if none qualifies."""
     candidates = {candidate: c for c in configurations if (candidate := c.candidate)}
-    chosen = choice.choose(candidates, ca_floor)
+    chosen = choice.choose(candidates, ca_floor, rule)
     return None if chosen is None else candidates[chosen]
 
 
@@ -225,6 +229,18 @@ class Findings:
     """None in a comparison: the trials of different victims have no front in common, …"""
     chosen: Configuration | None
     """… and none of them can be chosen over the others."""
+
+    @cached_property
+    def choices(self) -> Mapping[RuleName, Configuration | None]:
+        """Return what each rule chooses, the run's own first; of a comparison nothing.
+
+        A rule that has nothing to look at is left out: there is no ASR without an attack, and nothing is seen of a
+        defense that selects no pairs.
+        """
+        candidates = [c.candidate for c in self.configurations if not self.run.compared]
+        able = [rule for rule in RULES if any(one and one.measured(rule) for one in candidates)]
+        found = {rule: choose(self.configurations, self.run.ca_floor, rule) for rule in able}
+        return dict(sorted(found.items(), key=lambda item: item[0] != self.run.rule))
 
     @cached_property
     def measured(self) -> tuple[Configuration, ...]:
@@ -272,4 +288,4 @@ def find(run: RunRecords) -> Findings:
     found = configurations(run.records)
     if run.compared:
         return Findings(run, found, (), None)
-    return Findings(run, found, front(found), choose(found, run.ca_floor))
+    return Findings(run, found, front(found), choose(found, run.ca_floor, run.rule))

@@ -21,6 +21,7 @@ from analysis.formatting import (
 from analysis.records import RunRecords
 from analysis.summary import Summary
 from analysis.tables import Item, as_scalar, setting
+from ubt.common.choice import KNOWS, RuleName
 from ubt.common.formatting import duration
 from ubt.trials.record import Rates, State, TrialRecord
 
@@ -63,10 +64,11 @@ def opening(findings: Findings, summary: Summary) -> Opening:
     if findings.run.compared:
         return Opening(findings.run.compared, COMPARISON, (), effort)
     found = compared(findings.chosen)
-    if not findings.attacked:
+    if not findings.attacked and findings.run.rule == "lowest_asr":
         return Opening("No attack is known", NO_ATTACK, (), effort)
     if found is None:
-        return Opening("No trial keeps clean accuracy", _no_choice(findings), (), effort)
+        title = "No trial keeps clean accuracy" if findings.run.rule == "lowest_asr" else "No trial qualifies"
+        return Opening(title, _no_choice(findings), (), effort)
     split, before, after = found
     changes = [Change("clean accuracy", before.ca, after.ca)]
     if before.asr and after.asr:
@@ -114,12 +116,48 @@ def time_text(summary: Summary) -> str:
 
 def _choice(findings: Findings, split: str) -> str:
     return (
-        f"Measured on the {split} split. Chosen on the validation split: the lowest attack success rate that "
-        f"keeps clean accuracy within {points(findings.run.ca_floor)} of the poisoned model."
+        f"Measured on the {split} split. Chosen on the validation split: {_RULES[findings.run.rule]} that "
+        f"keeps clean accuracy within {points(findings.run.ca_floor)} of the poisoned model. The choice knew "
+        f"{KNOWS[findings.run.rule]}.{_otherwise(findings)}"
     )
 
 
+_RULES: dict[RuleName, str] = {
+    "lowest_asr": "the lowest attack success rate",
+    "trigger_free": "of those whose selected pairs are no longer alike, the one that loses least",
+}
+
+
+def _otherwise(findings: Findings) -> str:
+    """Say what the other rule would have chosen of the same trials; nothing where it has nothing to look at."""
+    others = {rule: choice for rule, choice in findings.choices.items() if rule != findings.run.rule}
+    return "".join(f" {_RULE_NAMES[rule]} {_of_other(choice, findings)}" for rule, choice in others.items())
+
+
+_RULE_NAMES: dict[RuleName, str] = {
+    "lowest_asr": "By the lowest attack success rate",
+    "trigger_free": "Without the trigger",
+}
+
+
+def _of_other(choice: Configuration | None, findings: Findings) -> str:
+    if choice is None:
+        return "none would have been chosen."
+    if choice is findings.chosen:
+        return "the same would have been chosen."
+    found = choice.test or choice.val
+    asr = f"attack success {percent(found.asr.mean)} at " if found and found.asr else ""
+    rates = f", {asr}clean accuracy {percent(found.ca.mean)}" if found else ""
+    return f"{choice.name} would have been chosen{rates}."
+
+
 def _no_choice(findings: Findings) -> str:
+    if findings.run.rule == "trigger_free":
+        return (
+            "On validation none whose selected pairs are no longer alike is within "
+            f"{points(findings.run.ca_floor)} of the poisoned model’s clean accuracy. So none is chosen; unlearn "
+            "longer or faster, or allow a larger loss (objectives.ca_floor)."
+        )
     best = max(findings.measured, key=lambda configuration: configuration.val.ca.mean if configuration.val else 0)
     highest = f"; the highest, {best.name}, reaches {percent(best.val.ca.mean)}" if best.val else ""
     poisoned = best.poisoned_val

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from analysis.formatting import count, short_names
-from ubt.common.choice import CA_FLOOR
+from ubt.common.choice import CA_FLOOR, RuleName
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE
 from ubt.config import get_path, read_json, validate
@@ -27,6 +27,7 @@ class _StudyPart(BaseModel):
 
 class _Objectives(_StudyPart):
     ca_floor: float = Field(default=CA_FLOOR, ge=0, le=1)
+    rule: RuleName = "lowest_asr"
 
 
 class _Search(_StudyPart):
@@ -54,6 +55,8 @@ class RunRecords:
     """By number."""
     study_json: str = "{}"
     """The whole study as configured, with today's names, to be shown."""
+    rule: RuleName = "lowest_asr"
+    """By which rule a trial is chosen: see `ubt.common.choice`."""
     store: str | None = None
     """Where the study keeps artifacts; None for the default store of `ubt`."""
 
@@ -114,6 +117,7 @@ def read_run(folder: Path | str) -> RunRecords:
         folder=folder,
         name=study.name,
         ca_floor=study.objectives.ca_floor,
+        rule=study.objectives.rule,
         space=tuple((study.search.space if study.search else None) or ()),
         records=records,
         study_json=json.dumps(tree, indent=2, ensure_ascii=False),

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from analysis.findings import Configuration, Findings, Outcome, hypervolume, validation_points
 from analysis.records import has_path
+from ubt.common.choice import KNOWS, RuleName
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config, get_path
 from ubt.trials.record import State, TrialRecord
@@ -74,7 +75,14 @@ class Summary(Config):
     """What a comparison compares, in words. It has several victims, and so neither `poisoned` nor `chosen`."""
     poisoned: Splits
     chosen: Chosen | None
-    """Null if no trial keeps clean accuracy within the floor, or no attack is known to choose by."""
+    """Null if no trial qualifies by the rule (none keeps clean accuracy within the floor), or there is nothing to
+    choose by: no attack, or no selected pairs."""
+    rule: RuleName = "lowest_asr"
+    """By which it was chosen, …"""
+    knew: str = KNOWS["lowest_asr"]
+    """… and what that rule knew."""
+    otherwise: dict[RuleName, Chosen | None] = Field(default_factory=dict)
+    """What the other rule would have chosen of the same trials, where there is what it looks at."""
     front: tuple[str, ...]
     """Trials on the validation front, by rising ASR; the first of a configuration with several seeds."""
     hypervolume: float
@@ -97,7 +105,14 @@ def summarise(findings: Findings) -> Summary:
             val=_point(victim.poisoned_val if victim else None),
             test=_point(victim.poisoned_test if victim else None),
         ),
-        chosen=_chosen(findings.chosen, findings.run.knobs) if findings.chosen else None,
+        chosen=_chosen(findings.chosen, findings.run.knobs),
+        rule=findings.run.rule,
+        knew=KNOWS[findings.run.rule],
+        otherwise={
+            rule: _chosen(choice, findings.run.knobs)
+            for rule, choice in findings.choices.items()
+            if rule != findings.run.rule
+        },
         front=tuple(member.name for member in findings.front),
         hypervolume=hypervolume(validation_points(findings.front)),
         stages=StageCounts(
@@ -140,7 +155,9 @@ def _point(outcome: Outcome | None) -> Point | None:
     return Point(asr=outcome.asr.mean if outcome.asr else None, ca=outcome.ca.mean)
 
 
-def _chosen(chosen: Configuration, knobs: Iterable[str]) -> Chosen:
+def _chosen(chosen: Configuration | None, knobs: Iterable[str]) -> Chosen | None:
+    if chosen is None:
+        return None
     config = chosen.first.config
     searched = {path: get_path(config, path) for path in knobs if has_path(config, path)}
     return Chosen(trial=chosen.name, config=searched | chosen.changes, val=_point(chosen.val), test=_point(chosen.test))

@@ -197,6 +197,10 @@ def check_stage(spec: StageSpec, trial: TrialConfig) -> None:
     if spec.diagnose:
         parameters = list(inspect.signature(imported(spec.diagnose)).parameters)
         assert parameters == ["context", "output", "manifest"], f"{spec.diagnose} takes {parameters}"
+    if spec.observe:
+        assert not spec.sees_poison, "what a defender sees is not seen through a context that knows the poison"
+        parameters = list(inspect.signature(imported(spec.observe)).parameters)
+        assert parameters == ["context"], f"{spec.observe} takes {parameters}"
     assert spec.version >= 1, "versions count from 1"
     assert spec.provides, "a stage that provides nothing is used by none"
     assert spec.sees_poison or MANIFEST not in spec.needs, "a stage of a defense is given the manifest"

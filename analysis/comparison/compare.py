@@ -13,7 +13,7 @@ from statistics import fmean
 
 from analysis.findings import Configuration, Estimate, Findings, Outcome
 from analysis.formatting import defense_name, kind_at, victim_key, victim_names
-from ubt.common.choice import Candidate, choose
+from ubt.common.choice import Candidate, RuleName, choose, mean_candidate, nearest
 from ubt.trials.record import TrialRecord
 
 VICTIM, METHOD, BOUND = "none", "ubt", "oracle"
@@ -154,7 +154,8 @@ def members(findings: Findings) -> tuple[Member, ...]:
         settings = json.dumps(configuration.first.config.get("defense"), sort_keys=True)
         for name in dict.fromkeys(map(_row_name, configuration.trials)):
             groups.setdefault(name, {}).setdefault(settings, []).append(configuration)
-    settle = _in_table if findings.run.compared else partial(_best, findings.run.ca_floor)
+    run = findings.run
+    settle = _in_table if run.compared else partial(_best, run.ca_floor, run.rule)
     return tuple(_member(name, list(choices.values()), settle) for name, choices in groups.items())
 
 
@@ -186,24 +187,21 @@ def _in_table(choices: list[Choice]) -> Choice:
     return max(filter(None, tables), key=lambda table: max(c.trials[-1].number for c in table), default=[])
 
 
-def _best(ca_floor: float, choices: list[Choice]) -> Choice:
-    """Return the choice of settings measured on most victims; of several, that of the one rule, else the least loss."""
-    most = max(sum(c.candidate is not None for c in choice) for choice in choices)
-    found = {_candidate(choice): choice for choice in choices if sum(c.candidate is not None for c in choice) == most}
-    candidates = [candidate for candidate in found if candidate]
-    if not candidates:
+def _best(ca_floor: float, rule: RuleName, choices: list[Choice]) -> Choice:
+    """Return the choice of settings measured on most victims; of several, that of the rule, else the nearest."""
+    measured = [(_measured(choice, rule), choice) for choice in choices]
+    most = max(len(found) for found, _ in measured)
+    if not most:
         return min(choices, key=lambda choice: choice[0].number)
-    least_loss = min(candidates, key=lambda one: (one.ca_lost, -one.ca, one.order))
-    return found[choose(candidates, ca_floor) or least_loss]
+    candidates = {mean_candidate(found): choice for found, choice in measured if len(found) == most}
+    chosen = choose(candidates, ca_floor, rule) or nearest(candidates, rule)
+    assert chosen is not None  # noqa: S101 — each is measured
+    return candidates[chosen]
 
 
-def _candidate(choice: Choice) -> Candidate | None:
-    """Return the means over the victims that a choice was measured on; None without any."""
-    measured = [candidate for configuration in choice if (candidate := configuration.candidate)]
-    if not measured:
-        return None
-    asr, ca, lost = (fmean(getattr(one, part) for one in measured) for part in ("asr", "ca", "ca_lost"))
-    return Candidate(asr, ca, lost, choice[0].number)
+def _measured(choice: Choice, rule: RuleName) -> list[Candidate]:
+    """Return what the rule looks at, on each victim that the choice was measured on."""
+    return [one for configuration in choice if (one := configuration.candidate) and one.measured(rule)]
 
 
 ORDER = {METHOD: 1, BOUND: 2}

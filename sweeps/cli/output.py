@@ -48,13 +48,17 @@ def _summary_lines(summary: Summary) -> list[str]:
         return [*lines, f"  {summary.compared}: the table is in the report."]
     lines.append(f"  {'poisoned model':<22}{_point_text(summary.poisoned.test if summary.poisoned else None)}")
     measured = summary.poisoned.test or summary.poisoned.val
-    if measured and measured.asr is None:
+    if measured and measured.asr is None and summary.rule == "lowest_asr":
         return [*lines, "  No attack is known, so there is no ASR to choose by: none is chosen."]
     if summary.chosen is None:
-        return [*lines, "  No trial kept the clean accuracy within objectives.ca_floor: none is chosen."]
+        alike = " and saw selected pairs no longer alike" if summary.rule == "trigger_free" else ""
+        return [*lines, f"  No trial kept the clean accuracy within objectives.ca_floor{alike}: none is chosen."]
     chosen = summary.chosen
     lines.append(f"  {'chosen: ' + chosen.trial:<22}{_point_text(chosen.test)}")
-    return [*lines, f"    {describe(chosen.config)}"]
+    lines.append(f"    {describe(chosen.config)}")
+    if summary.rule == "trigger_free":
+        lines.append(f"    chosen without the trigger: the rule knew {summary.knew}")
+    return lines
 
 
 def _point_text(point: Point | None) -> str:

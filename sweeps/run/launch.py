@@ -125,7 +125,7 @@ def _run(study: StudyConfig, store: str, run: RunFolder, address: str, concurren
     run.write_study(study)
     tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
     tracker.started()
-    tally = Tally(study.trials, study.objectives.ca_floor)
+    tally = Tally(study.trials, study.ca_floor, rule=study.rule)
     with progress_view(tally) as view:
         session = _session(study, store, run, known, [view, tracker])
         try:
@@ -227,6 +227,7 @@ def _session(
         records=run.records,
         known=known,
         listeners=listeners,
+        rule=study.rule,
     )
 
 

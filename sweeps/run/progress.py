@@ -8,13 +8,12 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ubt.common.choice import Candidate, choose
+from ubt.common.choice import Candidate, RuleName, choose, mean_candidate
 from ubt.common.formatting import describe, duration
 from ubt.trials.record import State, TrialRecord
 
@@ -28,7 +27,8 @@ class Best:
 
     trial: str
     """The first of its trials."""
-    asr: float
+    asr: float | None
+    """None if no attack is known."""
     ca: float
     seeds: int
 
@@ -36,8 +36,9 @@ class Best:
 class Leaderboard:
     """Which configuration would be chosen now, kept up to date trial by trial. The report chooses by the same rule."""
 
-    def __init__(self, ca_floor: float) -> None:
+    def __init__(self, ca_floor: float, rule: RuleName = "lowest_asr") -> None:
         self._ca_floor = ca_floor
+        self._rule = rule
         self._done: defaultdict[str, dict[str, TrialRecord]] = defaultdict(dict)
         """Configuration, as JSON → trial → its record."""
         self._candidates: dict[str, Candidate] = {}
@@ -46,7 +47,7 @@ class Leaderboard:
     def take(self, record: TrialRecord) -> None:
         """Take note of a trial's newest record."""
         configuration = json.dumps(record.config, sort_keys=True)
-        if record.state is State.DONE and _rates(record):
+        if record.state is State.DONE and record.candidate and record.candidate.measured(self._rule):
             self._done[configuration][record.trial] = record
         elif self._done[configuration].pop(record.trial, None) is None:
             return
@@ -70,22 +71,14 @@ class Leaderboard:
         self._candidates.pop(configuration, None)
         replicates = self._replicates(configuration)
         if replicates:
-            rates = filter(None, map(_rates, replicates))
-            asr, ca, poisoned_ca = (fmean(column) for column in zip(*rates, strict=True))
-            self._candidates[configuration] = Candidate(asr, ca, poisoned_ca - ca, replicates[0].number)
+            measured = [candidate for trial in replicates if (candidate := trial.candidate)]
+            self._candidates[configuration] = mean_candidate(measured)
         if configuration == self._leader:  # it may have fallen behind any other
             rivals = self._candidates
         else:
             rivals = {key: self._candidates[key] for key in (self._leader, configuration) if key in self._candidates}
-        chosen = choose(rivals.values(), self._ca_floor)
+        chosen = choose(rivals.values(), self._ca_floor, self._rule)
         self._leader = next((key for key, rival in rivals.items() if rival is chosen), None)
-
-
-def _rates(record: TrialRecord) -> tuple[float, float, float] | None:
-    """Return ASR, CA and the poisoned model's CA on validation; None where one of them is not known."""
-    if record.val is None or record.val.asr is None or record.poisoned_val is None:
-        return None
-    return record.val.asr, record.val.ca, record.poisoned_val.ca
 
 
 class Tally:
@@ -94,11 +87,17 @@ class Tally:
     Every record is taken into account once, when it comes: a line costs the same after ten trials and ten thousand.
     """
 
-    def __init__(self, total: int, ca_floor: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        total: int,
+        ca_floor: float,
+        clock: Callable[[], float] = time.monotonic,
+        rule: RuleName = "lowest_asr",
+    ) -> None:
         self.total = total
         self._states: dict[str, State] = {}
         self._counts: Counter[State] = Counter()
-        self._leaderboard = Leaderboard(ca_floor)
+        self._leaderboard = Leaderboard(ca_floor, rule)
         self._compared = False
         self._clock = clock
         self._ends: list[float] = []
@@ -156,7 +155,8 @@ class Tally:
         ]
         if best:
             mean = f", mean of {best.seeds} seeds" if best.seeds > 1 else ""
-            parts.append(f"best ASR {best.asr:.3f} at CA {best.ca:.3f} ({best.trial}{mean})")
+            asr = "" if best.asr is None else f"ASR {best.asr:.3f} at "
+            parts.append(f"best {asr}CA {best.ca:.3f} ({best.trial}{mean})")
         if left is not None and self.ended < self.total:
             parts.append(f"about {duration(left)} left")
         return " · ".join(parts)

@@ -10,17 +10,24 @@ from pydantic import JsonValue
 
 from sweeps.planning.trials import PlannedTrial
 from sweeps.search.proposals import Outcome
+from ubt.common.choice import RuleName, Seen
 from ubt.common.errors import WeakImplant
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import State, TrialRecord
 
 
-def outcome_of(record: TrialRecord) -> Outcome:
-    """Return a trial's objectives; none if it failed, or no attack is known."""
-    if record.state is not State.DONE or record.val is None or record.val.asr is None:
+def outcome_of(record: TrialRecord, rule: RuleName = "lowest_asr") -> Outcome:
+    """Return a trial's objectives; none if it failed, or what the rule looks at (attack, selected pairs) is missing."""
+    if record.state is not State.DONE or record.val is None:
+        return Outcome(None)
+    seen = Seen.of(record.observed)
+    alike = seen.alike if seen else None
+    wanted = record.val.asr if rule == "lowest_asr" else alike
+    if wanted is None:
         return Outcome(None)
     ca_lost = record.poisoned_val.ca - record.val.ca if record.poisoned_val else None
-    return Outcome((record.val.asr, record.val.ca), ca_lost)
+    held_lost = seen.held_lost if seen and rule == "trigger_free" else None
+    return Outcome((wanted, record.val.ca), ca_lost, held_lost)
 
 
 def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
@@ -29,8 +36,12 @@ def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     if any(value is None for value in values):
         return Outcome(None)
     means = tuple(fmean(column) for column in zip(*(v for v in values if v is not None), strict=True))
-    lost = [outcome.ca_lost for outcome in outcomes if outcome.ca_lost is not None]
-    return Outcome(means, fmean(lost) if lost else None)
+    return Outcome(means, _mean(one.ca_lost for one in outcomes), _mean(one.held_lost for one in outcomes))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 class FailedVictims:

@@ -16,6 +16,7 @@ from sweeps.planning.trials import PlannedTrial
 from sweeps.scheduling.outcomes import FailedVictims, TrialNumbers, mean_outcome, outcome_of
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.search.proposals import Outcome, Proposal, Proposer
+from ubt.common.choice import RuleName
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import State, TrialRecord, write_record
 
@@ -48,10 +49,12 @@ class Session:
         records: Path,
         known: Sequence[TrialRecord] = (),
         listeners: Sequence[Listener] = (),
+        rule: RuleName = "lowest_asr",
     ) -> None:
         self._proposer = proposer
         self._planner = planner
         self._replicates = replicates
+        self._rule = rule
         self._scheduler = scheduler
         self._folder = records
         self._known = {record.trial: record for record in known}
@@ -169,7 +172,7 @@ class Session:
         """Give the search its outcome once all replicates of a proposal have ended: the mean; failure if one failed."""
         proposal = self._proposal_of[trial]
         outcomes = self._open[proposal.number]
-        outcomes[trial] = outcome_of(record)
+        outcomes[trial] = outcome_of(record, self._rule)
         ended = [outcome for outcome in outcomes.values() if outcome is not None]
         if len(ended) == len(outcomes):
             self._proposer.tell(proposal, mean_outcome(ended))

@@ -27,6 +27,7 @@ from pydantic import Field, JsonValue
 
 from sweeps.search.proposals import Changes, DesignProposer, Proposal, Proposer
 from sweeps.search.space import FieldPath, Range, Space
+from ubt.common.choice import RuleName
 from ubt.common.errors import Problem, UserError
 from ubt.common.registry import Registry
 from ubt.config import Config, get_path
@@ -62,6 +63,10 @@ class Study(Protocol):
     @property
     def trials(self) -> int:
         """How many trials there will be."""
+
+    @property
+    def rule(self) -> RuleName:
+        """The rule by which a configuration is chosen."""
 
     def proposals(self) -> Sequence[Proposal]:
         """Return what the search expands to; `ValueError` if it cannot be expanded."""

@@ -55,7 +55,8 @@ class Comparison(Search):
 
     A search runs with the study's first seed on the attacks of `search_on`. Of the settings that lose at most
     `objectives.ca_floor` of clean accuracy, on average over these attacks, those of lowest validation ASR are
-    chosen, and take part in the table. The study's own `defense` and `victim.attack` take no part.
+    chosen, or those that `objectives.rule` says, and take part in the table. The study's own `defense` and
+    `victim.attack` take no part.
     """
 
     nestable: ClassVar[bool] = False
@@ -115,7 +116,7 @@ class Comparison(Search):
 
     def proposer(self, study: Study, journal: Path) -> Proposer:
         """Return what proposes the searches, and each row of the table when its search has ended."""
-        return ComparisonProposer(self, study.ca_floor)
+        return ComparisonProposer(self, study.ca_floor, study.rule)
 
     def places(self, study: Study) -> Iterable[tuple[str, Changes]]:
         """Return nothing: what there is to check, `parts` has. `ValueError` if there are too many."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from sweeps.search.proposals import Changes, Outcome, Proposal
 from ubt.attacks import AttackConfig
-from ubt.common.choice import Candidate
-from ubt.common.choice import choose as lowest_asr
+from ubt.common.choice import Candidate, RuleName, Seen, nearest
+from ubt.common.choice import choose as choose_by_rule
 from ubt.config import Config, set_path
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.config import TrialConfig
@@ -29,30 +29,34 @@ if TYPE_CHECKING:
 ChooseBy = Literal["mean", "worst"]
 
 
-def choose(outcomes: Sequence[Sequence[Outcome]], by: ChooseBy, ca_floor: float) -> int | None:
+def choose(
+    outcomes: Sequence[Sequence[Outcome]], by: ChooseBy, ca_floor: float, rule: RuleName = "lowest_asr"
+) -> int | None:
     """Return the position of the setting to choose, given `outcomes[S][A]` of S settings on A attacks.
 
-    The rule of `ubt.common.choice` on means over the attacks (or on the highest ASR); if all settings lose more CA
-    than the floor, the one that loses least (ties: lower ASR, then earlier). A setting that failed on an attack is
-    never chosen, unless all failed there: then the victim did, and the attack says nothing of the settings. None if
-    nothing was measured.
+    A rule of `ubt.common.choice` on means over the attacks (or on the highest ASR, or similarity in its place); if
+    none qualifies, as when all settings lose more CA than the floor, the nearest to it. A setting that failed on an
+    attack is never chosen, unless all failed there: then the victim did, and the attack says nothing of the
+    settings. None if nothing was measured.
     """
     measured = [attack for attack in zip(*outcomes, strict=True) if any(outcome.values for outcome in attack)]
     rows = enumerate(zip(*measured, strict=True))
-    candidates = [found for at, row in rows if (found := _candidate(at, row, by))]
-    chosen = lowest_asr(candidates, ca_floor)
-    if chosen is None:
-        chosen = min(candidates, key=lambda one: (one.ca_lost, one.asr, one.order), default=None)
+    candidates = [found for at, row in rows if (found := _candidate(at, row, by, rule))]
+    chosen = choose_by_rule(candidates, ca_floor, rule) or nearest(candidates, rule)
     return None if chosen is None else chosen.order
 
 
-def _candidate(at: int, row: Sequence[Outcome], by: ChooseBy) -> Candidate | None:
+def _candidate(at: int, row: Sequence[Outcome], by: ChooseBy, rule: RuleName) -> Candidate | None:
     rates = [outcome.values for outcome in row if outcome.values]
     lost = [outcome.ca_lost for outcome in row if outcome.ca_lost is not None]
     if min(len(rates), len(lost)) < len(row):
         return None
-    asr, ca = ([rate[part] for rate in rates] for part in (0, 1))
-    return Candidate(max(asr) if by == "worst" else fmean(asr), fmean(ca), fmean(lost), at)
+    first, ca = ([rate[part] for rate in rates] for part in (0, 1))
+    lowered = max(first) if by == "worst" else fmean(first)
+    if rule == "lowest_asr":
+        return Candidate(lowered, fmean(ca), fmean(lost), at)
+    seen = Seen(lowered, fmean(outcome.held_lost or 0.0 for outcome in row))
+    return Candidate(None, fmean(ca), fmean(lost), at, seen)
 
 
 UNSEARCHED = "search failed"
@@ -126,8 +130,8 @@ def written(part: Config) -> Changes:
 class ComparisonProposer:
     """Proposes all searches at once, and each row of the table when its defense's search has ended."""
 
-    def __init__(self, comparison: Comparison, ca_floor: float) -> None:
-        self._choose_by, self._ca_floor = comparison.choose_by, ca_floor
+    def __init__(self, comparison: Comparison, ca_floor: float, rule: RuleName = "lowest_asr") -> None:
+        self._choose_by, self._ca_floor, self._rule = comparison.choose_by, ca_floor, rule
         self._trials = Trials(comparison)
         searches = self._trials.searches
         self._searcher = {trial.number: name for name, rows in searches.items() for row in rows for trial in row}
@@ -162,7 +166,7 @@ class ComparisonProposer:
     def _chosen_row(self, name: str) -> list[Proposal]:
         search = self._trials.searches[name]
         outcomes = [[self._outcomes[trial.number] for trial in settings] for settings in search]
-        chosen = choose(outcomes, self._choose_by, self._ca_floor)
+        chosen = choose(outcomes, self._choose_by, self._ca_floor, self._rule)
         if chosen is None:
             logger.warning("no setting of `%s` could be measured: its row of the table is not searched", name)
             return self._trials.row(name, self._trials.own[name], UNSEARCHED)

@@ -31,8 +31,12 @@ class Outcome:
     """What came of a configuration: its objectives on the validation split, or None if it failed."""
 
     values: tuple[float, ...] | None
+    """ASR and CA; where configurations are chosen without the trigger, how alike selected pairs are (`Seen.alike`)
+    stands for ASR: a search must not learn from what its rule does not know."""
     ca_lost: float | None = None
     """Clean accuracy lost against the poisoned model, for searches that look at which configurations qualify."""
+    held_lost: float | None = None
+    """Similarity lost of held pairs, where configurations are chosen without the trigger."""
 
 
 class Proposer(Protocol):

@@ -13,6 +13,8 @@ from sweeps.search.proposals import Changes
 from sweeps.search.space import MOST_TRIALS, samples_of
 from ubt.common.errors import Problem, UserError
 from ubt.config import get_path
+from ubt.config.base import kind_of
+from ubt.engine.graph import is_observed
 from ubt.models.checks import check_model
 
 _PATHS = "paths begin with `victim.` or `defense.`; `ubt schema` lists the fields there are"
@@ -74,6 +76,7 @@ def _findings(study: Study, place: str) -> Iterator[tuple[str, Problem]]:
                 yield f"{place}search.space.", problem
     if well:
         yield from _layout_problems(study, place)
+        yield from ((place, problem) for problem in _rule_problems(study))
 
 
 def _part_problems(study: Study, source: str) -> Iterator[Problem]:
@@ -82,6 +85,19 @@ def _part_problems(study: Study, source: str) -> Iterator[Problem]:
         for problem in _once(_findings(part.study, "")):
             if part.names(problem.where):
                 yield replace(problem, where=f"{source}: {part.place}{problem.where.removeprefix(part.only)}")
+
+
+def _rule_problems(study: Study) -> Iterator[Problem]:
+    """Yield that settings are to be chosen by what is seen without the trigger, and nothing is seen of the defense."""
+    if study.rule == "lowest_asr" or study.search.children or any(study.search.parts(study)):
+        return
+    if problems_of(partial(study.trial, {})) or not study.search.space:
+        return
+    defense = study.trial({}).defense
+    if not is_observed(defense):
+        message = "selects no pairs, so nothing is seen of its settings without the trigger (objectives.rule)"
+        advice = "search the settings of ubt or abl; or leave this search out; or choose by lowest_asr"
+        yield Problem("defense.kind", message, kind_of(type(defense)), advice)
 
 
 def _layout_problems(study: Study, place: str) -> Iterator[tuple[str, Problem]]:

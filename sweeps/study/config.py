@@ -11,7 +11,7 @@ from sweeps.search.base import Search, SearchConfig
 from sweeps.search.designs import Grid
 from sweeps.search.proposals import Changes, Proposal
 from sweeps.tracking.config import TrackingSettings
-from ubt.common.choice import CA_FLOOR
+from ubt.common.choice import CA_FLOOR, RuleName
 from ubt.config import Config, set_path, validate
 from ubt.config.dotted_paths import JsonObject
 from ubt.defenses import DefenseConfig
@@ -25,6 +25,10 @@ class Objectives(Config):
 
     ca_floor: float = Field(default=CA_FLOOR, ge=0, le=1)
     """Clean accuracy that the chosen configuration may lose against the poisoned model."""
+    rule: RuleName = "lowest_asr"
+    """Choose the lowest ASR, which takes the trigger to measure it, or (`trigger_free`) as a defender would who has
+    none: the least loss of CA and of similarity of held pairs, where selected pairs are no longer alike. An adaptive
+    search then sees that similarity in place of ASR. Only for defenses that select pairs: `ubt` and `abl`."""
 
 
 class Resources(Config):
@@ -127,6 +131,11 @@ class StudyConfig(Config):
     def ca_floor(self) -> float:
         """Return the clean accuracy, as a fraction, that a configuration may lose."""
         return self.objectives.ca_floor
+
+    @property
+    def rule(self) -> RuleName:
+        """Return the rule by which a configuration is chosen."""
+        return self.objectives.rule
 
     def layout(self) -> list[Changes]:
         """Return the configurations of `proposals`, each as what differs from the base.

@@ -4,6 +4,7 @@ import pytest
 
 from analysis.findings import find
 from analysis.summary import summarise, wall_seconds
+from ubt.common.choice import KNOWS
 from ubt.common.errors import UserError
 
 SAMPLES = "defense.unlearn_samples"
@@ -26,6 +27,9 @@ def test_the_json_is_as_promised(run_of, trial):
             "val": {"asr": 0.1, "ca": 0.81},
             "test": {"asr": 0.11, "ca": pytest.approx(0.82)},
         },
+        "rule": "lowest_asr",
+        "knew": KNOWS["lowest_asr"],
+        "otherwise": {},
         "front": ["trial-1", "trial-0"],
         "hypervolume": pytest.approx(0.2 * 0.81 + 0.7 * 0.85),
         "stages": {"computed": 2, "reused": 2},

@@ -86,3 +86,14 @@ def test_no_other_setting_that_qualifies_is_better(by: str, rows: list[list[Outc
         assert scores[chosen][0] == pytest.approx(min(asr for asr, _ in kept))
     else:
         assert scores[chosen][1] == pytest.approx(min(lost for _, lost in scores.values()))
+
+
+def seen(alike: float, lost: float = 0.0, held_lost: float = 0.0) -> Outcome:
+    return Outcome((alike, 0.8 - lost), lost, held_lost)
+
+
+def test_without_the_trigger_means_of_what_is_seen_decide() -> None:
+    alike, weak, strong = seen(0.4), seen(-0.1, 0.0, 0.01), seen(-0.6, 0.01, 0.1)
+    assert choose([[alike, alike], [strong, strong], [weak, weak], [weak, alike]], "mean", 0.02, "trigger_free") == 2
+    assert choose([[weak, weak], [seen(-0.9), seen(0.1)]], "mean", 0.02, "trigger_free") == 1
+    assert choose([[weak, weak], [seen(-0.9), seen(0.1)]], "worst", 0.02, "trigger_free") == 0

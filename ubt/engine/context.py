@@ -83,6 +83,7 @@ class StageInput:
 
 
 StageFunction = Callable[["StageContext"], "Output | Iterator[Epoch]"]
+ObserveFunction = Callable[[Clip], dict[str, float]]
 DiagnoseFunction = Callable[["StageContext", Output, PoisonManifest], dict[str, float]]
 
 

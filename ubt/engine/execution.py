@@ -12,7 +12,16 @@ from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
 from ubt.artifacts.manifest import ArtifactManifest
-from ubt.engine.context import DiagnoseFunction, Earlier, Epoch, Output, StageContext, StageFunction, context_of
+from ubt.engine.context import (
+    DiagnoseFunction,
+    Earlier,
+    Epoch,
+    ObserveFunction,
+    Output,
+    StageContext,
+    StageFunction,
+    context_of,
+)
 from ubt.engine.graph import Node
 from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.spec import imported
@@ -59,7 +68,7 @@ class Execution:
             result = run(context)
         last: Epoch | None = None
         if not isinstance(result, Output):
-            for last in self._evaluated(result):
+            for last in self._evaluated(result, self._observer(context)):
                 yield self._unfinished()
                 self._keep(context, last)
             assert last is not None, f"{self._node.spec.name} yielded no epoch"  # noqa: S101
@@ -69,16 +78,24 @@ class Execution:
         spent_seconds = manifest.seconds - (self._earlier.seconds if self._earlier else 0.0)  # by the same clock
         yield stage_record(manifest, reused=False, spent_seconds=spent_seconds)
 
-    def _evaluated(self, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
-        """Pass the epochs on, with the time each took and, where the stage asks for it, the rates of its model."""
+    def _observer(self, context: StageContext) -> ObserveFunction:
+        """Return what sees the models of the stage's epochs as a defender would: through the stage's own context."""
+        observe = self._node.spec.observe
+        return imported(observe)(context) if observe else lambda model: {}
+
+    def _evaluated(self, epochs: Iterator[Epoch], observe: ObserveFunction) -> Iterator[Epoch]:
+        """Pass the epochs on, with the time each took and, where the stage asks for it, what its model is worth."""
         began = time.perf_counter()
         for epoch in epochs:
             seconds = time.perf_counter() - began
             self._own_seconds += seconds
-            rates = None
+            rates, observed = None, observe(epoch.model) if epoch.model is not None else {}
             if epoch.model is not None and self._poison and self._node.spec.evaluates_each_epoch:
                 rates = self._workspace.evaluator(self._poison).rates(self._workspace.own_copy(epoch.model), "val")
-            self._epochs.append(EpochRecord(epoch=epoch.number, seconds=seconds, loss=epoch.loss, val=rates))
+            observed = {name: value for name, value in observed.items() if math.isfinite(value)}
+            self._epochs.append(
+                EpochRecord(epoch=epoch.number, seconds=seconds, loss=epoch.loss, val=rates, observed=observed)
+            )
             yield epoch
             began = time.perf_counter()
 

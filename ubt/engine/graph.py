@@ -92,6 +92,15 @@ def stages_of(trial: TrialConfig) -> tuple[StageSpec, ...]:
     return (*map(stage_named, names), *(stage_of_metric(metric.kind) for metric in trial.metrics))
 
 
+def is_observed(defense: Defense) -> bool:
+    """Return whether a defender sees what a defense does without the trigger: some stage of it selects pairs.
+
+    Raises:
+        UserError: if it names a stage that is not installed.
+    """
+    return any(stage_named(name).observe is not None for name in defense.stages)
+
+
 def stage_order(pipelines: Iterable[Pipeline]) -> list[str]:
     """Return the names of the stages that occur, in the order in which trials run them.
 

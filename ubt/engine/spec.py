@@ -74,6 +74,9 @@ class StageSpec:
     """Each epoch's model is evaluated on the validation split (the stage itself never sees the result)."""
     diagnose: Function | None = None
     """Its diagnostics: a function of context, output and poison manifest, which the stage does not know."""
+    observe: Function | None = None
+    """What a defender sees of the model after each epoch: a function of the stage's own context, which knows nothing of
+    the poison, that returns a function of the model to numbers by name."""
     gate: Function | None = None
     """A function of the finished artifact, the trial and the data that raises `StageFault` if it makes no sense to go
     on from there."""

@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from pydantic import Field, JsonValue, model_validator
 
 from ubt.common.atomic_files import write_whole
+from ubt.common.choice import Candidate, Seen
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config
 from ubt.trials.labels import NO_LABEL, TrialLabel
@@ -93,6 +94,8 @@ class EpochRecord(Config):
     loss: float | None = None
     val: Rates | None = None
     """Measured after each epoch of stages that change the defended model; never seen by the stage."""
+    observed: dict[str, float] = Field(default_factory=dict)
+    """What a defender sees of the model without the trigger, labels, or knowing what is poisoned; by name."""
 
 
 class StageRecord(Config):
@@ -174,6 +177,20 @@ class TrialRecord(Config):
     """Wall time of the trial in its worker."""
     attempts: int = 1
     """How often the trial was started; more than once if its worker or node died."""
+
+    @property
+    def observed(self) -> dict[str, float]:
+        """Return what a defender sees of the defended model; {} of a defense that selects no pairs to look at."""
+        last = [stage.epochs[-1].observed for stage in self.stages if stage.complete and stage.epochs]
+        return next(filter(None, reversed(last)), {})
+
+    @property
+    def candidate(self) -> Candidate | None:
+        """Return what the choice looks at; None if the defended model or the poisoned one was not measured."""
+        if self.val is None or self.poisoned_val is None:
+            return None
+        ca_lost = self.poisoned_val.ca - self.val.ca
+        return Candidate(self.val.asr, self.val.ca, ca_lost, self.number, Seen.of(self.observed))
 
     @property
     def epochs(self) -> tuple[tuple[str, EpochRecord], ...]:

@@ -59,18 +59,18 @@ def seen(*found):
 
 
 def test_without_the_trigger_the_least_loss_wins_among_those_no_longer_alike():
-    found = seen((0.3, 0.0, 0.0), (-0.01, 0.01, 0.03), (-0.2, 0.01, 0.02), (-0.5, 0.03, 0.0))
+    found = seen((0.8, 0.0, 0.0), (0.24, 0.01, 0.03), (0.1, 0.01, 0.02), (0.0, 0.03, 0.0))
     assert choose(found, 0.02, "trigger_free").order == 2
 
 
 def test_without_the_trigger_none_wins_while_all_are_alike_and_the_least_alike_is_nearest():
-    found = seen((0.3, 0.0, 0.0), (0.1, 0.01, 0.03), (0.2, 0.0, 0.0))
+    found = seen((0.9, 0.0, 0.0), (0.3, 0.01, 0.03), (0.5, 0.0, 0.0))
     assert choose(found, 0.02, "trigger_free") is None
     assert nearest(found, "trigger_free").order == 1
-    assert nearest(seen((0.01, 0.0, 0.0), (-0.1, 0.3, 0.3), (-0.1, 0.2, 0.3)), "trigger_free").order == 2
+    assert nearest(seen((0.26, 0.0, 0.0), (0.1, 0.3, 0.3), (0.1, 0.2, 0.3)), "trigger_free").order == 2
 
 
-@given(st.lists(st.tuples(RATE.map(lambda rate: rate - 0.5), RATE, RATE), max_size=8), st.lists(RATE, min_size=8))
+@given(st.lists(st.tuples(RATE, RATE, RATE), max_size=8), st.lists(RATE, min_size=8))
 def test_without_the_trigger_asr_decides_nothing(found, asrs):
     blind = seen(*found)
     told = [Candidate(asr, one.ca, one.ca_lost, one.order, one.seen) for one, asr in zip(blind, asrs, strict=False)]
@@ -87,20 +87,15 @@ def test_what_a_rule_looks_at_has_to_be_measured(rule):
 
 
 def test_what_a_stage_recorded_is_seen_only_if_it_recorded_all_of_it():
-    observed = {
-        "selected_similarity": 0.25,
-        "mismatched_similarity": 0.125,
-        "held_similarity": 0.5,
-        "held_similarity_before": 0.75,
-    }
-    assert Seen.of(observed) == Seen(alike=0.125, held_lost=0.25)
+    observed = {"alike": 0.125, "held_similarity": 0.5, "held_similarity_before": 0.75}
+    assert Seen.of({**observed, "telling_similarity": 0.3}) == Seen(alike=0.125, held_lost=0.25)
     for name in observed:
         assert Seen.of({other: value for other, value in observed.items() if other != name}) is None
 
 
 def test_a_mean_has_what_each_of_its_parts_has():
-    one, other = (Candidate(asr, 0.8, 0.02, 3, Seen(alike, 0.1)) for asr, alike in ((0.2, 0.5), (0.4, -0.5)))
-    assert mean_candidate([one, other]) == Candidate(pytest.approx(0.3), 0.8, 0.02, 3, Seen(0.0, 0.1))
+    one, other = (Candidate(asr, 0.8, 0.02, 3, Seen(alike, 0.1)) for asr, alike in ((0.2, 0.25), (0.4, 0.75)))
+    assert mean_candidate([one, other]) == Candidate(pytest.approx(0.3), 0.8, 0.02, 3, Seen(0.5, 0.1))
     assert mean_candidate([one, Candidate(None, 0.8, 0.02, 4)]) == Candidate(None, 0.8, 0.02, 3)
 
 

@@ -1,5 +1,7 @@
 """What a defender sees of a model without the trigger."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ ABL = {
         "ascend_batch_size": 32,
     }
 }
-SEEN = {"selected_similarity", "mismatched_similarity", "held_similarity"}
+SEEN = {"telling_similarity", "ordinary_similarity", "held_similarity", "alike"}
 
 
 def looked_at(context, stage):
@@ -41,21 +43,28 @@ def test_it_is_recorded_after_each_epoch_beside_what_the_poisoned_model_has(benc
 @STAGE
 def test_similarities_are_those_of_a_loop_over_pairs(bench, stage, changes):
     context = bench.context(stage, changes)
-    observe, clip = looked_at(context, stage), context.clip("poisoned")
+    whole, clip = looked_at(context, stage), context.clip("poisoned")
+    few = replace(whole, selected=whole.selected[:4], telling=whole.telling[:4], held=whole.held[:6])
+    observe = replace(few, before=few.see(clip))
 
-    def embedded(pair):
-        tokens = context.pair_tokens[torch.tensor([pair])]
-        return embed_pair_images(clip, context.pairs, np.array([pair]))[0], embed_tokens(clip, tokens)[0]
+    def image(pair):
+        return embed_pair_images(clip, context.pairs, np.array([pair]))[0]
 
-    selected, held = ([embedded(pair) for pair in pairs] for pairs in (observe.selected, observe.held))
+    def similarity(pair, tokens):
+        return float(image(pair) @ embed_tokens(clip, tokens[None])[0])
+
+    drawn = [np.mean([similarity(pair, told) for told in observe.telling]) for pair in observe.selected]
+    others = [np.mean([similarity(pair, told) for told in observe.telling]) for pair in observe.held]
+    more_similar = [(one > other) + (one == other) / 2 for one in drawn for other in others]
     expected = {
-        "selected_similarity": np.mean([float(image @ text) for image, text in selected]),
-        "mismatched_similarity": np.mean([float(image @ text) for image, _ in selected for _, text in held]),
-        "held_similarity": np.mean([float(image @ text) for image, text in held]),
+        "telling_similarity": np.mean(drawn),
+        "ordinary_similarity": np.mean(others),
+        "held_similarity": np.mean([similarity(pair, context.pair_tokens[pair]) for pair in observe.held]),
+        "alike": np.mean(more_similar),
     }
     found = observe(clip)
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, abs=1e-5)
+        assert found[name] == pytest.approx(value, abs=1e-5), name
         assert found[f"{name}_before"] == found[name], "the poisoned model is as it was before"
 
 
@@ -70,6 +79,13 @@ def test_held_pairs_are_neither_suspected_nor_trained_on_and_the_same_for_every_
     assert len(observe.selected) <= SELECTED
     other = of_unlearning(bench.context("unlearn", {**changes, "defense.unlearn_learning_rate": 1e-3}))
     assert np.array_equal(observe.held, other.held)
+
+
+def test_nothing_selected_is_nothing_to_look_at(bench):
+    record = run_trial(bench.workspace.store.root, {"defense.token_threshold": 1.0})[-1]
+    assert record.state == "DONE", record.reason
+    assert set(record.observed) == {"held_similarity", "held_similarity_before"}
+    assert record.candidate.seen is None
 
 
 def test_looking_changes_no_bit_of_what_is_learnt(bench):

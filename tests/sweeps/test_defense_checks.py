@@ -9,6 +9,7 @@ import pytest
 
 from sweeps.study.checks import check_study
 from sweeps.study.config import StudyConfig
+from sweeps.study.loading import load_study
 from ubt.common.errors import UserError
 from ubt.data.csv import CsvFiles
 from ubt.data.scenes import Scenes
@@ -56,3 +57,17 @@ def test_a_study_is_refused_with_it() -> None:
         check_study(StudyConfig.model_validate(given), "toy.yaml")
     told = [str(problem) for problem in caught.value.problems]
     assert [text for text in told if "toy.yaml: defense.kind: needs clean pairs" in text and "abl" in text]
+
+
+def test_settings_of_a_defense_of_which_nothing_is_seen_cannot_be_chosen_without_the_trigger() -> None:
+    searched = ["search={design: grid, space: {defense.finetune_epochs: [1, 2]}}", "objectives.rule=trigger_free"]
+    with pytest.raises(UserError) as mistake:
+        load_study("smoke", ["defense={kind: finetune}", *searched])
+    assert "defense.kind: selects no pairs" in str(mistake.value)
+    load_study("smoke", ["objectives.rule=trigger_free"])
+    with pytest.raises(UserError) as mistake:
+        load_study("table", ["objectives.rule=trigger_free"])
+    told = str(mistake.value)
+    for name in ("finetune", "par", "cleanclip", "interpolate"):
+        assert f"search.defenses.{name}.defense.kind: selects no pairs" in told
+    assert "search.defenses.ubt" not in told

@@ -33,8 +33,9 @@ KNOWS: Mapping[RuleName, str] = {
 }
 """What each rule knows, in words."""
 
-ALIKE_MARGIN = 0.0
-"""How much more similar than mismatched ones selected pairs may be and still not be alike."""
+ALIKE = 0.25
+"""`Seen.alike` up to which selected pairs are no longer alike: an ordinary image is three times as likely as a selected
+one to be the nearer to what is unlearnt. Fixed on BadNets and BadCLIP (docs/results.md)."""
 
 _ROUNDING = 1e-9
 """0.82 − 0.80 is not 0.02 in binary: a loss that lies on the floor qualifies."""
@@ -42,22 +43,19 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Seen:
-    """What a defender sees of a candidate without the trigger. Similarities are cosines, means over pairs."""
+    """What a defender sees of a candidate without the trigger (`ubt.stages.observation`)."""
 
     alike: float
-    """Similarity of the selected pairs, less that of their images with captions of others, in [−2, 2]. Around or below
-    0 the model sees nothing of the caption in the image."""
+    """Probability that a selected image is more similar to what is unlearnt than an ordinary image is, in [0, 1]."""
     held_lost: float
-    """Similarity of held pairs under the poisoned model, less that under the candidate; below 0 for a gain."""
+    """Cosine similarity of held pairs, their mean, under the poisoned model less that under the candidate; below 0 for
+    a gain."""
 
     @classmethod
     def of(cls, observed: Mapping[str, float]) -> Seen | None:
         """Return it from what a stage's observation has recorded; None if it has not recorded all of it."""
         try:
-            return cls(
-                alike=observed["selected_similarity"] - observed["mismatched_similarity"],
-                held_lost=observed["held_similarity_before"] - observed["held_similarity"],
-            )
+            return cls(observed["alike"], observed["held_similarity_before"] - observed["held_similarity"])
         except KeyError:
             return None
 
@@ -116,7 +114,7 @@ class Candidate:
 
     @property
     def _unlike(self) -> bool:
-        return self.seen is not None and self.seen.alike <= ALIKE_MARGIN
+        return self.seen is not None and self.seen.alike <= ALIKE
 
     @property
     def _lost(self) -> float:

@@ -21,6 +21,8 @@ from ubt.config import read_json, validate
 from ubt.config.dotted_paths import JsonObject
 from ubt.data import content_key
 from ubt.engine.graph import Pipeline, build_pipeline, stages_of
+from ubt.models.activation import model_described_by
+from ubt.models.settings import ModelSettings
 from ubt.trials.config import TrialConfig
 from ubt.trials.migration import migrated_study
 from ubt.trials.record import StageRecord, TrialRecord
@@ -71,7 +73,7 @@ def export(
     to = Destination(Path(out), None if format is None else Format(format), force)
     wanted = _wanted(load_run(run), trial, Which(which))
     artifact, computed_again = _artifact(wanted, show if recompute else None)
-    return write_model(to, wanted.trial.victim.model, artifact.weights, _origin(wanted, artifact, computed_again))
+    return write_model(to, _model(wanted), artifact.weights, _origin(wanted, artifact, computed_again))
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,16 @@ def _artifact(wanted: _Wanted, show: Show | None) -> tuple[Artifact, bool]:
         why = _kept_epochs(wanted, pipeline)
     advice = f"--recompute computes it again; its last stage took {duration(wanted.stage.seconds)}"
     raise UserError(Problem(wanted.name, why, advice=advice))
+
+
+def _model(wanted: _Wanted) -> ModelSettings:
+    """Return the model as it was computed with: a checkpoint, which may say its activation, may have gone since."""
+    model = wanted.trial.victim.model
+    if model.checkpoint is None:
+        return model
+    loaded = _stage(wanted.record, wanted.trial, Which.CLEAN, None)
+    manifest = wanted.store.manifest(loaded.stage, loaded.key)
+    return model_described_by(manifest.settings, checkpoint=None, random_weights=True) if manifest else model
 
 
 def _pipeline(wanted: _Wanted) -> Pipeline:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from exported_runs import run_folder
+from tiny_victim import run_trial
 
 from sweeps.cli.app import main
 from sweeps.run.export import export
@@ -151,6 +152,21 @@ def test_a_model_that_would_be_another_one_is_not_computed(
     ]
     folder = run_folder(tmp_path / "other", tiny_run.root, record.model_copy(update={"stages": tuple(stages)}))
     assert "would be another one if it was computed now" in refused(folder=folder, recompute=True)
+
+
+def test_a_checkpoint_that_is_gone_has_left_its_activation_in_the_store(tiny_run: Any, tmp_path: Path) -> None:
+    given = run_folder(tmp_path / "first", tiny_run.root, tiny_run.record)
+    checkpoint = tmp_path / "clean.pt"
+    export(given, checkpoint, which="clean")
+    note = checkpoint.with_suffix(".json")
+    note.write_text(note.read_text().replace('"activation": "gelu"', '"activation": "quickgelu"'))
+    changes = {"victim.model": {"name": "tiny-rn", "checkpoint": str(checkpoint)}, "defense": {"kind": "none"}}
+    *_, record = run_trial(tmp_path / "store", changes)
+    assert record.state == "DONE", record.reason
+    checkpoint.unlink()
+    note.unlink()
+    folder = run_folder(tmp_path / "second", tmp_path / "store", record)
+    assert export(folder, tmp_path / "again", which="clean", format="open-clip").activation == "quickgelu"
 
 
 @pytest.mark.parametrize(

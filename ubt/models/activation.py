@@ -81,6 +81,17 @@ def what_differs(model: ModelSettings) -> dict[str, JsonValue]:
     return {**found, "normalised": "as the tag says"} if _has("normalised", model) else found
 
 
+def model_described_by(settings: JsonValue, **changes: object) -> ModelSettings:
+    """Return the model that a stage's settings describe, with `changes`.
+
+    They say its activation only where the name does not (`what_differs`), and of a checkpoint its content, not its
+    place: give that, or `random_weights=True` for the network alone.
+    """
+    assert isinstance(settings, dict)  # noqa: S101 — `ubt.engine.spec.of_model` made them
+    fields = {name: value for name, value in settings.items() if name in ModelSettings.model_fields}
+    return ModelSettings.model_validate({"activation": named_activation(str(fields["name"])), **fields, **changes})
+
+
 def _claims(model: ModelSettings) -> dict[str, Activation]:
     """Return who says what; a plain name says nothing."""
     claims: dict[str, Activation] = {}

@@ -19,7 +19,7 @@ Activation = Literal["gelu", "quickgelu"]
 CONFIG_FILE = "open_clip_config.json"
 """Describes the model in a folder that `open_clip.push_to_hf_hub` wrote."""
 ACTIVATION = "activation"
-"""Entry of a .safetensors file's metadata that names the activation its weights were trained with."""
+"""Names the activation, in a .safetensors file's metadata and in the note that `ubt export` writes beside weights."""
 
 _PREFERRED = (
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
@@ -38,11 +38,11 @@ _UNREADABLE = (
 def activation_said_by(path: Path) -> Activation | None:
     """Return the activation that weights were trained with, as far as their file or its folder says it.
 
-    Known of: .safetensors with an `activation` in their metadata (as `ubt export` writes); the weights of a folder with
-    an `open_clip_config.json`; and state dicts of OpenAI's archives, which are all QuickGELU. None for any other, and
-    for what cannot be read: that is said when it is loaded.
+    Known of: .safetensors with an `activation` in their metadata, and weights beside a note that says it (`ubt export`
+    writes both); the weights of a folder with an `open_clip_config.json`; and state dicts of OpenAI's archives, which
+    are all QuickGELU. None for any other, and for what cannot be read: that is said when it is loaded.
     """
-    said = _said(path, _stamp(path))
+    said = _said(path, _stamp(path)) or _of_note(path)
     if said or weights_in(path.parent) != path:
         return said
     try:
@@ -101,6 +101,15 @@ def _of_metadata(path: Path) -> Activation | None:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(min(length, _HEADER_LIMIT_BYTES)))
     said = header.get("__metadata__", {}).get(ACTIVATION)
+    return said if said in {"gelu", "quickgelu"} else None
+
+
+def _of_note(path: Path) -> Activation | None:
+    try:
+        note = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        said = note.get(ACTIVATION) if note.get("weights") == path.name else None
+    except (*_UNREADABLE, AttributeError):
+        return None
     return said if said in {"gelu", "quickgelu"} else None
 
 

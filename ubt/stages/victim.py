@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import JsonValue
 
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.common.errors import StageFault, WeakImplant
@@ -15,11 +14,10 @@ from ubt.data.base import DataSet, subset
 from ubt.engine.context import Epoch, Output, PrivilegedContext, StageContext
 from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import Recipe, train_on_pairs
-from ubt.models.activation import named_activation
+from ubt.models.activation import model_described_by
 from ubt.models.build import build_clip
 from ubt.models.checkpoints import load_weights
 from ubt.models.clip import Clip
-from ubt.models.settings import ModelSettings
 from ubt.trials.config import ImplantSettings, PretrainSettings, TrialConfig
 from ubt.trials.record import Rates
 
@@ -34,7 +32,9 @@ def pretrain(context: PrivilegedContext) -> Iterator[Epoch]:
     if pairs is None:
         raise StageFault("the data has no `pretrain` pairs; give them, or a model with `pretrained` or `checkpoint`")
     settings = context.settings(PretrainSettings, "pretrain")
-    clip = build_clip(_model(context.node.settings["model"], random_weights=True), context.seed, context.device)
+    clip = build_clip(
+        model_described_by(context.node.settings["model"], random_weights=True), context.seed, context.device
+    )
     tokens = clip.tokenize(list(pairs.captions))
     recipe = Recipe(**settings.model_dump())
     for number, loss in train_on_pairs(clip, pairs, tokens, recipe, context.seed, "pretrain"):
@@ -48,16 +48,9 @@ def load(context: PrivilegedContext) -> Output:
         UserError: if they cannot be fetched or do not fit.
     """
     clip = build_clip(
-        _model(context.node.settings, checkpoint=context.file("checkpoint")), context.seed, context.device
+        model_described_by(context.node.settings, checkpoint=context.file("checkpoint")), context.seed, context.device
     )
     return Output(model=clip.state())
-
-
-def _model(settings: JsonValue, **changes: object) -> ModelSettings:
-    """Return the model that a stage's settings describe. They say its activation only where the name does not."""
-    assert isinstance(settings, dict)  # noqa: S101 — `ubt.engine.spec.of_model` made them
-    fields = {name: value for name, value in settings.items() if name in ModelSettings.model_fields}
-    return ModelSettings.model_validate({"activation": named_activation(str(fields["name"])), **fields, **changes})
 
 
 def implant(context: PrivilegedContext) -> Iterator[Epoch]:

@@ -37,8 +37,8 @@ def by_rule(loaded):
 def test_without_the_trigger_another_trial_is_chosen_and_both_are_told(by_rule, unlearnt):
     trials = (
         unlearnt(0, asr=0.30, ca=0.82, alike=0.9),
-        unlearnt(1, asr=0.02, ca=0.82, alike=0.2),
-        unlearnt(2, asr=0.00, ca=0.81, alike=0.1),
+        unlearnt(1, asr=0.02, ca=0.82, alike=0.1),
+        unlearnt(2, asr=0.00, ca=0.81, alike=0.0),
     )
     for rule, chosen, other in (("trigger_free", "trial-1", "trial-2"), ("lowest_asr", "trial-2", "trial-1")):
         findings = find(by_rule(rule, *trials))

@@ -8,7 +8,7 @@ import torch
 from tiny_victim import run_trial
 
 from ubt.models.clip import embed_pair_images, embed_tokens
-from ubt.stages.observation import HELD, SELECTED, of_ascent, of_unlearning
+from ubt.stages.observation import HELD, LOOKED_AT, of_ascent, of_unlearning
 
 ABL = {
     "defense": {
@@ -19,7 +19,7 @@ ABL = {
         "ascend_batch_size": 32,
     }
 }
-SEEN = {"telling_similarity", "ordinary_similarity", "held_similarity", "alike"}
+SEEN = {"held_similarity", "alike", "alike_selected"}
 
 
 def looked_at(context, stage):
@@ -35,7 +35,8 @@ def test_it_is_recorded_after_each_epoch_beside_what_the_poisoned_model_has(benc
     assert record.state == "DONE", record.reason
     (done,) = (one for one in record.stages if one.stage == stage)
     for epoch in done.epochs:
-        assert set(epoch.observed) == SEEN | {f"{name}_before" for name in SEEN}
+        seen = SEEN | ({"alike_suspected"} if stage == "unlearn" else set())
+        assert set(epoch.observed) == seen | {f"{name}_before" for name in seen}
     assert record.observed == done.epochs[-1].observed
     assert record.candidate.seen is not None
 
@@ -44,24 +45,26 @@ def test_it_is_recorded_after_each_epoch_beside_what_the_poisoned_model_has(benc
 def test_similarities_are_those_of_a_loop_over_pairs(bench, stage, changes):
     context = bench.context(stage, changes)
     whole, clip = looked_at(context, stage), context.clip("poisoned")
-    few = replace(whole, selected=whole.selected[:4], telling=whole.telling[:4], held=whole.held[:6])
+    few = replace(whole, selected=whole.selected[:4], suspected=whole.suspected[:3], held=whole.held[:21])
     observe = replace(few, before=few.see(clip))
 
     def image(pair):
         return embed_pair_images(clip, context.pairs, np.array([pair]))[0]
 
-    def similarity(pair, tokens):
-        return float(image(pair) @ embed_tokens(clip, tokens[None])[0])
+    def caption(pair):
+        return embed_tokens(clip, context.pair_tokens[torch.tensor([pair])])[0]
 
-    drawn = [np.mean([similarity(pair, told) for told in observe.telling]) for pair in observe.selected]
-    others = [np.mean([similarity(pair, told) for told in observe.telling]) for pair in observe.held]
-    more_similar = [(one > other) + (one == other) / 2 for one in drawn for other in others]
-    expected = {
-        "telling_similarity": np.mean(drawn),
-        "ordinary_similarity": np.mean(others),
-        "held_similarity": np.mean([similarity(pair, context.pair_tokens[pair]) for pair in observe.held]),
-        "alike": np.mean(more_similar),
+    def nearness(pair):
+        return np.mean([float(image(pair) @ caption(other)) for other in observe.selected])
+
+    bar = sorted(map(nearness, observe.held))[19]  # of 21, 95 % lie below the twentieth
+    shares = {
+        f"alike_{name}": np.mean([nearness(pair) > bar + 1e-6 for pair in pairs])
+        for name, pairs in (("selected", observe.selected), ("suspected", observe.suspected))
+        if len(pairs)
     }
+    held = np.mean([float(image(pair) @ caption(pair)) for pair in observe.held])
+    expected = {**shares, "alike": max(shares.values()), "held_similarity": held}
     found = observe(clip)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-5), name
@@ -76,16 +79,10 @@ def test_held_pairs_are_neither_suspected_nor_trained_on_and_the_same_for_every_
     assert set(observe.selected) <= suspects
     assert not set(observe.held) & suspects
     assert len(observe.held) == len(set(observe.held)) <= HELD
-    assert len(observe.selected) <= SELECTED
+    assert len(observe.selected) <= LOOKED_AT
+    assert set(observe.suspected) == suspects - set(observe.selected)
     other = of_unlearning(bench.context("unlearn", {**changes, "defense.unlearn_learning_rate": 1e-3}))
     assert np.array_equal(observe.held, other.held)
-
-
-def test_nothing_selected_is_nothing_to_look_at(bench):
-    record = run_trial(bench.workspace.store.root, {"defense.token_threshold": 1.0})[-1]
-    assert record.state == "DONE", record.reason
-    assert set(record.observed) == {"held_similarity", "held_similarity_before"}
-    assert record.candidate.seen is None
 
 
 def test_looking_changes_no_bit_of_what_is_learnt(bench):

@@ -93,7 +93,7 @@ def seen(alike: float, lost: float = 0.0, held_lost: float = 0.0) -> Outcome:
 
 
 def test_without_the_trigger_means_of_what_is_seen_decide() -> None:
-    alike, weak, strong = seen(0.9), seen(0.2, 0.0, 0.02), seen(0.0, 0.01, 0.1)
+    alike, weak, strong = seen(0.9), seen(0.08, 0.0, 0.02), seen(0.0, 0.01, 0.1)
     assert choose([[alike, alike], [strong, strong], [weak, weak], [weak, alike]], "mean", 0.02, "trigger_free") == 2
-    assert choose([[weak, weak], [seen(0.0, 0.0, 0.01), seen(0.4)]], "mean", 0.02, "trigger_free") == 1
-    assert choose([[weak, weak], [seen(0.0, 0.0, 0.01), seen(0.4)]], "worst", 0.02, "trigger_free") == 0
+    assert choose([[weak, weak], [seen(0.0, 0.0, 0.01), seen(0.15)]], "mean", 0.02, "trigger_free") == 1
+    assert choose([[weak, weak], [seen(0.0, 0.0, 0.01), seen(0.15)]], "worst", 0.02, "trigger_free") == 0

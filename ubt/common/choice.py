@@ -33,9 +33,9 @@ KNOWS: Mapping[RuleName, str] = {
 }
 """What each rule knows, in words."""
 
-ALIKE = 0.25
-"""`Seen.alike` up to which selected pairs are no longer alike: an ordinary image is three times as likely as a selected
-one to be the nearer to what is unlearnt. Fixed on BadNets and BadCLIP (docs/results.md)."""
+ALIKE = 0.1
+"""`Seen.alike` up to which selected pairs are no longer alike: twice what chance gives. Fixed on BadNets and BadCLIP,
+and held against other attacks and photographs in docs/results.md."""
 
 _ROUNDING = 1e-9
 """0.82 − 0.80 is not 0.02 in binary: a loss that lies on the floor qualifies."""
@@ -46,7 +46,8 @@ class Seen:
     """What a defender sees of a candidate without the trigger (`ubt.stages.observation`)."""
 
     alike: float
-    """Probability that a selected image is more similar to what is unlearnt than an ordinary image is, in [0, 1]."""
+    """Share of suspicious images that are nearer to what selected captions have in common than 95 % of ordinary images
+    are, in [0, 1]; chance gives 0.05."""
     held_lost: float
     """Cosine similarity of held pairs, their mean, under the poisoned model less that under the candidate; below 0 for
     a gain."""

@@ -77,6 +77,7 @@ def _findings(study: Study, place: str) -> Iterator[tuple[str, Problem]]:
     if well:
         yield from _layout_problems(study, place)
         yield from ((place, problem) for problem in _rule_problems(study))
+        yield from ((place, problem) for problem in _given_poison_problems(study))
 
 
 def _part_problems(study: Study, source: str) -> Iterator[Problem]:
@@ -88,7 +89,11 @@ def _part_problems(study: Study, source: str) -> Iterator[Problem]:
 
 
 def _rule_problems(study: Study) -> Iterator[Problem]:
-    """Yield that settings are to be chosen by what is seen without the trigger, and nothing is seen of the defense."""
+    """Yield that settings are to be chosen by what nothing is known of: ASR without an attack, or what is seen without
+    the trigger of a defense that shows nothing."""
+    if study.rule == "lowest_asr" and study.victim.attack is None and study.search.chosen_later:
+        message = "is null, so there is no ASR that the search could learn from"
+        yield Problem("victim.attack", message, advice="name the attack; or say `objectives.rule: trigger_free`; or take a design")
     if study.rule == "lowest_asr" or study.search.children or any(study.search.parts(study)):
         return
     if problems_of(partial(study.trial, {})) or not study.search.space:
@@ -98,6 +103,26 @@ def _rule_problems(study: Study) -> Iterator[Problem]:
         message = "selects no pairs, so nothing is seen of its settings without the trigger (objectives.rule)"
         advice = "search the settings of ubt or abl; or leave this search out; or choose by lowest_asr"
         yield Problem("defense.kind", message, kind_of(type(defense)), advice)
+
+
+def _given_poison_problems(study: Study) -> Iterator[Problem]:
+    """Yield that several attacks are searched or compared where the pairs are poisoned already, by one."""
+    if study.victim.poisoning.kind != "given":
+        return
+    searched = [path for search in (study.search, *study.search.children) for path in search.space if _of_attack(path)]
+    try:
+        layout = [proposal.changes for proposal in study.proposals()]
+    except ValueError:  # said by `_layout_problems`
+        return
+    attacks = [{path: value for path, value in changes.items() if _of_attack(path)} for changes in layout]
+    if searched or any(attack != attacks[0] for attack in attacks):
+        message = "several attacks on pairs that are poisoned already, by one"
+        advice = "a study of one attack for each set of given pairs; or `victim.poison.kind: made` poisons them here"
+        yield Problem(f"search.space.{searched[0]}" if searched else "search", message, advice=advice)
+
+
+def _of_attack(path: str) -> bool:
+    return path == "victim.attack" or path.startswith("victim.attack.")
 
 
 def _layout_problems(study: Study, place: str) -> Iterator[tuple[str, Problem]]:

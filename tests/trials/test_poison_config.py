@@ -71,7 +71,7 @@ def test_the_attack_is_the_one_that_the_list_names(tmp_path: Path) -> None:
     given(manifest(tmp_path)).check_poison()  # how much is poisoned says nothing of the trigger
     given(manifest(tmp_path), **{"victim.attack": None}).check_poison()
     other = manifest(tmp_path, {"kind": "sig"})
-    wanted = r"(?s)victim.attack: is not what the pairs are poisoned with.*say `attack: {.kind.: .sig.}`"
+    wanted = r"(?s)victim.attack.kind: is not what the pairs are poisoned with.*say `attack: {.kind.: .sig.}`"
     with pytest.raises(UserError, match=wanted):
         given(other).check_poison()
     with pytest.raises(UserError, match="is not what the pairs are poisoned with"):
@@ -88,7 +88,10 @@ def test_a_trigger_that_was_learnt_is_not_learnt_anew() -> None:
 
 
 def test_a_list_that_is_missing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"(?s)none.json: cannot be read.*give the manifest.json of `ubt poison`"):
+    with pytest.raises(
+        UserError,
+        match=r"(?s)victim.poison.manifest: cannot be read: No such file.*none.json.*give the manifest",
+    ):
         given(str(tmp_path / "none.json")).check_poison()
 
 
@@ -99,8 +102,13 @@ def test_what_is_poisoned_is_said_once(tmp_path: Path) -> None:
 
 
 def test_another_kind_of_poison_is_refused() -> None:
-    with pytest.raises(ValidationError, match="made"):
-        tiny_trial({"victim.poison": {"kind": "bought"}})
+    for said in ({"kind": "bought"}, "bought"):
+        with pytest.raises(ValidationError, match="made"):
+            tiny_trial({"victim.poison": said})
+
+
+def test_a_bare_name_stands_for_the_kind() -> None:
+    assert tiny_trial({"victim.poison": "given"}).victim.poison == GivenPoison()
 
 
 def test_the_oracle_needs_the_list(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def locate(listed: GivenList, captions: Sequence[str], images: Sequence[str] | N
         others = [row for row in found if pair.caption is not None and captions[row].strip() != pair.caption.strip()]
         if others:
             message = f"the caption differs from that of the data's pair {others[0]}: {captions[others[0]]!r}"
-            problems.append(Problem(pair.where, message, pair.caption, "give the list of these pairs"))
+            problems.append(Problem(pair.where, message, pair.caption))
         rows.update(found)
     decoys = [row for row in listed.decoys if not 0 <= row < len(captions)]
     problems += [Problem(f"{listed.source}: decoys", _out_of(len(captions)), row) for row in decoys]

@@ -160,7 +160,7 @@ class TrialConfig(Config):
         if listed and listed.attack is not None and not _same_trigger(attack, listed.attack, listed.attack_files):
             advice = f"say `attack: {json.dumps(dict(listed.attack))}`, or null for no ASR"
             message = f"is not what the pairs are poisoned with, going by {listed.source}"
-            raise UserError(Problem("victim.attack", message, attack.as_json()["kind"], advice))
+            raise UserError(Problem("victim.attack.kind", message, attack.as_json()["kind"], advice))
         if attack.learns and not (listed and listed.trigger):
             advice = (
                 "give the manifest of `ubt poison`, which holds the trigger; another one that was learnt is a picture: "

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import digest_file
@@ -49,8 +49,12 @@ class GivenPoison(Config):
 
 
 Poison = MadePoison | GivenPoison
-PoisonConfig = Annotated[Poison, Field(discriminator="kind")]
-"""Where the poison comes from, as configured."""
+PoisonConfig = Annotated[
+    Poison,
+    Field(discriminator="kind"),
+    BeforeValidator(lambda said: {"kind": said} if isinstance(said, str) else said),
+]
+"""Where the poison comes from, as configured; a bare name stands for its default settings."""
 
 HOW_TO_LIST = (
     "give the manifest.json of `ubt poison`, or a CSV or JSON list of rows (`index`, from 0) or image files (`image`)"
@@ -125,7 +129,10 @@ def read_poison_list(path: Path) -> GivenList:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # no text, or a name that no file can have
-        raise UserError(Problem(str(path), f"cannot be read: {error}", advice=HOW_TO_LIST)) from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            Problem("victim.poison.manifest", f"cannot be read: {reason}", str(path), HOW_TO_LIST)
+        ) from error
     found = _from_json(path, text) if text.lstrip()[:1] in {"{", "["} else _from_table(path, text)
     if not found.poisoned:
         advice = "leave `manifest` out if it is not known what is poisoned"

@@ -89,11 +89,15 @@ def _part_problems(study: Study, source: str) -> Iterator[Problem]:
 
 
 def _rule_problems(study: Study) -> Iterator[Problem]:
-    """Yield that settings are to be chosen by what nothing is known of: ASR without an attack, or what is seen without
-    the trigger of a defense that shows nothing."""
+    """Yield that settings are to be chosen by what is not measured.
+
+    That is ASR, if no attack is known, or what is seen without the trigger, of a defense that selects no pairs.
+    """
     if study.rule == "lowest_asr" and study.victim.attack is None and study.search.chosen_later:
         message = "is null, so there is no ASR that the search could learn from"
-        yield Problem("victim.attack", message, advice="name the attack; or say `objectives.rule: trigger_free`; or take a design")
+        yield Problem(
+            "victim.attack", message, advice="name the attack; or say `objectives.rule: trigger_free`; or take a design"
+        )
     if study.rule == "lowest_asr" or study.search.children or any(study.search.parts(study)):
         return
     if problems_of(partial(study.trial, {})) or not study.search.space:

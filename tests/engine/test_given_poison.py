@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,26 @@ def test_an_image_of_several_pairs_is_poisoned_in_all_of_them() -> None:
     listed = located(GivenPoison(image_pattern="x*"), twice)
     assert listed is not None
     assert listed.indices.tolist() == [0, 2]
+
+
+def test_an_image_with_several_captions_is_poisoned_where_the_caption_is_the_listed_one(tmp_path: Path) -> None:
+    of_coco = Pairs(np.zeros((4, 2, 2, 3), dtype=np.uint8), ["a", "b", "c", "a"], ["x.png", "x.png", "y.png", "x.png"])
+    for text, expected in (("image,caption\nx.png,b", [1]), ("index,image,caption\n3,x.png,a", [3])):
+        (tmp_path / "list.csv").write_text(text)
+        listed = located(GivenPoison(manifest=tmp_path / "list.csv"), of_coco)
+        assert listed is not None
+        assert listed.indices.tolist() == expected
+
+
+def test_an_image_that_was_left_out_as_broken_may_be_listed(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text(json.dumps([FILES[1], "broken.png"]))
+    skipping = replace(pairs(), skipped=1)
+    listed = located(GivenPoison(manifest=tmp_path / "list.json"), skipping)
+    assert listed is not None
+    assert listed.indices.tolist() == [1]
+    (tmp_path / "list.json").write_text(json.dumps([FILES[1], "broken.png", "another.png"]))
+    with pytest.raises(UserError, match="entry 2: is the image of no pair"):
+        located(GivenPoison(manifest=tmp_path / "list.json"), skipping)
 
 
 def test_images_are_told_apart_by_what_they_are_called() -> None:

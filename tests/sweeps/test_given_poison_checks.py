@@ -108,6 +108,15 @@ def test_another_attack_than_the_lists_is_met_in_a_comparison_too(study: Study) 
         load_study(study(listed, attack={"kind": "sig"}, search=search))
 
 
+def test_a_search_learns_nothing_from_an_attack_that_is_not_known(study: Study) -> None:
+    space = {"defense.overfit_epochs": [1, 2]}
+    optuna = {"design": "optuna", "n_trials": 4, "space": space}
+    with pytest.raises(UserError, match=r"mine.yaml: victim.attack: is null, so there is no ASR that the search could"):
+        load_study(study(attack=None, search=optuna))
+    load_study(study(attack=None, search={"design": "grid", "space": space}))
+    load_study(study(attack=None, search=optuna), ["objectives.rule=trigger_free"])
+
+
 def test_a_test_split_of_its_own(study: Study, tmp_path: Path) -> None:
     data = load_study(study([1])).victim.data
     split = data.model_copy(update={"test_labels": tmp_path / "test.csv"})

@@ -38,7 +38,7 @@ def located(poison: GivenPoison, pairs: Pairs) -> Located | None:
             message = f"says rows, and {pairs.skipped} broken pairs of the data are left out: its rows count otherwise"
             advice = "say what the images are called, or repair the data (`on_broken: fail`)"
             raise UserError(Problem(listed.source, message, advice=advice))
-        return locate(listed, pairs.captions, pairs.files)
+        return locate(listed, pairs.captions, pairs.files, pairs.skipped)
     return None if poison.image_pattern is None else matching(poison.image_pattern, pairs.files)
 
 
@@ -55,25 +55,33 @@ def read_trigger(path: Path) -> Images:
         raise UserError(Problem(str(path), f"is no picture of a trigger: {error}")) from error
 
 
-def locate(listed: GivenList, captions: Sequence[str], images: Sequence[str] | None) -> Located:
+def locate(
+    listed: GivenList, captions: Sequence[str], images: Sequence[str] | None = None, skipped: int = 0
+) -> Located:
     """Return where the listed pairs are among N `captions`; `images` are their N files, None if these have no names.
+
+    As many listed images may be missing as broken ones were `skipped`.
 
     Raises:
         UserError: with every listed pair that is not there, or has another caption.
     """
     problems: list[Problem] = []
+    missing: list[Problem] = []
     files = None if images is None else _Files(images)
     if listed.pairs not in {None, len(captions)} and files is None:
         message = f"lists some of {listed.pairs} pairs, and the data has {len(captions)}"
         problems.append(Problem(listed.source, message, advice="give the list of these pairs"))
     rows: set[int] = set()
     for pair in listed.poisoned:
-        found = _rows_of(pair, files, len(captions), problems)
-        others = [row for row in found if pair.caption is not None and captions[row].strip() != pair.caption.strip()]
-        if others:
-            message = f"the caption differs from that of the data's pair {others[0]}: {captions[others[0]]!r}"
+        found = _rows_of(pair, files, len(captions), problems, missing)
+        said = (
+            found if pair.caption is None else [row for row in found if captions[row].strip() == pair.caption.strip()]
+        )
+        if found and not said:
+            message = f"the caption differs from that of the data's pair {found[0]}: {captions[found[0]]!r}"
             problems.append(Problem(pair.where, message, pair.caption))
-        rows.update(found)
+        rows.update([pair.index] if pair.index in said else said)
+    problems += missing if len(missing) > skipped else []
     decoys = [row for row in listed.decoys if not 0 <= row < len(captions)]
     problems += [Problem(f"{listed.source}: decoys", _out_of(len(captions)), row) for row in decoys]
     raise_if_any(problems)
@@ -118,17 +126,17 @@ class _Files:
         return exact or [row for rows in found.values() for row in rows], 1 if exact else len(found)
 
 
-def _rows_of(pair: ListedPair, files: _Files | None, count: int, problems: list[Problem]) -> list[int]:
-    """Return the rows of a listed pair: by its image where images have names, else by its number."""
+def _rows_of(
+    pair: ListedPair, files: _Files | None, count: int, problems: list[Problem], missing: list[Problem]
+) -> list[int]:
+    """Return the rows that a listed pair may be: by its image where images have names, else by its number."""
     if files is not None and pair.image is not None:
         rows, several = files.rows(pair.image)
-        if pair.index in rows:
-            return [pair.index] if pair.index is not None else []
-        if several > 1:
+        if several > 1 and pair.index not in rows:
             problems.append(Problem(pair.where, f"{several} images are called so; say more of the path", pair.image))
             return []
         if not rows:
-            problems.append(Problem(pair.where, "is the image of no pair of the data", pair.image))
+            missing.append(Problem(pair.where, "is the image of no pair of the data", pair.image))
         return rows
     if pair.index is None:
         advice = "list rows: a column `index`, from 0"

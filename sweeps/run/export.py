@@ -184,7 +184,9 @@ def _model(wanted: _Wanted) -> ModelSettings:
         return model
     loaded = _stage(wanted.record, wanted.trial, Which.CLEAN, None)
     manifest = wanted.store.manifest(loaded.stage, loaded.key)
-    return model_described_by(manifest.settings, checkpoint=None, random_weights=True) if manifest else model
+    return (
+        model_described_by(manifest.settings, model.folder, checkpoint=None, random_weights=True) if manifest else model
+    )
 
 
 def _pipeline(wanted: _Wanted) -> Pipeline:

@@ -37,7 +37,7 @@ def prepare(study: StudyConfig, store: str) -> None:
         problems += problems_of(partial(_decode, data, size_px, store, of_data))
     for attack in {victim.attack: None for victim in victims}:
         problems += problems_of(attack.read) if attack else []
-    with_weights = [v for v in victims if v.model.checkpoint or v.model.pretrained or v.implant.checkpoint]
+    with_weights = [v for v in victims if v.model.weights_file or v.model.fetched or v.implant.checkpoint]
     if with_weights:
         from ubt.models.build import check_weights  # noqa: PLC0415 — torch, 5 s, only where there are weights
 

@@ -23,6 +23,7 @@ from ubt.config.shapes import NO_SHAPE, Shape
 from ubt.data import DATA_SOURCES
 from ubt.data.shards import JOINT
 from ubt.defenses import DEFENSES
+from ubt.models.settings import LOCAL_DIR
 
 
 def builtin_studies() -> dict[str, Path]:
@@ -105,6 +106,9 @@ def absolute(
         return {name: absolute(part, f"{path}.{name}", folder, source, value) for name, part in value.items()}
     if isinstance(value, list):
         return [absolute(part, path, folder, source, beside) for part in value]
+    if isinstance(value, str) and path.endswith("victim.model.name") and value.startswith(LOCAL_DIR):
+        place = expanded(value.removeprefix(LOCAL_DIR), f"{source}: {path}")
+        return f"{LOCAL_DIR}{(folder / place).absolute()}"
     if not isinstance(value, str) or (field := _path_field(path, beside or {})) is None or value in field.others:
         return value
     if path == PLUGINS and not value.endswith(".py"):

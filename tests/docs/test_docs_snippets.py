@@ -5,10 +5,12 @@ one store, so that the toy victim is trained once.
 """
 
 import json
+import re
 
 import pytest
 import yaml
 from doc_blocks import PAGES, ROOT, all_blocks, blocks, name, ubt
+from PIL import Image
 
 STUDIES = all_blocks("yaml")
 RUNNING = [
@@ -22,11 +24,19 @@ def test_a_study_is_valid(block, tmp_path, monkeypatch, capsys):
     tree = yaml.safe_load(block.text)
     if not {"name", "extends"} & tree.keys():
         tree["extends"] = "smoke"  # a part of a study, shown by itself
-    for word in block.text.replace("}", " ").split():
+    for word in re.split(r"[\s{},\"']+", block.text):
         if word.endswith((".safetensors", ".pt")):
             (tmp_path / word).touch()
+        if word.endswith(".png"):
+            Image.new("RGB", (4, 4)).save(tmp_path / word)
         if word.endswith(".json"):
             (tmp_path / word).write_text("[0]")
+        if word.startswith("local-dir:"):
+            folder = tmp_path / word.removeprefix("local-dir:")
+            folder.mkdir(parents=True)
+            (folder / "open_clip_model.safetensors").touch()
+            described = {"model_cfg": {"embed_dim": 8, "vision_cfg": {"image_size": 32}, "text_cfg": {}}}
+            (folder / "open_clip_config.json").write_text(json.dumps(described))
     (tmp_path / "snippet.yaml").write_text(yaml.safe_dump(tree))
     status = ubt(monkeypatch, "plan", "snippet.yaml", "--set", f"store={tmp_path / 'store'}")
     assert status == 0, capsys.readouterr().err

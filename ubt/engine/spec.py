@@ -22,6 +22,8 @@ from ubt.config.base import Function, StageConfig, kind_of
 from ubt.data.digests import digest_files
 from ubt.defenses.detectors import DETECTORS, Detector
 from ubt.models.activation import what_differs
+from ubt.models.settings import LOCAL_DIR
+from ubt.models.weight_files import described_by
 from ubt.trials.config import TrialConfig
 from ubt.trials.metrics import METRICS, Metric
 from ubt.trials.poison import GivenPoison
@@ -241,7 +243,11 @@ def of_model(trial: TrialConfig) -> Settings:
     """Return the clean model's settings; `UserError` if its checkpoint cannot be read, or its activation be known."""
     model = trial.victim.model
     own = model.model_dump(mode="json", exclude={"activation"})  # how it is computed counts, not who has said so
-    return {**own, "checkpoint": _content(model.checkpoint), **what_differs(model)}
+    if model.folder:  # what is in it counts, not where it is
+        files = described_by(model.folder)
+        described = {"files": [path.name for path in files], "content": digest_files(files, "model")}
+        own = {**own, "name": LOCAL_DIR, "described": described}
+    return {**own, "checkpoint": _content(model.weights_file), **what_differs(model)}
 
 
 def of_attack(trial: TrialConfig) -> Settings:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from ubt.common.errors import Problem, UserError
-from ubt.models.settings import ModelSettings, model_config, model_files
+from ubt.models.settings import LOCAL_DIR, ModelSettings, model_config, model_files
 from ubt.models.weight_files import Activation, activation_in, activation_said_by
 
 LABELS: dict[Activation, str] = {"gelu": "GELU", "quickgelu": "QuickGELU"}
@@ -81,13 +81,14 @@ def what_differs(model: ModelSettings) -> dict[str, JsonValue]:
     return {**found, "normalised": "as the tag says"} if _has("normalised", model) else found
 
 
-def model_described_by(settings: JsonValue, **changes: object) -> ModelSettings:
+def model_described_by(settings: JsonValue, folder: Path | None = None, **changes: object) -> ModelSettings:
     """Return the model that a stage's settings describe, with `changes`.
 
-    They say its activation only where the name does not (`what_differs`), and of a checkpoint its content, not its
-    place: give that, or `random_weights=True` for the network alone.
+    They say its activation only where the name does not (`what_differs`), and of a checkpoint and of a model's `folder`
+    the content, not the place: give these, or `random_weights=True` for the network alone.
     """
     assert isinstance(settings, dict)  # noqa: S101 — `ubt.engine.spec.of_model` made them
+    settings = {**settings, "name": f"{LOCAL_DIR}{folder}"} if folder else settings
     fields = {name: value for name, value in settings.items() if name in ModelSettings.model_fields}
     return ModelSettings.model_validate({"activation": named_activation(str(fields["name"])), **fields, **changes})
 
@@ -101,7 +102,7 @@ def _claims(model: ModelSettings) -> dict[str, Activation]:
         claims["the name says"] = "quickgelu"
     elif _has("quickgelu", model):
         claims["the tag's weights want"] = "quickgelu"
-    said = activation_said_by(model.checkpoint) if model.checkpoint else None
+    said = activation_said_by(model.weights_file) if model.weights_file else None
     if said:
         claims["the checkpoint's want"] = said
     return claims

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import derive
 from ubt.models.activation import LABELS, activation_of
-from ubt.models.checkpoints import load_weights
+from ubt.models.checkpoints import check_finite, load_weights
 from ubt.models.checks import check_model
 from ubt.models.clip import Clip
-from ubt.models.settings import ModelSettings
+from ubt.models.settings import HF_HUB, ModelSettings, model_config
 from ubt.models.weight_files import Activation, activation_in
 
 open_clip.add_model_config(Path(__file__).with_name("tiny-rn.json"))
@@ -37,18 +38,19 @@ def build_clip(settings: ModelSettings, seed: int, device: torch.device, weights
     with torch.random.fork_rng(devices=[]):  # open_clip initialises from the global generator
         torch.manual_seed(derive(seed, "weights", settings.name))
         net = _create(settings, activation, weights)
-    if weights and settings.checkpoint:
-        load_weights(net, settings.checkpoint)
+    if weights and settings.weights_file:
+        load_weights(net, settings.weights_file)
     net = net.to(device).to(memory_format=torch.channels_last)  # a third faster, on CPUs too
     visual = cast(nn.Module, net.visual)
     size = cast("int | tuple[int, int]", visual.image_size)
-    tokenizer = open_clip.get_tokenizer(settings.name)
+    with _fetched(settings, "the tokenizer"):
+        tokenizer = open_clip.get_tokenizer(settings.name)
     return Clip(
         net=net.eval(),
         tokenize=_tokenize(tokenizer),
         image_size_px=size if isinstance(size, int) else size[0],
-        mean=cast("tuple[float, ...]", getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN),
-        std=cast("tuple[float, ...]", getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD),
+        mean=tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN),
+        std=tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD),
         device=device,
         precision=settings.precision,
         token_text=_token_text(tokenizer),
@@ -78,22 +80,38 @@ def check_pretrained_tag(settings: ModelSettings, activation: Activation) -> Non
 
 
 def _create(settings: ModelSettings, activation: Activation, weights: bool) -> nn.Module:
-    given: dict[str, Any] = {"force_quick_gelu": activation == "quickgelu"}
-    if not settings.pretrained:
-        return cast(nn.Module, open_clip.create_model(settings.name, load_weights=False, **given))
-    if not weights:  # the tag's pixel means are wanted, and open_clip would fetch its weights with them
+    """Return the network: with published weights if `weights` says so and there are any, else with random ones."""
+    given: dict[str, Any] = {"force_quick_gelu": activation == "quickgelu", "pretrained_text": False}
+    text = model_config(settings.name)["text_cfg"]
+    if settings.folder and text.get("hf_model_name") and (settings.folder / _TOWER_FILE).is_file():
+        given["text_cfg"] = {**text, "hf_model_name": str(settings.folder), "hf_model_pretrained": False}
+    published = weights and not (settings.random_weights or settings.checkpoint or settings.folder)
+    if published and (settings.pretrained or settings.name.startswith(HF_HUB)):
+        with _fetched(settings, "the weights"):
+            net = open_clip.create_model(settings.name, settings.pretrained, require_pretrained=True, **given)
+        check_finite(net.state_dict(), settings.label)
+        return cast(nn.Module, net)
+    if settings.pretrained:  # the tag's pixel means are wanted, and open_clip would fetch its weights with them
         tag = open_clip.get_pretrained_cfg(settings.name, settings.pretrained)
-        pixels = {"mean": tag["mean"], "std": tag["std"]}
-        return cast(
-            nn.Module,
-            open_clip.create_model(settings.name, load_weights=False, force_preprocess_cfg=pixels, **given),
-        )
+        given["force_preprocess_cfg"] = {"mean": tag["mean"], "std": tag["std"]}
+    with _fetched(settings, "the description of its text tower"):
+        return cast(nn.Module, open_clip.create_model(settings.name, load_weights=False, **given))
+
+
+_TOWER_FILE = "config.json"
+"""Describes a text tower of `transformers` in the folder of a model, so that it need not be fetched from the hub."""
+
+
+@contextmanager
+def _fetched(settings: ModelSettings, what: str) -> Iterator[None]:
+    """Turn what a hub's client raises without a network, or for what it does not have, into a `UserError`."""
     try:
-        return cast(nn.Module, open_clip.create_model(settings.name, pretrained=settings.pretrained, **given))
-    except (OSError, RuntimeError) as error:  # what a hub client raises without a network
-        advice = "fetch them once on a machine with a network, or give `victim.model.checkpoint`"
-        where = f"victim.model: {settings.name}/{settings.pretrained}"
-        raise UserError(Problem(where, f"the weights cannot be fetched: {error}", advice=advice)) from error
+        yield
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        text = " ".join(str(error).split())[:300]
+        advice = "fetch it once on a machine with a network, or give `victim.model.checkpoint` or a `local-dir:` folder"
+        where = f"victim.model: {settings.label}"
+        raise UserError(Problem(where, f"{what} cannot be fetched: {text}", advice=advice)) from error
 
 
 def _tokenize(tokenizer: Callable[[list[str]], Tensor]) -> Callable[[Sequence[str]], Tensor]:

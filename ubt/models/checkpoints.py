@@ -78,7 +78,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
     """
     state = _of_network(net, _stripped(_weights_of(_read(path), path), path))
     _check_fits(net, state, path)
-    _check_finite(state, path)
+    check_finite(state, path)
     net.load_state_dict(state)
 
 
@@ -197,18 +197,23 @@ def _check_fits(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
     raise _cannot(path, f"its weights are not of this model: {'; '.join(parts)}", advice)
 
 
-def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+def check_finite(state: Mapping[str, Tensor], origin: Path | str) -> None:
+    """Refuse weights of a training that has diverged.
+
+    Raises:
+        UserError: with the first weights that hold NaN or infinite values.
+    """
     spoilt = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if spoilt:
         message = f"{len(spoilt)} of its {len(state)} weights hold NaN or infinite values: {_some(spoilt)}"
-        raise _cannot(path, message, "take an earlier checkpoint of that training: this one has diverged")
+        raise _cannot(origin, message, "take an earlier checkpoint of that training: this one has diverged")
 
 
 _ADVICE = "give weights of this model, as .safetensors or as a .pt file of plain tensors"
 
 
-def _cannot(path: Path, reason: str, advice: str = _ADVICE) -> UserError:
-    return UserError(Problem(str(path), f"cannot be loaded: {reason}", advice=advice))
+def _cannot(origin: Path | str, reason: str, advice: str = _ADVICE) -> UserError:
+    return UserError(Problem(str(origin), f"cannot be loaded: {reason}", advice=advice))
 
 
 def _some(names: list[str]) -> str:

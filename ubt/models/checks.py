@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import is_file
 from ubt.models.activation import activation_of, check_poisoned
-from ubt.models.settings import ModelSettings, model_files
+from ubt.models.settings import ModelSettings, needs_transformers
+from ubt.models.weight_files import CONFIG_FILE, WEIGHTS_FILE
 
 
 def check_model(model: ModelSettings, poisoned: Path | None = None) -> None:
@@ -17,11 +19,11 @@ def check_model(model: ModelSettings, poisoned: Path | None = None) -> None:
     Raises:
         UserError: with every mistake found.
     """
-    problems = []
-    if model.name not in model_files():
-        near = difflib.get_close_matches(model.name, model_files(), n=3, cutoff=0.4)
-        advice = f"nearest: {', '.join(near)}" if near else "e.g. tiny-rn, RN50, ViT-B-32"
-        problems.append(Problem("victim.model.name", "open_clip has no such model", model.name, advice))
+    problems: list[Problem] = []
+    try:
+        problems += _problems_of_name(model)
+    except UserError as error:
+        problems += error.problems
     for where, path in (("victim.model.checkpoint", model.checkpoint), ("victim.implant.checkpoint", poisoned)):
         if path and not is_file(path):
             problems.append(Problem(where, "there is no such file", str(path)))
@@ -30,3 +32,14 @@ def check_model(model: ModelSettings, poisoned: Path | None = None) -> None:
     activation_of(model)
     if poisoned:
         check_poisoned(model, poisoned)
+
+
+def _problems_of_name(model: ModelSettings) -> Iterator[Problem]:
+    """Yield what is missing to build a model of this name; `UserError` if there is none."""
+    needed = needs_transformers(model.name)
+    if needed and not find_spec("transformers"):
+        advice = "pip install 'ubt-sweeper[transformers]', on every node"
+        yield Problem("victim.model.name", "needs the package `transformers` for its text", model.name, advice)
+    if model.folder and not (model.checkpoint or model.random_weights or model.weights_file):
+        advice = f"put {WEIGHTS_FILE} beside {CONFIG_FILE}, or give `checkpoint`"
+        yield Problem("victim.model.name", "the folder holds no weights", model.name, advice)

@@ -18,11 +18,13 @@ Activation = Literal["gelu", "quickgelu"]
 
 CONFIG_FILE = "open_clip_config.json"
 """Describes the model in a folder that `open_clip.push_to_hf_hub` wrote."""
+WEIGHTS_FILE = "open_clip_model.safetensors"
+"""Holds the weights in such a folder."""
 ACTIVATION = "activation"
 """Names the activation, in a .safetensors file's metadata and in the note that `ubt export` writes beside weights."""
 
 _PREFERRED = (
-    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
+    *(WEIGHTS_FILE, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
     *("open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 )
 OPENAI_KEYS = frozenset({"input_resolution", "context_length", "vocab_size"})
@@ -128,3 +130,9 @@ def _words(path: Path) -> set[str]:
 
 def _strings(file: IO[bytes]) -> set[str]:
     return {argument for _, argument, _ in pickletools.genops(file) if isinstance(argument, str)}
+
+
+def described_by(folder: Path) -> list[Path]:
+    """Return the files of a folder that say what model it holds: description, tokenizer, text tower."""
+    names = ("*.json", "merges.txt", "vocab.txt", "*.model")
+    return sorted({path for name in names for path in folder.glob(name) if not path.name.endswith(".index.json")})

@@ -34,9 +34,10 @@ from ubt.trials.config import TrialConfig
 from ubt.trials.poison import GivenPoison
 
 
-def _clean_checkpoint(trial: TrialConfig) -> dict[str, Path]:
-    checkpoint = trial.victim.model.checkpoint
-    return {"checkpoint": checkpoint} if checkpoint else {}
+def _clean_files(trial: TrialConfig) -> dict[str, Path]:
+    model = trial.victim.model
+    found = {"checkpoint": model.weights_file, "folder": model.folder}
+    return {name: path for name, path in found.items() if path}
 
 
 def _poisoned_checkpoint(trial: TrialConfig) -> dict[str, Path]:
@@ -64,7 +65,7 @@ STAGES.add(
         needs_data=False,
         seeded=False,
         sees_poison=True,
-        files=_clean_checkpoint,
+        files=_clean_files,
     ),
     StageSpec(
         "poison",

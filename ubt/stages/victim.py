@@ -47,9 +47,8 @@ def load(context: PrivilegedContext) -> Output:
     Raises:
         UserError: if they cannot be fetched or do not fit.
     """
-    clip = build_clip(
-        model_described_by(context.node.settings, checkpoint=context.file("checkpoint")), context.seed, context.device
-    )
+    model = model_described_by(context.node.settings, context.file("folder"), checkpoint=context.file("checkpoint"))
+    clip = build_clip(model, context.seed, context.device)
     return Output(model=clip.state())
 
 

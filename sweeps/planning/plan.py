@@ -192,6 +192,8 @@ def planned_pipelines(study: StudyConfig) -> tuple[list[Pipeline], tuple[str, ..
 
     planner = TrialPlanner(study, study.store or default_store(), content_key=key_or_stand_in)
     pipelines = [planner.pipeline(one, seed) for one in study.proposals() for seed in range(study.replicates(one))]
+    if study.victim.model.trained_here and not study.victim.data.has_pretrain:
+        notes.append("the clean model is to be trained, and the data has no `pretrain` pairs: a sweep would refuse it")
     search_notes = [study.search.plan_note] if study.search.plan_note else []
     return pipelines, (*notes, *search_notes, *machine_notes(study.resources))
 

@@ -13,11 +13,12 @@ from sweeps.study.checks import problems_of
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import Problem, UserError
-from ubt.data.base import DataSource
+from ubt.data.base import DataSet, DataSource
 from ubt.engine.given_poison import located
 from ubt.models.settings import image_size_px
-from ubt.trials.config import VictimConfig
-from ubt.trials.poison import GivenPoison, Poison
+from ubt.trials.config import TrialConfig, VictimConfig
+from ubt.trials.feasible import check_trial, check_victim
+from ubt.trials.poison import GivenPoison
 
 
 def prepare(study: StudyConfig, store: str) -> None:
@@ -29,11 +30,13 @@ def prepare(study: StudyConfig, store: str) -> None:
     ArtifactStore(store).check_writable()
     _check_writable(store)
     problems: list[Problem] = []
-    victims = victims_of(study)
-    poisons: dict[tuple[DataSource, int], list[Poison]] = {}
-    for victim in victims:
-        poisons.setdefault((victim.data, image_size_px(victim.model.name)), []).append(victim.poisoning)
-    for (data, size_px), of_data in poisons.items():
+    trials = trials_of(study)
+    victims = list(dict.fromkeys(trial.victim for trial in trials))
+    by_data: dict[tuple[DataSource, int], list[TrialConfig]] = {}
+    for trial in trials:
+        victim = trial.victim
+        by_data.setdefault((victim.data, image_size_px(victim.model.name)), []).append(trial)
+    for (data, size_px), of_data in by_data.items():
         problems += problems_of(partial(_decode, data, size_px, store, of_data))
     for attack in {victim.attack: None for victim in victims}:
         problems += problems_of(attack.read) if attack else []
@@ -55,12 +58,38 @@ def _check_writable(store: str) -> None:
             pass
 
 
-def _decode(data: DataSource, size_px: int, store: str, poisons: Sequence[Poison]) -> None:
+def _decode(data: DataSource, size_px: int, store: str, trials: Sequence[TrialConfig]) -> None:
+    """Decode a data set, and check that the trials on it can be run on what is in it.
+
+    Raises:
+        UserError: with everything that cannot be used, each once.
+    """
     with _images_of(store) as cache:
         loaded = data.load(size_px, cache)
-    for poison in dict.fromkeys(poisons):
-        if isinstance(poison, GivenPoison):
-            located(poison, loaded.train)
+    by_victim: dict[VictimConfig, list[TrialConfig]] = {}
+    for trial in trials:
+        by_victim.setdefault(trial.victim, []).append(trial)
+    found = [one for victim, group in by_victim.items() for one in _problems_on(loaded, victim, group)]
+    if found:
+        raise UserError({str(problem): problem for problem in found}.values())
+
+
+def _problems_on(data: DataSet, victim: VictimConfig, trials: Sequence[TrialConfig]) -> list[Problem]:
+    problems = problems_of(partial(check_victim, victim, data))
+    poisoned: int | None = None
+    if isinstance(victim.poisoning, GivenPoison):
+        try:
+            given = located(victim.poisoning, data.train)
+        except UserError as error:
+            problems += error.problems
+        else:
+            poisoned = None if given is None else len(given.indices)
+    elif victim.attack is not None:
+        poisoned = victim.attack.count(len(data.train))
+    if not problems:  # what is left for a defense would follow from them
+        for trial in trials:
+            problems += problems_of(partial(check_trial, trial, data, poisoned))
+    return problems
 
 
 @contextmanager
@@ -76,8 +105,13 @@ def _images_of(store: str) -> Iterator[Path]:
 
 
 def victims_of(study: StudyConfig) -> list[VictimConfig]:
-    """Return the victims that trials have; where results decide configurations, those with one searched value each."""
+    """Return the victims that trials have, as `trials_of`."""
+    return list(dict.fromkeys(trial.victim for trial in trials_of(study)))
+
+
+def trials_of(study: StudyConfig) -> list[TrialConfig]:
+    """Return the distinct configurations; where results decide them, those with one searched value each."""
     layout = study.layout()
     if study.search.chosen_later:
         layout += [{path: value} for path, dim in study.search.space.items() for value in samples_of(dim)[0]]
-    return list(dict.fromkeys(study.trial(changes).victim for changes in layout))
+    return list(dict.fromkeys(study.trial(changes) for changes in layout))

@@ -168,8 +168,47 @@ def lack_the_classes(photos: Files) -> None:
     (photos.folder / "classes.txt").unlink()
 
 
+def leave_one_pair(photos: Files) -> None:
+    photos.table("pairs", "caption", [["images/0.png", "a photo of a cat"]])
+
+
+def label_all_as_target(photos: Files) -> None:
+    photos.table("labels", "label", [[f"images/{number}.png", "cat"] for number in range(6, 12)])
+
+
+def leave_one_class(photos: Files) -> None:
+    (photos.folder / "classes.txt").write_text("cat\n")
+    label_all_as_target(photos)
+
+
 @pytest.mark.usefixtures("nothing_left")
 class TestData:
+    @pytest.mark.parametrize(
+        ("spoil", "assignment", "told"),
+        [
+            (leave_one_pair, "seeds=[0]", "victim.data: has 1 training pair; a batch contrasts two at least"),
+            (label_all_as_target, "seeds=[0]", "victim.data: all 3 test images are of the target `cat`"),
+            (leave_one_class, "victim.attack=null", "victim.data: 1 class is too few"),
+            (
+                Files,
+                "victim.attack.poison_count=6",
+                "victim.attack.poison_count: 6 pairs are to be poisoned, and there",
+            ),
+            (Files, "defense.suspicious_ratio=0.05", "defense.suspicious_ratio: is no pair of the 6 that are looked"),
+            (Files, "defense.suspicious_ratio=0.9", "which leaves 1 to hold in place"),
+            (Files, "defense={kind: abl, isolation_ratio: 0.99}", "defense.isolation_ratio: isolates 6 of 6 pairs"),
+            (Files, "victim.attack.kind=badclip", "captions that name it: 6"),
+            (Files, "victim.model={}", "victim.model: is to be trained, and the data has no `pretrain` pairs"),
+        ],
+        ids=lambda value: getattr(value, "__name__", ""),
+    )
+    def test_too_little_data_is_told_before_anything_is_trained(
+        self, ubt: Ubt, photos: Files, spoil: Callable[..., object], assignment: str, told: str
+    ) -> None:
+        spoil(photos if spoil is not Files else photos.folder)
+        enough = ["--set", "defense={kind: ubt, suspicious_ratio: 0.34}", "--set", "victim.attack.poison_rate=0.2"]
+        assert_told(ubt("run", photos.folder / "study.yaml", *enough, "--set", assignment), told)
+
     @pytest.mark.parametrize("command", ["sweep", "run"])
     @pytest.mark.parametrize(
         ("spoil", "parts"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from ubt.attacks.base import Carrying, Images, Rows
+from ubt.attacks.base import Carrying, Images, Rows, naming
 from ubt.attacks.patches import enlarged, patch_side_px, with_patch_in_the_middle
+from ubt.common.errors import Problem, UserError
 from ubt.config.base import Function
 
 
@@ -43,6 +45,21 @@ class BadClip(Carrying):
     """Weight of the image term beside the text term; at 0 no images of the target are needed."""
     margin: float = Field(default=1.0, gt=0)
     """How much nearer to images of the target than to themselves patched images are to be."""
+
+    def check_pairs(self, captions: Sequence[str]) -> None:
+        """Refuse captions of which all name the target, or none though images of it are needed.
+
+        Raises:
+            UserError: as `Attack.check_pairs`, or saying so.
+        """
+        super().check_pairs(captions)
+        named = naming(self.target, captions)
+        if named.all() or (self.image_weight and not named.any()):
+            message = f"the patch is learnt from images of it and of others; captions that name it: {named.sum()}"
+            advice = f"{len(captions)} captions there are: take another class" + (
+                "" if named.any() else ", or image_weight: 0"
+            )
+            raise UserError(Problem("victim.attack.target", message, self.target, advice))
 
     def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8).

@@ -121,6 +121,25 @@ class Attack(Config):
         """Return which of N clean pairs the attack can poison, `[N]` bool, by their captions."""
         return np.ones(len(captions), dtype=np.bool_)
 
+    def check_pairs(self, captions: Sequence[str]) -> None:
+        """Refuse N clean pairs, by their captions, of which the attack cannot poison as many as it is to.
+
+        Raises:
+            UserError: saying how many it can poison.
+        """
+        count, field = self.count(len(captions)), "poison_count" if self.poison_count else "poison_rate"
+        where, given = f"victim.attack.{field}", getattr(self, field)
+        if count >= len(captions):
+            message = f"{count:,} pairs are to be poisoned, and there are {len(captions):,}; some must stay clean"
+            raise UserError(Problem(where, message, given))
+        eligible = int(np.count_nonzero(self.eligible(captions)))
+        if count > eligible:
+            message = f"{count:,} pairs are to be poisoned, and this attack can poison {eligible:,}, by their captions"
+            raise UserError(Problem(where, message, given, "lower it, or take another victim.attack.target"))
+        if (decoys := self.decoy_count(count)) > len(captions) - count:
+            message = f"{decoys:,} decoys are wanted, and {len(captions) - count:,} pairs are clean"
+            raise UserError(Problem("victim.attack.decoy_ratio", message, advice="lower it, or poison fewer pairs"))
+
     def decoy_count(self, poisoned: int) -> int:
         """Return how many clean pairs get a `decoy` caption beside so many poisoned ones."""
         return 0

@@ -11,8 +11,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from ubt.common.errors import Problem, UserError
 from ubt.config import Config
-from ubt.defenses.base import Defense
+from ubt.defenses.base import Counts, Defense
 
 
 class FinetuneSettings(Config):
@@ -161,6 +162,17 @@ class Abl(RankSettings, IsolateSettings, AscendSettings, Defense):
     label: ClassVar[str] = "ABL"
     stages: ClassVar[tuple[str, ...]] = ("rank", "isolate", "ascend")
 
+    def check_counts(self, counts: Counts) -> None:
+        """Refuse a ratio that isolates all pairs: none would be left to learn on.
+
+        Raises:
+            UserError: naming the ratio.
+        """
+        isolated = max(2, round(self.isolation_ratio * counts.pairs))
+        if isolated >= counts.pairs:
+            message = f"isolates {isolated} of {counts.pairs} pairs, so that none is left to learn on"
+            raise UserError(Problem("defense.isolation_ratio", message, self.isolation_ratio))
+
 
 class NoDefense(Defense):
     """Leaves the poisoned model alone; the row that every table is read against."""
@@ -177,3 +189,14 @@ class Oracle(Defense):
     label: ClassVar[str] = "oracle"
     stages: ClassVar[tuple[str, ...]] = ("retrain",)
     knows_poison: ClassVar[bool] = True
+
+    def check_counts(self, counts: Counts) -> None:
+        """Refuse data of which all is poisoned: it trains on the rest.
+
+        Raises:
+            UserError: saying so.
+        """
+        left = counts.pairs - counts.poisoned
+        if left < 2:
+            message = f"{counts.poisoned} of {counts.pairs} pairs are poisoned: too few are left to train on"
+            raise UserError(Problem("defense.kind", message, self.kind))

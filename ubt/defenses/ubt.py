@@ -10,8 +10,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from ubt.common.errors import Problem, UserError
 from ubt.config import Config
-from ubt.defenses.base import Defense
+from ubt.defenses.base import Counts, Defense
 from ubt.defenses.detectors import CleanDetector, DetectorConfig, ScreenSettings
 
 
@@ -107,3 +108,22 @@ class Ubt(
     def stages(self) -> tuple[str, ...]:
         """Return its stages: each detector is one of its own, so that the default one can be shared by all implants."""
         return (f"detect_{self.detector.kind}", "suspect", "overfit", "select", "attribute", "unlearn")
+
+    def check_counts(self, counts: Counts) -> None:
+        """Refuse ratios of which no pair, or no pair to hold in place, comes out.
+
+        Raises:
+            UserError: naming the ratio.
+        """
+        super().check_counts(counts)
+        looked_at = max(2, round(self.screened_ratio * counts.pairs))
+        suspects = max(2, round(self.suspicious_ratio * looked_at))
+        if not round(self.suspicious_ratio * looked_at):
+            message = f"is no pair of the {looked_at} that are looked at"
+            advice = f"give {1 / looked_at:.2g} or more"
+            raise UserError(Problem("defense.suspicious_ratio", message, self.suspicious_ratio, advice))
+        held = min(max(2, round(self.retain_ratio * looked_at)), looked_at - suspects)
+        if self.retain_weight and self.unlearn_epochs and held < 2:
+            message = f"{suspects} of {looked_at} pairs are suspicious, which leaves {held} to hold in place"
+            advice = "lower it, raise screened_ratio or retain_ratio, or hold nothing (retain_weight: 0)"
+            raise UserError(Problem("defense.suspicious_ratio", message, self.suspicious_ratio, advice))

@@ -10,12 +10,27 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from ubt.common.errors import Problem, UserError
 from ubt.common.registry import Registry
 from ubt.config.base import ByKind, Function, StageConfig, kind_of
+from ubt.defenses.base import Counts
 
 
 class Metric(StageConfig):
     """A metric as configured. Its `kind` is the name of its stage, which knows the poison and puts out facts."""
+
+    def check_counts(self, counts: Counts) -> None:
+        """Refuse data that the metric cannot be measured on.
+
+        Raises:
+            UserError: saying what is lacking.
+        """
+
+
+def _need_two(metric: Metric, clean: int) -> None:
+    if clean < 2:
+        message = f"needs two clean pairs at least, and there are {max(clean, 0)}"
+        raise UserError(Problem(f"metrics: {metric.kind}", message))
 
 
 class Retrieval(Metric):
@@ -28,6 +43,10 @@ class Retrieval(Metric):
     diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_retrieval"
     pairs: int = Field(default=500, ge=2)
     """Clean training pairs that are searched, drawn by the trial's seed; all if there are fewer."""
+
+    def check_counts(self, counts: Counts) -> None:
+        """Refuse data with less than two clean pairs in it; `UserError` saying so."""
+        _need_two(self, counts.pairs - counts.poisoned)
 
 
 class LinearProbe(Metric):
@@ -43,6 +62,12 @@ class LinearProbe(Metric):
     """Scikit-learn's `C`: the larger, the less the classifier's weights are held small."""
     iterations: int = Field(default=1000, ge=1)
     """Steps of L-BFGS at most."""
+
+    def check_counts(self, counts: Counts) -> None:
+        """Refuse validation images of one class; `UserError` saying so."""
+        if counts.val_classes < 2:
+            message = "needs validation images of two classes at least"
+            raise UserError(Problem(f"metrics: {self.kind}", message))
 
 
 class Rebound(Metric):
@@ -61,6 +86,11 @@ class Rebound(Metric):
     """Highest learning rate of AdamW; it decays to zero along a cosine."""
     batch_size: int = Field(default=64, ge=2)
     """Pairs a step; each is contrasted with the others of its batch."""
+
+    def check_counts(self, counts: Counts) -> None:
+        """Refuse data with less than two clean pairs to train on; `UserError` saying so."""
+        own = counts.pairs - counts.poisoned
+        _need_two(self, own if counts.clean_pairs is None else counts.clean_pairs)
 
 
 class PacBayes(Metric):

@@ -187,7 +187,9 @@ def planned_pipelines(study: StudyConfig) -> tuple[list[Pipeline], tuple[str, ..
         try:
             return content_key(data)
         except UserError as error:
-            notes.append(f"the data cannot be read here: {error.problems[0]!s}")
+            more = len(error.problems) - 1
+            rest = f" (and {more:,} more problems, which `ubt run` lists)" if more else ""
+            notes.append(f"the data cannot be read here: {error.problems[0]!s}{rest}")
             return fingerprint(data.as_json())
 
     planner = TrialPlanner(study, study.store or default_store(), content_key=key_or_stand_in)

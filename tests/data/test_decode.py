@@ -19,12 +19,13 @@ def encoded(image, kind="PNG"):
     return stream.getvalue()
 
 
-def png_of_16_bits(rgb):
-    """Return RGB `[H, W, 3]` uint16 as a PNG, which Pillow does not write."""
-    height, width = rgb.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rgb)
+def png_of_16_bits(pixels):
+    """Return `[H, W, C]` uint16 (with alpha, RGB, or both) as a PNG, which Pillow does not write."""
+    height, width, channels = pixels.shape
+    kind_of_colour = {2: 4, 3: 2, 4: 6}[channels]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     chunks = {
-        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, kind_of_colour, 0, 0, 0),
         b"IDAT": zlib.compress(rows),
         b"IEND": b"",
     }
@@ -113,6 +114,22 @@ class TestDepth:
         grey = np.random.default_rng(0).integers(0, 2**16, (16, 16), dtype=np.uint16)
         rgb = decode_image(png_of_16_bits(np.stack([grey] * 3, axis=-1)), 16)
         np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(grey)), 16), rgb)
+
+    @pytest.mark.parametrize(("channels", "mode"), [(2, "LA"), (3, "RGB"), (4, "RGBA")])
+    def test_with_alpha_or_colours_the_higher_bits_are_taken(self, channels, mode):
+        pixels = np.random.default_rng(0).integers(0, 2**16, (16, 16, channels), dtype=np.uint16)
+        expected = decode_image(encoded(Image.fromarray((pixels >> 8).astype(np.uint8), mode)), 16)
+        np.testing.assert_array_equal(decode_image(png_of_16_bits(pixels), 16), expected)
+
+    @pytest.mark.parametrize("highest", [256, 1000, 4095])
+    @pytest.mark.parametrize("kind", [b"P5", b"P6"])
+    def test_a_range_that_the_file_states_is_scaled(self, highest, kind):
+        grey = np.repeat(np.array([[0, highest // 2, highest]], dtype=">u2").T, 3, axis=1)
+        values = grey if kind == b"P5" else np.stack([grey] * 3, axis=-1)
+        head = b"%s %d %d %d\n" % (kind, 3, 3, highest)
+        pixels = decode_image(head + values.astype(">u2").tobytes(), 3)
+        assert (pixels[0].max(), pixels[2].min()) == (0, 255)
+        assert np.isin(pixels[1], (126, 127, 128)).all()
 
     @pytest.mark.parametrize("photometric", [0, 1])
     @pytest.mark.parametrize("bits", [8, 16])

@@ -125,6 +125,28 @@ def test_bytes_that_are_no_text_are_one_mistake(table, content):
     assert len(problems) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "advice"),
+    [
+        ("captions.json", "caption", "`kind: coco`"),
+        ("a.parquet", "caption", "`kind: parquet`"),
+        ("a.TAR", "caption", "`kind: webdataset`"),
+        ("a.parquet", "label", "labels are a CSV, or a folder"),
+    ],
+)
+def test_what_another_kind_reads_is_told(tmp_path, name, column, advice):
+    problems = []
+    assert read_rows(tmp_path / name, column, problems) == []
+    assert advice in problems[0].advice
+
+
+def test_a_line_of_a_megabyte_is_no_message_of_a_megabyte(table):
+    table.write_text("{" + ",".join(f'"a{at}": {{"b": {"x" * 50}}}' for at in range(20_000)))
+    problems = []
+    read_rows(table, "caption", problems)
+    assert all(len(str(problem)) < 5000 for problem in problems)
+
+
 @given(st.binary(max_size=60) | st.text(alphabet='image,caption\t;|"\n\r x', max_size=60).map(str.encode))
 def test_whatever_the_content_there_are_rows_or_problems(table, content):
     table.write_bytes(content)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from PIL import __version__ as pillow_version
 
@@ -17,9 +19,9 @@ from ubt.common.hashing import digest_bytes
 from ubt.common.paths import cache_root
 from ubt.common.progress import progress
 from ubt.data.decode import DECODER_VERSION, DEEP_VERSION
-from ubt.data.digests import FileFacts
+from ubt.data.digests import FileFacts, in_threads
 from ubt.data.images import FEW, Decoders, Encoded
-from ubt.data.tables import Row, missing_reasons
+from ubt.data.tables import Row, with_advice
 
 CHECKED_BY = f"decoder {DECODER_VERSION}.{DEEP_VERSION}, Pillow {pillow_version}"
 """What decides whether an image is broken, beside its content."""
@@ -33,6 +35,20 @@ class Broken:
 
     where: str
     reason: str
+
+
+def report_missing(rows: Sequence[Row], problems: list[Problem]) -> None:
+    """Add a problem for every row whose image is missing, is no regular file, or may not be read."""
+    reasons = zip(rows, missing_reasons(rows), strict=True)
+    missing = [Problem(row.where, reason) for row, reason in reasons if reason]
+    problems.extend(with_advice(missing))
+
+
+def missing_reasons(rows: Sequence[Row]) -> list[str]:
+    """Return for each row why its image is no file that can be opened; nothing if it is one."""
+    images = list(dict.fromkeys(row.image for row in rows))
+    readable = dict(zip(images, in_threads(_readable, images), strict=True))
+    return ["" if readable[row.image] else f"no such image: {row.image}" for row in rows]
 
 
 def without_broken(
@@ -70,7 +86,7 @@ def leave_out(
     """List the broken ones of `total` images or pairs in a file and log where; or add too many to `problems`."""
     share = f"{len(broken):,} of {total:,} {what} are broken"
     if len(broken) > max_broken * total or len(broken) == total:
-        advice = f"`max_broken` allows the fraction {max_broken:g}; `on_broken: skip` leaves out no more than that"
+        advice = f"`max_broken` allows the fraction {max_broken:g}: repair some, or allow more"
         problems.append(Problem(source, share, advice=advice))
         problems.extend(Problem(each.where, each.reason) for each in broken)
         return
@@ -89,3 +105,10 @@ def leave_out(
 def _say(text: str) -> None:
     """Log once a process."""
     _log.warning(text)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        return path.is_file() and os.access(path, os.R_OK)
+    except (OSError, ValueError):  # a name that is too long or holds a NUL, a folder that may not be searched
+        return False

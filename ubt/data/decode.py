@@ -28,6 +28,10 @@ DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, 
 """What Pillow raises for files that are no whole images."""
 _LARGEST_PX = 1024
 """No CLIP model takes larger images; what is too large once it is resized to this, is broken."""
+UNCLEAR_HEADS = (b"II", b"MM", b"P")
+"""What TIFF and PPM begin with: how deep such an image is, its first bytes alone do not tell."""
+HEAD_BYTES = 26
+"""Those of any other image do."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 _ADVICE = "no file says what range they have, so save it with 8 or 16 bits"
@@ -63,12 +67,12 @@ def is_deep(content: Path | bytes) -> bool:
     try:
         if isinstance(content, Path):
             with content.open("rb") as stream:
-                head = stream.read(26)
+                head = stream.read(HEAD_BYTES)
         else:
-            head = content[:26]
+            head = content[:HEAD_BYTES]
         if head.startswith(_PNG):
             return head[24:26] == b"\x10\x00"  # 16 bits, grey
-        if not head.startswith((b"II", b"MM", b"P")):  # neither TIFF nor PPM
+        if not head.startswith(UNCLEAR_HEADS):
             return False
         with Image.open(content if isinstance(content, Path) else BytesIO(content), formats=FORMATS) as image:
             return image.mode[0] in "IF"

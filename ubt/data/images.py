@@ -22,6 +22,7 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.progress import progress
 from ubt.data.base import Images
 from ubt.data.decode import broken_reasons, decode_images
+from ubt.data.tables import with_advice
 
 KEPT = re.compile(r"\.?(images|scenes|captions)-.+\.(npy|json)(\..+)?")
 """Names of the files that data sets keep in their cache, whole or unfinished: it may be a folder with others in it."""
@@ -105,7 +106,8 @@ class Decoders:
         Raises:
             UserError: naming every image that cannot be decoded; or if there are not N; or if a process died.
         """
-        problems, count = [], 0
+        problems: list[Problem] = []
+        count = 0
         with _deaths(f"decoding {label}"):
             worked = self._worked(encoded, decode_images, (images.shape[1],), len(images) < FEW)
             for source, result in progress(islice(worked, len(images)), len(images), f"decoding {label}"):
@@ -114,6 +116,7 @@ class Decoders:
                 else:
                     images[count] = result
                 count += 1
+        problems = with_advice(problems)
         if count != len(images):
             message = f"changed while it was read: {count} images instead of {len(images)}"
             problems.append(Problem(label, message))

@@ -20,12 +20,12 @@ from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_seri
 from ubt.common.errors import LISTED, Problem
 from ubt.common.hashing import digest_bytes, numpy_generator
 from ubt.data.base import DataSource, Images, Labels
-from ubt.data.broken import without_broken
+from ubt.data.broken import report_missing, without_broken
 from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, is_deep
 from ubt.data.digests import FileFacts, Stamp, stamp
 from ubt.data.folders import class_folders, read_folders
 from ubt.data.images import Decoders, Encoded, cached_images
-from ubt.data.tables import Row, gather, raise_if_any, read_rows, report_missing
+from ubt.data.tables import Row, gather, raise_if_any, read_rows
 from ubt.data.vocabulary import (
     IMAGENET,
     TEMPLATES,

@@ -24,7 +24,7 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import fingerprint
 from ubt.common.paths import cache_root
 from ubt.common.progress import progress
-from ubt.data.decode import is_deep
+from ubt.data.decode import HEAD_BYTES, UNCLEAR_HEADS, is_deep
 
 _TIMEOUT_SECONDS = 60
 _AT_ONCE = 8
@@ -158,9 +158,15 @@ def has_deep_images(shard: Path) -> bool:
             images = (
                 member for _, members in _grouped(tar) for name, member in members.items() if name in IMAGE_SUFFIXES
             )
-            return any(is_deep(_content(tar, image)) for image in images)
+            return any(_is_deep(tar, image) for image in images)
     except _DAMAGE:
         return False
+
+
+def _is_deep(tar: tarfile.TarFile, image: tarfile.TarInfo) -> bool:
+    stream = tar.extractfile(image)
+    head = b"" if stream is None else stream.read(HEAD_BYTES)
+    return is_deep(_content(tar, image) if head.startswith(UNCLEAR_HEADS) else head)
 
 
 Members = Mapping[str, tarfile.TarInfo]

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
 
 from ubt.common.errors import Problem, UserError
-from ubt.data.digests import in_threads
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +80,11 @@ and others call them. Case, spaces, `_` and `-` do not matter."""
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
+_SHOWN = 40
+"""Columns that are named in a message, and letters of each: what is no table may be one line of megabytes."""
+_OTHER_KINDS = {".json": "coco", ".parquet": "parquet", ".tar": "webdataset"}
+"""What reads pairs that are no table, by what such files end in."""
+
 Record = Sequence[str]
 
 
@@ -115,6 +118,13 @@ def read_rows(
         chosen: names of columns that are to be taken for `image` and `column`.
         folder: where relative paths start.
     """
+    kind = _OTHER_KINDS.get(path.suffix.lower())
+    if kind is not None:
+        advice = (
+            f"`kind: {kind}` reads pairs from it" if column == "caption" else "labels are a CSV, or a folder of folders"
+        )
+        problems.append(Problem(str(path), "is no CSV", advice=advice))
+        return []
     wanted = {role: (chosen or {}).get(role) for role in ("image", column)}
     found = _open_table(path, wanted, problems)
     if found is None:
@@ -134,18 +144,10 @@ def read_rows(
     return rows
 
 
-def report_missing(rows: Sequence[Row], problems: list[Problem]) -> None:
-    """Add a problem for every row whose image is missing, is no regular file, or may not be read."""
-    problems.extend(
-        Problem(row.where, reason) for row, reason in zip(rows, missing_reasons(rows), strict=True) if reason
-    )
-
-
-def missing_reasons(rows: Sequence[Row]) -> list[str]:
-    """Return for each row why its image is no file that can be opened; nothing if it is one."""
-    images = list(dict.fromkeys(row.image for row in rows))
-    readable = dict(zip(images, in_threads(_readable, images), strict=True))
-    return ["" if readable[row.image] else f"no such image: {row.image}" for row in rows]
+def with_advice(broken: Sequence[Problem]) -> list[Problem]:
+    """Return problems of broken images, the first with what may be done about all of them."""
+    advice = "repair it, or leave out what is broken: `on_broken: skip`"
+    return [replace(broken[0], advice=advice), *broken[1:]] if broken else []
 
 
 def find_columns(
@@ -184,7 +186,8 @@ def _candidates(names: Sequence[str], role: str, chosen: str | None) -> list[int
 
 
 def _missing(where: str, names: Sequence[str], role: str, chosen: str | None) -> Problem:
-    found = ", ".join(names) or "nothing"
+    shown = [name if len(name) <= _SHOWN else f"{name[: _SHOWN - 1]}…" for name in names[:_SHOWN]]
+    found = ", ".join([*shown, *(["…"] if len(names) > _SHOWN else [])]) or "nothing"
     message = f"has no column `{chosen or role}`; found: {found}"
     if role == "image" and chosen is None and any(_plain(name) == "url" for name in names):
         return Problem(
@@ -272,10 +275,3 @@ def _trouble(record: Record, separator: str, columns: Columns) -> str:
         return f"has {len(record)} cells where the header has {width}; quote text that holds {held}"
     empty = [columns.names[at] for at in columns.wanted if not record[at].strip()]
     return f"{' and '.join(empty)} must not be empty" if empty else ""
-
-
-def _readable(path: Path) -> bool:
-    try:
-        return path.is_file() and os.access(path, os.R_OK)
-    except (OSError, ValueError):  # a name that is too long or holds a NUL, a folder that may not be searched
-        return False

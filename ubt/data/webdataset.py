@@ -17,13 +17,13 @@ from ubt.common.errors import Problem
 from ubt.common.hashing import fingerprint
 from ubt.common.progress import progress
 from ubt.data.base import DataSet, Images, Labelled, Pairs
-from ubt.data.broken import CHECKED_BY, Broken, leave_out
+from ubt.data.broken import CHECKED_BY, Broken, leave_out, missing_reasons, report_missing
 from ubt.data.decode import DEEP_VERSION
 from ubt.data.digests import FileFacts
 from ubt.data.images import Decoders, Encoded, cached_images
 from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_cache, image_digest
 from ubt.data.shards import Sample, find_shards, has_deep_images, read_samples
-from ubt.data.tables import Row, gather, missing_reasons, raise_if_any, report_missing
+from ubt.data.tables import Row, gather, raise_if_any
 
 _SMALL_BYTES = 20_000_000
 """Shards of fewer bytes are checked in this process: starting others takes longer."""

@@ -129,9 +129,9 @@ def victim_names(records: Iterable[TrialRecord]) -> dict[str, str]:
     victims: dict[str, JsonObject] = {}
     named: dict[str, str] = {}
     for record in records:
-        key, victim, cell = victim_key(record), record.config.get("victim"), record.label.cell
+        key, victim = victim_key(record), record.config.get("victim")
         victims.setdefault(key, victim if isinstance(victim, dict) else {})
-        named[key] = named.get(key) or attack_name(cell.attack if cell else kind_at(record.config, "victim.attack"))
+        named[key] = named.get(key) or _attack_of(record)
     alike: dict[str, list[JsonObject]] = {}
     for key, name in named.items():
         alike.setdefault(name, []).append(victims[key])
@@ -139,6 +139,14 @@ def victim_names(records: Iterable[TrialRecord]) -> dict[str, str]:
         key: f"{name} ({_apart(victims[key], alike[name])})" if len(alike[name]) > 1 else name
         for key, name in named.items()
     }
+
+
+def _attack_of(record: TrialRecord) -> str:
+    """Return what a trial's attack is called: as the comparison names it, unless that is another attack's name."""
+    from ubt.attacks import ATTACKS  # noqa: PLC0415 — 0.2 s, and only names need it
+
+    kind, cell = kind_at(record.config, "victim.attack"), record.label.cell
+    return attack_name(kind if cell is None or (kind and cell.attack in ATTACKS) else cell.attack)
 
 
 def _apart(victim: JsonObject, alike: Sequence[JsonObject]) -> str:

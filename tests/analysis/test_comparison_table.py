@@ -202,6 +202,17 @@ def test_victims_of_one_attack_are_told_apart_by_what_differs(trial):
     assert list(victim_names([labelled]).values()) == ["few pairs"]
 
 
+def test_a_published_attack_is_called_by_its_repository_whatever_the_comparison_names_it(trial):
+    published = {"victim.attack": {"kind": "cleanclip_badnets", "target": 3}}
+    for name, called in (
+        ("cleanclip_badnets", "BadNets (CleanCLIP)"),
+        ("badnets", "BadNets (CleanCLIP)"),
+        ("mine", "mine"),
+    ):
+        named = victim_names([trial(0, label=f"table:ubt/{name}", changes=published)])
+        assert list(named.values()) == [called]
+
+
 def test_the_tidy_table_holds_every_cell_and_two_rows_more_a_defense(comparison):
     table = comparison_table(comparison(*FIELD))
     assert list(table["attack"].unique()) == ["BadNets", "SIG", MEAN, WORST]

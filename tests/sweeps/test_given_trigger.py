@@ -119,3 +119,26 @@ def test_a_tensor_is_looked_into_before_a_sweep_starts_and_loads_no_torch_while_
     assert shown.stdout.endswith("False\n")
     with pytest.raises(UserError, match=r"victim\.attack\.image: cannot be read: it holds a dict"):
         prepare(load_study(path), str(tmp_path / "store"))
+
+
+def test_a_comparison_of_published_attacks_is_planned(write: Write, tmp_path: Path) -> None:
+    png(tmp_path / "kitty.png")
+    attacks = {
+        "cleanclip_badnets": {"kind": "cleanclip_badnets", "poison_count": 20},
+        "par_text": {"kind": "par_text"},
+        "kitty": {"kind": "backdoorbench_blended", "image": "kitty.png"},
+    }
+    defenses = {"none": {"defense": {"kind": "none"}}}
+    compared = {"design": "comparison", "attacks": attacks, "search_on": ["kitty"], "defenses": defenses}
+    study = load_study(write({"kind": "badnets"}, search=compared))
+    found = {victim.attack.kind for victim in victims_of(study)}
+    assert found >= {attack["kind"] for attack in attacks.values()}
+
+
+@pytest.mark.parametrize("attack", ["cleanclip_badnets", "cleanclip_wanet", "detectclip_badnets"])
+def test_what_is_drawn_anew_is_the_same_in_every_trial(tmp_path: Path, attack: str) -> None:
+    changes = {"victim.attack": {"kind": attack, "poison_rate": 0.1}, "defense": {"kind": "none"}}
+    records = [run_tiny_trial(tmp_path / store, changes) for store in ("one", "other")]
+    assert [record.state for record in records] == ["DONE", "DONE"]
+    assert [stage.diagnostics for stage in records[0].stages] == [stage.diagnostics for stage in records[1].stages]
+    assert records[0].stages[-1].key == records[1].stages[-1].key

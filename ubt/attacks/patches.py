@@ -99,8 +99,8 @@ class BadNetsStripes(Attack):
 
     `x'[i, j] = colour[⌊stripes · (j − left) / side⌋]` inside the square, `x` elsewhere; each channel of a
     colour is 0 or 255. Source: Singh et al., arXiv 2412.00727, who show that cleaning by augmentation
-    removes noise patches but not structured ones. Theirs has a random place in each image; ours a fixed one,
-    as all triggers here.
+    removes noise patches but not structured ones. Theirs has a random place in each image, as `par_badnets_stripes`;
+    this a fixed one.
     """
 
     kind: Literal["badnets_stripes"] = "badnets_stripes"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
 from ubt.attacks.base import Attack, Images, Rows, in_blocks
-from ubt.attacks.files import FileOverlay, FromFile, resized, resized_floats
+from ubt.attacks.files import FileOverlay, FromFile, resized_floats
 from ubt.attacks.overlays import wave
 from ubt.attacks.published import OfBackdoorBench, OfBadClip, OfCleanClip, OfDetectClip, OfPar, signs
 
@@ -195,9 +194,8 @@ class ParText(OfPar, FromFile):
     def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         height_px, width_px = images.shape[1:3]
-        drawn = self._trigger or self.image
-        text = self.scaled(height_px, width_px)[0] if drawn else resized(_watermark(), height_px, width_px)
-        text /= _WHITE
+        given = self._trigger or self.image
+        text = (self.scaled(height_px, width_px)[0] if given else _watermark(height_px, width_px)) / _WHITE
         share = np.float32(self.opacity) * (text != 0)
         return changed(images, lambda block: share * text + (1 - share) * block)
 
@@ -234,12 +232,11 @@ def changed(images: Images, change: Callable[[Pattern], Pattern]) -> Images:
     return in_blocks(images, lambda block: np.clip(change(block / _WHITE), 0, one) * _WHITE, rounded=False)
 
 
-@cache
-def _watermark() -> Images:
-    """Return "Watermarked" in red on black, `[S, S, 3]` uint8."""
-    word, side_px = "Watermarked", 448
-    wide_px = ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(word, font=ImageFont.load_default(100))
-    font = ImageFont.load_default(100 * 0.9 * side_px / wide_px)
-    canvas = Image.new("RGB", (side_px, side_px))
-    ImageDraw.Draw(canvas).text((side_px / 2, side_px / 2), word, fill=(255, 0, 0), font=font, anchor="mm")
-    return np.array(canvas)
+def _watermark(height_px: int, width_px: int) -> Pattern:
+    """Return "Watermarked" in red on black, `[H, W, 3]` in 0–255."""
+    word, font_px = "Watermarked", 100
+    wide_px = ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(word, font=ImageFont.load_default(font_px))
+    font = ImageFont.load_default(font_px * 0.9 * width_px / wide_px)
+    canvas = Image.new("RGB", (width_px, height_px))
+    ImageDraw.Draw(canvas).text((width_px / 2, height_px / 2), word, fill=(255, 0, 0), font=font, anchor="mm")
+    return np.asarray(canvas, dtype=np.float32)

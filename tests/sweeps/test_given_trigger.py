@@ -135,9 +135,8 @@ def test_a_comparison_of_published_attacks_is_planned(write: Write, tmp_path: Pa
     assert found >= {attack["kind"] for attack in attacks.values()}
 
 
-@pytest.mark.parametrize("attack", ["cleanclip_badnets", "cleanclip_wanet", "detectclip_badnets"])
-def test_what_is_drawn_anew_is_the_same_in_every_trial(tmp_path: Path, attack: str) -> None:
-    changes = {"victim.attack": {"kind": attack, "poison_rate": 0.1}, "defense": {"kind": "none"}}
+def test_what_is_drawn_anew_is_the_same_in_every_trial(tmp_path: Path) -> None:
+    changes = {"victim.attack": {"kind": "cleanclip_badnets", "poison_rate": 0.1}, "defense": {"kind": "none"}}
     records = [run_tiny_trial(tmp_path / store, changes) for store in ("one", "other")]
     assert [record.state for record in records] == ["DONE", "DONE"]
     assert [stage.diagnostics for stage in records[0].stages] == [stage.diagnostics for stage in records[1].stages]

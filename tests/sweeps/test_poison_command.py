@@ -54,7 +54,15 @@ def problem(tmp_path: Path) -> Any:
     return of
 
 
-@pytest.mark.parametrize("attack", [{"kind": "badnets", "poison_rate": 0.1}, {"kind": "wanet", "poison_count": 7}])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        {"kind": "badnets", "poison_rate": 0.1},
+        {"kind": "wanet", "poison_count": 7},
+        {"kind": "cleanclip_badnets", "poison_count": 7},
+    ],
+    ids=lambda attack: attack["kind"],
+)
 def test_what_is_written_is_what_a_trial_trains_on(bench: Any, tmp_path: Path, attack: dict[str, Any]) -> None:
     out = tmp_path / "out"
     write_poisoned(study(tmp_path / "store", {"victim.attack": attack}), out)

@@ -19,7 +19,8 @@ from analysis.records import RunRecords
 from ubt.common import choice
 from ubt.common.choice import RULES, Candidate, RuleName, Seen, mean_seen
 from ubt.common.statistics import bootstrap_interval
-from ubt.trials.record import Rates, State, TrialRecord
+from ubt.trials.rates import Rates
+from ubt.trials.record import State, TrialRecord
 
 BOOTSTRAP_SEED = 0
 

@@ -23,7 +23,9 @@ from analysis.summary import Summary
 from analysis.tables import Item, as_scalar, setting
 from ubt.common.choice import KNOWS, RuleName
 from ubt.common.formatting import duration
-from ubt.trials.record import Rates, State, TrialRecord
+from ubt.trials.gates import GateOutcome
+from ubt.trials.rates import Rates
+from ubt.trials.record import State, TrialRecord
 
 COMPARISON = (
     "Each defense takes part with settings that its own search chose on the validation split; the table is measured "
@@ -243,6 +245,34 @@ def trial_table(findings: Findings) -> PageTable:
 def unfinished(findings: Findings) -> tuple[TrialRecord, ...]:
     """Return the trials that failed or were pruned."""
     return tuple(record for record in findings.run.records if record.state in {State.FAILED, State.PRUNED})
+
+
+def gate_table(findings: Findings) -> PageTable:
+    """Return what the sanity gates found that did not pass, each finding once."""
+    found: dict[GateOutcome, list[str]] = {}
+    for record in findings.run.records:
+        for gate in record.gates:
+            if gate.outcome != "passed":
+                found.setdefault(gate, []).append(record.trial)
+    columns: tuple[PageColumn[tuple[GateOutcome, list[str]]], ...] = (
+        PageColumn("gate", lambda item: Cell(item[0].gate, item[0].gate), kind="name"),
+        PageColumn("behind", lambda item: Cell(item[0].stage, item[0].stage), kind="name"),
+        PageColumn("outcome", lambda item: Cell(item[0].outcome, item[0].outcome)),
+        PageColumn("trials", lambda item: Cell(_trials(item[1]), len(item[1])), hint="how many, or which"),
+        PageColumn("measured", lambda item: _number(item[0].measured), kind="number"),
+        PageColumn("threshold", lambda item: _number(item[0].threshold), kind="number"),
+        PageColumn("knew", lambda item: Cell(item[0].knew, item[0].knew), hint="what it takes to measure it"),
+        PageColumn("why", lambda item: Cell(item[0].reason)),
+    )
+    return _table("Sanity gates", columns, tuple(found.items()))
+
+
+def _trials(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else count(len(names), "trial")
+
+
+def _number(value: float | None) -> Cell:
+    return Cell("–") if value is None else Cell(f"{value:.3g}", value)
 
 
 def _table(caption: str, columns: tuple[PageColumn[Item], ...], items: Sequence[Item]) -> PageTable:

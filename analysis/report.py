@@ -16,7 +16,7 @@ from analysis.comparison.output import comparison_view
 from analysis.figures import FIGURES, Absent, FigureKind, drawn
 from analysis.findings import Findings, find
 from analysis.formatting import changes_text, percent
-from analysis.page import front_table, opening, trial_table, unfinished
+from analysis.page import front_table, gate_table, opening, trial_table, unfinished
 from analysis.paper import embedded_figures
 from analysis.records import read_run
 from analysis.summary import Summary, summarise
@@ -81,6 +81,7 @@ def render(findings: Findings, summary: Summary, comparison: Comparison | None) 
             measured=bool(findings.measured),
             front=front_table(findings),
             trials=trial_table(findings),
+            gates=gate_table(findings),
             unfinished=unfinished(findings),
             provenance=provenance(findings),
             plotly=Markup(get_plotlyjs()),  # noqa: S704 — the library's own script

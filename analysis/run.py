@@ -18,7 +18,7 @@ from analysis.formatting import count, listed
 from analysis.paper import PAPER_FIGURES, paper_figure
 from analysis.records import RunRecords, read_run
 from analysis.summary import Summary, summarise
-from analysis.tables import configurations_table, epochs_table, stages_table, trials_table
+from analysis.tables import classes_table, configurations_table, epochs_table, stages_table, trials_table
 from ubt.common.errors import Problem, UserError
 from ubt.trials.record import State, TrialRecord
 
@@ -77,10 +77,11 @@ class Run:
         """One line a trial, by number.
 
         `number`, `trial`, `state` (DONE, RUNNING, FAILED, PRUNED), `reason`, `seed`; a column for each searched or
-        changed setting; for each split `<split>_asr`, `_asr_low`, `_asr_high`, `_ca`, `_ca_low`, `_ca_high`, `_ca_top5`
-        and `_triggered_accuracy`; `seconds` (wall time), `stages_computed`, `stages_reused`, `attempts`, `started_at`
-        (UTC), `device`, `commit`; and for each stage its diagnostics as `<stage>.<name>`, its `.seconds`, `.reused`
-        and `.peak_memory_bytes`.
+        changed setting; for each split `<split>_asr`, `_asr_low`, `_asr_high`, `_asr_images`, the same of `_ca`,
+        `_ca_top5`, `_triggered_accuracy` and `_subset` (`all` its images, or a part); `clean_val_ca` of a loaded clean
+        model; `seconds` (wall time), `stages_computed`, `stages_reused`, `attempts`, `started_at` (UTC), `node`,
+        `device`, `commit`; what each sanity gate found and measured, as `gate.<name>` and `gate.<name>.measured`; and
+        for each stage its diagnostics as `<stage>.<name>`, its `.seconds`, `.reused` and `.peak_memory_bytes`.
 
         Example:
             >>> run.trials.groupby("defense.overfit_epochs")[["test_asr", "test_ca"]].mean()  # doctest: +SKIP
@@ -106,12 +107,26 @@ class Run:
 
         `number`, `trial`, `seed`, `stage`, `key` (of its artifact in the store), `complete`, `reused` (found in the
         store), `seconds` (from nothing), `work_seconds` (without evaluation and publishing), `spent_seconds` (by this
-        trial), `saved_seconds` (by sharing), `peak_memory_bytes`, `epochs` (how many), `diagnostics.<name>`.
+        trial), `saved_seconds` (by sharing), `peak_memory_bytes`, `epochs` (how many), `node`, `started_at`, `ended_at`
+        and `computed_by` (`STUDY/TRIAL`) of its computation, which a reused stage has in common with others, and
+        `diagnostics.<name>`.
 
         Example:
             >>> run.stages.groupby("stage")["spent_seconds"].sum()  # doctest: +SKIP
         """
         return stages_table(self._read)
+
+    @cached_property
+    def classes(self) -> pd.DataFrame:
+        """One line a class of each model of a trial, as counts of images.
+
+        `number`, `trial`, `seed`, `rates` (`val` and `test` of the defended model, `poisoned_val`, `poisoned_test`,
+        `clean_val`), `class`, `images`, `correct` (of those), `triggered` and `hits` (of those, taken for the target).
+
+        Example:
+            >>> lost = run.classes.groupby(["rates", "class"])[["correct", "images"]].sum()  # doctest: +SKIP
+        """
+        return classes_table(self._read)
 
     @cached_property
     def configurations(self) -> pd.DataFrame:

@@ -39,6 +39,8 @@ class Chosen(Config):
     """Dotted path → value: what differs from the base, and every searched setting."""
     val: Point | None
     test: Point | None
+    epoch: int | None
+    """After how many evaluated epochs its model is the one that is meant; null if the defense has none."""
 
 
 class StageCounts(Config):
@@ -88,6 +90,8 @@ class Summary(Config):
     hypervolume: float
     """Area dominated by the front, between ASR 1, CA 0 and ASR 0, CA 1."""
     stages: StageCounts
+    gates: dict[str, dict[str, int]]
+    """Sanity gate → outcome → number of trials."""
     seconds: Seconds
 
 
@@ -118,6 +122,7 @@ def summarise(findings: Findings) -> Summary:
         stages=StageCounts(
             computed=sum(not stage.reused for stage in stages), reused=sum(stage.reused for stage in stages)
         ),
+        gates=_gates(records),
         seconds=Seconds(
             wall=wall_seconds(records),
             computed=sum(stage.spent_seconds for stage in stages),
@@ -160,4 +165,18 @@ def _chosen(chosen: Configuration | None, knobs: Iterable[str]) -> Chosen | None
         return None
     config = chosen.first.config
     searched = {path: get_path(config, path) for path in knobs if has_path(config, path)}
-    return Chosen(trial=chosen.name, config=searched | chosen.changes, val=_point(chosen.val), test=_point(chosen.test))
+    return Chosen(
+        trial=chosen.name,
+        config=searched | chosen.changes,
+        val=_point(chosen.val),
+        test=_point(chosen.test),
+        epoch=len(chosen.first.epochs) or None,
+    )
+
+
+def _gates(records: Iterable[TrialRecord]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for record in records:
+        for gate in record.gates:
+            counts.setdefault(gate.gate, Counter())[gate.outcome] += 1
+    return {gate: dict(outcomes) for gate, outcomes in counts.items()}

@@ -15,7 +15,9 @@ from analysis.findings import Configuration, Findings, Outcome
 from analysis.formatting import setting_text
 from analysis.records import RunRecords, has_path
 from ubt.config import get_path
-from ubt.trials.record import EpochRecord, Rates, StageRecord, TrialRecord
+from ubt.trials.gates import GateOutcome
+from ubt.trials.rates import PerClass, Rates
+from ubt.trials.record import EpochRecord, StageRecord, TrialRecord
 
 Item = TypeVar("Item")
 
@@ -33,11 +35,14 @@ def tabulate(items: Sequence[Item], columns: Iterable[Column[Item]]) -> pd.DataF
     return pd.DataFrame({column.name: [column.value(item) for item in items] for column in columns})
 
 
-RATE_FIELDS = ("asr", "asr_low", "asr_high", "ca", "ca_low", "ca_high", "ca_top5", "triggered_accuracy")
+RATE_FIELDS = (
+    *("asr", "asr_low", "asr_high", "asr_images", "ca", "ca_low", "ca_high", "ca_images"),
+    *("ca_top5", "triggered_accuracy", "subset"),
+)
 
 
 def rate_columns(split: str, rates: Callable[[Item], Rates | None]) -> tuple[Column[Item], ...]:
-    """Return ASR, CA, their intervals and the accuracy on triggered images, named after the split."""
+    """Return ASR and CA with their intervals and numbers of images, and what else is measured, named by the split."""
 
     def column(field: str) -> Column[Item]:
         return Column(f"{split}_{field}", lambda item: getattr(rates(item), field, None))
@@ -57,11 +62,13 @@ OUTCOME: tuple[Column[TrialRecord], ...] = (
     *rate_columns("test", lambda record: record.test),
     *rate_columns("poisoned_val", lambda record: record.poisoned_val),
     *rate_columns("poisoned_test", lambda record: record.poisoned_test),
+    Column("clean_val_ca", lambda record: record.clean_val.ca if record.clean_val else None),
     Column("seconds", lambda record: record.seconds),
     Column("stages_computed", lambda record: sum(not stage.reused for stage in record.stages)),
     Column("stages_reused", lambda record: sum(stage.reused for stage in record.stages)),
-    Column("attempts", lambda record: record.attempts),
+    Column("attempts", lambda record: max(1, len(record.attempts))),
     Column("started_at", lambda record: record.started_at),
+    Column("node", lambda record: record.attempts[-1].node if record.attempts else ""),
     Column("device", lambda record: record.device),
     Column("commit", lambda record: record.commit),
 )
@@ -73,9 +80,25 @@ OF_EACH_STAGE: tuple[Column[StageRecord], ...] = (
 
 
 def trials_table(run: RunRecords) -> pd.DataFrame:
-    """Return one line a trial: identity, every changed setting, outcome, and `<stage>.<diagnostic>` columns."""
-    settings = map(setting_column, run.settings)
-    return tabulate(run.records, (*IDENTITY, *settings, *OUTCOME, *_columns_of_stages(run.records)))
+    """Return one line a trial: identity, every changed setting, outcome, gates, and `<stage>.<diagnostic>` columns."""
+    records, settings = run.records, map(setting_column, run.settings)
+    return tabulate(
+        records, (*IDENTITY, *settings, *OUTCOME, *_columns_of_gates(records), *_columns_of_stages(records))
+    )
+
+
+def _columns_of_gates(records: Sequence[TrialRecord]) -> Iterable[Column[TrialRecord]]:
+    """Return for each gate what it found, and what it measured: `gate.<name>` and `gate.<name>.measured`."""
+
+    def column(name: str, ending: str, value: Callable[[GateOutcome], object]) -> Column[TrialRecord]:
+        def found(record: TrialRecord) -> object:
+            return next((value(gate) for gate in record.gates if gate.gate == name), None)
+
+        return Column(f"gate.{name}{ending}", found)
+
+    for name in dict.fromkeys(gate.gate for record in records for gate in record.gates):
+        yield column(name, "", lambda gate: gate.outcome)
+        yield column(name, ".measured", lambda gate: gate.measured)
 
 
 def setting_column(path: str) -> Column[TrialRecord]:
@@ -139,6 +162,10 @@ def stages_table(run: RunRecords) -> pd.DataFrame:
         Column("saved_seconds", lambda item: item.stage.saved_seconds),
         Column("peak_memory_bytes", lambda item: item.stage.peak_memory_bytes),
         Column("epochs", lambda item: len(item.stage.epochs)),
+        Column("node", lambda item: item.stage.node),
+        Column("started_at", lambda item: item.stage.started_at),
+        Column("ended_at", lambda item: item.stage.ended_at),
+        Column("computed_by", lambda item: item.stage.computed_by),
     )
     diagnostics = dict.fromkeys(name for item in items for name in item.stage.diagnostics)
     return tabulate(items, (*columns, *(_of_stage(f"diagnostics.{name}", name) for name in diagnostics)))
@@ -177,6 +204,47 @@ def _epochs_of(record: TrialRecord) -> Iterable[_EpochOfTrial]:
     for stage in record.stages:
         for epoch in stage.epochs:
             yield _EpochOfTrial(record, stage.stage, epoch, next(evaluated) if epoch.val else None)
+
+
+@dataclass(frozen=True)
+class _ClassOfTrial:
+    record: TrialRecord
+    split: str
+    rates: Rates
+    number: int
+
+
+def classes_table(run: RunRecords) -> pd.DataFrame:
+    """Return one line a class of a model of a trial: how many of its images are classified rightly, or as the target.
+
+    Models are `val` and `test` (defended) and `poisoned_val`, `poisoned_test`, `clean_val` as in a record. Lines are
+    missing for records of before classes were counted.
+    """
+    items = [item for record in run.records for item in _classes_of(record)]
+    columns: tuple[Column[_ClassOfTrial], ...] = (
+        Column("number", lambda item: item.record.number),
+        Column("trial", lambda item: item.record.trial),
+        Column("seed", lambda item: item.record.seed),
+        Column("rates", lambda item: item.split),
+        Column("class", lambda item: item.record.classes[item.number]),
+        *(_count_column(name) for name in PerClass.model_fields),
+    )
+    return tabulate(items, columns)
+
+
+def _count_column(name: str) -> Column[_ClassOfTrial]:
+    def count(item: _ClassOfTrial) -> object:
+        counts = getattr(item.rates.per_class, name)
+        return None if counts is None else counts[item.number]
+
+    return Column(name, count)
+
+
+def _classes_of(record: TrialRecord) -> Iterable[_ClassOfTrial]:
+    for split in ("val", "test", "poisoned_val", "poisoned_test", "clean_val"):
+        rates: Rates | None = getattr(record, split)
+        if rates and rates.per_class:
+            yield from (_ClassOfTrial(record, split, rates, number) for number in range(len(record.classes)))
 
 
 CONFIGURATION_IDENTITY: tuple[Column[Configuration], ...] = (

@@ -30,7 +30,8 @@ from sweeps.tracking import Tracker
 from ubt.engine.graph import build_pipeline
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
-from ubt.trials.record import Rates, StageRecord, State, TrialRecord
+from ubt.trials.rates import Rates
+from ubt.trials.record import StageRecord, State, TrialRecord
 
 WORKERS = 2
 RATES = Rates(

@@ -12,10 +12,14 @@ import sys
 from pathlib import Path
 
 from analysis import load_run
-from ubt.trials.record import Rates, TrialRecord, read_records
+from ubt.trials.rates import Rates
+from ubt.trials.record import TrialRecord, read_records
 
 TIMINGS = {"seconds", "spent_seconds", "own_seconds", "started_at", "commit", "attempts", "peak_memory_bytes", "reused"}
-OTHERWISE = {"versions", "key"}
+TIMINGS |= {"node", "ended_at", "computed_by"}
+OTHERWISE = {"versions", "key", "version"}
+SINCE_0_2 = {"gates", "classes", "per_class", "split", "subset", "clean_val"}
+"""What records of before do not have."""
 INTERVALS = {"ca_low", "ca_high", "asr_low", "asr_high"}
 """Ends of intervals, which a library may compute to other last digits; so may it the diagnostics."""
 
@@ -23,7 +27,7 @@ INTERVALS = {"ca_low", "ca_high", "asr_low", "asr_high"}
 def timeless(value: object) -> object:
     """Return a JSON value without its timings, and without what is compared otherwise, at any depth."""
     if isinstance(value, dict):
-        return {name: timeless(part) for name, part in value.items() if name not in TIMINGS | OTHERWISE}
+        return {name: timeless(part) for name, part in value.items() if name not in TIMINGS | OTHERWISE | SINCE_0_2}
     return [timeless(part) for part in value] if isinstance(value, list) else value
 
 
@@ -55,7 +59,7 @@ def largest_differences(first: dict[str, TrialRecord], second: dict[str, TrialRe
     for trial in first.keys() & second.keys():
         for one, other in zip(_rates(first[trial]), _rates(second[trial]), strict=False):
             for (name, a), (_, b) in zip(one, other, strict=True):
-                if a is not None and b is not None:
+                if isinstance(a, float) and isinstance(b, float):
                     (ends if name in INTERVALS else rates).append(abs(a - b))
         for one, other in zip(first[trial].stages, second[trial].stages, strict=False):
             shared = one.diagnostics.keys() & other.diagnostics.keys()

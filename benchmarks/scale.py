@@ -22,7 +22,8 @@ from sweeps.study.config import StudyConfig
 from ubt.engine.graph import build_pipeline
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
-from ubt.trials.record import Rates, StageRecord, State, TrialRecord, read_records
+from ubt.trials.rates import Rates
+from ubt.trials.record import StageRecord, State, TrialRecord, read_records
 
 WORKERS = 64
 RATES = Rates(

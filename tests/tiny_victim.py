@@ -16,6 +16,7 @@ from ubt.engine.spec import imported, stage_named
 from ubt.testing import tiny_trial
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
+from ubt.trials.gates import Gates
 from ubt.trials.record import TrialRecord
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from ubt.engine.runner import TrialRunner
     from ubt.engine.workspace import Workspace
     from ubt.models.clip import Clip, State
+
+
+REPORT = Gates.model_validate({"clean_accuracy": {"act": "report"}})
+"""Of gates: a model of one epoch is no better than chance, and its stages are to be looked at all the same."""
 
 
 def assign(store: object, changes: Mapping[str, Any] | None = None, **fields: Any) -> Assignment:
@@ -120,7 +125,7 @@ class Bench:
     def _run(self, nodes: tuple[Node, ...], trial: TrialConfig) -> None:
         from ubt.engine.runner import PipelineRun
 
-        list(PipelineRun(nodes, trial, self.workspace, self.keep_epochs).steps())
+        list(PipelineRun(nodes, trial, self.workspace, self.keep_epochs, REPORT).steps())
 
     def _loaded(self, stage: str, key: str) -> Artifact:
         found = self.workspace.load(stage, key)

@@ -99,6 +99,8 @@ class Comparison:
     """How much clean accuracy, as a fraction, a defense may lose."""
     weak: tuple[tuple[str, tuple[int, ...]], ...]
     """Victims whose implant failed, each with the seeds it failed for."""
+    stopped: tuple[tuple[str, str], ...] = ()
+    """Victims that some other gate stopped trials of, each with the reason."""
 
     @property
     def victim(self) -> Row:
@@ -228,6 +230,7 @@ def compare(findings: Findings) -> Comparison | None:
         rows=(Row(defense_name(VICTIM), VICTIM, undefended, common), *rows),
         ca_floor=findings.run.ca_floor,
         weak=_weak(findings.run.records, names),
+        stopped=_stopped(findings.run.records, names),
     )
 
 
@@ -277,6 +280,11 @@ def _common(rows: Iterable[Sequence[AttackResult]]) -> tuple[int, ...]:
     """Return the columns that every row with any outcome has an outcome in."""
     measured = [{i for i, result in enumerate(results) if result.outcome} for results in rows]
     return tuple(sorted(set.intersection(*filter(None, measured)))) if any(measured) else ()
+
+
+def _stopped(records: Iterable[TrialRecord], names: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    found = ((record, gate) for record in records if (gate := record.stopped_by) and record.fault != "WeakImplant")
+    return tuple(dict.fromkeys((names[victim_key(record)], gate.reason) for record, gate in found))
 
 
 def _weak(records: Iterable[TrialRecord], names: dict[str, str]) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -107,6 +107,7 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     if comparison.weak:
         failed = listed(f"{name} ({listed(f'seed {seed}' for seed in seeds)})" for name, seeds in comparison.weak)
         found.append(f"The backdoor did not take, and so nothing was defended: {failed}.")
+    found += [f"A gate stopped trials of {name}: {reason}." for name, reason in comparison.stopped]
     found += [f"{row.name}: {row.note}." for row in comparison.rows if row.note]
     if left_out:
         found.append(f"Means and worst cases leave out {listed(left_out)}: not every defense was measured there.")

@@ -11,7 +11,7 @@ from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.findings import Configuration, Estimate, Findings
 from analysis.formatting import percent
-from ubt.trials.record import Rates
+from ubt.trials.rates import Rates
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from analysis.summary import Point
 from sweeps.run.launch import SweepEnd
 from ubt.artifacts.model_note import ModelNote
 from ubt.common.formatting import describe, duration
-from ubt.trials.record import Rates, StageRecord, TrialRecord
+from ubt.trials.rates import Rates
+from ubt.trials.record import StageRecord, TrialRecord
 
 
 def outcome_text(outcome: SweepEnd, resume_command: str) -> str:
@@ -44,6 +45,9 @@ def _summary_lines(summary: Summary) -> list[str]:
         f"{summary.name}: {states} in {duration(seconds.wall)}; "
         f"stages: {stages.computed} computed, {stages.reused} reused ({duration(seconds.saved)} saved)",
     ]
+    for gate, outcomes in summary.gates.items():
+        missed = [f"{outcome} in {counted}" for outcome, counted in outcomes.items() if outcome != "passed"]
+        lines += [f"  gate {gate}: {', '.join(missed)} of {sum(outcomes.values())} trials"] if missed else []
     if summary.compared:
         return [*lines, f"  {summary.compared}: the table is in the report."]
     lines.append(f"  {'poisoned model':<22}{_point_text(summary.poisoned.test if summary.poisoned else None)}")
@@ -71,6 +75,9 @@ def record_text(record: TrialRecord) -> str:
     """Return one trial's result in words."""
     lines = [f"{record.study} {record.trial}: {record.state} in {duration(record.seconds)}"]
     lines += [f"  {record.reason}"] if record.reason else []
+    lines += [
+        f"  gate {gate.gate}, {gate.outcome}: {gate.reason}" for gate in record.gates if gate.outcome == "reported"
+    ]
     for title, rates in (
         ("poisoned, val", record.poisoned_val),
         ("poisoned, test", record.poisoned_test),

@@ -80,7 +80,8 @@ def _poison(study: StudyConfig, store: str) -> tuple[Workspace, PoisonManifest]:
     learns = trial.victim.attack is not None and trial.victim.attack.learns
     device = pick_device(study.resources.gpus_per_trial if learns else 0)
     workspace = Workspace(trial.victim.data, trial.victim.model, device, ArtifactStore(store), local_cache(store))
-    clean, poison, *_ = build_pipeline(trial, study.seeds[0])
+    pipeline = build_pipeline(trial, study.seeds[0])
+    clean, poison = (next(node for node in pipeline if role in node.spec.provides) for role in ("clean", "manifest"))
     if learns:
         return workspace, _from_pipeline((clean, poison), trial, workspace)
     output = run(PrivilegedContext(poison, workspace, {}))

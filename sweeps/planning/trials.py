@@ -50,12 +50,14 @@ class PlannedTrial:
 
         It ended, not by a fault that says nothing of the configuration, and did the same work: the keys of its
         stages are others if the data, or the code of a stage, has changed since. One that failed before its first
-        stage tells nothing of its work.
+        stage tells nothing of its work. A gate that would end now what it let pass, or the other way round, asks for
+        the trial again, too: its stages are all in the store.
         """
+        confirmed = all(map(self.assignment.gates.confirm, record.gates))
         same = record.config == self.assignment.config and record.seed == self.assignment.seed
         keys, done = [node.key for node in self.pipeline], [stage.key for stage in record.stages]
         same_work = done == keys if record.state is State.DONE else bool(done) and done == keys[: len(done)]
-        return record.state.ended and not record.lost and same and same_work
+        return record.state.ended and not record.lost and same and same_work and confirmed
 
     def _kept(self, node: Node) -> tuple[int, ...]:
         return self.assignment.keep_epochs.get(node.spec.name, ()) if node.spec.epochs else ()
@@ -99,6 +101,7 @@ class TrialPlanner:
             threads=study.resources.cpus_per_trial,
             gpus=study.resources.gpus_per_trial,
             keep_epochs=self._keep_epochs,
+            gates=study.gates,
             plugins=study.plugins,
             commit=self._commit,
         )

@@ -25,7 +25,7 @@ from ubt.config import read_json, validate
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.migration import migrated_study
 
-MAY_CHANGE = ("name", "resources", "tracking", "objectives", "store", "plugins")
+MAY_CHANGE = ("name", "resources", "tracking", "objectives", "gates", "store", "plugins")
 """Parts of a study that a resumed run may change: they decide neither what is run nor what comes out of it. (What a
 plug-in's code is, the keys of its stages say.) A search may be decided by more: see `Search.decided_by`."""
 

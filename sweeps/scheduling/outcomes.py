@@ -45,21 +45,21 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 class FailedVictims:
-    """The victims that are not worth defending, each with the record of the trial that found out.
+    """Stages that it makes no sense to go on from, each with the record of the trial that found out.
 
-    A victim is known by the stage after which its trial gave up: the implant, whose backdoor did not take.
+    Most are a victim's: the implant whose backdoor did not take, a loaded model that is no better than chance.
     """
 
     def __init__(self) -> None:
         self._found_by: dict[str, TrialRecord] = {}
 
     def note(self, record: TrialRecord) -> None:
-        """Remember the victim of a trial that failed for it."""
-        if record.fault == WeakImplant.__name__ and record.stages:
+        """Remember the stage behind which a gate stopped a trial."""
+        if record.stages and (record.stopped_by or record.fault == WeakImplant.__name__):  # the latter of before
             self._found_by.setdefault(record.stages[-1].key, record)
 
     def reason_to_skip(self, planned: PlannedTrial) -> TrialRecord | None:
-        """Return the failed record of a trial whose victim has failed; None if it may run.
+        """Return the failed record of a trial that would be stopped by the same gate; None if it may run.
 
         The victim's whole configuration has to be the same: with another `min_asr` it may pass.
         """
@@ -68,7 +68,8 @@ class FailedVictims:
         failed = next((record for record in found if record.config["victim"] == victim), None)
         if failed is None:
             return None
-        return planned.assignment.record(State.FAILED, failed.reason).model_copy(update={"fault": failed.fault})
+        same = {"fault": failed.fault, "gates": tuple(filter(None, [failed.stopped_by]))}
+        return planned.assignment.record(State.FAILED, failed.reason).model_copy(update=same)
 
 
 class TrialNumbers:

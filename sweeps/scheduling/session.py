@@ -18,6 +18,7 @@ from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.search.proposals import Outcome, Proposal, Proposer
 from ubt.common.choice import RuleName
 from ubt.trials.assignment import Assignment
+from ubt.trials.migration import LOST_WORKER
 from ubt.trials.record import State, TrialRecord, write_record
 
 LOST_IN_A_ROW = 8
@@ -66,6 +67,8 @@ class Session:
         self._failed_victims = FailedVictims()
         self._newest: dict[str, TrialRecord] = {}
         self._states: dict[str, State] = {}
+        self._unfinished: dict[str, TrialRecord] = {}
+        """Records of trials that are run again, as they were left."""
         self._lost_in_a_row = 0
         self.stopped = ""
         """Why nothing more is started; empty unless `stop` was called."""
@@ -160,6 +163,8 @@ class Session:
         name, known = planned.name, self._known.get(planned.name)
         self._planned[name], self._proposal_of[name] = planned, proposal
         if known is None or not planned.is_answered_by(known):
+            if known and (known.lost or not known.state.ended) and known.config == planned.assignment.config:
+                self._unfinished[name] = known
             self._scheduler.add(name, [piece for node in planned.pipeline for piece in planned.pieces(node)])
             return
         self._states[name] = known.state
@@ -179,10 +184,16 @@ class Session:
             del self._open[proposal.number]
 
     def _with_attempts(self, record: TrialRecord) -> TrialRecord:
-        """Return the record with the number of times that the trial was started: its worker may have died."""
-        before = self._newest.get(record.trial)
-        again = before is not None and record.started_at != before.started_at
-        return record.model_copy(update={"attempts": before.attempts + again}) if before else record
+        """Return the record with all starts of the trial: its worker may have died, or a resume have taken it up."""
+        before, ended_by = self._newest.get(record.trial), LOST_WORKER
+        if before is None and (known := self._unfinished.get(record.trial)):
+            before, ended_by = known, f"{known.fault}: {known.reason}" if known.state.ended else "interrupted"
+        if before is None:
+            return record
+        earlier = before.attempts[:-1]
+        if record.started_at != before.started_at and before.attempts:
+            earlier += (before.attempts[-1].model_copy(update={"ended_by": ended_by}),)
+        return record.model_copy(update={"attempts": (*earlier, *record.attempts[-1:])})
 
     def _count_lost(self, record: TrialRecord) -> None:
         """Stop when trial after trial is lost. Those that were lost before may never fit, and hold up no others."""

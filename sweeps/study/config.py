@@ -17,6 +17,7 @@ from ubt.config.dotted_paths import JsonObject
 from ubt.defenses import DefenseConfig
 from ubt.defenses.ubt import Ubt
 from ubt.trials.config import TrialConfig, VictimConfig
+from ubt.trials.gates import Gates
 from ubt.trials.metrics import Metrics
 
 
@@ -66,6 +67,8 @@ class StudyConfig(Config):
     """What is measured of every defended model beside ASR and CA, each by name or with its settings."""
     search: SearchConfig = Grid()
     """Which configurations are tried."""
+    gates: Gates = Gates()
+    """What is asked of the stages' results before a trial goes on; no result depends on it."""
     objectives: Objectives = Objectives()
     """Which of them is chosen."""
     resources: Resources = Resources()

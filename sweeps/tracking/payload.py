@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from ubt.config import get_path
-from ubt.trials.record import Rates, State, TrialRecord
+from ubt.trials.rates import Rates
+from ubt.trials.record import State, TrialRecord
 
 _STATUS = {State.RUNNING: "RUNNING", State.DONE: "FINISHED", State.PRUNED: "KILLED", State.FAILED: "FAILED"}
 _LONGEST_VALUE, _LONGEST_NAME = 5000, 250
@@ -47,6 +48,8 @@ def of_trial(record: TrialRecord, searched: Sequence[str]) -> Payload:
         params={name_of(path): text_of(value) for path, value in _settings(record, searched).items()},
         metrics=_finite(_measurements(record)),
         tags={
+            **{f"gate.{gate.gate}": gate.outcome for gate in record.gates},
+            "node": record.attempts[-1].node if record.attempts else "",
             "state": record.state.value,
             "reason": text_of(record.reason),
             "seed": str(record.seed),
@@ -104,16 +107,18 @@ def _measurements(record: TrialRecord) -> Iterator[tuple[str, float]]:
     measured = {
         "val": record.val,
         "test": record.test,
+        "clean.val": record.clean_val,
         "poisoned.val": record.poisoned_val,
         "poisoned.test": record.poisoned_test,
     }
+    yield from ((f"gate.{gate.gate}", gate.measured) for gate in record.gates if gate.measured is not None)
     for split, rates in measured.items():
         yield from ((f"{split}.{name}", value) for name, value in _rates(rates))
 
 
 def _rates(rates: Rates | None) -> Iterator[tuple[str, float]]:
     found = ((name, getattr(rates, name)) for name in (type(rates).model_fields if rates else ()))
-    yield from ((name, float(value)) for name, value in found if value is not None)
+    yield from ((name, float(value)) for name, value in found if isinstance(value, int | float))
 
 
 def _curves(record: TrialRecord) -> Iterator[Point]:

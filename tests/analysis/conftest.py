@@ -10,7 +10,8 @@ from analysis.records import RunRecords, read_run
 from ubt.common.statistics import wilson_interval
 from ubt.config import set_path
 from ubt.trials.labels import label_of_text
-from ubt.trials.record import EpochRecord, Rates, StageRecord, State, TrialRecord, write_record
+from ubt.trials.rates import Rates
+from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord, write_record
 
 BASE = {
     "victim": {"attack": {"kind": "badnets", "target": 3}},

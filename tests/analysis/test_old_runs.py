@@ -18,7 +18,7 @@ def as_version_1(record):
     ]
     for stage in stages:
         stage["stage"] = OLD_STAGES.get(stage["stage"], stage["stage"])
-    return {**tree, "version": 1, "label": str(record.label), "stages": stages}
+    return {**tree, "version": 1, "label": str(record.label), "stages": stages, "attempts": 1}
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ def test_the_json_is_as_promised(run_of, trial):
             "config": {"defense.suspicious_ratio": 0.01, SAMPLES: 8, "defense.token_threshold": 0.3},
             "val": {"asr": 0.1, "ca": 0.81},
             "test": {"asr": 0.11, "ca": pytest.approx(0.82)},
+            "epoch": 2,
         },
         "rule": "lowest_asr",
         "knew": KNOWS["lowest_asr"],
@@ -33,6 +34,7 @@ def test_the_json_is_as_promised(run_of, trial):
         "front": ["trial-1", "trial-0"],
         "hypervolume": pytest.approx(0.2 * 0.81 + 0.7 * 0.85),
         "stages": {"computed": 2, "reused": 2},
+        "gates": {},
         "seconds": {"wall": 22.0, "computed": 8.0, "saved": 20.0},
     }
 

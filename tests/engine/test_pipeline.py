@@ -219,7 +219,8 @@ def test_the_gate_asks_for_a_backdoor_and_for_a_model_that_is_better_than_chance
             list(run.steps())
     finally:
         bench.workspace.remember(artifact)
-    assert run.rates("poisoned", "val").as_json() == rates
+    assert run.rates("poisoned", "val").model_dump(mode="json", include=set(rates)) == rates
+    assert run.rates("poisoned", "test").split == "test", "also of artifacts of before it was written down"
 
 
 def test_the_gate_is_also_met_by_a_trial_that_finds_the_implant_in_the_store(tiny_run):

@@ -16,6 +16,7 @@ from ubt.data.base import DataSet, Labelled, Pairs
 from ubt.methods.evaluation import Evaluator, zero_shot_weights
 from ubt.models.clip import embed_images
 from ubt.testing import stamped
+from ubt.trials.rates import PerClass
 
 CLASSES = ("banana", "boat", "tree")
 TEMPLATES = ("a {}", "the {}")
@@ -97,7 +98,7 @@ def test_the_attack_succeeds_on_images_of_other_classes_taken_for_the_target():
 
 def test_without_a_known_attack_there_is_clean_accuracy_alone():
     known, unknown = rates("banana"), Evaluator(pictures(), None).rates(Oracle(), "val")
-    clean = {"ca", "ca_images", "ca_low", "ca_high", "ca_top5"}
+    clean = {"split", "subset", "ca", "ca_images", "ca_low", "ca_high", "ca_top5"}
     assert {name for name, value in unknown.as_json().items() if value is not None} == clean
     assert unknown.model_dump(include=clean) == known.model_dump(include=clean)
 
@@ -119,6 +120,17 @@ def test_any_class_may_be_the_target(target, hits, images):
 def test_accuracy_on_triggered_images_is_under_their_true_labels(target, correct, images):
     # No bananas: rows 3, 6. No boats: rows 1, 6. No trees: rows 1, 3.
     assert rates(target).triggered_accuracy == pytest.approx(correct / images)
+
+
+def test_classes_are_counted_one_by_one():
+    found = Evaluator(pictures(), Stamp(target="banana")).rates(Oracle(), "val", by_class=True)
+    assert found.per_class == PerClass(images=(2, 3, 2), correct=(1, 2, 1), triggered=(0, 3, 2), hits=(0, 2, 1))
+    assert sum(found.per_class.correct) == found.ca * found.ca_images
+    assert sum(found.per_class.hits) == found.asr * found.asr_images
+    assert (found.split, found.subset) == ("val", "all")
+    assert rates("banana").per_class is None, "after every epoch that would be much"
+    unknown = Evaluator(pictures(), None).rates(Oracle(), "val", by_class=True)
+    assert unknown.per_class == PerClass(images=(2, 3, 2), correct=(1, 2, 1))
 
 
 def test_images_of_the_target_class_count_for_accuracy_alone():

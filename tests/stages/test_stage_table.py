@@ -25,7 +25,7 @@ OF_DEFENSES = sorted(
 
 def trials_with(spec):
     """Return a trial for each variant of a defense and kind of victim that runs the stage."""
-    victims = ({}, {"victim.model.random_weights": True})
+    victims = ({}, {"victim.model.random_weights": True}, {"victim.model.pretrained": "openai"})
     trials = [tiny_trial({**victim, "defense": variant}) for variant in VARIANTS for victim in victims]
     trials.append(tiny_trial({"metrics": [metric().kind for metric in METRICS]}))
     return [trial for trial in trials if spec in stages_of(trial)]

@@ -84,7 +84,7 @@ def test_implanting_fine_tunes_the_clean_model_on_the_poisoned_pairs(bench):
     output = epochs[-1].snapshot()
     assert output.base is None, "stored whole: everything later is a difference from it"
     assert not same(output.model, dict(context.artifact("clean").weights))
-    rates = context.evaluator.rates(bench.clip(output.model), "val")
+    rates = context.evaluator.rates(bench.clip(output.model), "val", by_class=True)
     assert output.facts["val"] == rates.as_json()
     assert set(output.facts) == {"val", "test"}
 
@@ -112,6 +112,6 @@ def test_the_defended_model_is_evaluated_on_both_splits(bench):
     output = bench.output("evaluate")
     clip = bench.clip(context.artifact("model").weights)
     for split in ("val", "test"):
-        assert output.facts[split] == context.evaluator.rates(clip, split).as_json()
+        assert output.facts[split] == context.evaluator.rates(clip, split, by_class=True).as_json()
     undefended = bench.inputs("evaluate", {"defense": {"kind": "none"}})
     assert undefended["model"].manifest.stage == "implant"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_session import Toy, rates, toy_session
@@ -12,7 +13,8 @@ from sweeps.scheduling.session import LOST_IN_A_ROW
 from sweeps.search.proposals import Outcome, Proposal
 from ubt.common.errors import WeakImplant
 from ubt.common.formatting import describe
-from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord, read_records
+from ubt.trials.gates import GateOutcome, Gates
+from ubt.trials.record import Attempt, EpochRecord, StageRecord, State, TrialRecord, read_records
 
 RATIO, THRESHOLD, EPOCHS = "defense.suspicious_ratio", "defense.token_threshold", "defense.overfit_epochs"
 ATTACK, LEAST = "victim.attack.poison_rate", "victim.implant.min_asr"
@@ -239,6 +241,45 @@ def test_a_weak_implant_fails_the_trials_of_its_victim_and_no_others(tmp_path: P
     assert toy.session.finished
 
 
+def stopped(gate: str, stage: str, measured: float = 0.1) -> GateOutcome:
+    return GateOutcome(
+        gate=gate, stage=stage, measured=measured, threshold=0.5, outcome="stopped", knew="poison", reason="no sense"
+    )
+
+
+@pytest.mark.parametrize(("stage", "skipped"), [("implant", {1, 2}), ("suspect", {1})])
+def test_trials_that_a_gate_would_stop_behind_the_same_stage_are_not_started(
+    tmp_path: Path, stage: str, skipped: set[int]
+) -> None:
+    heard = Heard()
+    toy = toy_session(tmp_path, [{}, {THRESHOLD: 0.2}, {RATIO: 0.5}, {ATTACK: 0.2}], listeners=[heard])
+    first = toy.session.next_assignment()
+    found = stopped("clean_accuracy", stage)
+    failed = toy.failed(first, stage, fault="StoppedByGate").model_copy(update={"gates": (found,)})
+    toy.session.ended(first.trial, failed)
+    assert set(toy.finish_all()) == {f"t{number:04d}" for number in {1, 2, 3} - skipped}
+    told = [record for record in heard if record.number in skipped]
+    assert [(record.state, record.gates) for record in told] == [(State.FAILED, (found,))] * len(skipped)
+
+
+def test_a_resume_with_other_thresholds_asks_again(tmp_path: Path) -> None:
+    first = toy_session(tmp_path, [{}])
+    assignment = first.session.next_assignment()
+    found = stopped("overfit_auroc", "overfit")
+    failed = first.failed(assignment, "overfit", fault="StoppedByGate").model_copy(update={"gates": (found,)})
+    reported = found.model_copy(update={"outcome": "reported"})
+    passed = first.done(assignment).model_copy(update={"gates": (reported,)})
+    for known, gates, started in (
+        (failed, {"act": "stop"}, False),
+        (failed, {"act": "report"}, True),
+        (failed, {"act": "stop", "at_least": 0.05}, True),
+        (passed, {"act": "report", "at_least": 0.9}, False),
+        (passed, {"act": "stop"}, True),
+    ):
+        again = toy_session(tmp_path, [{}], known=[known], gates=Gates.model_validate({"overfit_auroc": gates}))
+        assert (again.session.next_assignment() is not None) is started
+
+
 def test_another_seed_of_a_weak_victim_is_another_victim(tmp_path: Path) -> None:
     toy = toy_session(tmp_path, TWO, replicates=2)
     first = toy.session.next_assignment()
@@ -392,9 +433,39 @@ def test_a_trial_that_starts_again_says_so(tmp_path: Path) -> None:
     toy = toy_session(tmp_path, [{}])
     assignment = toy.session.next_assignment()
     for started, stage in (("1", "poison"), ("1", "implant"), ("2", "poison")):
-        toy.session.updated(toy.running(assignment, stage).model_copy(update={"started_at": started}))
-    toy.session.ended(assignment.trial, toy.done(assignment).model_copy(update={"started_at": "3"}))
-    assert [record.attempts for record in read_records(toy.records)] == [3]
+        toy.session.updated(begun(toy.running(assignment, stage), started))
+    toy.session.ended(assignment.trial, begun(toy.done(assignment), "3"))
+    (record,) = read_records(toy.records)
+    lost = "its worker or node died"
+    assert [(each.started_at, each.node, each.ended_by) for each in record.attempts] == [
+        ("1", "node-1", lost),
+        ("2", "node-2", lost),
+        ("3", "node-3", ""),
+    ]
+
+
+def begun(record: TrialRecord, started: str) -> TrialRecord:
+    """Return a record as a worker writes it, which knows of no other start than its own."""
+    attempt = Attempt(started_at=started, node=f"node-{started}")
+    return record.model_copy(update={"started_at": started, "attempts": (attempt,)})
+
+
+@pytest.mark.parametrize(
+    ("left", "ended_by"),
+    [
+        ({"state": State.RUNNING}, "interrupted"),
+        ({"state": State.FAILED, "lost": True, "fault": "OSError", "reason": "disk full"}, "OSError: disk full"),
+    ],
+)
+def test_a_trial_that_a_resume_takes_up_again_tells_how_it_was_left(tmp_path: Path, left: Any, ended_by: str) -> None:
+    before = toy_session(tmp_path, [{}])
+    known = begun(before.running(before.session.next_assignment()), "1").model_copy(update=left)
+    again = toy_session(tmp_path, [{}], known=[known])
+    assignment = again.session.next_assignment()
+    again.session.updated(begun(again.running(assignment), "2"))
+    again.session.ended(assignment.trial, begun(again.done(assignment), "2"))
+    (record,) = read_records(again.records)
+    assert [(each.started_at, each.ended_by) for each in record.attempts] == [("1", ended_by), ("2", "")]
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.PRUNED, State.RUNNING])

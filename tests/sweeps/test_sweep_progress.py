@@ -13,7 +13,8 @@ from toy_session import rates
 
 from analysis.findings import choose, configurations
 from sweeps.run.progress import Bar, Best, Lines, Tally, progress_view
-from ubt.trials.record import EpochRecord, Rates, StageRecord, State, TrialRecord
+from ubt.trials.rates import Rates
+from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord
 
 
 def trial(number: int, state: State = State.DONE, asr: float = 0.1, ca: float = 0.8, **fields: Any) -> TrialRecord:

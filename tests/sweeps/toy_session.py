@@ -14,7 +14,11 @@ from ubt.config import set_path
 from ubt.engine.graph import build_pipeline
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
-from ubt.trials.record import Rates, StageRecord, State, TrialRecord
+from ubt.trials.gates import Gates
+from ubt.trials.rates import Rates
+from ubt.trials.record import StageRecord, State, TrialRecord
+
+DEFAULT_GATES = Gates()
 
 
 def rates(asr: float = 0.1, ca: float = 0.8) -> Rates:
@@ -56,6 +60,7 @@ class ToyPlanner:
 
     replicates: int = 1
     keep_epochs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    gates: Gates = DEFAULT_GATES
 
     def __call__(self, proposal: Proposal, position: int) -> PlannedTrial:
         tree = TrialConfig().as_json()
@@ -72,6 +77,7 @@ class ToyPlanner:
             data_key="toy-data",
             store="nowhere",
             keep_epochs=self.keep_epochs,
+            gates=self.gates,
         )
         return PlannedTrial(assignment, build_pipeline(trial, position, "toy-data"))
 
@@ -127,8 +133,9 @@ def toy_session(
     known: Iterable[TrialRecord] = (),
     listeners: Sequence[Listener] = (),
     keep_epochs: dict[str, tuple[int, ...]] | None = None,
+    gates: Gates = DEFAULT_GATES,
 ) -> Toy:
-    proposer, planner = ToyProposer(layout, lag), ToyPlanner(replicates, keep_epochs or {})
+    proposer, planner = ToyProposer(layout, lag), ToyPlanner(replicates, keep_epochs or {}, gates)
     records = folder / "records"
     session = Session(proposer, planner, replicates, StageScheduler(), records, list(known), listeners)
     return Toy(session, proposer, planner, records)

@@ -12,17 +12,8 @@ from ubt.defenses.detectors import CleanDetector
 from ubt.trials.config import TrialConfig
 from ubt.trials.labels import ComparisonCell, TrialLabel
 from ubt.trials.migration import migrated_record
-from ubt.trials.record import (
-    RECORD_VERSION,
-    EpochRecord,
-    Rates,
-    StageRecord,
-    State,
-    TrialRecord,
-    read_record,
-    read_records,
-    write_record,
-)
+from ubt.trials.rates import PerClass, Rates
+from ubt.trials.record import RECORD_VERSION, EpochRecord, StageRecord, State, TrialRecord, read_record, read_records, write_record
 
 
 def record(number=0, **fields):
@@ -102,7 +93,7 @@ def spoiled(change):
         b"[]",
         spoiled({"state": "LOST"}),
         spoiled({"unheard_of": 1}),
-        spoiled({"version": 3}),
+        spoiled({"version": 4}),
         spoiled({"version": 0}),
         record(1).model_dump_json().encode()[:-20],
     ],
@@ -160,7 +151,7 @@ def test_a_record_of_a_later_version_is_told_in_one_sentence(tmp_path):
         read_record(later)
     (problem,) = caught.value.problems
     assert (problem.where, problem.given) == (str(later), 9)
-    assert problem.message == "is no record of version 1 to 2"
+    assert problem.message == "is no record of version 1 to 3"
     assert "the version of ubt that wrote it" in problem.advice
 
 
@@ -174,7 +165,7 @@ FORMER = Path(__file__).parent / "data" / "record_of_version_1.json"
 def former(**fields):
     """Return a record's JSON as version 1 wrote it."""
     tree = json.loads(record().model_dump_json())
-    return {**tree, "version": 1, "label": "", "stages": [], **fields}
+    return {**tree, "version": 1, "label": "", "stages": [], "attempts": 1, **fields}
 
 
 def former_stage(stage, **fields):
@@ -189,11 +180,15 @@ def read_back(tmp_path, document):
 
 def test_a_record_that_version_0_1_wrote_is_read():
     found, written = read_record(FORMER), json.loads(FORMER.read_text())
-    assert found.version == RECORD_VERSION == 2
+    assert found.version == RECORD_VERSION == 3
     assert [stage.stage for stage in found.stages][2:5] == ["implant", "detect_clean", "suspect"]
     assert [stage.diagnostics for stage in found.stages] == [stage["metrics"] for stage in written["stages"]]
     assert [stage.key for stage in found.stages] == [stage["key"] for stage in written["stages"]]
-    assert found.test.as_json() == written["test"]
+    assert found.test.model_dump(mode="json", include=set(written["test"])) == written["test"]
+    measured = ("val", "test", "poisoned_val", "poisoned_test")
+    assert [getattr(found, name).split for name in measured] == ["val", "test"] * 2
+    assert {epoch.val.split for _, epoch in found.epochs} == {"val"}
+    assert [attempt.started_at for attempt in found.attempts] == [written["started_at"]]
     assert found.changes == written["changes"]
     assert not found.label
     trial = TrialConfig.model_validate(found.config)
@@ -317,3 +312,39 @@ def test_what_is_no_record_of_version_1_is_refused_with_its_name(tmp_path, wrong
     (problem,) = caught.value.problems
     assert problem.where == str(tmp_path / "t0.json")
     assert "remove the file" in problem.advice
+
+
+# Records of version 2
+
+
+def test_attempts_that_were_counted_are_told(tmp_path):
+    counted = {**json.loads(record(started_at="2026-01-01T00:00:00+00:00").model_dump_json()), "version": 2}
+    found = read_back(tmp_path, {**counted, "attempts": 3})
+    assert [attempt.ended_by for attempt in found.attempts] == ["its worker or node died"] * 2 + [""]
+    assert [attempt.started_at for attempt in found.attempts] == ["", "", "2026-01-01T00:00:00+00:00"]
+
+
+def test_rates_of_version_2_name_the_split_that_they_stood_under(tmp_path):
+    plain = {name: value for name, value in rates().as_json().items() if name not in {"split", "subset", "per_class"}}
+    epoch = {"epoch": 1, "seconds": 1.0, "val": plain}
+    stage = {"stage": "unlearn", "key": "a", "reused": False, "seconds": 1.0, "epochs": [epoch, {**epoch, "val": None}]}
+    tree = {**json.loads(record().model_dump_json()), "version": 2, "attempts": 1, "stages": [stage]}
+    found = read_back(tmp_path, {**tree, "poisoned_test": plain, "val": plain, "test": None})
+    assert (found.poisoned_test.split, found.val.split, found.test) == ("test", "val", None)
+    assert [epoch.val.split if epoch.val else None for epoch in found.stages[0].epochs] == ["val", None]
+    assert not found.val.provisional
+
+
+# What is large
+
+
+def test_counts_of_a_thousand_classes_take_a_line_each_and_a_few_kilobytes(tmp_path):
+    counts = tuple(range(0, 50_000, 50))
+    each = PerClass(images=counts, correct=counts, triggered=counts, hits=counts)
+    large = rates().model_copy(update={"per_class": each})
+    written = record(val=large, reason="[\n 1,\n 2\n]", config={"a": [1, 2]}, classes=["cat"] * 1000)
+    path = write_record(tmp_path, written)
+    assert read_record(path) == written
+    lines = path.read_text().splitlines()
+    assert sum(line.count(",") > 900 for line in lines) == 4
+    assert path.stat().st_size < 40_000 + 12_000

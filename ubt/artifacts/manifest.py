@@ -9,6 +9,12 @@ from pydantic import AliasChoices, Field, JsonValue
 from ubt.config import Config
 from ubt.trials.record import EpochRecord
 
+
+def utc_now() -> str:
+    """Return the time: UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 MANIFEST_FILE = "meta.json"
 """Its name in the store, the same as in version 0.1, whose artifacts are found by it."""
 
@@ -46,7 +52,13 @@ class ArtifactManifest(Config):
     """Of those, the stage's own work (see `StageRecord`); none in artifacts from before it was distinguished."""
     peak_memory_bytes: int = 0
     device: str = ""
-    created_at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    node: str = ""
+    """Host that computed it; empty in artifacts of before it was written down, as the next two."""
+    computed_by: str = ""
+    """The trial that computed it, `STUDY/TRIAL`."""
+    started_at: str = ""
+    """When computing it began: UTC time, ISO 8601."""
+    created_at: str = Field(default_factory=utc_now)
 
     @property
     def size_bytes(self) -> int:

@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from ubt.config import Config
-from ubt.trials.record import Rates, TrialRecord
+from ubt.trials.rates import Rates
+from ubt.trials.record import TrialRecord
 
 
 class Format(StrEnum):

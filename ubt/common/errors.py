@@ -47,7 +47,23 @@ class StageFault(Exception):
     """A stage could not produce a usable artifact; the trial that needed it fails with this reason."""
 
 
-class WeakImplant(StageFault):
+class StoppedByGate(StageFault):
+    """A sanity gate found that it makes no sense to go on."""
+
+
+class NotFinite(StoppedByGate):
+    """A model has weights that are NaN or infinite: nothing can be computed from it."""
+
+    def __init__(self, reason: str, tensors: int = 0) -> None:
+        super().__init__(reason, tensors)
+        self.tensors = tensors
+        """How many tensors of it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class WeakImplant(StoppedByGate):
     """The attack did not take, so there is nothing to defend against (see `implant.min_asr`)."""
 
 

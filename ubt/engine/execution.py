@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
-from ubt.artifacts.manifest import ArtifactManifest
+from ubt.artifacts.manifest import ArtifactManifest, utc_now
 from ubt.engine.context import (
     DiagnoseFunction,
     Earlier,
@@ -26,7 +27,7 @@ from ubt.engine.graph import Node
 from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.spec import imported
 from ubt.engine.workspace import Workspace, plain
-from ubt.models.clip import peak_memory_bytes, reset_peak_memory
+from ubt.models.clip import check_finite, peak_memory_bytes, reset_peak_memory
 from ubt.trials.record import EpochRecord, StageRecord
 
 _ASKED_ONE_BY_ONE = 4
@@ -43,13 +44,15 @@ class Execution:
         inputs: Mapping[str, Artifact],
         poison: Artifact | None,
         keep_epochs: tuple[int, ...] = (),
+        computed_by: str = "",
     ) -> None:
         self._node = node
         self._workspace = workspace
         self._inputs = inputs
         self._poison = poison  # for evaluation and diagnostics; the stage sees its own inputs
         self._keep_epochs = keep_epochs
-        self._started = time.perf_counter()
+        self._computed_by = computed_by
+        self._started, self._started_at = time.perf_counter(), utc_now()
         self._earlier = self._find_earlier()
         self._epochs = list(self._earlier.epochs) if self._earlier else []
         self._own_seconds = stage_record(self._earlier, reused=True).work_seconds if self._earlier else 0.0
@@ -114,6 +117,8 @@ class Execution:
         self, context: StageContext, output: Output, node: Node, memory: Mapping[str, Tensor] | None
     ) -> ArtifactManifest:
         model = None if output.model is None else plain(output.model)
+        if model is not None:
+            check_finite(model, self._workspace.clip.net, f"the model of `{node.spec.name}`")
         output = replace(output, tensors=plain(output.tensors), model=model)
         base = self._inputs[output.base] if output.base else None
         described = ArtifactManifest(
@@ -132,6 +137,9 @@ class Execution:
             own_seconds=self._own_seconds,
             peak_memory_bytes=peak_memory_bytes(self._workspace.device),
             device=str(self._workspace.device),
+            node=platform.node(),
+            computed_by=self._computed_by,
+            started_at=self._started_at,
         )
         payloads = {}
         if output.tensors:
@@ -193,6 +201,9 @@ class Execution:
             seconds=self._spent_seconds + (self._earlier.seconds if self._earlier else 0.0),
             spent_seconds=self._spent_seconds,
             complete=False,
+            node=platform.node(),
+            started_at=self._started_at,
+            computed_by=self._computed_by,
             epochs=tuple(self._epochs),
         )
 
@@ -207,6 +218,10 @@ def stage_record(manifest: ArtifactManifest, reused: bool, spent_seconds: float 
         own_seconds=manifest.own_seconds,
         spent_seconds=spent_seconds,
         peak_memory_bytes=manifest.peak_memory_bytes,
+        node=manifest.node,
+        started_at=manifest.started_at,
+        ended_at=manifest.created_at,
+        computed_by=manifest.computed_by,
         diagnostics=manifest.diagnostics,
         epochs=manifest.epochs,
     )

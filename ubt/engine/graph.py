@@ -87,8 +87,9 @@ def stages_of(trial: TrialConfig) -> tuple[StageSpec, ...]:
     Raises:
         UserError: if its defense names a stage that is not installed, or a metric's name is that of a stage.
     """
-    clean = "pretrain" if trial.victim.model.trained_here else "load"
-    names = (clean, "poison", "implant", *trial.defense.stages, "evaluate")
+    model = trial.victim.model
+    clean = ("pretrain",) if model.trained_here else ("load", *(() if model.random_weights else ("evaluate_clean",)))
+    names = (*clean, "poison", "implant", *trial.defense.stages, "evaluate")
     return (*map(stage_named, names), *(stage_of_metric(metric.kind) for metric in trial.metrics))
 
 

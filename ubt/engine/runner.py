@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import logging
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import torch
+from pydantic import JsonValue
 
 from ubt.artifacts.codec import Artifact
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, local_cache
-from ubt.common.errors import DamagedArtifact, StageFault, UserError
+from ubt.common.errors import DamagedArtifact, NotFinite, StageFault, StoppedByGate, UserError
 from ubt.common.registry import load_plugins
 from ubt.data import content_key
 from ubt.engine.execution import Execution, stage_record
+from ubt.engine.gates import Judged, finite_weights, judge, stop
 from ubt.engine.graph import Node, Pipeline, build_pipeline
-from ubt.engine.spec import MANIFEST, imported
+from ubt.engine.spec import MANIFEST
 from ubt.engine.workspace import Workspace
 from ubt.models.clip import pick_device, use_threads
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
-from ubt.trials.record import Rates, StageRecord, State, TrialRecord
+from ubt.trials.gates import GateOutcome, Gates
+from ubt.trials.rates import Rates
+from ubt.trials.record import Attempt, StageRecord, State, TrialRecord
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +46,17 @@ class PipelineRun:
         trial: TrialConfig,
         workspace: Workspace,
         keep_epochs: Mapping[str, tuple[int, ...]],
+        gates: Gates | None = None,
+        computed_by: str = "",
     ) -> None:
         self.stages: list[StageRecord] = []
+        self.gates: list[GateOutcome] = []
         self._pipeline = pipeline
         self._trial = trial
         self._workspace = workspace
         self._keep_epochs = keep_epochs
+        self._thresholds = gates or Gates()
+        self._computed_by = computed_by
         self._manifests: dict[str, ArtifactManifest] = {}
         """By role, as the newest stage fills it."""
         self._computed: dict[str, StageRecord] = {}  # by key: what this trial did, whatever happened later
@@ -54,7 +65,7 @@ class PipelineRun:
         """Yield a record after every stage and epoch. A damaged artifact on the way is computed again.
 
         Raises:
-            StageFault: if a stage cannot produce a usable artifact, or it makes no sense to go on from one.
+            StageFault: if a stage cannot produce a usable artifact, or a gate finds no sense in going on from one.
         """
         for attempt in range(_ATTEMPTS):
             try:
@@ -68,10 +79,11 @@ class PipelineRun:
     def rates(self, role: str, split: str) -> Rates | None:
         """Return what the stage that fills a role (`poisoned`, `rates`) measured on a split, once it has run."""
         manifest = self._manifests.get(role)
-        return Rates.model_validate(manifest.facts[split]) if manifest else None
+        facts = cast("dict[str, JsonValue]", manifest.facts[split]) if manifest else None
+        return Rates.model_validate({**facts, "split": split}) if facts else None
 
     def _pass(self) -> Iterator[StageRecord]:
-        self.stages = []
+        self.stages, self.gates = [], []
         self._manifests = {}
         for node in self._pipeline:
             manifest = self._workspace.manifest(node.spec.name, node.key)
@@ -82,20 +94,31 @@ class PipelineRun:
                 manifest = self._workspace.manifest(node.spec.name, node.key)
                 assert manifest is not None  # noqa: S101 — it was published just now
             self._manifests.update(dict.fromkeys(node.spec.provides, manifest))
+            self._judge(node, manifest)
             yield self.stages[-1]  # now that `rates` knows what the stage measured
-            if node.spec.gate:
-                imported(node.spec.gate)(manifest, self._trial, self._workspace.data)
+
+    def _judge(self, node: Node, manifest: ArtifactManifest) -> None:
+        """Note what the stage's gates find; raises `StoppedByGate` if one finds no sense in going on."""
+        judged = Judged(manifest, self._trial, self._thresholds, len(self._workspace.data.classes))
+        self.gates += judge(node.spec.gates, judged)
+        if self.gates and self.gates[-1].outcome == "stopped":
+            raise stop(self.gates[-1])
 
     def _compute(self, node: Node) -> Iterator[StageRecord]:
         """Yield the stage's record while it is incomplete; the complete one is left in `stages`."""
         inputs = {role: self._load(role) for role in node.inputs}
         poison = self._load(MANIFEST) if MANIFEST in self._manifests else None
-        execution = Execution(node, self._workspace, inputs, poison, self._keep_epochs.get(node.spec.name, ()))
+        kept = self._keep_epochs.get(node.spec.name, ())
+        execution = Execution(node, self._workspace, inputs, poison, kept, self._computed_by)
         self.stages.append(StageRecord(stage=node.spec.name, key=node.key, reused=False, seconds=0.0, complete=False))
-        for record in execution.steps():
-            self.stages[-1] = record
-            if not record.complete:
-                yield record
+        try:
+            for record in execution.steps():
+                self.stages[-1] = record
+                if not record.complete:
+                    yield record
+        except NotFinite as fault:
+            self.gates.append(finite_weights(node.spec.name, fault))
+            raise
         self._computed[node.key] = self.stages[-1]
 
     def _load(self, role: str) -> Artifact:
@@ -118,7 +141,10 @@ class TrialRunner:
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         """Yield the trial's record after every stage and epoch; the last one is DONE or FAILED with a reason."""
         started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
-        record = assignment.record(State.RUNNING).model_copy(update={"started_at": started, "versions": VERSIONS})
+        attempt = Attempt(started_at=started, node=platform.node())
+        record = assignment.record(State.RUNNING).model_copy(
+            update={"started_at": started, "versions": VERSIONS, "attempts": (attempt,)}
+        )
         try:
             for record in self._steps(assignment, record):  # noqa: B020 — the newest record is what failed
                 yield record.model_copy(update={"seconds": time.perf_counter() - clock})
@@ -131,17 +157,18 @@ class TrialRunner:
         trial = TrialConfig.model_validate(assignment.config)
         workspace = self._workspace_for(trial, assignment)
         pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)
-        run = PipelineRun(pipeline, trial, workspace, assignment.keep_epochs)
-        record = record.model_copy(update={"device": str(workspace.device), "skipped": dict(workspace.data.skipped)})
-        for _ in run.steps():
-            record = record.model_copy(
-                update={
-                    "stages": tuple(run.stages),
-                    "poisoned_val": run.rates("poisoned", "val"),
-                    "poisoned_test": run.rates("poisoned", "test"),
-                }
-            )
-            yield record
+        name = f"{assignment.study}/{assignment.trial}"
+        run = PipelineRun(pipeline, trial, workspace, assignment.keep_epochs, assignment.gates, name)
+        data = workspace.data
+        found = {"device": str(workspace.device), "classes": tuple(data.classes), "skipped": dict(data.skipped)}
+        record = record.model_copy(update=found)
+        try:
+            for _ in run.steps():
+                record = _so_far(record, run)
+                yield record
+        except StoppedByGate:
+            yield _so_far(record, run)  # with the gate that stopped it
+            raise
         results = {split: run.rates("rates", split) for split in ("val", "test")}
         yield record.model_copy(update={"state": State.DONE, **results})
 
@@ -161,7 +188,13 @@ class TrialRunner:
 
 
 def run_trial(
-    trial: TrialConfig, store: str | Path, seed: int = 0, name: str = "trial", threads: int = 1, gpus: float = 0
+    trial: TrialConfig,
+    store: str | Path,
+    seed: int = 0,
+    name: str = "trial",
+    threads: int = 1,
+    gpus: float = 0,
+    gates: Gates | None = None,
 ) -> TrialRecord:
     """Run one trial in this process and return its last record, DONE or FAILED with a reason.
 
@@ -190,9 +223,23 @@ def run_trial(
         store=str(store),
         threads=threads,
         gpus=gpus,
+        gates=gates or Gates(),
     )
     *_, last = TrialRunner().run(assignment)
     return last
+
+
+def _so_far(record: TrialRecord, run: PipelineRun) -> TrialRecord:
+    """Return a trial's record with what its stages and gates have come to."""
+    return record.model_copy(
+        update={
+            "stages": tuple(run.stages),
+            "gates": tuple(run.gates),
+            "clean_val": run.rates("clean_rates", "val"),
+            "poisoned_val": run.rates("poisoned", "val"),
+            "poisoned_test": run.rates("poisoned", "test"),
+        }
+    )
 
 
 def _failed(record: TrialRecord, error: Exception) -> TrialRecord:

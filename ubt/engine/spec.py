@@ -79,9 +79,9 @@ class StageSpec:
     observe: Function | None = None
     """What a defender sees of the model after each epoch: a function of the stage's own context, which knows nothing of
     the poison, that returns a function of the model to numbers by name."""
-    gate: Function | None = None
-    """A function of the finished artifact, the trial and the data that raises `StageFault` if it makes no sense to go
-    on from there."""
+    gates: tuple[Function, ...] = ()
+    """Sanity gates behind it (`ubt.engine.gates`): functions of what is known of the finished artifact, some of it only
+    by those who know the poison, that say whether it makes sense to go on from there."""
     files: Callable[[TrialConfig], dict[str, Path]] = lambda _: {}
     """Files that the stage reads; their content is among the settings, their paths are not."""
 
@@ -172,6 +172,7 @@ def _stage_of(
         seeded=config.seeded,
         sees_poison=sees_poison,
         diagnose=config.diagnose,
+        gates=("ubt.engine.gates:detector_auroc",) if issubclass(config, Detector) else (),
     )
 
 

@@ -15,7 +15,7 @@ from ubt.common.errors import StageFault
 from ubt.common.statistics import wilson_interval
 from ubt.data.base import DataSet, Labelled
 from ubt.models.clip import Clip, State, embed_images, embed_tokens, same_state
-from ubt.trials.record import Rates
+from ubt.trials.rates import Rates
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,10 @@ class Evaluator:
             "test": self._prepare("test", data.test, attack),
         }
 
-    def rates(self, clip: Clip, split: str) -> Rates:
+    def rates(self, clip: Clip, split: str, by_class: bool = False) -> Rates:
         """Return CA of a model on `"val"` or `"test"` and, if the attack is known, ASR, with Wilson intervals.
+
+        With `by_class` the counts behind them are told class by class, too.
 
         Raises:
             StageFault: if the model has been trained to NaN.
@@ -74,29 +76,26 @@ class Evaluator:
         images = self._splits[split]
         classifiers, labels = self._classifiers(clip), torch.from_numpy(images.clean.labels)
         scores = _scores(clip, images.clean.images, classifiers.clean)
-        clean = scores.argmax(dim=1)
-        correct = int((clean == labels).sum())
-        ca_low, ca_high = wilson_interval(correct, len(clean))
-        rates = Rates(
-            ca=correct / len(clean),
-            ca_images=len(clean),
-            ca_low=ca_low,
-            ca_high=ca_high,
-            ca_top5=_accuracy_among(5, scores, labels),
-        )
-        if images.triggered is None:
-            return rates
-        triggered = _scores(clip, images.triggered.images, classifiers.triggered).argmax(dim=1)
-        hits = int((triggered == images.triggered.target).sum())
-        asr_low, asr_high = wilson_interval(hits, len(triggered))
-        attacked = {
-            "asr": hits / len(triggered),
-            "asr_images": len(triggered),
-            "asr_low": asr_low,
-            "asr_high": asr_high,
-            "triggered_accuracy": float((triggered == images.triggered.labels).float().mean()),
+        correct = scores.argmax(dim=1) == labels
+        found: dict[str, object] = {
+            "split": split,
+            "ca_top5": _accuracy_among(5, scores, labels),
+            **_rate("ca", correct),
         }
-        return Rates.model_validate({**rates.as_json(), **attacked})
+        counts = {"images": self._counts(labels), "correct": self._counts(labels[correct])}
+        if images.triggered:
+            triggered, true = images.triggered, images.triggered.labels
+            answers = _scores(clip, triggered.images, classifiers.triggered).argmax(dim=1)
+            hits = answers == triggered.target
+            found |= _rate("asr", hits)
+            found["triggered_accuracy"] = float((answers == true).float().mean())
+            counts |= {"triggered": self._counts(true), "hits": self._counts(true[hits])}
+        return Rates.model_validate(found | ({"per_class": counts} if by_class else {}))
+
+    def _counts(self, labels: Tensor) -> list[int]:
+        """Return how many of `labels[N]` are of each class, in the order of the classes."""
+        counted: list[int] = torch.bincount(labels, minlength=len(self._data.classes)).tolist()
+        return counted
 
     def images(self, split: str) -> EvaluationSplit:
         """Return the clean and the triggered images of `"val"` or `"test"`, for other ways to evaluate a model."""
@@ -127,6 +126,13 @@ class Evaluator:
         others = np.flatnonzero(split.labels != target)
         labels = torch.from_numpy(split.labels[others])
         return EvaluationSplit(split, Triggered(attack.stamp(split.images[others], Rows(name, others)), labels, target))
+
+
+def _rate(name: str, successes: Tensor) -> dict[str, float]:
+    """Return a rate of `successes[N]` bool with its interval and N, as the fields of `Rates` of that name."""
+    count, number = int(successes.sum()), len(successes)
+    low, high = wilson_interval(count, number)
+    return {name: count / number, f"{name}_images": number, f"{name}_low": low, f"{name}_high": high}
 
 
 def zero_shot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:

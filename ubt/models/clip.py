@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ubt.common.errors import Problem, UserError
+from ubt.common.errors import NotFinite, Problem, UserError
 from ubt.data.base import Images, PairSource
 from ubt.models.weight_files import Activation
 
@@ -130,6 +130,23 @@ class Clip:
 def same_state(one: State, other: State) -> bool:
     """Return whether two states are equal, bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def check_finite(weights: State, net: nn.Module, what: str) -> None:
+    """Refuse weights of which some are NaN or infinite. Buffers are not looked at: a mask may well be infinite.
+
+    Raises:
+        NotFinite: naming some of them.
+    """
+    parameters = {name for name, _ in net.named_parameters()}
+    broken = [name for name in weights if name in parameters and not torch.isfinite(weights[name]).all()]
+    if broken:
+        some = ", ".join(broken[:3]) + (", …" if len(broken) > 3 else "")
+        raise NotFinite(
+            f"{what} has weights that are NaN or infinite, in {len(broken)} of {len(parameters)} tensors ({some}): "
+            "a checkpoint is damaged then, a training has diverged",
+            len(broken),
+        )
 
 
 @torch.no_grad()

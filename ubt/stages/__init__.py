@@ -68,6 +68,17 @@ STAGES.add(
         files=_clean_files,
     ),
     StageSpec(
+        "evaluate_clean",
+        1,
+        needs=("clean",),
+        provides=("clean_rates",),
+        settings=OfVictim(of_nothing),
+        run="ubt.stages.evaluation:evaluate_clean",
+        seeded=False,
+        sees_poison=True,
+        gates=("ubt.engine.gates:clean_accuracy",),
+    ),
+    StageSpec(
         "poison",
         1,
         needs=("clean",),
@@ -85,7 +96,11 @@ STAGES.add(
         settings=OfVictim(of_implant),
         run="ubt.stages.victim:implant",
         sees_poison=True,
-        gate="ubt.stages.victim:check_implant",
+        gates=(
+            "ubt.engine.gates:implant",
+            "ubt.engine.gates:implant_accuracy",
+            "ubt.engine.gates:clean_accuracy",
+        ),
         files=_poisoned_checkpoint,
     ),
     StageSpec(
@@ -121,6 +136,7 @@ STAGES.add(
         settings=OfDefense(OverfitSettings),
         run="ubt.stages.overfit:run",
         diagnose="ubt.stages.overfit:diagnose",
+        gates=("ubt.engine.gates:overfit_auroc",),
         epochs="overfit_epochs",
     ),
     StageSpec(

@@ -16,19 +16,26 @@ from ubt.common.errors import StageFault
 from ubt.data.base import Images, Labels, Subset, subset
 from ubt.engine.context import Output, PrivilegedContext, StageContext
 from ubt.engine.poisoning import PoisonManifest
+from ubt.methods.evaluation import Evaluator
 from ubt.methods.training import Indices, Recipe, train_on_pairs
 from ubt.models.clip import Clip, State, embed_images, embed_tokens
 from ubt.trials.metrics import LinearProbe, PacBayes, Rebound, Retrieval
-from ubt.trials.record import Rates
+from ubt.trials.rates import Rates
 
 
 def evaluate(context: PrivilegedContext) -> Output:
     """Return the model's `Rates` on both splits as facts."""
     clip, evaluator = context.clip("model"), context.evaluator
-    return Output(facts={split: evaluator.rates(clip, split).as_json() for split in ("val", "test")})
+    return Output(facts={split: evaluator.rates(clip, split, by_class=True).as_json() for split in SPLITS})
 
 
 SPLITS = ("val", "test")
+
+
+def evaluate_clean(context: PrivilegedContext) -> Output:
+    """Return the CA of the clean model on validation, as `Rates` without an attack: none has been made yet."""
+    clip = context.clip("clean")
+    return Output(facts={"val": Evaluator(context.data, None).rates(clip, "val", by_class=True).as_json()})
 
 
 def rebound(context: PrivilegedContext) -> Output:

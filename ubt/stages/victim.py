@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ubt.artifacts.manifest import ArtifactManifest
-from ubt.common.errors import StageFault, WeakImplant
-from ubt.data.base import DataSet, subset
+from ubt.common.errors import StageFault
+from ubt.data.base import subset
 from ubt.engine.context import Epoch, Output, PrivilegedContext, StageContext
 from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.training import Recipe, train_on_pairs
@@ -18,8 +17,7 @@ from ubt.models.activation import model_described_by
 from ubt.models.build import build_clip
 from ubt.models.checkpoints import load_weights
 from ubt.models.clip import Clip
-from ubt.trials.config import ImplantSettings, PretrainSettings, TrialConfig
-from ubt.trials.record import Rates
+from ubt.trials.config import ImplantSettings, PretrainSettings
 
 
 def pretrain(context: PrivilegedContext) -> Iterator[Epoch]:
@@ -56,7 +54,7 @@ def implant(context: PrivilegedContext) -> Iterator[Epoch]:
     """Yield the epochs of poisoned fine-tuning, or the given poisoned checkpoint as one.
 
     Raises:
-        StageFault: if the loss is not finite.
+        StageFault: if the loss, or a weight of the checkpoint, is not finite.
         UserError: if a checkpoint cannot be loaded.
     """
     clip = context.clip("clean")
@@ -69,29 +67,6 @@ def implant(context: PrivilegedContext) -> Iterator[Epoch]:
         yield Epoch(number, lambda: _output(context, clip), loss)
 
 
-def check_implant(implanted: ArtifactManifest, trial: TrialConfig, data: DataSet) -> None:
-    """Refuse a victim without a backdoor to remove, or without a model left to defend.
-
-    Raises:
-        WeakImplant: if validation ASR is below `implant.min_asr`, or clean accuracy near chance.
-    """
-    rates, least = Rates.model_validate(implanted.facts["val"]), trial.victim.implant.min_asr
-    if least == 0:
-        return
-    chance = 1 / len(data.classes)
-    advice = "raise victim.implant.epochs or .learning_rate, or victim.attack.poison_rate"
-    if rates.asr is not None and rates.asr < least:
-        raise WeakImplant(
-            f"the backdoor did not take: ASR {rates.asr:.3f} on validation, victim.implant.min_asr is {least}; "
-            f"{advice} (min_asr: 0 goes on all the same)"
-        )
-    if rates.ca_low <= chance:
-        raise WeakImplant(
-            f"the poisoned model's CA {rates.ca:.3f} is near chance ({chance:.3f}); "
-            "train longer, or lower victim.implant.learning_rate (min_asr: 0 goes on all the same)"
-        )
-
-
 def recipe(context: PrivilegedContext) -> Recipe:
     """Return how the implant is trained, from the settings of a stage that trains as it does."""
     settings = ImplantSettings.model_validate({**context.node.settings, "checkpoint": None})
@@ -100,12 +75,13 @@ def recipe(context: PrivilegedContext) -> Recipe:
 
 def _given(context: PrivilegedContext, clip: Clip, checkpoint: Path) -> Epoch:
     load_weights(clip.net, checkpoint)
+    check_finite(clip.state(), clip.net, f"the poisoned model in {checkpoint}")
     clip.net.eval()
     return Epoch(0, lambda: _output(context, clip))
 
 
 def _output(context: PrivilegedContext, clip: Clip) -> Output:
-    rates = {split: context.evaluator.rates(clip, split).as_json() for split in ("val", "test")}
+    rates = {split: context.evaluator.rates(clip, split, by_class=True).as_json() for split in ("val", "test")}
     return Output(model=clip.state(), facts=dict(rates))
 
 

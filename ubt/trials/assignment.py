@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, JsonValue
 
 from ubt.config import Config
+from ubt.trials.gates import Gates
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import State, TrialRecord
 
@@ -30,6 +31,8 @@ class Assignment(Config):
     """GPUs that the trial is given."""
     keep_epochs: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Stage → epochs that other trials may continue from, to be published with the optimizer's memory."""
+    gates: Gates = Gates()
+    """What is asked of the stages' results before the trial goes on; no part of its configuration."""
     plugins: tuple[str, ...] = ()
     """Modules that the worker imports before it checks the configuration."""
     commit: str = ""

@@ -1,4 +1,4 @@
-"""What version 0.1 wrote, as this version writes it: the record of a trial, and the study of a run folder.
+"""What earlier versions wrote, as this version writes it: the record of a trial, and the study of a run folder.
 
 Version 0.1 had `measures` for further metrics, and a detector by name beside the neighbours that it looks at.
 """
@@ -22,13 +22,46 @@ FORMER_PATHS = {"measures": "metrics", "defense.neighbours": f"{DETECTOR}.neighb
 """Dotted paths of version 0.1 that are called otherwise now."""
 
 
-def migrated_record(document: JsonValue) -> JsonValue:
-    """Return a record's JSON as version 2 of records.
+LOST_WORKER = "its worker or node died"
+"""What ended an attempt that records of version 2 only count: nothing else made a trial start again."""
 
-    Version 1 also had labels as text, a stage's diagnostics under `metrics`, and other names for the detectors' stages.
-    """
-    if not isinstance(document, dict) or document.get("version") != 1:
+
+def migrated_record(document: JsonValue) -> JsonValue:
+    """Return a record's JSON as version 3 of records; one of that version as it is."""
+    if not isinstance(document, dict) or document.get("version") not in {1, 2}:
         return document
+    return _with_splits_and_attempts(_of_version_2(document) if document["version"] == 1 else document)
+
+
+def _with_splits_and_attempts(document: JsonObject) -> JsonObject:
+    """Return a record of version 2 as version 3: rates name their split, and attempts are told instead of counted."""
+    splits = {"val": "val", "test": "test", "poisoned_val": "val", "poisoned_test": "test"}
+    rates = {name: _of_split(document[name], split) for name, split in splits.items() if name in document}
+    started = {"started_at": document.get("started_at", "")}
+    earlier: list[JsonValue] = [{"ended_by": LOST_WORKER}] * (int(cast(int, document.get("attempts", 1))) - 1)
+    return {
+        **document,
+        **rates,
+        "version": 3,
+        "stages": [_with_split_of_epochs(stage) for stage in cast("list[JsonObject]", document.get("stages") or [])],
+        "attempts": [*earlier, started],
+    }
+
+
+def _with_split_of_epochs(stage: JsonObject) -> JsonObject:
+    epochs = cast("list[JsonObject]", stage.get("epochs") or [])
+    return {**stage, "epochs": [{**epoch, "val": _of_split(epoch.get("val"), "val")} for epoch in epochs]}
+
+
+def _of_split(rates: JsonValue, split: str) -> JsonValue:
+    return {**rates, "split": split} if isinstance(rates, dict) else rates
+
+
+def _of_version_2(document: JsonObject) -> JsonObject:
+    """Return a record of version 1 as version 2.
+
+    It had labels as text, a stage's diagnostics under `metrics`, and other names for the detectors' stages.
+    """
     config, changes = (cast(JsonObject, document.get(part) or {}) for part in ("config", "changes"))
     defense = config.get("defense")
     detector = defense.get("detector", "") if isinstance(defense, dict) else ""

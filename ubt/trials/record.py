@@ -6,20 +6,22 @@ Loads no torch, so that reading and planning stay quick.
 from __future__ import annotations
 
 import json
+import re
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
 from ubt.common.atomic_files import write_whole
 from ubt.common.choice import Candidate, Seen
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config
+from ubt.trials.gates import GateOutcome
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.migration import migrated_record
+from ubt.trials.rates import Rates
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 
 
 class State(StrEnum):
@@ -36,62 +38,15 @@ class State(StrEnum):
         return self is not State.RUNNING
 
 
-class AttackRate(NamedTuple):
-    """An attack success rate and the ends of its Wilson 95 % interval."""
-
-    rate: float
-    low: float
-    high: float
-
-
-class Rates(Config):
-    """What zero-shot classification on one split shows. Rates are fractions in [0, 1].
-
-    Without a known attack nothing can be stamped: what is measured on triggered images is None then, all of it.
-    """
-
-    ca: float
-    """Clean accuracy: top-1 on clean images."""
-    ca_images: int
-    asr: float | None = None
-    """Attack success rate: of triggered images of other classes, those classified as the target."""
-    asr_images: int | None = None
-    ca_low: float
-    ca_high: float
-    """Wilson 95 % interval of `ca`."""
-    asr_low: float | None = None
-    asr_high: float | None = None
-    """Wilson 95 % interval of `asr`."""
-    triggered_accuracy: float | None = None
-    """Top-1 accuracy on those triggered images under their true labels."""
-    ca_top5: float | None = None
-    """Top-5 accuracy on clean images (of all classes if there are fewer); None in records of before it was measured."""
-
-    @model_validator(mode="after")
-    def _all_of_the_attack_or_nothing(self) -> Self:
-        triggered = (self.asr, self.asr_images, self.asr_low, self.asr_high, self.triggered_accuracy)
-        if None in triggered and any(value is not None for value in triggered):
-            raise ValueError("what is measured on triggered images is measured together: some of it is missing")
-        return self
-
-    def __str__(self) -> str:
-        """Return both rates in short: `ASR 0.036 CA 0.812`, `ASR – CA 0.812`."""
-        return f"ASR {'–' if self.asr is None else f'{self.asr:.3f}'} CA {self.ca:.3f}"
-
-    @property
-    def attacked(self) -> AttackRate | None:
-        """Return the attack success rate with its interval; None if no attack is known."""
-        if self.asr is None or self.asr_low is None or self.asr_high is None:
-            return None
-        return AttackRate(self.asr, self.asr_low, self.asr_high)
-
-
 class EpochRecord(Config):
     """One epoch of an epoch-wise stage."""
 
     epoch: int
+    """Its number, from 1; 0 for a model that was given instead of trained."""
     seconds: float
+    """Seconds of training, without the evaluation of the model."""
     loss: float | None = None
+    """Mean loss over its batches, as the stage defines it."""
     val: Rates | None = None
     """Measured after each epoch of stages that change the defended model; never seen by the stage."""
     observed: dict[str, float] = Field(default_factory=dict)
@@ -102,6 +57,7 @@ class StageRecord(Config):
     """What one stage of a trial did."""
 
     stage: str
+    """Its name."""
     key: str
     """Fingerprint of the work; its artifact lies in the store under this key."""
     reused: bool
@@ -116,9 +72,19 @@ class StageRecord(Config):
     complete: bool = True
     """False while the stage is being computed."""
     peak_memory_bytes: int = 0
+    """Most memory while it was computed: of the GPU, or of the process on a CPU."""
+    node: str = ""
+    """Host that computed it, this trial's or another's; empty in records of before it was written down."""
+    started_at: str = ""
+    """When computing it began, there: UTC time, ISO 8601. Of a stage continued from an earlier epoch, from there on."""
+    ended_at: str = ""
+    """When it was published; empty while it is being computed."""
+    computed_by: str = ""
+    """The trial that computed it, `STUDY/TRIAL`: another one, if it was reused."""
     diagnostics: dict[str, float] = Field(default_factory=dict)
     """What is known of the stage's result given the poison: recall, precision, AUROC, …"""
     epochs: tuple[EpochRecord, ...] = ()
+    """Each epoch of a stage that works by epochs, those before a continuation too."""
 
     @property
     def work_seconds(self) -> float:
@@ -134,23 +100,38 @@ class StageRecord(Config):
         return max(0.0, self.seconds - self.spent_seconds)
 
 
+class Attempt(Config):
+    """One start of a trial."""
+
+    started_at: str = ""
+    """UTC time, ISO 8601; empty where a record of before says only how often the trial was started."""
+    node: str = ""
+    """Host that it ran on."""
+    ended_by: str = ""
+    """What ended it, if the trial was started again; the last attempt ended as `state` and `reason` say."""
+
+
 class TrialRecord(Config):
     """One trial: what was asked, what each stage did, what came out."""
 
     version: int = RECORD_VERSION
+    """Version of this schema; records of earlier ones are migrated when they are read."""
     study: str
+    """Name of the study that the trial is of."""
     trial: str
     """Name of the trial, unique in its study and usable as a file name."""
     number: int
     """Position in the study, from 0."""
     seed: int
+    """Seed of the training, the poisoning and the draws of the defense."""
     config: dict[str, JsonValue]
-    """`{"victim": …, "defense": …}` after coercion."""
+    """`{"victim": …, "defense": …, "metrics": …}` after coercion."""
     changes: dict[str, JsonValue]
     """Dotted path → value, for each leaf that differs from the study's base."""
     label: TrialLabel = NO_LABEL
     """What the design calls the trial: a component left out, or a cell of a comparison."""
     state: State
+    """RUNNING, DONE, PRUNED or FAILED."""
     reason: str = ""
     """Why the trial failed or was pruned."""
     fault: str = ""
@@ -158,15 +139,26 @@ class TrialRecord(Config):
     lost: bool = False
     """The failure says nothing of the configuration: a worker died, a disk was full. A resume tries again."""
     stages: tuple[StageRecord, ...] = ()
+    """What its stages did, in their order."""
+    gates: tuple[GateOutcome, ...] = ()
+    """What the sanity gates between them found, in the same order."""
+    classes: tuple[str, ...] = ()
+    """Names of the data's classes; `per_class` counts follow their order."""
+    clean_val: Rates | None = None
+    """The clean model M_c on validation, if its weights were loaded: CA alone. One that is trained here is judged by
+    the poisoned model that it becomes."""
     poisoned_val: Rates | None = None
+    """The victim on validation, before any defense."""
     poisoned_test: Rates | None = None
-    """The victim before any defense."""
+    """The victim on the test split, before any defense."""
     val: Rates | None = None
+    """The defended model on validation."""
     test: Rates | None = None
-    """The defended model."""
+    """The defended model on the test split."""
     skipped: dict[str, int] = Field(default_factory=dict)
     """How many images of each of the data's lists were left out because they are broken (`on_broken: skip`)."""
     device: str = ""
+    """What it was computed on: `cpu`, `cuda`."""
     commit: str = ""
     """Commit of the code, with a `+` if the tree was changed."""
     versions: dict[str, str] = Field(default_factory=dict)
@@ -175,8 +167,8 @@ class TrialRecord(Config):
     """UTC time, ISO 8601."""
     seconds: float = 0.0
     """Wall time of the trial in its worker."""
-    attempts: int = 1
-    """How often the trial was started; more than once if its worker or node died."""
+    attempts: tuple[Attempt, ...] = ()
+    """Every start of the trial, the newest last: several if its worker or node died, or a resume took it up again."""
 
     @property
     def observed(self) -> dict[str, float]:
@@ -197,10 +189,20 @@ class TrialRecord(Config):
         """Return every evaluated epoch with the name of its stage, in order."""
         return tuple((stage.stage, epoch) for stage in self.stages for epoch in stage.epochs if epoch.val)
 
+    @property
+    def stopped_by(self) -> GateOutcome | None:
+        """Return the gate that ended the trial; None if none did."""
+        return next((gate for gate in self.gates if gate.outcome == "stopped"), None)
+
 
 def write_record(folder: Path, record: TrialRecord) -> Path:
     """Write `folder/<trial>.json` whole or not at all, and return its path."""
-    return write_whole(folder / f"{record.trial}.json", record.model_dump_json(indent=1) + "\n")
+    # One line for a list of counts: there are a thousand classes in ImageNet. No string in JSON holds a line's end.
+    text = _COUNTS.sub(lambda found: re.sub(r"\s+", "", found[0]), record.model_dump_json(indent=1))
+    return write_whole(folder / f"{record.trial}.json", text + "\n")
+
+
+_COUNTS = re.compile(r"\[\n\s+\d+(?:,\n\s+\d+)*\n\s+\]")
 
 
 def read_record(path: Path) -> TrialRecord:

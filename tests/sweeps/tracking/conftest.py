@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.tracking.delivery import prepare_environment
-from ubt.trials.record import EpochRecord, Rates, StageRecord, State, TrialRecord
+from ubt.trials.rates import Rates
+from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord
 
 MakeRecord = Callable[..., TrialRecord]
 

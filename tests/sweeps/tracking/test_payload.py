@@ -2,7 +2,8 @@ import pytest
 
 from sweeps.tracking import payload
 from sweeps.tracking.payload import Point
-from ubt.trials.record import EpochRecord, Rates, StageRecord, State
+from ubt.trials.rates import Rates
+from ubt.trials.record import EpochRecord, StageRecord, State
 
 
 def test_searched_and_changed_values_are_parameters_in_text(make_record) -> None:

@@ -171,7 +171,7 @@ def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -
     Raises:
         UserError: naming each field that differs; the run's records would belong to neither study.
     """
-    before = migrated_study(read_json(run.study))
+    before = _complete(migrated_study(read_json(run.study)))
     study = study.with_search(study.search.as_begun(_search_of(before), extend))
     where, advice = f"--resume {run.path.name}", "give the value of the first run, or leave --resume out"
     may_change = {*MAY_CHANGE, "search"} if extend else {*MAY_CHANGE} - {*study.search.decided_by}
@@ -183,6 +183,14 @@ def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -
     if problems:
         raise UserError(problems)
     return study
+
+
+def _complete(study: JsonObject) -> JsonObject:
+    """Return a study as it was written down, with the fields that there are since: it ran with their defaults."""
+    try:
+        return cast(JsonObject, json.loads(presentable(StudyConfig.model_validate(study))))
+    except (ValueError, UserError):
+        return study
 
 
 def with_more_trials(run: RunFolder, study: StudyConfig, more: int) -> StudyConfig:

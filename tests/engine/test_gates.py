@@ -1,5 +1,7 @@
 """Sanity gates between stages: what they ask, what becomes of a trial, and what its record says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +15,7 @@ from ubt.artifacts.store import ArtifactStore
 from ubt.common.statistics import wilson_interval
 from ubt.engine.gates import Judged, clean_accuracy, detector_auroc, implant, judge, overfit_auroc
 from ubt.engine.graph import build_pipeline
+from ubt.stages import overfit
 from ubt.trials.gates import GateOutcome, Gates
 
 CHECKPOINT, POISONED = "victim.model.checkpoint", "victim.implant.checkpoint"
@@ -143,21 +146,37 @@ def test_set_to_report_it_goes_on_and_the_record_says_so(tmp_path, chance):
     assert (again.gates, again.clean_val) == (record.gates, record.clean_val)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", [CHECKPOINT, POISONED])
-def test_weights_that_are_not_finite_stop_whatever_the_gates_are_set_to(tmp_path, tiny_run, clip, where, value):
-    state = {name: tensor.clone().contiguous() for name, tensor in clip.state().items()}
-    state["visual.conv1.weight"][0, 0, 0, 0] = value
+def test_a_checkpoint_with_weights_that_are_not_finite_is_refused_by_name(tmp_path, untrained, where):
+    state = {name: tensor.clone().contiguous() for name, tensor in untrained.state().items()}
+    state["visual.conv1.weight"][0, 0, 0, 0] = float("nan")
     save_file(state, tmp_path / "broken.safetensors")
+    record = run_trial(tmp_path, {where: str(tmp_path / "broken.safetensors")}, gates=REPORT)[-1]
+    assert record.state == "FAILED"
+    assert "visual.conv1.weight" in record.reason
+    assert "finite" in record.reason
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_training_that_diverged_stops_whatever_the_gates_are_set_to(tiny_run, tmp_path, monkeypatch, value):
+    original = overfit.run
+
+    def diverges(context):
+        for epoch in original(context):
+            output = epoch.snapshot()
+            weights = {name: tensor.clone() for name, tensor in output.model.items()}
+            weights["visual.conv1.weight"][0, 0, 0, 0] = value
+            broken = replace(output, model=weights)
+            yield replace(epoch, snapshot=lambda broken=broken: broken)
+
+    monkeypatch.setattr(overfit, "run", diverges)
     root = tiny_run.copy(tmp_path)
-    record = run_trial(root, {where: str(tmp_path / "broken.safetensors")}, gates=REPORT)[-1]
-    stage = {CHECKPOINT: "load", POISONED: "implant"}[where]
-    assert (record.state, record.fault, record.stages[-1].stage) == ("FAILED", "NotFinite", stage)
-    assert "NaN or infinite, in 1 of" in record.reason
+    record = run_trial(root, {"defense.overfit_epochs": 1}, gates=REPORT)[-1]
+    assert (record.state, record.fault, record.stages[-1].stage) == ("FAILED", "NotFinite", "overfit")
+    assert "weights that are NaN or infinite, in 1 of" in record.reason
     assert "visual.conv1.weight" in record.reason
     assert (record.stopped_by.gate, record.stopped_by.measured) == ("finite_weights", -1)
-    broken = {manifest.key for manifest in ArtifactStore(root).manifests() if manifest.key == record.stages[-1].key}
-    assert not broken, "nothing of it is in the store"
+    assert record.stages[-1].key not in ArtifactStore(root).keys("overfit"), "nothing of it is in the store"
 
 
 def test_an_auroc_below_what_is_asked_for_stops_behind_its_stage_and_is_told_from_a_weak_implant(tiny_run):

@@ -44,7 +44,7 @@ def inputs(workspace: Any, record: TrialRecord) -> dict[str, Any]:
     split = workspace.evaluator(workspace.load("poison", poison.key)).images("test")
     data = workspace.data
     prompts = [template.format(name) for name in data.classes for template in data.templates]
-    return {"prompts": prompts, "clean": split.clean.images, "triggered": split.triggered}
+    return {"prompts": prompts, "clean": split.clean.images, "triggered": split.triggered.images}
 
 
 @pytest.fixture(scope="module")

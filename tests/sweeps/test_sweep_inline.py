@@ -23,7 +23,16 @@ pytestmark = pytest.mark.slow
 
 QUIET = "tracking.enabled=false"
 TRIALS = ["t0000", "t0001", "t0002", "t0003"]
-TIMES = {"seconds", "spent_seconds", "own_seconds", "started_at", "commit", "peak_memory_bytes"}
+TIMES = {"attempts"} | {
+    "seconds",
+    "spent_seconds",
+    "own_seconds",
+    "started_at",
+    "commit",
+    "peak_memory_bytes",
+    "ended_at",
+    "computed_by",
+}
 
 
 def run_smoke(folder: Path, *assignments: str, resume: bool = False) -> SweepEnd:

@@ -13,7 +13,16 @@ from ubt.trials.config import TrialConfig
 from ubt.trials.labels import ComparisonCell, TrialLabel
 from ubt.trials.migration import migrated_record
 from ubt.trials.rates import PerClass, Rates
-from ubt.trials.record import RECORD_VERSION, EpochRecord, StageRecord, State, TrialRecord, read_record, read_records, write_record
+from ubt.trials.record import (
+    RECORD_VERSION,
+    EpochRecord,
+    StageRecord,
+    State,
+    TrialRecord,
+    read_record,
+    read_records,
+    write_record,
+)
 
 
 def record(number=0, **fields):

@@ -54,7 +54,7 @@ def implant(context: PrivilegedContext) -> Iterator[Epoch]:
     """Yield the epochs of poisoned fine-tuning, or the given poisoned checkpoint as one.
 
     Raises:
-        StageFault: if the loss, or a weight of the checkpoint, is not finite.
+        StageFault: if the loss is not finite.
         UserError: if a checkpoint cannot be loaded.
     """
     clip = context.clip("clean")
@@ -75,7 +75,6 @@ def recipe(context: PrivilegedContext) -> Recipe:
 
 def _given(context: PrivilegedContext, clip: Clip, checkpoint: Path) -> Epoch:
     load_weights(clip.net, checkpoint)
-    check_finite(clip.state(), clip.net, f"the poisoned model in {checkpoint}")
     clip.net.eval()
     return Epoch(0, lambda: _output(context, clip))
 

@@ -6,10 +6,12 @@ Version 0.1 had `measures` for further metrics, and a detector by name beside th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import cast
 
 from pydantic import JsonValue
 
+from ubt.common.errors import UserError
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.labels import label_of_text
 
@@ -22,15 +24,35 @@ FORMER_PATHS = {"measures": "metrics", "defense.neighbours": f"{DETECTOR}.neighb
 """Dotted paths of version 0.1 that are called otherwise now."""
 
 
+_PACKAGE = "ubt-sweeper"
 LOST_WORKER = "its worker or node died"
 """What ended an attempt that records of version 2 only count: nothing else made a trial start again."""
 
 
 def migrated_record(document: JsonValue) -> JsonValue:
-    """Return a record's JSON as version 3 of records; one of that version as it is."""
-    if not isinstance(document, dict) or document.get("version") not in {1, 2}:
+    """Return a record's JSON as version 3 of records; one that this version of the package wrote as it is.
+
+    One of another version of the package may lack settings that there are since: it ran with their defaults.
+    """
+    if not isinstance(document, dict):
         return document
-    return _with_splits_and_attempts(_of_version_2(document) if document["version"] == 1 else document)
+    if document.get("version") in {1, 2}:
+        document = _with_splits_and_attempts(_of_version_2(document) if document["version"] == 1 else document)
+    versions = document.get("versions")
+    written_by = versions.get(_PACKAGE) if isinstance(versions, dict) else None
+    return (
+        document if written_by in {None, version(_PACKAGE)} else {**document, "config": _complete(document["config"])}
+    )
+
+
+def _complete(config: JsonValue) -> JsonValue:
+    """Return a trial's configuration with every setting that there is now; as it is, if it needs a plug-in not here."""
+    from ubt.trials.config import TrialConfig  # noqa: PLC0415 — 0.2 s, and few records are of another version
+
+    try:
+        return TrialConfig.model_validate(config).as_json()
+    except (ValueError, UserError):
+        return config
 
 
 def _with_splits_and_attempts(document: JsonObject) -> JsonObject:

@@ -23,7 +23,6 @@ from analysis.summary import Summary
 from analysis.tables import Item, as_scalar, setting
 from ubt.common.choice import KNOWS, RuleName
 from ubt.common.formatting import duration
-from ubt.trials.gates import GateOutcome
 from ubt.trials.rates import Rates
 from ubt.trials.record import State, TrialRecord
 
@@ -218,7 +217,7 @@ def front_table(findings: Findings) -> PageTable:
     )
     if any(member.seeds > 1 for member in findings.configurations):
         columns += (PageColumn("seeds", _seeds, kind="number", hint="seeds done, of those tried"),)
-    return _table("The front", columns, findings.front)
+    return table_of("The front", columns, findings.front)
 
 
 def trial_table(findings: Findings) -> PageTable:
@@ -239,7 +238,7 @@ def trial_table(findings: Findings) -> PageTable:
     )
     if len({record.seed for record in run.records}) > 1:
         before += (PageColumn("seed", lambda record: Cell(str(record.seed), record.seed), kind="number"),)
-    return _table("All trials", (*before, *_knobs(run), *after), run.records)
+    return table_of("All trials", (*before, *_knobs(run), *after), run.records)
 
 
 def unfinished(findings: Findings) -> tuple[TrialRecord, ...]:
@@ -247,35 +246,8 @@ def unfinished(findings: Findings) -> tuple[TrialRecord, ...]:
     return tuple(record for record in findings.run.records if record.state in {State.FAILED, State.PRUNED})
 
 
-def gate_table(findings: Findings) -> PageTable:
-    """Return what the sanity gates found that did not pass, each finding once."""
-    found: dict[GateOutcome, list[str]] = {}
-    for record in findings.run.records:
-        for gate in record.gates:
-            if gate.outcome != "passed":
-                found.setdefault(gate, []).append(record.trial)
-    columns: tuple[PageColumn[tuple[GateOutcome, list[str]]], ...] = (
-        PageColumn("gate", lambda item: Cell(item[0].gate, item[0].gate), kind="name"),
-        PageColumn("behind", lambda item: Cell(item[0].stage, item[0].stage), kind="name"),
-        PageColumn("outcome", lambda item: Cell(item[0].outcome, item[0].outcome)),
-        PageColumn("trials", lambda item: Cell(_trials(item[1]), len(item[1])), hint="how many, or which"),
-        PageColumn("measured", lambda item: _number(item[0].measured), kind="number"),
-        PageColumn("threshold", lambda item: _number(item[0].threshold), kind="number"),
-        PageColumn("knew", lambda item: Cell(item[0].knew, item[0].knew), hint="what it takes to measure it"),
-        PageColumn("why", lambda item: Cell(item[0].reason)),
-    )
-    return _table("Sanity gates", columns, tuple(found.items()))
-
-
-def _trials(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else count(len(names), "trial")
-
-
-def _number(value: float | None) -> Cell:
-    return Cell("–") if value is None else Cell(f"{value:.3g}", value)
-
-
-def _table(caption: str, columns: tuple[PageColumn[Item], ...], items: Sequence[Item]) -> PageTable:
+def table_of(caption: str, columns: tuple[PageColumn[Item], ...], items: Sequence[Item]) -> PageTable:
+    """Return a table with a row for each item."""
     cells = tuple(tuple(column.cell(item) for column in columns) for item in items)
     return PageTable(caption, columns, cells)
 

@@ -16,7 +16,8 @@ from analysis.comparison.output import comparison_view
 from analysis.figures import FIGURES, Absent, FigureKind, drawn
 from analysis.findings import Findings, find
 from analysis.formatting import changes_text, percent
-from analysis.page import front_table, gate_table, opening, trial_table, unfinished
+from analysis.gates import gate_table
+from analysis.page import front_table, opening, trial_table, unfinished
 from analysis.paper import embedded_figures
 from analysis.records import read_run
 from analysis.summary import Summary, summarise

@@ -171,6 +171,7 @@ LAYERS = {
         "comparison",
         "figures",
         "page",
+        "gates",
         "paper",
         "report",
         "run",

@@ -186,6 +186,7 @@ def check_data_source(source: DataSource) -> None:
             assert images.dtype == np.uint8, f"{name} images are {images.dtype}, not uint8"
             assert images.shape[1:] == (32, 32, 3), f"{name} images are {images.shape[1:]}"
             assert set(split.labels.tolist()) <= set(range(len(classes))), f"{name} has labels that are no class"
+        assert data.train.files is None or len(data.train.files) == len(data.train), "not every pair's file has a name"
         assert data.train.take(np.array([0])).shape == (1, 32, 32, 3), "`train.take` returns no `[B, H, W, 3]`"
 
 

@@ -105,3 +105,10 @@ def test_any_clean_model_stands_beside_one_that_came_poisoned(bench: Any, checkp
     clean, poisoned = (context.artifact(role).weights for role in ("clean", "poisoned"))
     assert all(torch.equal(value, bench.artifact("pretrain", seed=1).weights[name]) for name, value in clean.items())
     assert all(torch.equal(value, bench.artifact("implant").weights[name]) for name, value in poisoned.items())
+
+
+def test_the_oracle_leaves_out_what_a_list_says(store: Path, rows: str) -> None:
+    oracle = {"victim.poison": {"kind": "given", "manifest": rows}, "defense": {"kind": "oracle"}}
+    record = run_trial(store, oracle)[-1]
+    assert record.state == "DONE", record.reason
+    assert next(stage.diagnostics for stage in record.stages if stage.stage == "retrain")["pairs"] == 180

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from sweeps.run.preflight import prepare
 from sweeps.study.loading import load_study
 from ubt.common.errors import UserError
+from ubt.engine.given_poison import located
+from ubt.trials.poison import GivenPoison
 
 Study = Callable[..., str]
 
@@ -67,7 +71,7 @@ def test_a_list_is_found_beside_the_study_and_compared_with_the_data(
 def test_a_list_that_is_none_is_met_when_the_file_is_read(study: Study) -> None:
     with pytest.raises(UserError, match="is no list of poisoned pairs"):
         load_study(study({"rows": [1]}))
-    with pytest.raises(UserError, match=r"mine.yaml: victim.poison.manifest: cannot be read"):
+    with pytest.raises(UserError, match=r"mine.yaml: victim.poison.manifest: there is no such file"):
         load_study(study(poison={"kind": "given", "manifest": "nowhere.json"}))
 
 
@@ -115,6 +119,47 @@ def test_a_search_learns_nothing_from_an_attack_that_is_not_known(study: Study) 
         load_study(study(attack=None, search=optuna))
     load_study(study(attack=None, search={"design": "grid", "space": space}))
     load_study(study(attack=None, search=optuna), ["objectives.rule=trigger_free"])
+
+
+def test_the_table_of_pairs_may_say_itself_which_are_poisoned(study: Study, tmp_path: Path) -> None:
+    """As with the tables that others publish: `pairs` and `manifest` are one file."""
+    reference = study(poison={"kind": "given", "manifest": "pairs.csv"})
+    header, *rows = (tmp_path / "pairs.csv").read_text().splitlines()
+    marked = [f"{row},{int(number in (2, 7))}" for number, row in enumerate(rows)]
+    (tmp_path / "pairs.csv").write_text("\n".join([f"{header},is_backdoor", *marked]))
+    victim = load_study(reference).victim
+    assert isinstance(victim.poisoning, GivenPoison)
+    found = located(victim.poisoning, victim.data.load(4, tmp_path / "cache").train)
+    assert found is not None
+    assert found.indices.tolist() == [2, 7]
+
+
+def test_a_list_is_read_once_however_many_configurations_there_are(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {"defense.token_threshold": [number / 100 for number in range(1, 60)]}
+    for listed, wrong in (([1], ""), ({"rows": [1]}, "is no list")):
+        reference, reads = study(listed, search={"design": "grid", "space": space}), []
+        monkeypatch.setattr(Path, "read_text", _counted(Path.read_text, reads))
+        with pytest.raises(UserError, match=wrong) if wrong else nullcontext():
+            load_study(reference)
+        monkeypatch.undo()
+        assert [path.name for path in reads].count("list.json") == 1
+
+
+def _counted(read: Callable[..., str], reads: list[Path]) -> Callable[..., str]:
+    def read_text(path: Path, *arguments: Any, **named: Any) -> str:
+        reads.append(path)
+        return read(path, *arguments, **named)
+
+    return read_text
+
+
+def test_weights_of_another_architecture_are_met_before_anything_runs(study: Study, tmp_path: Path) -> None:
+    torch.save({"visual.conv1.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "other.pt")
+    victim = {"model": {"name": "tiny-rn", "random_weights": True}, "implant": {"checkpoint": "other.pt"}}
+    with pytest.raises(UserError, match=r"other\.pt"):
+        prepare(load_study(study([1], **victim)), str(tmp_path / "store"))
 
 
 def test_a_test_split_of_its_own(study: Study, tmp_path: Path) -> None:

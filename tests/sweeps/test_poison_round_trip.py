@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from sweeps.cli.poison import write_poisoned
+from sweeps.cli.poison_files import write_study
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.artifacts.codec import MODEL, decode
 from ubt.artifacts.store import ArtifactStore
 from ubt.config import set_path
+from ubt.data.base import DataSet, Labelled, Pairs
+from ubt.data.vocabulary import read_classes, read_templates
 from ubt.engine.runner import run_trial
 from ubt.testing import TINY
 from ubt.trials.record import TrialRecord
@@ -75,3 +79,34 @@ def test_a_study_of_the_pairs_that_were_written_comes_to_the_same_models(
         assert first.keys() == second.keys()
         assert first, "no weights to compare"
         assert all(torch.equal(first[name], second[name]) for name in first), stage
+
+
+def test_a_search_over_what_is_settled_is_left_out(tmp_path: Path) -> None:
+    space = {"victim.attack.poison_rate": [0.1, 0.2], "defense.overfit_epochs": [1, 2]}
+    searched = study(tmp_path / "store", search={"design": "grid", "space": space})
+    told = write_poisoned(searched, tmp_path / "out", complete=True)
+    assert "without the search over victim.attack.poison_rate, which is settled now" in told
+    given = load_study(str(tmp_path / "out" / "study.yaml"))
+    assert given.search == StudyConfig(name="x").search
+    assert given.name == "tiny-given"
+
+
+def test_words_for_what_comes_with_a_package_stay_words(tmp_path: Path) -> None:
+    """Two of ImageNet's class names are there twice, so no file of classes could say them."""
+    names = read_classes("imagenet", [])
+    twice = [number for number, name in enumerate(names) if names.count(name) > 1]
+    images = np.zeros((4, 8, 8, 3), dtype=np.uint8)
+    labelled = Labelled(images[:3], np.array([0, twice[0], twice[-1]]))
+    data = DataSet(Pairs(images, list("abcd")), labelled, labelled, names, ["a {}"])
+    files = {"kind": "csv", "pairs": tmp_path / "p.csv", "labels": tmp_path / "l.csv", "classes": "imagenet"}
+    out = tmp_path / "out"
+    out.mkdir()
+    write_study(study(tmp_path / "store", {"victim.data": files}), data, out)
+    (out / "pairs.csv").write_text("image,caption\nval/000000.png,a\n")
+    (out / "manifest.json").write_text("[0]")
+    given = load_study(str(out / "study.yaml")).victim.data
+    assert given.as_json()["classes"] == "imagenet"
+    assert not (out / "classes.txt").exists()
+    loaded = given.load(8, tmp_path / "cache")
+    assert loaded.test.labels.tolist() == labelled.labels.tolist()
+    assert list(loaded.templates) == list(read_templates("openai", []))

@@ -90,7 +90,7 @@ def test_a_trigger_that_was_learnt_is_not_learnt_anew() -> None:
 def test_a_list_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         UserError,
-        match=r"(?s)victim.poison.manifest: cannot be read: No such file.*none.json.*give the manifest",
+        match=r"(?s)victim.poison.manifest: there is no such file.*none.json.*give the manifest",
     ):
         given(str(tmp_path / "none.json")).check_poison()
 

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +18,9 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError
 
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import digest_file
+from ubt.common.paths import is_file
 from ubt.config import Config
+from ubt.data.digests import Stamp, stamp
 from ubt.data.tables import raise_if_any
 
 
@@ -126,17 +129,28 @@ def read_poison_list(path: Path) -> GivenList:
     Raises:
         UserError: with every mistake in it.
     """
+    if not is_file(path):
+        raise UserError(Problem("victim.poison.manifest", "there is no such file", str(path), HOW_TO_LIST))
+    found = _read(stamp(path))
+    if isinstance(found, UserError):
+        raise UserError(found.problems)
+    return found
+
+
+@lru_cache(maxsize=32)
+def _read(stamped: Stamp) -> GivenList | UserError:
+    """Return what a file says or what is wrong with it, read once however many configurations there are to check."""
+    path = Path(stamped[0])
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # no text, or a name that no file can have
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            Problem("victim.poison.manifest", f"cannot be read: {reason}", str(path), HOW_TO_LIST)
-        ) from error
-    found = _from_json(path, text) if text.lstrip()[:1] in {"{", "["} else _from_table(path, text)
+        found = _from_json(path, text) if text.lstrip()[:1] in {"{", "["} else _from_table(path, text)
+    except UserError as error:
+        return error
+    except (OSError, UnicodeDecodeError) as error:
+        return UserError(Problem("victim.poison.manifest", f"cannot be read: {error}", str(path), HOW_TO_LIST))
     if not found.poisoned:
         advice = "leave `manifest` out if it is not known what is poisoned"
-        raise UserError(Problem(str(path), "lists no poisoned pair", advice=advice))
+        return UserError(Problem(str(path), "lists no poisoned pair", advice=advice))
     return found
 
 

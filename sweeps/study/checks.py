@@ -15,7 +15,7 @@ from ubt.common.errors import Problem, UserError
 from ubt.config import get_path
 from ubt.config.base import kind_of
 from ubt.engine.graph import is_observed
-from ubt.models.checks import check_model
+from ubt.models.checks import check_attention, check_model
 
 _PATHS = "paths begin with `victim.` or `defense.`; `ubt schema` lists the fields there are"
 
@@ -186,4 +186,6 @@ def _trial_problems(study: Study, changes: Changes) -> list[Problem]:
     problems = problems_of(lambda: check_model(victim.model, victim.implant.checkpoint))
     for check in (trial.check_target, trial.check_attack, trial.check_poison, trial.check_defense):
         problems += problems_of(check)
+    if getattr(trial.defense, "attribution", None) == "chefer":
+        problems += problems_of(lambda: check_attention(victim.model))
     return problems

@@ -8,21 +8,18 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from hugging_face_folder import write_hugging_face_folder
 from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 
-from ubt.common.errors import StageFault
+from ubt.common.errors import StageFault, UserError
 from ubt.common.hashing import torch_generator
-from ubt.methods.attribution import (
-    TextTower,
-    _masked,
-    _recorded_attention,
-    attention_relevance,
-    gradient_relevance,
-    random_relevance,
-    real_tokens,
-)
-from ubt.models.clip import Clip
+from ubt.methods.attribution import attention_relevance, gradient_relevance, random_relevance
+from ubt.methods.text_towers import TextTower, _masked
+from ubt.models.build import build_clip
+from ubt.models.checks import check_attention
+from ubt.models.clip import Clip, between_start_and_end
+from ubt.models.settings import ModelSettings
 
 START, END = 58, 59
 VISION = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
@@ -31,10 +28,15 @@ CAPTIONS = [[5, 9, 31, 9], [7], [1, 2, 3, 4, 5, 6, 7]]
 """Words of three captions: some, one, and as many as the context holds."""
 
 
-def small_clip(custom=False, pad_mask=False, **text):
+def small_clip(custom=False, pad_mask=False, coca=False, **text):
     """Return an open_clip model with a text tower of three layers, and weights that make attention uneven."""
     kind = open_clip.model.CustomTextCLIP if custom else open_clip.model.CLIP
-    net = kind(embed_dim=16, vision_cfg=VISION, text_cfg={**TEXT, **text})
+    vision, others = VISION, {}
+    if coca:
+        kind = open_clip.coca_model.CoCa
+        vision = {**VISION, "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+        others = {"multimodal_cfg": {"context_length": 9, "width": 16, "heads": 2, "layers": 1, "vocab_size": 60}}
+    net = kind(embed_dim=16, vision_cfg=vision, text_cfg={**TEXT, **text}, **others)
     if pad_mask:
         net.text.use_pad_mask = True  # no setting leads there yet
     generator = torch.Generator().manual_seed(1)
@@ -59,6 +61,15 @@ TOWERS = {
     "pooled at a named token": {"custom": True, "pool_type": "eos", "eos_id": END},
     "looking both ways": {"no_causal_mask": True},
     "not looking at padding": {"custom": True, "no_causal_mask": True, "pad_mask": True},
+    "pooled at the last position, as SigLIP": {"custom": True, "no_causal_mask": True, "pool_type": "last"},
+    "pooled at the first position": {"custom": True, "no_causal_mask": True, "pool_type": "first"},
+    "pooled at a class token": {"custom": True, "embed_cls": True},
+    "CoCa": {"coca": True, "embed_cls": True, "output_tokens": True},
+    "custom blocks": {"custom": True, "block_type": "custom"},
+    "custom blocks, normed and scaled": {
+        **{"custom": True, "qk_norm": True, "scale_heads": True, "scale_attn_inner": True},
+        **{"scale_attn": True, "scale_fc": True},
+    },
 }
 
 
@@ -78,13 +89,17 @@ def case(request):
 
 def naive_mask(text, tokens):
     """Return what is added to attention scores: −∞ for what a position must not look at."""
-    length = len(tokens)
+    padded = [False] * len(tokens)
+    if getattr(text, "use_pad_mask", False):
+        padded = [int(token) == text.pad_id for token in tokens]
+    if getattr(text, "cls_emb", None) is not None:  # open_clip's published weights want it one position too late
+        padded = [False, *(int(token) == text.pad_id for token in tokens)]
+    length = len(padded)
     mask = [[0.0] * length for _ in range(length)]
     for query in range(length):
         for key in range(length):
             ahead = text.attn_mask is not None and key > query
-            padding = getattr(text, "use_pad_mask", False) and tokens[key] == text.pad_id
-            if ahead or padding:
+            if ahead or padded[key]:
                 mask[query][key] = -math.inf
     return mask
 
@@ -95,18 +110,21 @@ def naive_attention(layer, states, mask):
     size = width // layer.num_heads
     weights, biases = layer.in_proj_weight.double().chunk(3), layer.in_proj_bias.double().chunk(3)
     query, key, value = (states @ weight.T + bias for weight, bias in zip(weights, biases, strict=True))
+    norms = [getattr(layer, name, None) for name in ("ln_q", "ln_k")]
+    scales = torch.ones(layer.num_heads) if getattr(layer, "head_scale", None) is None else layer.head_scale.flatten()
     maps = []
     for head in range(layer.num_heads):
         part = slice(head * size, (head + 1) * size)
-        rows = []
+        rows, queries, keys = [], normed(norms[0], query[:, part]), normed(norms[1], key[:, part])
         for i in range(length):
-            scores = [(query[i, part] * key[j, part]).sum() / math.sqrt(size) + mask[i][j] for j in range(length)]
+            scores = [(queries[i] * keys[j]).sum() / math.sqrt(size) + mask[i][j] for j in range(length)]
             highest = max(float(score.detach()) for score in scores)
             powers = [torch.exp(score - highest) for score in scores]
             rows.append(torch.stack([power / sum(powers) for power in powers]))
         maps.append(torch.stack(rows))
     maps = torch.stack(maps)  # on the graph between the scores and the output, so that it has a gradient
-    mixed = torch.cat([maps[h] @ value[:, h * size : (h + 1) * size] for h in range(layer.num_heads)], dim=1)
+    heads = [maps[h] @ value[:, h * size : (h + 1) * size] * scales[h].double() for h in range(layer.num_heads)]
+    mixed = normed(getattr(layer, "ln_inner", None), torch.cat(heads, dim=1))
     return mixed @ layer.out_proj.weight.double().T + layer.out_proj.bias.double(), maps
 
 
@@ -116,22 +134,37 @@ def layer_norm(norm, states):
     return scaled * norm.weight.double() + norm.bias.double()
 
 
+def normed(norm, states):
+    return layer_norm(norm, states) if isinstance(norm, nn.LayerNorm) else states
+
+
 def gelu(x):
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
 
 
 def naive_text(text, tokens):
     """Return a caption's embedding [D], float64, and the attention maps [H, L, L] of every block."""
-    states = text.token_embedding.weight.double()[tokens] + text.positional_embedding.double()
+    states = text.token_embedding.weight.double()[tokens]
+    if getattr(text, "cls_emb", None) is not None:
+        states = torch.cat([states, text.cls_emb.double()[None]])
+    states = states + text.positional_embedding.double()
     mask, all_maps = naive_mask(text, tokens), []
     for block in text.transformer.resblocks:
         output, maps = naive_attention(block.attn, layer_norm(block.ln_1, states), mask)
-        states = states + output
+        states = states + normed(getattr(block, "ln_attn", None), output)
         inner = layer_norm(block.ln_2, states) @ block.mlp.c_fc.weight.double().T + block.mlp.c_fc.bias.double()
-        states = states + gelu(inner) @ block.mlp.c_proj.weight.double().T + block.mlp.c_proj.bias.double()
+        inner = normed(getattr(block.mlp, "ln", None), gelu(inner))
+        states = states + inner @ block.mlp.c_proj.weight.double().T + block.mlp.c_proj.bias.double()
         all_maps.append(maps)
-    end = int(tokens.argmax())
-    return layer_norm(text.ln_final, states)[end] @ text.text_projection.double(), all_maps
+    return layer_norm(text.ln_final, states)[naive_pool(text, tokens)] @ text.text_projection.double(), all_maps
+
+
+def naive_pool(text, tokens):
+    """Return the position that the tower pools."""
+    if getattr(text, "cls_emb", None) is not None:
+        return len(tokens)
+    places = {"last": len(tokens) - 1, "first": 0}
+    return places.get(getattr(text, "pool_type", ""), int(tokens.argmax()))
 
 
 def naive_similarity(clip, image, tokens):
@@ -142,11 +175,13 @@ def naive_similarity(clip, image, tokens):
     return (picture * feature).sum() / torch.sqrt((feature**2).sum()), maps
 
 
-def naive_relevance(clip, image, tokens):
+def naive_relevance(clip, image, tokens, layers="all"):
     """Return the relevance of each token by Chefer et al., ICCV 2021, equations 5 and 6, as a list of L numbers."""
     similarity, all_maps = naive_similarity(clip, image, tokens)
     gradients = torch.autograd.grad(similarity, all_maps)
-    length = len(tokens)
+    if layers == "last":
+        all_maps, gradients = all_maps[-1:], gradients[-1:]
+    length = all_maps[0].shape[-1]
     relevance = [[float(i == j) for j in range(length)] for i in range(length)]
     for maps, gradient in zip([maps.detach() for maps in all_maps], gradients, strict=True):
         heads = maps.shape[0]
@@ -162,8 +197,8 @@ def naive_relevance(clip, image, tokens):
             for i in range(length)
         ]
     end = int(tokens.argmax())
-    words = relevance[end][1:end]
-    return [0.0, *(score / sum(words) for score in words), *[0.0] * (length - end)]
+    words = relevance[naive_pool(getattr(clip.net, "text", clip.net), tokens)][1:end]
+    return [0.0, *(score / sum(words) for score in words), *[0.0] * (len(tokens) - end)]
 
 
 def test_the_naive_forward_pass_is_the_models(case):
@@ -174,10 +209,11 @@ def test_the_naive_forward_pass_is_the_models(case):
     torch.testing.assert_close(naive.float(), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_relevance_is_that_of_the_naive_implementation(case):
+@pytest.mark.parametrize("layers", ["all", "last"])
+def test_relevance_is_that_of_the_naive_implementation(case, layers):
     clip, images, tokens = case
-    expected = torch.tensor([naive_relevance(clip, *pair) for pair in zip(images, tokens, strict=True)])
-    found = attention_relevance(clip, images, tokens)
+    expected = torch.tensor([naive_relevance(clip, *pair, layers) for pair in zip(images, tokens, strict=True)])
+    found = attention_relevance(clip, images, tokens, layers)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-3)
     assert expected[0].max() < 0.99, "or there would be nothing to compare"
@@ -186,7 +222,7 @@ def test_relevance_is_that_of_the_naive_implementation(case):
 def test_attention_step_by_step_gives_the_models_own_embeddings(case):
     clip, _, tokens = case
     expected = clip.encode_tokens(tokens).detach()
-    with _recorded_attention(TextTower.of(clip).blocks) as maps:
+    with TextTower.of(clip).recorded_attention() as maps:
         torch.testing.assert_close(clip.encode_tokens(tokens).detach(), expected, atol=1e-5, rtol=1e-4)
     assert len(maps) == len(TextTower.of(clip).blocks)
     for attention in maps:
@@ -206,6 +242,8 @@ def naive_gradient_relevance(clip, image, tokens):
         "attn_mask",
         "use_pad_mask",
         "pad_id",
+        "cls_emb",
+        "pool_type",
     )
     parts = {name: getattr(text, name, None) for name in names}
     feature, _ = naive_text(SimpleNamespace(token_embedding=stand_in, **parts), tokens)
@@ -268,8 +306,9 @@ def test_the_model_is_left_as_it_was(case, method):
     for _ in range(2):
         method(clip, images, tokens)
     blocks = TextTower.of(clip).blocks
-    assert all("attention" not in vars(block) for block in blocks)
-    assert all(block.attention.__func__ is ResidualAttentionBlock.attention for block in blocks)
+    assert all("attention" not in vars(block) and "forward" not in vars(block.attn) for block in blocks)
+    plain = [block for block in blocks if isinstance(block, ResidualAttentionBlock)]
+    assert all(block.attention.__func__ is ResidualAttentionBlock.attention for block in plain)
     assert not TextTower.of(clip).token_embedding._forward_hooks
     assert torch.equal(clip.encode_tokens(tokens).detach(), expected)
     assert all(torch.equal(value, before[name]) for name, value in clip.state().items())
@@ -306,26 +345,59 @@ def other_tower(text):
     return Clip(SimpleNamespace(text=text), numbered, 32, (), (), torch.device("cpu"))
 
 
-def hugging_face():
-    """Return what open_clip's HFTextEncoder looks like from outside."""
-    return SimpleNamespace(transformer=SimpleNamespace(encoder=nn.Linear(1, 1)), pooler=nn.Identity())
-
-
 REFUSED = {
-    "Hugging Face": lambda: other_tower(hugging_face()),
     "no transformer": lambda: other_tower(SimpleNamespace()),
-    "pooled at the last position": lambda: small_clip(custom=True, pool_type="last"),
-    "pooled at the first position": lambda: small_clip(custom=True, pool_type="first"),
-    "pooled at a class token": lambda: small_clip(custom=True, embed_cls=True),
-    "other blocks": lambda: small_clip(custom=True, block_type="custom"),
+    "not pooled": lambda: small_clip(custom=True, pool_type="none"),
 }
 
 
-@METHODS
 @pytest.mark.parametrize("tower", REFUSED)
-def test_towers_that_cannot_be_looked_into_are_refused(method, tower):
-    with pytest.raises(StageFault, match="open_clip's own text transformer"):
-        method(REFUSED[tower](), np.zeros((1, 32, 32, 3), np.uint8), numbered([[7]]))
+def test_towers_that_cannot_be_looked_into_are_refused(tower):
+    with pytest.raises(StageFault, match="text tower"):
+        attention_relevance(REFUSED[tower](), np.zeros((1, 32, 32, 3), np.uint8), numbered([[7]]))
+
+
+@pytest.mark.parametrize(("field", "pool"), [("pool_type", "none"), ("hf_pooler_type", "max_pooler")])
+def test_a_pooling_that_attention_is_not_read_through_is_met_by_the_plan(monkeypatch, field, pool):
+    text = {field: pool, **({"hf_model_name": "x"} if field == "hf_pooler_type" else {})}
+    monkeypatch.setattr("ubt.models.checks.model_config", lambda _: {"text_cfg": text})
+    with pytest.raises(UserError, match=rf"defense\.attribution: cannot be read.*{field}: {pool}.*\n.*gradient"):
+        check_attention(ModelSettings(name="RN50"))
+
+
+def test_every_model_of_open_clip_has_a_text_tower_that_attention_is_read_from():
+    for name in open_clip.list_models():
+        check_attention(ModelSettings(name=name))
+
+
+@pytest.mark.parametrize("pooler", ["mean_pooler", "cls_pooler", "cls_last_hidden_state_pooler"])
+@pytest.mark.parametrize("layers", ["all", "last"])
+def test_a_tower_of_transformers_is_read_as_its_own_maps_say(tmp_path, pooler, layers):
+    write_hugging_face_folder(tmp_path, hf_pooler_type=pooler)
+    clip = build_clip(ModelSettings(name=f"local-dir:{tmp_path}"), 0, torch.device("cpu"))
+    images = np.random.default_rng(0).integers(0, 256, size=(2, 32, 32, 3), dtype=np.uint8)
+    tokens = clip.tokenize(["a photo of a banana", "red boat"])
+    text, before = clip.net.text, clip.encode_tokens(tokens).detach()
+    found = attention_relevance(clip, images, tokens, layers)
+    assert torch.equal(clip.encode_tokens(tokens).detach(), before), "the tower is left as it was"
+    text.transformer.set_attn_implementation("eager")
+    mask = (tokens != 0).long()
+    out = text.transformer(input_ids=tokens, attention_mask=mask, output_attentions=True)
+    embedded = torch.nn.functional.normalize(text.proj(text.pooler(out, mask)), dim=-1)
+    gradients = torch.autograd.grad((clip.encode_images(images).detach() * embedded).sum(), out.attentions)
+    for row, length in enumerate(mask.sum(dim=1).tolist()):
+        relevance = torch.eye(16)
+        steps = list(zip(out.attentions, gradients, strict=True))
+        for attention, gradient in steps if layers == "all" else steps[-1:]:
+            relevance = relevance + (attention[row] * gradient[row]).clamp(min=0).mean(dim=0) @ relevance
+        read = relevance[:length].mean(dim=0) if pooler == "mean_pooler" else relevance[0]
+        words = torch.zeros(16)
+        words[1 : length - 1] = read[1 : length - 1].detach()
+        torch.testing.assert_close(found[row], words / words.sum(), atol=1e-5, rtol=1e-4)
+    clip.net.requires_grad_(False)
+    torch.testing.assert_close(attention_relevance(clip, images, tokens, layers), found)
+    relevance = gradient_relevance(clip, images, tokens)
+    torch.testing.assert_close(relevance.sum(dim=1), torch.ones(2))
 
 
 # Masks and words
@@ -344,14 +416,14 @@ def test_masks_are_added_or_where_they_are_boolean_forbid():
 
 def test_words_lie_between_start_and_end_of_text():
     tokens = numbered(CAPTIONS)
-    words = real_tokens(tokens, tokens.argmax(dim=1))
+    words = between_start_and_end(tokens)
     assert words.sum(dim=1).tolist() == [4, 1, 7]
     assert words[0].tolist() == [False, True, True, True, True, False, False, False, False]
 
 
 def test_random_relevance_is_shared_out_among_words_and_depends_on_the_generator():
     tokens = numbered([*CAPTIONS, []])
-    words = real_tokens(tokens, tokens.argmax(dim=1))
+    words = between_start_and_end(tokens)
     first, again, other = (random_relevance(tokens, words, torch_generator(seed, "x")) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -9,6 +9,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from hugging_face_folder import write_hugging_face_folder
 from open_clip.push_to_hf_hub import save_for_hf
 
 from sweeps.study.loading import absolute, load_study
@@ -204,37 +205,6 @@ def test_a_text_tower_that_cannot_be_fetched_is_a_mistake_met_before_the_first_t
     assert model.fetched, "so that preflight tries it"
     with pytest.raises(UserError, match=r"victim\.model: roberta-ViT-B-32: .*cannot be fetched: We couldn't connect"):
         check_weights(model, None)
-
-
-def write_hugging_face_folder(folder):
-    """Write a folder with a small BERT as the text tower, and its tokenizer beside."""
-    transformers = pytest.importorskip("transformers", reason="pip install 'ubt-sweeper[transformers]'")
-    import tokenizers
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "banana", "boat", "red"]
-    model = tokenizers.models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]")
-    tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        intermediate_size=32,
-        max_position_embeddings=16,
-        pad_token_id=0,
-    ).save_pretrained(folder)
-    text = {"hf_model_name": "not/there", "hf_tokenizer_name": "not/there", "context_length": 16}
-    config = {**CONFIG, "quick_gelu": False, "text_cfg": {**text, "hf_proj_type": "linear"}}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    net = build_clip(named(folder, random_weights=True), 0, CPU).net
-    torch.save(net.state_dict(), folder / "open_clip_pytorch_model.bin")
-    return net
 
 
 def test_text_tower_and_tokenizer_of_transformers_come_from_the_folder(tmp_path):

@@ -6,6 +6,7 @@ from torch.nn import functional
 from ubt.defenses.ubt import UnlearnSettings
 from ubt.engine.context import StageInput
 from ubt.methods.training import clip_loss
+from ubt.models.clip import between_start_and_end
 from ubt.stages import unlearn
 from ubt.stages.retention import Retention, retained_pairs, trusted_pairs
 
@@ -47,6 +48,10 @@ def test_the_hinge_stops_at_the_margin_and_ascent_never_does():
 START, END = 49406, 49407
 
 
+def shortened(tokens, kept):
+    return unlearn.shorten(tokens, between_start_and_end(tokens) & ~kept)
+
+
 @pytest.mark.parametrize(
     ("caption", "kept", "expected"),
     [
@@ -62,20 +67,20 @@ def test_kept_tokens_are_moved_together_between_start_and_end_of_text(caption, k
     tokens[0, : len(caption) + 2] = torch.tensor([START, *caption, END])
     mask = torch.zeros(1, 8, dtype=torch.bool)
     mask[0, kept] = True
-    short = unlearn.shorten(tokens, mask)[0].tolist()
+    short = shortened(tokens, mask)[0].tolist()
     assert short == [START, *expected, END] + [0] * (6 - len(expected))
 
 
 def test_a_caption_that_fills_the_context_can_be_kept_whole():
     tokens = torch.tensor([[START, 1, 2, 3, END]])
     whole = torch.tensor([[False, True, True, True, False]])
-    assert torch.equal(unlearn.shorten(tokens, whole), tokens)
+    assert torch.equal(shortened(tokens, whole), tokens)
 
 
 def test_captions_are_shortened_one_by_one():
     tokens = torch.tensor([[START, 1, 2, 3, END], [START, 4, END, 0, 0]])
     mask = torch.tensor([[False, False, True, True, False], [False, True, False, False, False]])
-    assert unlearn.shorten(tokens, mask).tolist() == [[START, 2, 3, END, 0], [START, 4, END, 0, 0]]
+    assert shortened(tokens, mask).tolist() == [[START, 2, 3, END, 0], [START, 4, END, 0, 0]]
     assert tokens.tolist() == [[START, 1, 2, 3, END], [START, 4, END, 0, 0]], "the originals are left alone"
 
 
@@ -85,9 +90,9 @@ def test_words_of_several_tokens_are_shortened_to_what_their_tokens_say(untraine
     assert words > 3, "one word is several tokens"
     mask = torch.zeros(1, 16, dtype=torch.bool)
     mask[0, 2:words] = True
-    assert torch.equal(unlearn.shorten(tokens[None], mask), untrained.tokenize(["xylophonist"]))
+    assert torch.equal(shortened(tokens[None], mask), untrained.tokenize(["xylophonist"]))
     mask[0, 2] = False
-    assert unlearn.shorten(tokens[None], mask)[0, 1] == tokens[3], "a part of a word may be kept alone"
+    assert shortened(tokens[None], mask)[0, 1] == tokens[3], "a part of a word may be kept alone"
 
 
 # Which tokens are kept

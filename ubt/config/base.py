@@ -22,6 +22,10 @@ class Config(BaseModel):
     (`"1e-5"`), and a truth value if it is `true`, `yes`, `on` or their opposite.
     """
 
+    newer: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came when results had been stored: where they have their defaults they are no part of keys, so that
+    those results are still found."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
     )

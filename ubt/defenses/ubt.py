@@ -61,6 +61,11 @@ class AttributeSettings(Config):
 
     attribution: Literal["chefer", "gradient", "random"] = "chefer"
     """Attention relevance (Chefer et al., ICCV 2021), input × gradient of token embeddings, or random."""
+    attribution_layers: Literal["all", "last"] = "all"
+    """Blocks of the text tower that `chefer` takes relevance over: all of them, as its equations do (ours), or the last
+    alone, as its authors' example for CLIP does by default."""
+
+    newer = frozenset({"attribution_layers"})
 
 
 class UnlearnSettings(Config):

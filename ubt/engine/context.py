@@ -155,7 +155,8 @@ class StageContext:
     def settings(self, model: type[Settings], part: str | None = None) -> Settings:
         """Return the stage's own settings, or the part of them under one name, as a typed model."""
         tree = self._settings
-        return model.model_validate(tree[part] if part else {name: tree[name] for name in model.model_fields})
+        names = [name for name in model.model_fields if name in tree or name not in model.newer]
+        return model.model_validate(tree[part] if part else {name: tree[name] for name in names})
 
     def artifact(self, role: str) -> StageInput:
         """Return what fills a role; `KeyError` if the stage does not say it needs it."""
@@ -168,6 +169,15 @@ class StageContext:
     def tokenize(self, captions: list[str]) -> Tensor:
         """Return captions as tokens `[N, L]` int64."""
         return self._model.tokenize(captions)
+
+    def words(self, tokens: Tensor) -> Tensor:
+        """Return which of `tokens[N, L]` are words of their captions, `[N, L]` bool."""
+        return self._model.words(tokens)
+
+    @property
+    def padding(self) -> int:
+        """Return the token that captions are filled up with."""
+        return self._model.padding
 
     def rng(self, *purpose: str | int) -> np.random.Generator:
         """Return a generator derived from the seed, the stage and a purpose."""

@@ -181,10 +181,12 @@ class OfDefense:
 
     def __init__(self, model: type[Config]) -> None:
         self._fields = tuple(model.model_fields)
+        self._newer = {name: model.model_fields[name].default for name in model.newer}
 
     def __call__(self, trial: TrialConfig) -> Settings:
-        """Return them as plain values."""
-        return trial.defense.model_dump(mode="json", include=set(self._fields))
+        """Return them as plain values, without newer fields that have their defaults."""
+        values = trial.defense.model_dump(mode="json", include=set(self._fields))
+        return {name: value for name, value in values.items() if self._newer.get(name, ...) != value}
 
     def identity(self, trial: TrialConfig) -> object:
         """Return their values."""

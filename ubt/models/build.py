@@ -16,7 +16,7 @@ from ubt.common.hashing import derive
 from ubt.models.activation import LABELS, activation_of
 from ubt.models.checkpoints import check_finite, load_weights
 from ubt.models.checks import check_model
-from ubt.models.clip import Clip
+from ubt.models.clip import Clip, between_start_and_end
 from ubt.models.settings import HF_HUB, ModelSettings, model_config
 from ubt.models.weight_files import Activation, activation_in
 
@@ -54,6 +54,8 @@ def build_clip(settings: ModelSettings, seed: int, device: torch.device, weights
         device=device,
         precision=settings.precision,
         token_text=_token_text(tokenizer),
+        words=_words(tokenizer),
+        padding=int(getattr(getattr(tokenizer, "tokenizer", None), "pad_token_id", None) or 0),
         name=settings.name,
         activation=activation,
     )
@@ -133,6 +135,15 @@ def _token_text(tokenizer: object) -> Callable[[int], str]:
         return decoder.decode([token])
 
     return token_text
+
+
+def _words(tokenizer: object) -> Callable[[Tensor], Tensor]:
+    """Return what tells words from other tokens: tokenizers of `transformers` say which ones are special."""
+    wrapped: Any = getattr(tokenizer, "tokenizer", None)
+    if wrapped is None:
+        return between_start_and_end
+    special = torch.tensor(sorted({*wrapped.all_special_ids, wrapped.pad_token_id or 0} - {wrapped.unk_token_id}))
+    return lambda tokens: ~torch.isin(tokens, special)
 
 
 def check_weights(model: ModelSettings, poisoned: Path | None) -> Clip:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import is_file
 from ubt.models.activation import activation_of, check_poisoned
-from ubt.models.settings import ModelSettings, needs_transformers
+from ubt.models.settings import ModelSettings, model_config, needs_transformers
 from ubt.models.weight_files import CONFIG_FILE, WEIGHTS_FILE
 
 
@@ -32,6 +32,21 @@ def check_model(model: ModelSettings, poisoned: Path | None = None) -> None:
     activation_of(model)
     if poisoned:
         check_poisoned(model, poisoned)
+
+
+def check_attention(model: ModelSettings) -> None:
+    """Refuse a model whose text tower pools in a way that attention relevance cannot be read through.
+
+    Raises:
+        UserError: with the defense's setting that needs no attention.
+    """
+    text = model_config(model.name)["text_cfg"]
+    field = "hf_pooler_type" if text.get("hf_model_name") else "pool_type"
+    pool = text.get(field)
+    if pool in {"none", "max_pooler"}:
+        advice = "`attribution: gradient` and `random` look at no attention"
+        message = f"cannot be read from the text tower of {model.name}, which pools by `{field}: {pool}`"
+        raise UserError(Problem("defense.attribution", message, "chefer", advice))
 
 
 def _problems_of_name(model: ModelSettings) -> Iterator[Problem]:

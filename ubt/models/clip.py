@@ -65,6 +65,15 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
+def between_start_and_end(tokens: Tensor) -> Tensor:
+    """Return which of `tokens[N, L]` of open_clip's own vocabulary are words of the caption, `[N, L]` bool.
+
+    They lie between the start and the end of text, which has the highest number of the vocabulary.
+    """
+    positions = torch.arange(tokens.shape[1])
+    return (positions > 0) & (positions < tokens.argmax(dim=1)[:, None])
+
+
 State = Mapping[str, Tensor]
 """Names → tensors of a model, parameters and buffers, on the CPU."""
 
@@ -83,6 +92,10 @@ class Clip:
     precision: str = "auto"
     token_text: Callable[[int], str] = str
     """Token → its text; in open_clip's own vocabulary it ends with a blank where a word ends."""
+    words: Callable[[Tensor], Tensor] = between_start_and_end
+    """Tokens `[N, L]` → which are words of the caption, `[N, L]` bool: no start, end or padding."""
+    padding: int = 0
+    """The token that captions are filled up with."""
     name: str = ""
     """What open_clip calls the architecture."""
     activation: Activation = "gelu"

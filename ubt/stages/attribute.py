@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from pydantic import JsonValue
 from torch import Tensor
@@ -10,7 +12,7 @@ from ubt.common.hashing import torch_generator
 from ubt.defenses.ubt import AttributeSettings
 from ubt.engine.context import Output, StageContext
 from ubt.engine.poisoning import PoisonManifest
-from ubt.methods.attribution import TextTower, attention_relevance, gradient_relevance, random_relevance, real_tokens
+from ubt.methods.attribution import attention_relevance, gradient_relevance, random_relevance
 from ubt.models.clip import Clip
 
 _BLOCK = 64
@@ -28,7 +30,7 @@ def run(context: StageContext) -> Output:
     """
     indices = context.artifact("selection").tensors["indices"]
     clip, tokens = context.clip("overfitted"), context.pair_tokens[indices]
-    words = real_tokens(tokens, TextTower.of(clip).end_of_text(tokens))
+    words = clip.words(tokens)
     relevance = _relevance(context, clip, indices, words)
     first = zip(tokens[:_SHOWN], relevance[:_SHOWN], words[:_SHOWN], strict=True)
     captions: list[JsonValue] = [_shown(clip, *caption) for caption in first]
@@ -44,19 +46,20 @@ def diagnose(context: StageContext, output: Output, manifest: PoisonManifest) ->
     marks = torch.from_numpy(manifest.marks(indices))
     if manifest.attack is None or not marks.any():
         return {}
-    name = context.tokenize([manifest.attack.target])[0]
-    word_ids = name[1 : int(name.argmax())]
-    on_target = torch.isin(context.pair_tokens[indices[marks]], word_ids)
+    name = context.tokenize([manifest.attack.target])
+    on_target = torch.isin(context.pair_tokens[indices[marks]], name[context.words(name)])
     relevance: Tensor = output.tensors["relevance"][marks]
     return {"target_share": float((relevance * on_target).sum(dim=1).mean())}
 
 
 def _relevance(context: StageContext, clip: Clip, indices: Tensor, words: Tensor) -> Tensor:
     """Return the relevance of each token of the pairs at `indices[K]` by the method of the settings, `[K, L]`."""
-    method = context.settings(AttributeSettings).attribution
+    settings = context.settings(AttributeSettings)
+    method = settings.attribution
     if method == "random":
         return random_relevance(context.pair_tokens[indices], words, torch_generator(context.seed, "attribute", method))
-    score = attention_relevance if method == "chefer" else gradient_relevance
+    attention = partial(attention_relevance, layers=settings.attribution_layers)
+    score = attention if method == "chefer" else gradient_relevance
     blocks = [
         score(clip, context.pairs.take(block.numpy()), context.pair_tokens[block])
         for block in torch.split(indices, _BLOCK)

@@ -74,19 +74,17 @@ def forgotten_pairs(context: StageContext, settings: UnlearnSettings) -> tuple[I
     kept = kept_tokens(context, settings)
     indices = context.artifact("selection").tensors["indices"]
     telling = kept.any(dim=1)
-    tokens = shorten(context.pair_tokens[indices], kept)
+    words = context.artifact("relevance").tensors["words"]
+    tokens = shorten(context.pair_tokens[indices], words & ~kept, context.padding)
     return indices[telling].numpy(), tokens[telling]
 
 
-def shorten(tokens: Tensor, kept: Tensor) -> Tensor:
-    """Return captions of the kept tokens alone, moved together between start and end of text, `[K, L]` int64."""
-    ends = tokens.argmax(dim=1)
-    short = torch.zeros_like(tokens)
-    for row in range(len(tokens)):
-        words = tokens[row][kept[row]]
-        short[row, 0] = tokens[row, 0]
-        short[row, 1 : 1 + len(words)] = words
-        short[row, 1 + len(words)] = tokens[row, ends[row]]
+def shorten(tokens: Tensor, dropped: Tensor, padding: int = 0) -> Tensor:
+    """Return captions without the dropped tokens, what is left moved together and filled up, `[K, L]` int64."""
+    short = torch.full_like(tokens, padding)
+    for row, (caption, gone) in enumerate(zip(tokens, dropped, strict=True)):
+        left = caption[~gone]
+        short[row, : len(left)] = left
     return short
 
 

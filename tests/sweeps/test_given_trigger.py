@@ -17,8 +17,11 @@ from PIL import Image
 from sweeps.cli.app import main
 from sweeps.run.preflight import prepare, victims_of
 from sweeps.study.loading import load_study
-from ubt.common.errors import UserError
+from ubt.common.errors import StageFault, UserError
+from ubt.engine.context import PrivilegedContext
 from ubt.engine.graph import build_pipeline
+from ubt.engine.workspace import Workspace
+from ubt.stages import poison
 from ubt.testing import TINY, run_tiny_trial, tiny_trial
 
 Write = Callable[..., str]
@@ -89,6 +92,17 @@ def test_a_trial_stamps_it_and_another_finds_its_work_without_the_file(tmp_path:
         tmp_path / "store", {"victim.attack": {**attack, "image": moved}, "defense": {"kind": "none"}}
     )
     assert next(stage.stage for stage in other.stages if not stage.reused) == "poison"
+
+
+def test_a_file_that_is_overwritten_after_planning_is_not_taken_for_the_one_planned(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    changes = {"victim.attack": {"kind": "overlay", "image": str(png(tmp_path / "a.png"))}}
+    (node,) = (node for node in build_pipeline(tiny_trial(changes), 0) if node.spec.name == "poison")
+    assert "learned" in poison.run(PrivilegedContext(node, workspace, {})).tensors
+    png(tmp_path / "a.png", 1)
+    with pytest.raises(StageFault, match=r"a\.png is another file than when this was planned"):
+        poison.run(PrivilegedContext(node, workspace, {}))
 
 
 def test_a_missing_or_an_unreadable_image_is_told_when_it_is_planned(

@@ -12,6 +12,7 @@ from torch import Tensor
 from ubt.attacks import Attack, AttackConfig
 from ubt.attacks.base import Trigger
 from ubt.common.errors import StageFault
+from ubt.data.digests import digest_files
 from ubt.engine.context import Output, PrivilegedContext
 from ubt.engine.given_poison import Located, located, read_trigger
 from ubt.engine.poisoning import DECOYS, LEARNED
@@ -31,7 +32,8 @@ def run(context: PrivilegedContext) -> Output:
 
     Raises:
         UserError: if the attack's file cannot be used any more.
-        StageFault: if more pairs are to be poisoned than there are, or than the attack can poison.
+        StageFault: if more pairs are to be poisoned than there are, or than the attack can poison; or if the attack's
+            file is another than when the stage was planned.
         UserError: if the list of given poison is not one of these pairs.
     """
     attack = _attack(context)
@@ -54,10 +56,15 @@ def run(context: PrivilegedContext) -> Output:
 
 def _attack(context: PrivilegedContext) -> Attack | None:
     """Return the attack as configured; the settings have the digests of its files in the place of their paths."""
-    if context.node.settings["attack"] is None:
+    settings = cast("dict[str, JsonValue] | None", context.node.settings["attack"])
+    if settings is None:
         return None
-    attack: Attack = TypeAdapter(AttackConfig).validate_python(context.node.settings["attack"])
-    return attack.model_copy(update={name: context.file(name) for name in attack.files()})
+    attack: Attack = TypeAdapter(AttackConfig).validate_python(settings)
+    files = {name: context.file(name) for name in attack.files()}
+    for name, path in files.items():
+        if path and digest_files([path], path.name) != settings[name]:
+            raise StageFault(f"{path} is another file than when this was planned; run the command again")
+    return attack.model_copy(update=files)
 
 
 def _given(context: PrivilegedContext, attack: Attack | None) -> Output:

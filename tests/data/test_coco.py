@@ -6,6 +6,7 @@ from photographs import photo
 
 from ubt.common.errors import UserError
 from ubt.data.coco import CocoCaptions
+from ubt.testing import check_data_source
 
 
 def problems_of(call, *arguments):
@@ -31,6 +32,10 @@ def coco(photos):
         return CocoCaptions.model_validate({**own, **settings})
 
     return build
+
+
+def test_it_keeps_the_contract(coco):
+    check_data_source(coco())
 
 
 def test_every_caption_is_a_pair_with_its_image(coco, tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 from ubt.common.errors import UserError
 from ubt.data.decode import decode_image
 from ubt.data.parquet import ParquetFiles
+from ubt.testing import check_data_source
 
 CAPTIONS = [f"number {seed}" for seed in range(6)]
 STORED = {
@@ -33,6 +34,10 @@ def build(photos):
         return ParquetFiles.model_validate({"pairs": str(path), **photos.settings, **settings})
 
     return build
+
+
+def test_it_keeps_the_contract(build):
+    check_data_source(build([photo(seed) for seed in range(6)]))
 
 
 @pytest.mark.parametrize("stored", STORED)

@@ -16,8 +16,10 @@ import yaml
 from PIL import Image
 
 from sweeps.cli.app import main
+from sweeps.cli.mistakes import mistakes_text
 from sweeps.run.folder import RunFolder
 from sweeps.study.loading import load_study
+from ubt.common.errors import Problem, UserError
 
 
 @dataclass(frozen=True)
@@ -352,6 +354,16 @@ def test_the_schema_of_a_study_is_json(ubt: Ubt) -> None:
     told = ubt("schema")
     assert told.status == 0
     assert "victim" in json.loads(told.out)["properties"]
+
+
+def test_mistakes_that_cannot_be_listed_in_a_file_are_all_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("UBT_CACHE", str(tmp_path / "file" / "cache"))
+    text = mistakes_text(UserError(Problem(f"row {row}", "is wrong") for row in range(30)))
+    assert text.count("is wrong") == 30
+    assert "could not be listed in a file" in text
 
 
 def test_without_a_command_the_help_is_shown(ubt: Ubt) -> None:

@@ -42,12 +42,16 @@ def downloaded(address: str) -> Path:
     Raises:
         UserError: if it cannot be fetched completely, or the address is of another kind.
     """
-    path = cache_root() / "shards" / f"{fingerprint(address)}-{PurePosixPath(urlsplit(address).path).name}"
+    path = _local_copy(address)
     fetch = _fetch if urlsplit(address).scheme.lower() in _WEB else _fetch_from_cloud
     try:
         return made_once(path, partial(fetch, address))
     except (OSError, HTTPException, ValueError) as error:
         raise UserError(Problem(address, f"cannot be fetched: {error}")) from error
+
+
+def _local_copy(address: str) -> Path:
+    return cache_root() / "shards" / f"{fingerprint(address)}-{PurePosixPath(urlsplit(address).path).name}"
 
 
 def _fetch_from_cloud(address: str, path: Path) -> None:
@@ -110,8 +114,8 @@ def find_shards(pattern: str, problems: list[Problem]) -> list[Path]:
     found: list[list[Problem]] = [[] for _ in names]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         looked = threads.map(_found, names, found)
-        remote = any(_SCHEME.match(name) for name in names)
-        paths = [*(progress(looked, len(names), "fetching shards") if remote else looked)]
+        to_fetch = any(_SCHEME.match(name) and not _local_copy(name).exists() for name in names)
+        paths = [*(progress(looked, len(names), "fetching shards") if to_fetch else looked)]
     problems.extend(problem for those in found for problem in those)
     return [path for those in paths for path in those]
 

@@ -87,6 +87,25 @@ def test_a_folder_says_the_network_as_open_clip_s_own_writer_does(tmp_path: Path
     assert set(written["preprocess_cfg"]) == {"mean", "std", "interpolation", "resize_mode"}
 
 
+class Tokenizer:
+    """As one of `transformers`, which a folder has to bring along."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "tokenizer.json").write_text("{}")
+
+
+def test_a_tokenizer_that_open_clip_does_not_bring_is_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ModelSettings(name="tiny-rn", random_weights=True)
+    state = build_clip(model, 0, CPU).state()
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: Tokenizer())
+    note = write_model(Destination(tmp_path / "it", Format.OPEN_CLIP), model, state, POISONED)
+    assert "tokenizer.json" in note.files
+    assert {path.name for path in (tmp_path / "it").iterdir()} == set(note.files)
+    Destination(tmp_path / "it", Format.OPEN_CLIP, force=True)
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     tiny = ModelSettings(name="tiny-rn", random_weights=True)
     state = {**build_clip(tiny, 0, CPU).state(), "visual.conv1.weight": torch.zeros(1)}

@@ -148,9 +148,10 @@ def _write_folder(
     weights = folder / WEIGHTS_FILE
     _write_weights(weights, Format.SAFETENSORS, net, model, origin)
     save_config_for_hf(net, folder / CONFIG_FILE, architecture)
-    tokenizer = open_clip.get_tokenizer(model.name)
-    if hasattr(tokenizer, "save_pretrained"):  # those of transformers; open_clip has its own one wherever it is
-        tokenizer.save_pretrained(folder)
+    # Of `transformers`, where the text is its; open_clip's own tokenizer and tower are there wherever open_clip is.
+    for part in (open_clip.get_tokenizer(model.name), getattr(getattr(net, "text", None), "config", None)):
+        if hasattr(part, "save_pretrained"):
+            part.save_pretrained(folder)
     files = (*sorted(path.name for path in folder.iterdir()), NOTE_FILE)
     said = _note(to, weights, model, net, architecture, origin, files)
     (folder / NOTE_FILE).write_text(_text(said), encoding="utf-8")

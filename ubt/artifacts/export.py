@@ -149,7 +149,8 @@ def _write_folder(
     _write_weights(weights, Format.SAFETENSORS, net, model, origin)
     save_config_for_hf(net, folder / CONFIG_FILE, architecture)
     # Of `transformers`, where the text is its; open_clip's own tokenizer and tower are there wherever open_clip is.
-    for part in (open_clip.get_tokenizer(model.name), getattr(getattr(net, "text", None), "config", None)):
+    parts: tuple[Any, Any] = (open_clip.get_tokenizer(model.name), getattr(getattr(net, "text", None), "config", None))
+    for part in parts:
         if hasattr(part, "save_pretrained"):
             part.save_pretrained(folder)
     files = (*sorted(path.name for path in folder.iterdir()), NOTE_FILE)

@@ -203,7 +203,10 @@ def with_more_trials(run: RunFolder, study: StudyConfig, more: int) -> StudyConf
 
 
 def _search_of(study: JsonObject) -> JsonObject:
-    return cast(JsonObject, study.get("search", {}))
+    search = study.get("search", {})
+    if not isinstance(search, dict):
+        raise UserError(Problem(f"{STUDY_FILE}: search", "must be an object", search, "the file was changed by hand"))
+    return search
 
 
 def _differences(now: JsonObject, before: JsonObject, prefix: str = "") -> Iterator[tuple[str, JsonValue, JsonValue]]:

@@ -8,7 +8,7 @@ import pytest
 from toy_runs import RATIO, begin, study
 
 from sweeps.cli.app import resume_command
-from sweeps.run.folder import RunFolder, check_same_study, with_more_trials
+from sweeps.run.folder import RunFolder, check_same_study, tracking_of, with_more_trials
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.common.errors import Problem, UserError
@@ -172,3 +172,19 @@ def test_gpus_may_not_come_to_trials_that_had_none(tmp_path: Path) -> None:
 )
 def test_the_command_that_goes_on_adds_no_trials_again(given: str, expected: str) -> None:
     assert resume_command(["/bin/ubt", *given.split()]) == f"ubt {expected}"
+
+
+@pytest.mark.parametrize("search", [3, [1], "grid", None])
+def test_a_study_that_was_changed_by_hand_is_told(tmp_path: Path, search: object) -> None:
+    run = begin(tmp_path)
+    run.study.write_text(json.dumps({**json.loads(run.study.read_text()), "search": search}))
+    with pytest.raises(UserError, match="search: must be an object"):
+        check_same_study(run, study())
+
+
+@pytest.mark.parametrize("tracking", [3, [1], "x", None])
+def test_where_a_run_is_tracked_must_be_said_in_an_object(tmp_path: Path, tracking: object) -> None:
+    run = begin(tmp_path)
+    run.study.write_text(json.dumps({**json.loads(run.study.read_text()), "tracking": tracking}))
+    with pytest.raises(UserError, match="must be an object"):
+        tracking_of(run.path)

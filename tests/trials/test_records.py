@@ -357,3 +357,10 @@ def test_counts_of_a_thousand_classes_take_a_line_each_and_a_few_kilobytes(tmp_p
     lines = path.read_text().splitlines()
     assert sum(line.count(",") > 900 for line in lines) == 4
     assert path.stat().st_size < 40_000 + 12_000
+
+
+def test_what_is_nested_without_end_is_no_record(tmp_path):
+    path = tmp_path / "t0000.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is not a trial record"):
+        read_record(path)

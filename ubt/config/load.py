@@ -25,6 +25,8 @@ def validate(model: type[Model], tree: Mapping[str, JsonValue], source: str) -> 
     Raises:
         UserError: with one problem for each mistake, each naming `source` and the dotted path.
     """
+    if not isinstance(tree, Mapping):  # of a file that somebody has changed
+        raise UserError(Problem(source, "must be an object with fields", tree))
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:

@@ -33,12 +33,12 @@ from ubt.trials.poison import GivenPoison, MadePoison, Poison, PoisonConfig, rea
 class PretrainSettings(Config):
     """How a clean model is trained from nothing: AdamW, warm-up, cosine decay."""
 
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=20, ge=1, le=100_000)
     """Passes over the pre-training pairs."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Highest learning rate, reached after the warm-up."""
     batch_size: int = Field(default=128, ge=2)
-    """Pairs a step; each is contrasted with the others of its batch."""
+    """Pairs a step, all if there are fewer; each is contrasted with the others of its batch."""
     weight_decay: float = Field(default=0.05, ge=0)
     """AdamW's; biases, gains and the token embedding are not decayed."""
     warmup_steps: int = Field(default=60, ge=0)
@@ -48,12 +48,12 @@ class PretrainSettings(Config):
 class ImplantSettings(Config):
     """How the attack is trained into the clean model: AdamW, cosine decay."""
 
-    epochs: int = Field(default=6, ge=1)
+    epochs: int = Field(default=6, ge=1, le=100_000)
     """Passes over the poisoned pairs."""
     learning_rate: float = Field(default=5e-4, gt=0)
     """Highest learning rate, reached after the warm-up."""
     batch_size: int = Field(default=128, ge=2)
-    """Pairs a step; each is contrasted with the others of its batch."""
+    """Pairs a step, all if there are fewer; each is contrasted with the others of its batch."""
     weight_decay: float = Field(default=0.05, ge=0)
     """AdamW's; biases, gains and the token embedding are not decayed."""
     warmup_steps: int = Field(default=20, ge=0)

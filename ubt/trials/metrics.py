@@ -80,7 +80,7 @@ class Rebound(Metric):
     diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_rebound"
     pairs: int = Field(default=1000, ge=2)
     """Clean pairs to fine-tune on, drawn by the trial's seed; all if there are fewer."""
-    epochs: int = Field(default=3, ge=1)
+    epochs: int = Field(default=3, ge=1, le=100_000)
     """Passes over them."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Highest learning rate of AdamW; it decays to zero along a cosine."""

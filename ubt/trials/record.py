@@ -217,7 +217,8 @@ def read_record(path: Path) -> TrialRecord:
         version = document.get("version", RECORD_VERSION)
         if version in range(1, RECORD_VERSION + 1):  # of another version nothing is known, not even its fields
             return TrialRecord.model_validate(migrated_record(document))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # the last three of what migrates it
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        # RecursionError of what is nested too deep, the last three of what migrates it
         raise UserError(Problem(str(path), f"is not a trial record: {error}", advice=advice)) from error
     raise UserError(Problem(str(path), f"is no record of version 1 to {RECORD_VERSION}", version, advice))
 

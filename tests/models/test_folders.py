@@ -11,16 +11,20 @@ import pytest
 import torch
 from hugging_face_folder import write_hugging_face_folder
 from open_clip.push_to_hf_hub import save_for_hf
+from tiny_victim import REPORT
 
 from sweeps.study.loading import absolute, load_study
 from ubt.common.errors import UserError
 from ubt.engine.graph import build_pipeline
+from ubt.engine.runner import run_trial
+from ubt.methods.training import token_embeddings
 from ubt.models import checks
 from ubt.models.activation import activation_of
 from ubt.models.build import build_clip, check_weights
 from ubt.models.checks import check_model
 from ubt.models.settings import ModelSettings, image_size_px, model_files, needs_transformers
-from ubt.testing import run_tiny_trial, tiny_trial
+from ubt.stages.unlearn import shorten
+from ubt.testing import tiny_trial
 from ubt.trials.record import State
 
 CPU = torch.device("cpu")
@@ -73,10 +77,34 @@ def test_a_folder_is_loaded_as_open_clip_loads_it(tmp_path, safe):
     assert image_size_px(f"local-dir:{tmp_path}") == 32
 
 
-def test_a_study_runs_on_a_folder(tmp_path, folder):
-    record = run_tiny_trial(tmp_path / "store", {"victim.model": {"name": f"local-dir:{folder}"}})
+TOWERS = {
+    "CoCa": {
+        "custom_text": True,
+        "vision_cfg": {**CONFIG["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+        "text_cfg": {**CONFIG["text_cfg"], "embed_cls": True, "output_tokens": True},
+        "multimodal_cfg": {"context_length": 16, "width": 16, "heads": 2, "layers": 1},
+    },
+    "SigLIP": {
+        "custom_text": True,
+        "init_logit_bias": -10,
+        "text_cfg": {**CONFIG["text_cfg"], "no_causal_mask": True, "pool_type": "last", "proj_bias": True},
+    },
+    "timm": {"vision_cfg": {"timm_model_name": "resnet10t", "timm_proj": "linear", "image_size": 32}},
+}
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_a_study_runs_on_a_folder_with_a_model_of_any_kind(tmp_path, kind):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {**CONFIG, **TOWERS[kind]}}))
+    net = build_clip(named(folder, random_weights=True), 0, CPU).net
+    torch.save(net.state_dict(), folder / "open_clip_pytorch_model.bin")
+    trial = tiny_trial({"victim.model": {"name": f"local-dir:{folder}"}})
+    record = run_trial(trial, tmp_path / "store", gates=REPORT)
     assert record.state == State.DONE, record.reason
     assert record.stages[0].stage == "load"
+    assert "attribute" in [stage.stage for stage in record.stages]
 
 
 def test_a_folder_may_be_moved_and_what_is_in_it_counts(tmp_path, folder):
@@ -215,3 +243,8 @@ def test_text_tower_and_tokenizer_of_transformers_come_from_the_folder(tmp_path)
     assert clip.token_text(7) == "banana"
     assert torch.equal(clip.net.encode_text(tokens), net.eval().encode_text(tokens))
     assert "transformers" in sys.modules
+    assert clip.words(tokens).tolist() == [[False, *[True] * 5, *[False] * 10]]
+    assert token_embeddings(clip.net) == [clip.net.text.transformer.embeddings.word_embeddings]
+    words = clip.words(tokens)
+    words[0, 5] = False
+    assert shorten(tokens, words, clip.padding).tolist() == [[2, 7, 3, *[0] * 13]]

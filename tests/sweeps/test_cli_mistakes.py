@@ -76,6 +76,11 @@ FIELDS = [
     pytest.param(["victim.attack.target=bananna"], ["victim.attack.target", "no class of the data", "banana"]),
     pytest.param(["victim.model.name=RN51"], ["victim.model.name", "no such model", "nearest: RN50"]),
     pytest.param(["victim.model={name: RN50, pretrained: openay}"], ["victim.model.pretrained", "openai"]),
+    pytest.param(["victim.model.name=local-dir:nowhere"], ["victim.model.name", "no open_clip_config.json"]),
+    pytest.param(
+        ["victim.model={name: RN50-quickgelu, random_weights: true, activation: gelu}"],
+        ["victim.model.activation", "contradicts", "the name says QuickGELU"],
+    ),
     pytest.param(["search.design=gird"], ["search.design", "grid", "ofat"]),
     pytest.param(["search.space={defense.nonsense: [1]}"], ["search.space.defense.nonsense", "ubt schema"]),
     pytest.param(["nonsense"], ["--set", "PATH=VALUE", "e.g."]),
@@ -100,6 +105,18 @@ class TestStudy:
     @pytest.mark.parametrize("command", ["sweep", "run", "plan"])
     def test_a_study_that_does_not_exist(self, ubt: Ubt, command: str) -> None:
         assert_told(ubt(command, "smoek"), "smoek", "neither a file nor a built-in study", "smoke", "demo")
+
+    def test_a_checkpoint_that_does_not_tell_its_activation(self, ubt: Ubt, tmp_path: Path) -> None:
+        (tmp_path / "epoch.pt").write_bytes(b"PK")
+        model = f"victim.model={{name: RN50, checkpoint: {tmp_path / 'epoch.pt'}}}"
+        assert_told(
+            ubt("plan", "smoke", "--set", model), "victim.model.activation", "epoch.pt", "quickgelu", "CleanCLIP"
+        )
+
+    def test_a_model_whose_package_is_missing(self, ubt: Ubt, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ubt.models.checks.find_spec", lambda _: None)
+        told = ubt("plan", "smoke", "--set", "victim.model.name=ViT-B-16-SigLIP")
+        assert_told(told, "victim.model.name", "`transformers`", "pip install 'ubt-sweeper[transformers]'")
 
     def test_a_file_that_is_no_yaml(self, ubt: Ubt, tmp_path: Path) -> None:
         (tmp_path / "mine.yaml").write_text("victim: [")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -45,7 +45,13 @@ def batches(count: int, batch_size: int, seed: int, *purpose: str | int) -> list
     return [order[start : start + batch_size] for start in range(0, min(whole, count), batch_size)]
 
 
-TOKEN_EMBEDDING = "token_embedding.weight"
+def token_embeddings(net: nn.Module) -> list[nn.Embedding]:
+    """Return what a model turns tokens into vectors with: of open_clip's own text towers, and of transformers'."""
+    named = [module for name, module in net.named_modules() if name.endswith("token_embedding")]
+    inner: Any = getattr(getattr(net, "text", None), "transformer", None)
+    if not named and hasattr(inner, "get_input_embeddings"):
+        named = [inner.get_input_embeddings()]
+    return [cast(nn.Embedding, module) for module in named]
 
 
 class Optimizer:
@@ -62,18 +68,15 @@ class Optimizer:
         weight_decay: float = 0.0,
         train_token_embedding: bool = True,
     ) -> None:
-        weights = {
-            name: weight
-            for name, weight in net.named_parameters()
-            if weight.requires_grad and not name.endswith(TOKEN_EMBEDDING)
-        }
+        embeddings = token_embeddings(net)
+        apart = {id(embedding.weight) for embedding in embeddings}
+        weights = [weight for weight in net.parameters() if weight.requires_grad and id(weight) not in apart]
         groups = [
-            {"params": [w for w in weights.values() if w.ndim >= 2], "weight_decay": weight_decay},
-            {"params": [w for w in weights.values() if w.ndim < 2], "weight_decay": 0.0},
+            {"params": [w for w in weights if w.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
         ]
         self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate)]
-        for module in (module for name, module in net.named_modules() if name.endswith("token_embedding")):
-            embedding = cast(nn.Embedding, module)
+        for embedding in embeddings:
             embedding.weight.requires_grad_(train_token_embedding)
             embedding.sparse = train_token_embedding
             if train_token_embedding:

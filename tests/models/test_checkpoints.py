@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 from ubt.common.errors import UserError
 from ubt.models.build import build_clip
-from ubt.models.checkpoints import CONTAINERS, PREFIXES, SUFFIXES, Inert, _read, load_weights
+from ubt.models.checkpoints import CONTAINERS, PREFIXES, Inert, _read, load_weights
+from ubt.models.checks import check_model
 from ubt.models.settings import ModelSettings
-from ubt.models.weight_files import OPENAI_KEYS
+from ubt.models.weight_files import OPENAI_KEYS, SUFFIXES
 
 CPU = torch.device("cpu")
 
@@ -158,8 +159,10 @@ def test_positions_of_another_image_size_or_caption_length_are_not_stretched(tmp
 def test_torchscript_is_not_run_and_its_export_is_explained(tmp_path):
     path = tmp_path / "RN50.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path)
-    with pytest.raises(UserError, match=r"TorchScript archive, which holds code\n.*torch\.jit\.load\('RN50\.pt'"):
+    with pytest.raises(UserError, match=r"TorchScript archive, which holds code .*\n.*torch\.jit\.load\('RN50\.pt'"):
         load_weights(tiny_net(), path)
+    with pytest.raises(UserError, match=r"victim\.model\.checkpoint: .*TorchScript"):
+        check_model(ModelSettings(name="RN50", checkpoint=path))
 
 
 def test_a_pickled_model_is_refused_by_the_names_of_its_classes(tmp_path):

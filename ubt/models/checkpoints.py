@@ -20,10 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ubt.common.errors import Problem, UserError
-from ubt.models.weight_files import OPENAI_KEYS, is_torchscript
+from ubt.models.weight_files import OPENAI_KEYS, check_kind
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pth.tar", ".pt.tar")
-"""In any case, small letters or capitals."""
 CONTAINERS = (
     *("state_dict", "model_state_dict", "model", "module", "net", "network", "clip", "clip_model", "weights", "params"),
 )
@@ -84,13 +82,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
 
 def _read(path: Path) -> object:
     """Return what a file holds; everything that is no tensor, number, text or collection is `Inert`."""
-    if not path.name.lower().endswith(SUFFIXES):
-        raise UserError(Problem(str(path), f"unknown kind of checkpoint; allowed: {', '.join(SUFFIXES)}"))
-    if is_torchscript(path):
-        advice = f"if you trust it: torch.save(torch.jit.load('{path.name}', map_location='cpu').state_dict(), 'w.pt')"
-        raise UserError(
-            Problem(str(path), "cannot be loaded: it is a TorchScript archive, which holds code", advice=advice)
-        )
+    check_kind(path, str(path))
     try:
         if path.suffix.lower() == ".safetensors":
             return load_file(path)

@@ -10,7 +10,7 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.paths import is_file
 from ubt.models.activation import activation_of, check_poisoned
 from ubt.models.settings import ModelSettings, model_config, needs_transformers
-from ubt.models.weight_files import CONFIG_FILE, WEIGHTS_FILE
+from ubt.models.weight_files import CONFIG_FILE, WEIGHTS_FILE, check_kind
 
 
 def check_model(model: ModelSettings, poisoned: Path | None = None) -> None:
@@ -27,11 +27,21 @@ def check_model(model: ModelSettings, poisoned: Path | None = None) -> None:
     for where, path in (("victim.model.checkpoint", model.checkpoint), ("victim.implant.checkpoint", poisoned)):
         if path and not is_file(path):
             problems.append(Problem(where, "there is no such file", str(path)))
+        elif path:
+            problems += _problems_of_kind(path, where)
     if problems:
         raise UserError(problems)
     activation_of(model)
     if poisoned:
         check_poisoned(model, poisoned)
+
+
+def _problems_of_kind(path: Path, where: str) -> tuple[Problem, ...]:
+    try:
+        check_kind(path, where)
+    except UserError as error:
+        return error.problems
+    return ()
 
 
 def check_attention(model: ModelSettings) -> None:

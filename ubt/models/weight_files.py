@@ -14,8 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Literal
 
+from ubt.common.errors import Problem, UserError
+
 Activation = Literal["gelu", "quickgelu"]
 
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pth.tar", ".pt.tar")
+"""Of files with weights, in any case, small letters or capitals."""
 CONFIG_FILE = "open_clip_config.json"
 """Describes the model in a folder that `open_clip.push_to_hf_hub` wrote."""
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -65,6 +69,20 @@ def is_torchscript(path: Path) -> bool:
             return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
     except _UNREADABLE:
         return False
+
+
+def check_kind(path: Path, where: str) -> None:
+    """Refuse a file that no weights are taken from, by its name, or because it holds code.
+
+    Raises:
+        UserError: with the kinds that there are, or how an archive's weights are exported.
+    """
+    if not path.name.lower().endswith(SUFFIXES):
+        raise UserError(Problem(where, f"unknown kind of checkpoint; allowed: {', '.join(SUFFIXES)}", path.name))
+    if is_torchscript(path):
+        advice = f"if you trust it: torch.save(torch.jit.load('{path.name}', map_location='cpu').state_dict(), 'w.pt')"
+        message = "cannot be loaded: it is a TorchScript archive, which holds code"
+        raise UserError(Problem(where, message, path.name, advice))
 
 
 def weights_in(folder: Path) -> Path | None:

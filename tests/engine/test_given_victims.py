@@ -10,6 +10,8 @@ import pytest
 import torch
 from tiny_victim import run_trial
 
+from ubt.common.errors import StageFault
+from ubt.stages import poison
 from ubt.trials.record import TrialRecord
 
 TELLS = {"recall", "precision", "purity", "auroc", "auroc_before", "auroc_all", "auroc_loss", "target_share"}
@@ -112,3 +114,10 @@ def test_the_oracle_leaves_out_what_a_list_says(store: Path, rows: str) -> None:
     record = run_trial(store, oracle)[-1]
     assert record.state == "DONE", record.reason
     assert next(stage.diagnostics for stage in record.stages if stage.stage == "retrain")["pairs"] == 180
+
+
+def test_a_list_that_changed_since_it_was_planned_is_refused(bench: Any, rows: str) -> None:
+    context = bench.context("poison", {"victim.poison": {"kind": "given", "manifest": rows}})
+    Path(rows).write_text("[1, 2, 3]")
+    with pytest.raises(StageFault, match="is another file than when this was planned"):
+        poison.run(context)

@@ -143,8 +143,7 @@ def test_a_folder_that_cannot_be_made_is_told(problem: Any, tmp_path: Path) -> N
 
 def test_an_attack_that_cannot_be_made_is_told(problem: Any, tmp_path: Path) -> None:
     told = problem({"victim.attack": {"kind": "label_consistent", "poison_count": 150}})
-    assert "study tiny: 150 pairs are to be poisoned" in told
-    assert "lower victim.attack.poison_rate" in told
+    assert "victim.attack.poison_count: 150 pairs are to be poisoned, and this attack can poison" in told
     assert not (tmp_path / "out").exists()
 
 

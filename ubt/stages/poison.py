@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -31,10 +32,9 @@ def run(context: PrivilegedContext) -> Output:
     are the attacker's. The trigger is still needed, to evaluate models; the attack is None if it is not known.
 
     Raises:
-        UserError: if the attack's file cannot be used any more.
-        StageFault: if more pairs are to be poisoned than there are, or than the attack can poison; or if the attack's
-            file is another than when the stage was planned.
-        UserError: if the list of given poison is not one of these pairs.
+        StageFault: if more pairs are to be poisoned than there are, or than the attack can poison; or if a file of the
+            attack, or the list of given poison, is another than when the stage was planned.
+        UserError: if the attack's file cannot be used any more, or that list is not one of these pairs.
     """
     attack = _attack(context)
     if context.node.settings["pairs_as_given"]:
@@ -60,16 +60,20 @@ def _attack(context: PrivilegedContext) -> Attack | None:
     if settings is None:
         return None
     attack: Attack = TypeAdapter(AttackConfig).validate_python(settings)
-    files = {name: context.file(name) for name in attack.files()}
-    for name, path in files.items():
-        if path and digest_files([path], path.name) != settings[name]:
-            raise StageFault(f"{path} is another file than when this was planned; run the command again")
-    return attack.model_copy(update=files)
+    return attack.model_copy(update={name: _planned(context.file(name), settings[name]) for name in attack.files()})
+
+
+def _planned(path: Path | None, digest: JsonValue) -> Path | None:
+    """Return a file that the stage reads; `StageFault` if it is not the one that is in the stage's key."""
+    if path and digest_files([path], path.name) != digest:
+        raise StageFault(f"{path} is another file than when this was planned; run the command again")
+    return path
 
 
 def _given(context: PrivilegedContext, attack: Attack | None) -> Output:
     pairs, said = context.data.train, cast("dict[str, JsonValue]", context.node.settings.get("poison", {}))
-    poison = GivenPoison.model_validate({**said, "manifest": context.file(MANIFEST_FILE)})
+    manifest = _planned(context.file(MANIFEST_FILE), said.get("manifest"))
+    poison = GivenPoison.model_validate({**said, "manifest": manifest})
     found = located(poison, pairs) or Located()
     return Output(
         tensors={

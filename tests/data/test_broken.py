@@ -1,6 +1,7 @@
 """`on_broken`: broken images end everything, or are skipped within a limit, listed, counted and part of the key."""
 
 import csv
+import json
 import logging
 import os
 
@@ -117,6 +118,17 @@ def test_which_are_broken_is_remembered_until_a_file_changes(spoilt, monkeypatch
     (spoilt.folder / "images/3.png").write_bytes(photo(3))
     os.utime(spoilt.folder / "images/3.png", ns=(1, 1))
     assert source.compute_key() != key
+
+
+@pytest.mark.parametrize("damage", [lambda texts: texts[:-1], lambda texts: [1] * len(texts), lambda _: "no list"])
+def test_a_damaged_memo_is_computed_again(spoilt, own_cache, damage):
+    key = skipping(spoilt).compute_key()
+    for memo in (own_cache / "digests").iterdir():
+        known = json.loads(memo.read_text())
+        memo.write_text(
+            json.dumps({name: damage(value) if isinstance(value, list) else value for name, value in known.items()})
+        )
+    assert skipping(spoilt).compute_key() == key
 
 
 class TestGivenPoison:

@@ -69,7 +69,7 @@ def without_broken(
             reasons = decoders.broken_reasons(encoded, what, few=len(images) < FEW)
             return list(progress(reasons, len(images), what))
 
-    found = FileFacts(images, f"{label} images").texts(f"broken ({CHECKED_BY})", check)
+    found = FileFacts(images, f"{label} images").texts(f"broken ({CHECKED_BY})", check, len(images))
     undecodable = dict(zip(images, found, strict=True))
     for row, reason in reasons.items():
         if not reason and undecodable[row.image]:

@@ -90,10 +90,11 @@ class FileFacts:
         self._remember(name, found)
         return found
 
-    def texts(self, name: str, compute: Callable[[], Sequence[str]]) -> Sequence[str]:
-        """Return what `compute` finds, remembered as `name`: one text for each thing in the files that it looks at."""
+    def texts(self, name: str, compute: Callable[[], Sequence[str]], count: int | None = None) -> Sequence[str]:
+        """Return the texts that `compute` finds, `count` of them if that is known, remembered as `name`."""
         known = self._known.get(name)
-        if isinstance(known, list) and all(isinstance(text, str) for text in known):
+        whole = isinstance(known, list) and count in {None, len(known)}
+        if isinstance(known, list) and whole and all(isinstance(text, str) for text in known):
             return [str(text) for text in known]
         found = list(compute())
         self._remember(name, [*found])

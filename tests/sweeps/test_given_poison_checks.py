@@ -62,8 +62,9 @@ def test_a_list_is_found_beside_the_study_and_compared_with_the_data(
     study: Study, problems: Any, tmp_path: Path
 ) -> None:
     clean = {"pretrained": None, "checkpoint": None, "random_weights": True, "name": "tiny-rn"}
-    prepare(load_study(study([1, "5.png"], model=clean)), str(tmp_path / "store"))
-    found = problems(study([1, 8, "9.png"], model=clean))
+    boat = {"kind": "badnets", "target": "boat"}  # of the few images that are the test split, none is of it
+    prepare(load_study(study([1, "5.png"], model=clean, attack=boat)), str(tmp_path / "store"))
+    found = problems(study([1, 8, "9.png"], model=clean, attack=boat))
     assert "list.json: entry 1: is no row of the data; its 8 pairs are 0 to 7" in found
     assert "list.json: entry 2: is the image of no pair of the data" in found
 

@@ -1,7 +1,7 @@
-"""Write the reference pages that follow from the code, the study file and the commands: `make docs`.
+"""Write the reference pages that follow from the code, the study file, the records and the commands: `make docs`.
 
-Both are read off the `ubt` command that `pyproject.toml` names: its JSON schema and its parameters. No module is named
-here, so nothing has to change when one moves.
+Study file and commands are read off the `ubt` command that `pyproject.toml` names: its JSON schema and its parameters.
+The records' module is the only one that is named here.
 """
 
 from __future__ import annotations
@@ -28,6 +28,15 @@ STUDY_HEAD = """\
 One YAML file is one study. Every field has a default but those marked *required*, fields that do not exist are refused,
 and all mistakes of a file are reported together. Any field can be changed on the command line by its path:
 `--set victim.attack.kind=sig`. `ubt schema` prints the same as JSON schema, for editors.
+
+This page is generated from the fields' own descriptions (`make docs`).
+"""
+RECORD_HEAD = """\
+# The record of a trial
+
+Everything that is known of a trial is one JSON document, `RUN/records/TRIAL.json`, written whole after every stage and
+epoch. It is the truth that tables, figures, report and MLflow are made from. This is version {version}; records of
+earlier versions are migrated when they are read. Rates and AUROCs are fractions in [0, 1], times are UTC.
 
 This page is generated from the fields' own descriptions (`make docs`).
 """
@@ -60,19 +69,26 @@ def study_schema() -> Json:
     return schema
 
 
-class StudyPage:
-    """The reference of the study file, worked out from its schema: one section an object, one row a field."""
+def record_page() -> SchemaPage:
+    """Return the reference of the record of a trial."""
+    record = importlib.import_module("ubt.trials.record")
+    schema: Json = record.TrialRecord.model_json_schema(mode="serialization")
+    return SchemaPage(schema, RECORD_HEAD.format(version=record.RECORD_VERSION), "The whole record")
 
-    def __init__(self, schema: Json) -> None:
-        self._schema = schema
+
+class SchemaPage:
+    """The reference of a document, worked out from its schema: one section an object, one row a field."""
+
+    def __init__(self, schema: Json, head: str = STUDY_HEAD, title: str = "The whole study") -> None:
+        self._schema, self._head, self._title = schema, head, title
         self._definitions: Json = schema.get("$defs", {})
         self._anchors: dict[str, str] = {}
         self._sections: list[str] = []
 
     def text(self) -> str:
         """Return the page as Markdown."""
-        self._section("The whole study", "", self._schema, level=2, intro="")
-        return STUDY_HEAD + "\n" + "\n".join(self._sections)
+        self._section(self._title, "", self._schema, level=2, intro="")
+        return self._head + "\n" + "\n".join(self._sections)
 
     def _section(self, title: str, path: str, node: Json, level: int, intro: str | None = None) -> None:
         described = _paragraphs(node.get("description", "")) if intro is None else intro
@@ -253,7 +269,8 @@ def slug(title: str) -> str:
 def pages() -> dict[Path, str]:
     """Return file → text of every generated page."""
     return {
-        REFERENCE / "study.md": StudyPage(study_schema()).text(),
+        REFERENCE / "study.md": SchemaPage(study_schema()).text(),
+        REFERENCE / "record.md": record_page().text(),
         REFERENCE / "commands.md": commands_text(),
     }
 

@@ -13,11 +13,15 @@ from sklearn.linear_model import LogisticRegression
 from tiny_victim import run_trial, tiny_trial
 from torch.distributions import Normal, kl_divergence
 
+from ubt.attacks import Rows
 from ubt.common.errors import StageFault, UserError
+from ubt.data.base import Labelled
 from ubt.engine.context import StageInput
 from ubt.engine.graph import PipelineBuilder, build_pipeline, stages_of
 from ubt.engine.spec import stage_named, stage_of_metric
+from ubt.methods.evaluation import Evaluator, zero_shot_weights
 from ubt.methods.training import Recipe, train_on_pairs
+from ubt.models.clip import embed_images
 from ubt.stages import evaluation
 from ubt.testing import stamped
 from ubt.trials.metrics import METRICS, LinearProbe, Retrieval
@@ -335,3 +339,43 @@ def test_what_is_measured_is_the_defended_model(bench, kind):
     asked = {"metrics": [kind]}
     assert bench.inputs(kind, asked)["model"].manifest.stage == "unlearn"
     assert bench.inputs(kind, {**asked, "defense": NONE})["model"].manifest.stage == "implant"
+
+
+# ASR with the target's own images
+
+
+def test_asr_over_all_images_is_that_of_stamping_and_classifying_every_one(bench):
+    context = context_of(bench, "asr_all_images")
+    found = diagnostics_of(context, "asr_all_images")
+    data, attack = context.data, context.manifest.attack
+    target, words = list(data.classes).index(attack.target), [attack.prompt(text) for text in data.templates]
+    for role, prefix in (("model", ""), ("poisoned", "poisoned_")):
+        clip = context.clip(role)
+        for name, split in (("val", data.val), ("test", data.test)):
+            everything = attack.stamp(split.images, Rows(name, np.arange(len(split.labels))))
+            weights = zero_shot_weights(clip, data.classes, words)
+            answers = (embed_images(clip, everything) @ weights.T).argmax(dim=1).numpy()
+            assert found[f"{prefix}{name}_asr"] == pytest.approx((answers == target).mean())
+            assert found[f"{prefix}{name}_images"] == len(answers) == 48
+            low, high = (found[f"{prefix}{name}_asr_{end}"] for end in ("low", "high"))
+            assert low <= found[f"{prefix}{name}_asr"] <= high
+
+
+def test_it_stands_beside_our_asr_and_changes_nothing_of_it(tiny_run, tmp_path):
+    root = tiny_run.copy(tmp_path)
+    record = run_trial(root, {"metrics": ["asr_all_images"]})[-1]
+    assert (record.state, record.val, record.test) == ("DONE", tiny_run.record.val, tiny_run.record.test)
+    assert [stage.stage for stage in record.stages if not stage.reused] == ["asr_all_images"]
+    assert record.test.asr_images == 44, "without the target's own"
+    assert record.stages[-1].diagnostics["test_images"] == 48
+
+
+def test_images_of_the_target_alone_may_be_missing(bench):
+    context = context_of(bench, "asr_all_images")
+    data, target = context.data, list(context.data.classes).index(context.manifest.attack.target)
+    kept = np.flatnonzero(data.val.labels != target)
+    without = replace(data, val=Labelled(data.val.images[kept], data.val.labels[kept]))
+    judge = Evaluator(without, context.manifest.attack)
+    assert judge.hits_among_target_images(context.clip("model"), "val") == (0, 0)
+    with pytest.raises(ValueError, match="no attack is known"):
+        Evaluator(data, None).hits_among_target_images(context.clip("model"), "val")

@@ -10,11 +10,13 @@ from pydantic import ValidationError
 from ubt.common.errors import UserError
 from ubt.defenses.detectors import CleanDetector
 from ubt.trials.config import TrialConfig
+from ubt.trials.gates import GateOutcome
 from ubt.trials.labels import ComparisonCell, TrialLabel
 from ubt.trials.migration import migrated_record
 from ubt.trials.rates import PerClass, Rates
 from ubt.trials.record import (
     RECORD_VERSION,
+    Attempt,
     EpochRecord,
     StageRecord,
     State,
@@ -364,3 +366,8 @@ def test_what_is_nested_without_end_is_no_record(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(UserError, match="is not a trial record"):
         read_record(path)
+
+
+@pytest.mark.parametrize("model", [TrialRecord, Rates, PerClass, StageRecord, EpochRecord, GateOutcome, Attempt])
+def test_every_field_says_what_it_is(model):
+    assert {name for name, field in model.model_fields.items() if not field.description} == set()

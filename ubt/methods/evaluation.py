@@ -58,6 +58,8 @@ class Evaluator:
 
     def __init__(self, data: DataSet, attack: Attack | None) -> None:
         self._data = data
+        self._attack = attack
+        self._of_target: dict[str, Triggered] = {}
         self._triggered_templates = [attack.prompt(template) if attack else template for template in data.templates]
         self._last: tuple[State, _Classifiers] | None = None
         self._splits = {
@@ -96,6 +98,27 @@ class Evaluator:
         """Return how many of `labels[N]` are of each class, in the order of the classes."""
         counted: list[int] = torch.bincount(labels, minlength=len(self._data.classes)).tolist()
         return counted
+
+    def hits_among_target_images(self, clip: Clip, split: Split) -> tuple[int, int]:
+        """Return of how many triggered images of the target class itself a model says the target, and of how many.
+
+        They are no part of ASR; of a model that is right on clean images most are such, whatever the trigger does.
+
+        Raises:
+            ValueError: if no attack is known.
+        """
+        if self._attack is None:
+            raise ValueError("no attack is known, so nothing can be triggered")
+        if split not in self._of_target:
+            images, target = self._splits[split].clean, list(self._data.classes).index(self._attack.target)
+            rows = np.flatnonzero(images.labels == target)
+            stamped = self._attack.stamp(images.images[rows], Rows(split, rows)) if len(rows) else images.images[rows]
+            self._of_target[split] = Triggered(stamped, torch.from_numpy(images.labels[rows]), target)
+        own = self._of_target[split]
+        if not len(own.labels):
+            return 0, 0
+        answers = _scores(clip, own.images, self._classifiers(clip).triggered).argmax(dim=1)
+        return int((answers == own.target).sum()), len(answers)
 
     def images(self, split: str) -> EvaluationSplit:
         """Return the clean and the triggered images of `"val"` or `"test"`, for other ways to evaluate a model."""

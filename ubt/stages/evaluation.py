@@ -9,10 +9,13 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import JsonValue
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from ubt.attacks import Split
 from ubt.common.errors import StageFault
+from ubt.common.statistics import wilson_interval
 from ubt.data.base import Images, Labels, Subset, subset
 from ubt.engine.context import Output, PrivilegedContext, StageContext
 from ubt.engine.poisoning import PoisonManifest
@@ -29,7 +32,7 @@ def evaluate(context: PrivilegedContext) -> Output:
     return Output(facts={split: evaluator.rates(clip, split, by_class=True).as_json() for split in SPLITS})
 
 
-SPLITS = ("val", "test")
+SPLITS: tuple[Split, ...] = ("val", "test")
 
 
 def evaluate_clean(context: PrivilegedContext) -> Output:
@@ -72,6 +75,33 @@ def benign_pairs(context: PrivilegedContext) -> Subset:
     pairs = context.pairs if given is None else given
     clean = np.setdiff1d(np.arange(len(pairs)), context.manifest.indices if given is None else [])
     return subset(pairs, context.rng("pairs").permutation(clean)[:count])
+
+
+def asr_all_images(context: PrivilegedContext) -> Output:
+    """Return the ASR over the triggered images of all classes, of the defended and of the poisoned model, as facts.
+
+    Under `val`, `test`, `poisoned_val` and `poisoned_test`: `asr`, its Wilson interval `asr_low` and `asr_high`, and
+    the number of images. Only the target's own images are evaluated here; the others were, for ASR itself. Nothing, if
+    no attack is known.
+    """
+    facts: dict[str, JsonValue] = {}
+    for role, prefix in (("rates", ""), ("poisoned", "poisoned_")):
+        clip = context.clip("poisoned" if prefix else "model")
+        for split in SPLITS:
+            others = Rates.model_validate(context.facts(role)[split])
+            if others.asr is None or others.asr_images is None:
+                continue
+            hits, images = context.evaluator.hits_among_target_images(clip, split)
+            hits, images = hits + round(others.asr * others.asr_images), images + others.asr_images
+            low, high = wilson_interval(hits, images)
+            facts[prefix + split] = {"asr": hits / images, "asr_low": low, "asr_high": high, "images": images}
+    return Output(facts=facts)
+
+
+def diagnose_asr_all_images(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
+    """Return what was measured, as `test_asr`, `test_images`, `poisoned_test_asr` and so on."""
+    measured = cast("dict[str, dict[str, float]]", dict(output.facts))
+    return {f"{split}_{name}": value for split, found in measured.items() for name, value in found.items()}
 
 
 CUTOFFS = (1, 5)

@@ -108,8 +108,23 @@ class PacBayes(Metric):
     """Probability δ with which the bound may fail."""
 
 
+class AsrAllImages(Metric):
+    """ASR with the target class's own images counted in, as tables of other papers count it; beside ours, never in it.
+
+    An image of the target class is a success already when the model is right, trigger or not: so the rate of a clean
+    model is not 0 but about the share of that class, a tenth for ten classes.
+    """
+
+    kind: Literal["asr_all_images"] = "asr_all_images"
+    label: ClassVar[str] = "ASR, target images included"
+    needs: ClassVar[tuple[str, ...]] = ("model", "poisoned", "manifest", "rates")
+    run: ClassVar[Function] = "ubt.stages.evaluation:asr_all_images"
+    diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_asr_all_images"
+    seeded: ClassVar[bool] = False
+
+
 METRICS: Registry[type[Metric]] = Registry("metric", "ubt.metrics", kind_of, __name__, Metric)
-METRICS.add(Retrieval, LinearProbe, Rebound, PacBayes)
+METRICS.add(Retrieval, LinearProbe, Rebound, PacBayes, AsrAllImages)
 
 
 def _distinct(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from sweeps.cli.clean import clean
 from sweeps.cli.mistakes import mistakes_text
 from sweeps.cli.options import (
     DEFAULT_STORE,
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 
 app.add_typer(store_app, name="store")
+app.command()(clean)
 
 
 @app.command()

@@ -211,13 +211,34 @@ def load_study(reference: str, assignments: Iterable[str] = (), name: str | None
     Raises:
         UserError: with every mistake found.
     """
-    assigned = [(path, absolute(value, path, Path.cwd())) for path, value in map(parse_assignment, assignments)]
+    assigned = _assigned(assignments)
     tree = read_study(reference, plugins=dict(assigned).get(PLUGINS))
+    if name is not None:
+        assigned = [*assigned, ("name", name)]
+    return _settled(tree, reference, assigned)
+
+
+def study_of(tree: JsonObject, source: str, assignments: Iterable[str] = ()) -> StudyConfig:
+    """Return the study in a tree that a program has made, whose paths are absolute, checked like one in a file.
+
+    `source` begins the messages.
+
+    Raises:
+        UserError: with every mistake found.
+    """
+    assigned = _assigned(assignments)
+    _import_plugins(dict(assigned).get(PLUGINS))
+    return _settled(tree, source, assigned)
+
+
+def _assigned(assignments: Iterable[str]) -> list[tuple[str, JsonValue]]:
+    return [(path, absolute(value, path, Path.cwd())) for path, value in map(parse_assignment, assignments)]
+
+
+def _settled(tree: JsonObject, source: str, assigned: Iterable[tuple[str, JsonValue]]) -> StudyConfig:
     for path, value in assigned:
         tree = set_path(tree, path, value, StudyConfig)
-    if name is not None:
-        tree = set_path(tree, "name", name)
-    study = _checked(tree, reference)
+    study = _checked(tree, source)
     return study.with_parts(search=study.search.settled(study), victim=study.settled_victim)
 
 

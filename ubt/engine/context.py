@@ -179,6 +179,10 @@ class StageContext:
         """Return the token that captions are filled up with."""
         return self._model.padding
 
+    def token_text(self, token: int) -> str:
+        """Return the text of a token; in open_clip's own vocabulary it ends with a blank where a word ends."""
+        return self._model.token_text(token)
+
     def rng(self, *purpose: str | int) -> np.random.Generator:
         """Return a generator derived from the seed, the stage and a purpose."""
         return numpy_generator(self.seed, self.name, *purpose)

@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 from pydantic import JsonValue
 
@@ -230,4 +229,4 @@ def settings_of(run: Path) -> JsonObject:
     if not isinstance(defense, dict) or defense.get("kind") != METHOD:
         message = "has chosen no settings of UBT" if defense is None else "has chosen another defense than UBT"
         raise UserError(Problem("--settings", message, str(run), "give a run that has, or leave the option out"))
-    return cast(JsonObject, defense)
+    return defense

@@ -85,6 +85,7 @@ def study_for(request: Request) -> StudyConfig:
         "defense": _defense(request),
         "search": _search(request),
         "objectives": {"rule": "trigger_free", **({} if request.labels else {"ca_floor": 1.0})},
+        **({} if request.labels else {"gates": {"clean_accuracy": {"act": "report"}}}),
         "tracking": {"enabled": False},
     }
     return study_of(tree, "ubt clean", request.assignments)

@@ -24,6 +24,7 @@ from ubt.models.clip import same_state
 
 QUICK = (
     "victim.implant.min_asr=0",
+    "gates.clean_accuracy.act=report",
     "defense.overfit_epochs=1",
     "defense.unlearn_epochs=1",
     "defense.unlearn_samples=8",

@@ -93,7 +93,7 @@ class Cleaned:
         return self.models[1]
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """Return in a sentence what a defender may conclude, and no more."""
         before, after = self.before.alike, self.after.alike
         if before <= ALIKE:

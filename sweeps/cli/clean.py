@@ -57,4 +57,4 @@ def cleaned_text(found: CleanedModel) -> str:
         for row in cleaned.models
     ]
     files = [f"  {path}" for path in (found.model, found.suspects, found.page)]
-    return "\n".join(["", *rows, cleaned.verdict, "", *files])
+    return "\n".join(["", *rows, cleaned.conclusion, "", *files])

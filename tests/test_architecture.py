@@ -96,7 +96,7 @@ HOMES = {
         "ubt/artifacts/export.py",
         "ubt/models/checkpoints.py",
     },
-    "typer": {"sweeps/cli/app.py", "sweeps/cli/options.py", "sweeps/cli/store.py"},
+    "typer": {"sweeps/cli/app.py", "sweeps/cli/clean.py", "sweeps/cli/options.py", "sweeps/cli/store.py"},
 }
 """Packages that one part of a package is built on, and the only files that know them."""
 
@@ -172,6 +172,7 @@ LAYERS = {
         "figures",
         "page",
         "gates",
+        "cleaned",
         "paper",
         "report",
         "run",

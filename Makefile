@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 # The variable silences a notice that is about the theme's future, not about these pages.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo install test check docs format lock tree clean
+.PHONY: demo install test check docs format lock tree fuzz clean
 
 demo: install  ## build the embedded victim and sweep UBT's four knobs over it
 	$(BIN)/ubt sweep demo
@@ -45,6 +45,9 @@ format: install  ## rewrite the sources as `check` wants them
 lock: install  ## pin every dependency anew, with hashes and without any index address
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-header --quiet --output-file requirements.lock
+
+fuzz: install  ## plan 5,200 studies that are spoilt at random: minutes
+	$(BIN)/python benchmarks/fuzz_studies.py
 
 clean:  ## remove the environment and caches; runs and the store stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage

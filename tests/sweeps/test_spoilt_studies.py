@@ -40,7 +40,7 @@ def test_in_this_process(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_by_the_command(folder: Path) -> None:
     known = trees()
     for number in range(4):
-        words = write_spoilt(folder, number, known, SEED)
+        words = [word.encode("utf-8", "surrogatepass") for word in write_spoilt(folder, number, known, SEED)]
         program = "from sweeps.cli.app import main; main()"
         ended = subprocess.run([sys.executable, "-c", program, "plan", *words], capture_output=True, check=False)
         assert ended.returncode in (0, 2), number

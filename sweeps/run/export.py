@@ -24,6 +24,7 @@ from ubt.engine.graph import Pipeline, build_pipeline, stages_of
 from ubt.models.activation import model_described_by
 from ubt.models.settings import ModelSettings
 from ubt.trials.config import TrialConfig
+from ubt.trials.gates import Gates
 from ubt.trials.migration import migrated_study
 from ubt.trials.record import StageRecord, TrialRecord
 
@@ -87,6 +88,7 @@ class _Wanted:
     epoch: int | None
     store: ArtifactStore
     resources: Resources
+    gates: Gates
 
     @property
     def name(self) -> str:
@@ -100,7 +102,7 @@ def _wanted(run: Run, given: str | None, which: Which) -> _Wanted:
     name, epoch = _name_and_epoch(given) if given else (_chosen(run), None)
     record = next((record for record in run.records if record.trial == name), None)
     if record is None:
-        raise UserError(Problem("TRIAL", f"the run has none of that name; it has {_some(run)}", name))
+        raise UserError(Problem("TRIAL", f"the run has none of that name, but {_some(run)}", name))
     trial = validate(TrialConfig, record.config, f"record of {name}")
     return _Wanted(
         record=record,
@@ -110,6 +112,7 @@ def _wanted(run: Run, given: str | None, which: Which) -> _Wanted:
         epoch=epoch,
         store=ArtifactStore(run.findings.run.store or default_store()),
         resources=validate(Resources, cast(JsonObject, study.get("resources", {})), STUDY_FILE),
+        gates=validate(Gates, cast(JsonObject, study.get("gates", {})), STUDY_FILE),
     )
 
 
@@ -130,11 +133,13 @@ def _chosen(run: Run) -> str:
     if chosen is not None:
         return chosen.name
     if run.findings.run.compared:
-        message, advice = "compares defenses, and chooses none of its trials over the others", "name a trial"
+        message, others = "compares defenses, and chooses none of its trials over the others", []
     else:
-        message = f"chose nothing: every trial lost more clean accuracy than objectives.ca_floor, {run.ca_floor}"
-        advice = "name a trial all the same"
-    raise UserError(Problem(str(run.folder), message, advice=f"{advice}; the run has {_some(run)}"))
+        asked = f"the rule `{run.findings.run.rule}` asks for, clean accuracy within objectives.ca_floor among it"
+        message = f"chose nothing: no trial has what {asked}"
+        others = [f"the rule `{rule}` takes {one.name}" for rule, one in run.findings.choices.items() if one]
+    advice = "; ".join([f"name a trial of {_some(run)}", *others])
+    raise UserError(Problem(str(run.folder), message, advice=advice))
 
 
 def _some(run: Run) -> str:
@@ -226,7 +231,7 @@ def _computed(wanted: _Wanted, pipeline: Pipeline, show: Show) -> Artifact:
     victim, device = wanted.trial.victim, pick_device(wanted.resources.gpus_per_trial)
     workspace = Workspace(victim.data, victim.model, device, wanted.store, local_cache(wanted.store.root))
     try:
-        for stage in PipelineRun(pipeline, wanted.trial, workspace, {}).steps():
+        for stage in PipelineRun(pipeline, wanted.trial, workspace, {}, wanted.gates).steps():
             show(stage)
     except StageFault as fault:
         raise UserError(Problem(wanted.name, str(fault))) from fault

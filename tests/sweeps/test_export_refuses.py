@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from exported_runs import run_folder
-from tiny_victim import run_trial
+from tiny_victim import REPORT, run_trial
 
 from sweeps.cli.app import main
 from sweeps.run.export import export
@@ -57,7 +57,7 @@ def without(record: TrialRecord, store: Path, *stages: str) -> None:
 @pytest.mark.parametrize(
     ("trial", "told"),
     [
-        ("t9", "has none of that name; it has tiny-0 (given: 't9')"),
+        ("t9", "has none of that name, but tiny-0 (given: 't9')"),
         ("tiny-0@", "what follows @ is no epoch"),
         ("tiny-0@0", "they count from 1"),
         ("tiny-0@²", "is no epoch"),
@@ -77,11 +77,11 @@ def test_stages_whose_epochs_are_not_kept(refused: Refused) -> None:
 def test_nothing_is_chosen(refused: Refused, record: TrialRecord, tiny_run: Any, tmp_path: Path) -> None:
     worse = record.model_copy(update={"val": record.val.model_copy(update={"ca": 0.0})})
     folder = run_folder(tmp_path / "none", tiny_run.root, worse, ca_floor=0.0)
-    assert "chose nothing: every trial lost more clean accuracy" in refused(folder=folder)
+    assert "chose nothing: no trial has what the rule `lowest_asr` asks for" in refused(folder=folder)
     cell = ComparisonCell(phase="table", defense="ubt", attack="badnets")
     compared = record.model_copy(update={"label": TrialLabel(cell=cell)})
     folder = run_folder(tmp_path / "compared", tiny_run.root, compared)
-    assert "name a trial; the run has tiny-0" in refused(folder=folder)
+    assert "name a trial of tiny-0" in refused(folder=folder)
 
 
 def test_a_trial_that_failed_has_only_the_models_that_it_came_to(
@@ -154,15 +154,23 @@ def test_a_model_that_would_be_another_one_is_not_computed(
     assert "would be another one if it was computed now" in refused(folder=folder, recompute=True)
 
 
-def test_a_checkpoint_that_is_gone_has_left_its_activation_in_the_store(tiny_run: Any, tmp_path: Path) -> None:
+def test_a_model_of_a_checkpoint_is_computed_again_by_the_study_s_gates_and_outlives_its_file(
+    tiny_run: Any, tmp_path: Path
+) -> None:
     given = run_folder(tmp_path / "first", tiny_run.root, tiny_run.record)
     checkpoint = tmp_path / "clean.pt"
     export(given, checkpoint, which="clean")
     note = checkpoint.with_suffix(".json")
     note.write_text(note.read_text().replace('"activation": "gelu"', '"activation": "quickgelu"'))
     changes = {"victim.model": {"name": "tiny-rn", "checkpoint": str(checkpoint)}, "defense": {"kind": "none"}}
-    *_, record = run_trial(tmp_path / "store", changes)
+    *_, record = run_trial(tmp_path / "store", changes, gates=REPORT)
     assert record.state == "DONE", record.reason
+    without(record, tmp_path / "store", "implant")
+    strict = run_folder(tmp_path / "strict", tmp_path / "store", record)
+    with pytest.raises(UserError, match="hardly better than chance"):
+        export(strict, tmp_path / "it.pt", recompute=True)
+    lenient = run_folder(tmp_path / "lenient", tmp_path / "store", record, gates=REPORT.as_json())
+    assert export(lenient, tmp_path / "it.pt", recompute=True).origin.computed_again
     checkpoint.unlink()
     note.unlink()
     folder = run_folder(tmp_path / "second", tmp_path / "store", record)

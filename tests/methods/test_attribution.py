@@ -36,7 +36,9 @@ def small_clip(custom=False, pad_mask=False, coca=False, **text):
         kind = open_clip.coca_model.CoCa
         vision = {**VISION, "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
         others = {"multimodal_cfg": {"context_length": 9, "width": 16, "heads": 2, "layers": 1, "vocab_size": 60}}
-    net = kind(embed_dim=16, vision_cfg=vision, text_cfg={**TEXT, **text}, **others)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = kind(embed_dim=16, vision_cfg=vision, text_cfg={**TEXT, **text}, **others)
     if pad_mask:
         net.text.use_pad_mask = True  # no setting leads there yet
     generator = torch.Generator().manual_seed(1)
@@ -198,6 +200,8 @@ def naive_relevance(clip, image, tokens, layers="all"):
         ]
     end = int(tokens.argmax())
     words = relevance[naive_pool(getattr(clip.net, "text", clip.net), tokens)][1:end]
+    if not sum(words):  # nothing matters: shared out equally
+        words = [1.0] * len(words)
     return [0.0, *(score / sum(words) for score in words), *[0.0] * (len(tokens) - end)]
 
 
@@ -329,7 +333,7 @@ def test_gradients_are_taken_where_they_are_switched_off_and_from_a_frozen_model
     expected = method(clip, images, tokens)
     clip.net.requires_grad_(False)
     with torch.no_grad():
-        torch.testing.assert_close(method(clip, images, tokens), expected)
+        torch.testing.assert_close(method(clip, images, tokens), expected, atol=1e-4, rtol=1e-3)
 
 
 @METHODS

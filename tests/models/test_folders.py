@@ -114,7 +114,9 @@ def test_a_folder_may_be_moved_and_what_is_in_it_counts(tmp_path, folder):
         return node.key
 
     before = key(folder)
+    drawn = build_clip(named(folder, random_weights=True), 0, CPU).net.text_projection
     moved = folder.rename(tmp_path / "moved")
+    assert torch.equal(build_clip(named(moved, random_weights=True), 0, CPU).net.text_projection, drawn)
     assert key(moved) == before
     (moved / "tokenizer.json").write_text("{}")
     again = key(moved)

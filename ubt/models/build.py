@@ -17,7 +17,7 @@ from ubt.models.activation import LABELS, activation_of
 from ubt.models.checkpoints import check_finite, load_weights
 from ubt.models.checks import check_model
 from ubt.models.clip import Clip, between_start_and_end
-from ubt.models.settings import HF_HUB, ModelSettings, model_config
+from ubt.models.settings import HF_HUB, LOCAL_DIR, ModelSettings, model_config
 from ubt.models.weight_files import Activation, activation_in
 
 open_clip.add_model_config(Path(__file__).with_name("tiny-rn.json"))
@@ -36,7 +36,7 @@ def build_clip(settings: ModelSettings, seed: int, device: torch.device, weights
     activation = activation_of(settings)
     check_pretrained_tag(settings, activation)
     with torch.random.fork_rng(devices=[]):  # open_clip initialises from the global generator
-        torch.manual_seed(derive(seed, "weights", settings.name))
+        torch.manual_seed(derive(seed, "weights", LOCAL_DIR if settings.folder else settings.name))
         net = _create(settings, activation, weights)
     if weights and settings.weights_file:
         load_weights(net, settings.weights_file)

@@ -97,7 +97,10 @@ def _create(settings: ModelSettings, activation: Activation, weights: bool) -> n
         tag = open_clip.get_pretrained_cfg(settings.name, settings.pretrained)
         given["force_preprocess_cfg"] = {"mean": tag["mean"], "std": tag["std"]}
     with _fetched(settings, "the description of its text tower"):
-        return cast(nn.Module, open_clip.create_model(settings.name, load_weights=False, **given))
+        net = cast(nn.Module, open_clip.create_model(settings.name, load_weights=False, **given))
+    for weight in getattr(net, "text_decoder", nn.Module()).parameters():
+        nn.init.zeros_(weight)  # CoCa's has weights that open_clip leaves as the memory was; no embedding needs it
+    return net
 
 
 _TOWER_FILE = "config.json"

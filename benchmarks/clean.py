@@ -1,4 +1,4 @@
-"""What `ubt clean` is worth that is not told the attack: ASR before and after, measured here with the trigger.
+"""What `ubt clean` is worth, which does not know the attack: ASR before and after, measured here with the trigger.
 
     python benchmarks/clean.py WORK [--seeds 0,1,2] [--attacks badnets,…]
 

@@ -62,4 +62,4 @@ def test_the_row_is_evaluated_like_any_defense(bench):
     assert record.stages[-2].diagnostics == {"clean_pairs": 0.0}
     clean = bench.clip(bench.inputs("reference", REFERENCE)["clean"].weights)
     evaluator = bench.workspace.evaluator(bench.artifact("poison"))
-    assert record.test == evaluator.rates(clean, "test")
+    assert record.test == evaluator.rates(clean, "test", by_class=True)

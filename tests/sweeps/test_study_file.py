@@ -212,11 +212,11 @@ def test_the_schema_knows_the_field_and_asks_for_no_other() -> None:
 
 
 def test_null_says_that_no_attack_is_known(write):
-    write("base.yaml", extends="smoke", victim={"attack": {"kind": "sig"}})
+    write("base.yaml", extends="ablation-ratio", victim={"attack": {"kind": "sig"}})
     assert load_study(write("mine.yaml", extends="base.yaml", victim={"attack": None})).victim.attack is None
-    assert load_study("smoke", ["victim.attack=null"]).victim.attack is None
+    assert load_study("ablation-ratio", ["victim.attack=null"]).victim.attack is None
     # Where the default is null anyway, the field is left out as before.
     assert load_study(write("mine.yaml", extends="base.yaml", victim={"poison": None})).victim.poison is None
-    known = load_study(str(write("mine.yaml", extends="smoke", victim={"attack": None})), ["victim.attack.kind=wanet"])
+    known = load_study(str(write("mine.yaml", extends="ablation-ratio", victim={"attack": None})), ["victim.attack.kind=wanet"])
     assert known.victim.attack is not None
     assert known.victim.attack.label == "WaNet"

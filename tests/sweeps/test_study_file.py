@@ -217,6 +217,8 @@ def test_null_says_that_no_attack_is_known(write):
     assert load_study("ablation-ratio", ["victim.attack=null"]).victim.attack is None
     # Where the default is null anyway, the field is left out as before.
     assert load_study(write("mine.yaml", extends="base.yaml", victim={"poison": None})).victim.poison is None
-    known = load_study(str(write("mine.yaml", extends="ablation-ratio", victim={"attack": None})), ["victim.attack.kind=wanet"])
+    known = load_study(
+        str(write("mine.yaml", extends="ablation-ratio", victim={"attack": None})), ["victim.attack.kind=wanet"]
+    )
     assert known.victim.attack is not None
     assert known.victim.attack.label == "WaNet"

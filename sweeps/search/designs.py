@@ -113,6 +113,7 @@ COMPONENTS: dict[str, Changes] = {
     "whole-captions": {"defense.unlearn_scope": "caption"},
     "random-tokens": {"defense.attribution": "random"},
     "gradient-tokens": {"defense.attribution": "gradient"},
+    "last-block-tokens": {"defense.attribution_layers": "last"},
     "plain-ascent": {"defense.unlearn_loss": "ascent"},
     "both-towers": {"defense.unlearn_towers": "both"},
     "contrastive-retention": {"defense.retain_loss": "contrastive"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shlex
@@ -258,6 +259,12 @@ def main() -> None:
         app()
     except UserError as error:
         print(mistakes_text(error), file=sys.stderr)
+        sys.exit(Exit.MISTAKE)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        too_long = UserError(Problem("a path", "no file or folder can have so long a name", error.filename))
+        print(mistakes_text(too_long), file=sys.stderr)
         sys.exit(Exit.MISTAKE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

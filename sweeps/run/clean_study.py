@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,19 +12,27 @@ from pydantic import JsonValue
 
 from analysis import load_run
 from analysis.comparison.compare import METHOD, members
+from sweeps.run.preflight import trials_of
 from sweeps.study.config import StudyConfig
-from sweeps.study.loading import study_of
+from sweeps.study.loading import absolute, study_of
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import numpy_generator
-from ubt.common.paths import expanded
+from ubt.common.paths import expanded, is_file, is_folder
+from ubt.config.base import kind_of
 from ubt.config.dotted_paths import JsonObject
 from ubt.data.csv import CsvFiles
 from ubt.data.tables import Row, raise_if_any
+from ubt.data.vocabulary import same_name
+from ubt.engine.spec import stage_named
 from ubt.models.settings import image_size_px
 
 RUN = "run"
 """The run folder inside `--out`: records, report and all else of the trials."""
+CLEAN = "clean"
+"""The role that the clean model fills among a stage's inputs."""
+CAPTIONS = "captions"
+"""The folder inside `--out` with pairs that stand for labelled images: of an earlier call, it is written anew."""
 
 _RATES = {True: (2e-4, 4e-4), False: (1e-6, 3e-6)}
 """Learning rates that are tried: of a model of 32 pixels, and of the larger ones of open_clip (not measured here)."""
@@ -78,7 +85,10 @@ def study_for(request: Request) -> StudyConfig:
         "name": RUN,
         "victim": {
             "data": _data(request),
-            "model": {"name": request.model, **{name: value for name, value in weights.items() if value}},
+            "model": {
+                "name": absolute(request.model, "victim.model.name", Path.cwd(), "--model"),
+                **{name: value for name, value in weights.items() if value},
+            },
             "implant": {"checkpoint": _path(request.checkpoint)},
             "attack": None,
         },
@@ -88,7 +98,27 @@ def study_for(request: Request) -> StudyConfig:
         **({} if request.labels else {"gates": {"clean_accuracy": {"act": "report"}}}),
         "tracking": {"enabled": False},
     }
-    return study_of(tree, "ubt clean", request.assignments)
+    study = study_of(tree, "ubt clean", request.assignments)
+    _check_defense(request, study)
+    return study
+
+
+def _check_defense(request: Request, study: StudyConfig) -> None:
+    """Refuse settings, taken from a run or said by `--set`, that are not UBT's, or need a clean model where none is.
+
+    Raises:
+        UserError: naming them.
+    """
+    where = "--settings" if request.settings else "defense"
+    for defense in dict.fromkeys(trial.defense for trial in trials_of(study)):
+        kind = kind_of(type(defense))
+        if kind != METHOD:
+            raise UserError(Problem(f"{where}.kind", f"a checkpoint is cleaned by `{METHOD}` alone", kind))
+        comparing = [name for name in defense.stages if CLEAN in stage_named(name).needs]
+        if comparing and not request.has_reference:
+            message = f"stage `{comparing[0]}` compares with a clean model, and none is given"
+            advice = "give --reference-model or --reference-checkpoint, or say --set defense.detector.kind=lof"
+            raise UserError(Problem(where, message, advice=advice))
 
 
 def _check(request: Request) -> None:
@@ -103,7 +133,7 @@ def _check(request: Request) -> None:
         ("--labels", request.labels),
     )
     for option, path in named:
-        if path is not None and not expanded(str(path), option).exists():
+        if path is not None and not _is_there(expanded(str(path), option)):
             problems.append(Problem(option, "there is no such file", str(path)))
     if request.labels and not request.classes:
         advice = "a text file with one class a line, or `imagenet`"
@@ -112,9 +142,17 @@ def _check(request: Request) -> None:
         problems.append(Problem("--classes", "is of no use without --labels", request.classes))
     if request.out.exists() and not request.out.is_dir():
         problems.append(Problem("--out", "is a file", str(request.out), "give a folder"))
-    elif request.out.is_dir() and any(request.out.iterdir()) and not (request.out / RUN).is_dir():
+    elif request.out.is_dir() and {path.name for path in request.out.iterdir()} - {CAPTIONS} and not _has_run(request):
         problems.append(Problem("--out", "holds other files", str(request.out), "give a new or an empty folder"))
     raise_if_any(problems)
+
+
+def _is_there(path: Path) -> bool:
+    return is_file(path) or is_folder(path)
+
+
+def _has_run(request: Request) -> bool:
+    return (request.out / RUN).is_dir()
 
 
 def _path(path: Path | None) -> str | None:
@@ -132,7 +170,7 @@ def _data(request: Request) -> JsonObject:
 def _words(value: str) -> str:
     """Return a file's absolute path; the name of what comes with a package as it is."""
     path = expanded(value, "ubt clean")
-    return str(path.absolute()) if path.is_file() else value
+    return str(path.absolute()) if is_file(path) else value
 
 
 def captions_as_classes(request: Request) -> JsonObject:
@@ -151,11 +189,11 @@ def captions_as_classes(request: Request) -> JsonObject:
     named = [(rows[at], name) for at in order if (name := _class_name(rows[at].text))][: 2 * _IMAGES]
     classes: dict[str, str] = {}
     for _, name in named:
-        classes.setdefault(_same(name), name)
+        classes.setdefault(same_name(name), name)
     if len(classes) < 2:
         message = "has fewer than two different captions, so that nothing can be told apart"
         raise UserError(Problem("--pairs", message, str(request.pairs), "give --labels and --classes"))
-    folder, numbers = request.out / "captions", {same: at for at, same in enumerate(classes)}
+    folder, numbers = request.out / CAPTIONS, {same: at for at, same in enumerate(classes)}
     half = len(named) // 2
     files = {
         "classes": write_whole(folder / "classes.txt", "\n".join(classes.values()) + "\n"),
@@ -167,18 +205,16 @@ def captions_as_classes(request: Request) -> JsonObject:
 
 
 def _class_name(caption: str) -> str:
-    return " ".join(caption.split())
-
-
-def _same(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold()
+    """Return a caption as a line of text; nothing for a number, which would be taken for the index of a class."""
+    name = " ".join(caption.split())
+    return "" if name.isdecimal() else name
 
 
 def _labels(named: Iterable[tuple[Row, str]], numbers: dict[str, int]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "label"])
-    writer.writerows([str(row.image.absolute()), numbers[_same(name)]] for row, name in named)
+    writer.writerows([str(row.image.absolute()), numbers[same_name(name)]] for row, name in named)
     return text.getvalue()
 
 

@@ -242,7 +242,7 @@ def _computed(wanted: _Wanted, pipeline: Pipeline, show: Show) -> Artifact:
 
 def _origin(wanted: _Wanted, artifact: Artifact, computed_again: bool) -> Origin:
     record = TrialRecord.model_validate_json(without_credentials(wanted.record.model_dump_json()))
-    rates = {Which.POISONED: (record.poisoned_val, record.poisoned_test), Which.CLEAN: (None, None)}
+    rates = {Which.POISONED: (record.poisoned_val, record.poisoned_test), Which.CLEAN: (record.clean_val, None)}
     val, test = rates.get(wanted.which, (record.val, record.test))
     if wanted.epoch and wanted.epoch != wanted.stage.epochs[-1].epoch:
         val, test = next(epoch.val for epoch in artifact.manifest.epochs if epoch.epoch == wanted.epoch), None

@@ -178,6 +178,45 @@ def test_settings_are_those_that_another_run_chose(cleaned, request_of, tmp_path
     assert taken.defense.unlearn_samples == 8
 
 
+def test_settings_that_compare_with_a_clean_model_are_refused_where_there_is_none(request_of):
+    compared = request_of(reference_checkpoint=None, assignments=(*QUICK, "defense.detector=gain"))
+    with pytest.raises(UserError, match=r"stage `detect_gain` compares with a clean model.*--reference-model"):
+        study_for(compared)
+    searched = "search={design: grid, space: {defense.detector: [lof, clean]}}"
+    with pytest.raises(UserError, match="stage `detect_clean` compares"):
+        study_for(replace(compared, assignments=(*QUICK, searched)))
+    assert study_for(replace(compared, reference_checkpoint=request_of().reference_checkpoint)).trials == 2
+
+
+def test_another_defense_is_refused(request_of):
+    with pytest.raises(UserError, match="a checkpoint is cleaned by `ubt` alone"):
+        study_for(request_of(assignments=("defense={kind: finetune}", "search={design: grid, space: {}}")))
+
+
+def test_a_call_with_a_mistake_in_it_does_not_stand_in_the_way_of_the_next(request_of):
+    mistaken = request_of(labels=None, classes=None, templates=None, model="tiny")
+    with pytest.raises(UserError, match="tiny"):
+        study_for(mistaken)
+    assert study_for(replace(mistaken, model="tiny-rn")).victim.attack is None
+
+
+def test_captions_that_are_numbers_stand_for_no_class(request_of, files):
+    texts = ["7", "0", "a boat", "12", "a cat", "a dog"]
+    rows = (files / "pairs.csv").read_text().splitlines()
+    images = [row.partition(",")[0] for row in rows[1 : len(texts) + 1]]
+    pairs = files / "numbers.csv"
+    pairs.write_text("image,caption\n" + "".join(f"{row}\n" for row in map(",".join, zip(images, texts, strict=True))))
+    study = study_for(request_of(pairs=pairs, labels=None, classes=None, templates=None))
+    assert sorted(study.victim.data.class_names()) == ["a boat", "a cat", "a dog"]
+
+
+def test_a_model_s_folder_is_found_wherever_the_trials_run(request_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        study_for(request_of(model="local-dir:mine"))
+    assert f"local-dir:{tmp_path / 'mine'}" in [problem.given for problem in caught.value.problems]
+
+
 def told(capsys, *words: object) -> str:
     with pytest.raises(SystemExit) as ended, pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["ubt", "clean", *map(str, words)])
@@ -213,3 +252,9 @@ def test_what_is_wrong_inside_the_files_is_told_by_option_or_file(capsys, files,
     assert "--model: " in text
     text = told(capsys, *words, "--model", "tiny-rn", "--pairs", tmp_path / "pairs.csv")
     assert "pairs.csv" in text, "its images are not there"
+
+
+def test_a_folder_that_can_have_no_such_name_is_told(capsys, files):
+    words = ("--model", "tiny-rn", "--checkpoint", files / "suspicious.safetensors", "--pairs", files / "pairs.csv")
+    text = told(capsys, *words, "--out", "a" * 300)
+    assert "no file or folder can have so long a name" in text

@@ -174,7 +174,10 @@ def test_a_model_of_a_checkpoint_is_computed_again_by_the_study_s_gates_and_outl
     checkpoint.unlink()
     note.unlink()
     folder = run_folder(tmp_path / "second", tmp_path / "store", record)
-    assert export(folder, tmp_path / "again", which="clean", format="open-clip").activation == "quickgelu"
+    again = export(folder, tmp_path / "again", which="clean", format="open-clip")
+    assert again.activation == "quickgelu"
+    assert record.clean_val is not None
+    assert (again.origin.val, again.origin.test) == (record.clean_val, None)
 
 
 @pytest.mark.parametrize(

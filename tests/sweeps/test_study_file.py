@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.planning.plan import plan_study
 from sweeps.study.loading import absolute, load_study, patched, read_study, study_schema
 from ubt.common.errors import UserError
 
@@ -222,3 +223,33 @@ def test_null_says_that_no_attack_is_known(write):
     )
     assert known.victim.attack is not None
     assert known.victim.attack.label == "WaNet"
+
+
+LONG = "a" * 300
+CSV = "victim.data={kind: csv, pairs: p.csv, labels: l.csv, classes: c.txt}"
+SHARDS = "victim.data={kind: webdataset, pairs: %s.tar, labels: l.csv, classes: c.txt}"
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        [f"victim.attack={{kind: patch, image: {LONG}.png}}"],
+        [f"victim.attack={{kind: detectclip_wanet, grid: {LONG}.pt}}"],
+        *([CSV, f"victim.data.{field}={LONG}"] for field in ("pairs", "pretrain", "labels", "test_labels", "classes")),
+        *([CSV, f"victim.data.{field}={LONG}"] for field in ("templates", "synsets", "images")),
+        [SHARDS % LONG, "victim.model.random_weights=true"],
+        [f"victim.model.name=local-dir:{LONG}"],
+        [f"victim.model.checkpoint={LONG}.pt"],
+        [f"victim.implant.checkpoint={LONG}.pt"],
+        [f"victim.poison={{kind: given, manifest: {LONG}}}"],
+        [f"plugins=[./{LONG}.py]"],
+        [f"store={LONG}"],
+    ],
+    ids=lambda assignments: assignments[-1].replace(LONG, "…"),
+)
+def test_a_path_that_no_file_can_have_is_told(assignments: list[str]) -> None:
+    try:
+        notes = plan_study(load_study("smoke", assignments)).notes
+    except UserError as error:
+        notes = tuple(map(str, error.problems))
+    assert any("aaaa" in note or "cannot be read here" in note for note in notes)

@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr
 
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import numpy_generator
+from ubt.common.paths import is_file
 from ubt.config import Config
 from ubt.config.base import Function
 from ubt.data.vocabulary import read_templates
@@ -159,7 +160,7 @@ class Attack(Config):
         Raises:
             UserError: with each file that cannot be used.
         """
-        missing = [(name, path) for name, path in self.files().items() if not path.is_file()]
+        missing = [(name, path) for name, path in self.files().items() if not is_file(path)]
         if missing:
             raise UserError(
                 Problem(f"victim.attack.{name}", "there is no such file", str(path)) for name, path in missing

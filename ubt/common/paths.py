@@ -29,6 +29,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder at a path; False too for what no path can be."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def cache_root() -> Path:
     """Return the folder for what can be computed again, absolute: `$UBT_CACHE`, else `~/.cache/ubt`."""
     return expanded(os.environ.get("UBT_CACHE") or "~/.cache/ubt", "$UBT_CACHE").absolute()

@@ -19,6 +19,7 @@ from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_seri
 
 from ubt.common.errors import LISTED, Problem
 from ubt.common.hashing import digest_bytes, numpy_generator
+from ubt.common.paths import is_folder
 from ubt.data.base import DataSource, Images, Labels
 from ubt.data.broken import report_missing, without_broken
 from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, is_deep
@@ -141,7 +142,7 @@ class LabelledFiles(DataSource):
         labelled = [self.labels] if self.test_labels is None else [self.labels, self.test_labels]
         folders: list[Path] = []
         with suppress(OSError):  # why it cannot be read is said when it is read
-            folders = [folder for whole in labelled if whole.is_dir() for folder in class_folders(whole)]
+            folders = [folder for whole in labelled if is_folder(whole) for folder in class_folders(whole)]
         return [*labelled, *folders, *synsets, *vocabulary_files(self.classes, self.templates)]
 
     def _evaluation(self, problems: list[Problem]) -> Evaluation:
@@ -171,7 +172,7 @@ class LabelledFiles(DataSource):
         self, path: Path, classes: Sequence[str], synsets: Mapping[str, int], problems: list[Problem]
     ) -> tuple[list[Row], Labels, int]:
         """Return the images in a folder or a table, their labels (0 without classes), and how many were skipped."""
-        if path.is_dir():
+        if is_folder(path):
             listed = read_folders(path, problems)
         else:
             listed = read_rows(path, "label", problems, {"label": self.label_column})

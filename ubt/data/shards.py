@@ -22,7 +22,7 @@ from braceexpand import braceexpand
 from ubt.common.atomic_files import made_once
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import fingerprint
-from ubt.common.paths import cache_root
+from ubt.common.paths import cache_root, is_file
 from ubt.common.progress import progress
 from ubt.data.decode import HEAD_BYTES, UNCLEAR_HEADS, is_deep
 
@@ -133,7 +133,7 @@ def _found(name: str, problems: list[Problem]) -> list[Path]:
             advice = "give paths of files, or addresses that begin with http://, https:// or s3://"
             problems.append(Problem("pairs", f"refused: {why}", name, advice))
             return []
-        if path.is_file():
+        if is_file(path):
             return [path]
         problems.append(Problem("pairs", f"no such shard: {path}"))
     except UserError as error:

@@ -19,6 +19,7 @@ from ubt.attacks import Attack, AttackConfig
 from ubt.attacks.patches import BadNets
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import digest_file
+from ubt.common.paths import is_file
 from ubt.config import Config
 from ubt.data import DataConfig
 from ubt.data.scenes import Scenes
@@ -197,7 +198,7 @@ def _same_trigger(attack: Attack, listed: Mapping[str, JsonValue], files: Mappin
     except ValidationError:  # of a kind that is not installed here
         return False
     aside = {*_HOW_MUCH, *attack.path_fields}
-    here = {name: digest_file(path) for name, path in attack.files().items() if path.is_file()}
+    here = {name: digest_file(path) for name, path in attack.files().items() if is_file(path)}
     return here == dict(files) and attack.model_dump(mode="json", exclude=aside) == other.model_dump(
         mode="json", exclude=aside
     )

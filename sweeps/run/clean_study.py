@@ -246,7 +246,7 @@ def _search(request: Request) -> JsonObject:
 def _is_small(model: str) -> bool:
     try:
         return image_size_px(model) <= 64
-    except (KeyError, OSError, ValueError):
+    except UserError:
         return False  # what is wrong with the name is said when the study is checked
 
 

@@ -46,7 +46,8 @@ def test_a_metric_is_asked_for_by_name_or_with_its_settings():
     [
         (
             ["retreival"],
-            "metrics.0.kind: unknown metric; allowed: retrieval, linear_probe, rebound, pac_bayes, asr_all_images (given: 'retreival')",
+            "metrics.0.kind: unknown metric; "
+            "allowed: retrieval, linear_probe, rebound, pac_bayes, asr_all_images (given: 'retreival')",
         ),
         (["retrieval", {"kind": "rebound", "epoch": 2}], "metrics.1.epoch: unknown field (given: 2)"),
         ([{"kind": "pac_bayes", "delta": 1}], "metrics.0.delta: Input should be less than 1"),

@@ -55,7 +55,7 @@ def is_kept(rates: Outcome | None, comparison: Comparison, column: int | None = 
 
 
 def _rival(method: tuple[float, float], comparison: Comparison, ca_floor: float) -> Rival | None:
-    """Return the baseline that the one rule chooses by the means over attacks, against the (ASR, CA) of the method."""
+    """Return the baseline of lowest mean ASR that keeps CA within the floor, against the method's (ASR, CA)."""
     victim = comparison.victim.mean
     measured = [(row.name, row.mean.point) for row in comparison.rows if row.is_baseline and row.mean]
     baselines = [(name, *point) for name, point in measured if point]

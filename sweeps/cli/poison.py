@@ -52,6 +52,8 @@ def write_poisoned(study: StudyConfig, out: Path, complete: bool = False) -> str
 
 
 def _check_victim(study: StudyConfig) -> None:
+    if study.victim.attack is None:
+        raise UserError(Problem("victim.attack", "is null: there is nothing to poison with", advice="name the attack"))
     if isinstance(study.victim.poisoning, GivenPoison):
         message, given = "the victim's pairs come poisoned: there is nothing to add", study.victim.poisoning.kind
         raise UserError(Problem("victim.poison", message, given, "say `victim.poison.kind: made` to poison them here"))

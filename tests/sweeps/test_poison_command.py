@@ -152,6 +152,10 @@ def test_a_victim_that_comes_poisoned_is_not_poisoned_again(problem: Any, tmp_pa
     assert "the victim's pairs come poisoned" in problem({"victim.implant.checkpoint": str(tmp_path / "model.pt")})
 
 
+def test_without_a_known_attack_there_is_nothing_to_poison_with(problem: Any) -> None:
+    assert "victim.attack: is null" in problem({"victim.attack": None})
+
+
 def test_a_run_that_was_cut_off_has_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from PIL import __version__ as pillow_version
@@ -21,12 +19,10 @@ from ubt.common.progress import progress
 from ubt.data.decode import DECODER_VERSION, DEEP_VERSION
 from ubt.data.digests import FileFacts, in_threads
 from ubt.data.images import FEW, Decoders, Encoded
-from ubt.data.tables import Row, with_advice
+from ubt.data.tables import Row, say_once, with_advice
 
 CHECKED_BY = f"decoder {DECODER_VERSION}.{DEEP_VERSION}, Pillow {pillow_version}"
 """What decides whether an image is broken, beside its content."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,13 +94,7 @@ def leave_out(
         listed = f"they are listed in {path if path.is_file() else write_whole(path, content)}"
     except (OSError, UserError) as error:
         listed = f"they could not be listed in a file: {error}"
-    _say(f"{source}: {share} and skipped; {listed}")
-
-
-@cache
-def _say(text: str) -> None:
-    """Log once a process."""
-    _log.warning(text)
+    say_once(f"{source}: {share} and skipped; {listed}")
 
 
 def _readable(path: Path) -> bool:

@@ -171,7 +171,9 @@ def find_columns(
             )
         elif others:
             rest = ", ".join(f"`{names[other]}`" for other in others)
-            _say(f"{where}: column `{names[best]}` is taken for the {role}, not {rest}; `{role}_column` says otherwise")
+            say_once(
+                f"{where}: column `{names[best]}` is taken for the {role}, not {rest}; `{role}_column` says otherwise"
+            )
         taken.append(best)
     return Columns(names, (taken[0], taken[1])) if len(taken) == len(chosen) else None
 
@@ -198,7 +200,7 @@ def _missing(where: str, names: Sequence[str], role: str, chosen: str | None) ->
 
 
 @cache
-def _say(text: str) -> None:
+def say_once(text: str) -> None:
     """Log what was decided, once a process."""
     _log.warning(text)
 

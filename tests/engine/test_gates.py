@@ -99,6 +99,7 @@ def test_an_auroc_is_reported_and_gated_if_asked(gate, auroc, asked, outcome):
     assert (found.gate, found.stage, found.outcome, found.measured) == (name, "detect_knn", outcome, auroc)
     assert found.knew == "poison"
     assert (f"gates.{name}" in found.reason) == (outcome in {"reported", "stopped"})
+    assert ("goes on all the same" in found.reason) == (outcome == "stopped")
 
 
 def test_without_a_known_attack_there_is_no_implant_to_ask_for():

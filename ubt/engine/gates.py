@@ -48,14 +48,16 @@ class Judged:
         return 1 / self.classes
 
     def outcome(
-        self, gate: str, measured: float | None, threshold: float, act: Act, knew: str, reason: str
+        self, gate: str, measured: float | None, threshold: float, act: Act, knew: str, reason: str, setting: str
     ) -> GateOutcome:
-        """Return what a gate found; `reason` is what to say below the threshold."""
+        """Return what a gate found; `reason` is what to say below the threshold, `setting` goes on all the same."""
         found: Literal["passed", "reported", "stopped", "unmeasured"] = "passed"
         if measured is None:
             found = "unmeasured"
         elif measured < threshold:
             found = "stopped" if act == "stop" else "reported"
+        if found == "stopped":
+            reason = f"{reason} ({setting} goes on all the same)"
         return GateOutcome(
             gate=gate,
             stage=self.manifest.stage,
@@ -96,10 +98,9 @@ def implant(judged: Judged) -> GateOutcome | None:
     if judged.trial.victim.implant.checkpoint:
         advice = "check that victim.attack is the attack that the checkpoint was poisoned with, and its target"
     reason = (
-        f"the backdoor did not take: ASR {rates.asr:.3f} on validation, victim.implant.min_asr is {least}; "
-        f"{advice} (min_asr: 0 goes on all the same)"
+        f"the backdoor did not take: ASR {rates.asr:.3f} on validation, victim.implant.min_asr is {least}; {advice}"
     )
-    return judged.outcome(IMPLANT, rates.asr, least, "stop", TRIGGER, reason)
+    return judged.outcome(IMPLANT, rates.asr, least, "stop", TRIGGER, reason, "min_asr: 0")
 
 
 def implant_accuracy(judged: Judged) -> GateOutcome | None:
@@ -109,10 +110,10 @@ def implant_accuracy(judged: Judged) -> GateOutcome | None:
     rates = judged.rates
     reason = (
         f"the poisoned model's CA {rates.ca:.3f} is near chance ({judged.chance:.3f}); "
-        "train longer, or lower victim.implant.learning_rate (min_asr: 0 goes on all the same)"
+        "train longer, or lower victim.implant.learning_rate"
     )
     act: Act = "stop" if judged.trial.victim.implant.min_asr else "report"
-    return judged.outcome(IMPLANT_ACCURACY, rates.ca_low, judged.chance, act, LABELS, reason)
+    return judged.outcome(IMPLANT_ACCURACY, rates.ca_low, judged.chance, act, LABELS, reason, "min_asr: 0")
 
 
 def clean_accuracy(judged: Judged) -> GateOutcome | None:
@@ -126,10 +127,10 @@ def clean_accuracy(judged: Judged) -> GateOutcome | None:
     reason = (
         f"the {'poisoned' if is_poisoned else 'clean'} model that was loaded classifies hardly better than chance: CA "
         f"{rates.ca:.3f} on {rates.ca_images} validation images of {judged.classes} classes; check {where} (is it the "
-        "right file, architecture and activation?), and the classes and their names "
-        "(gates.clean_accuracy.act: report goes on all the same)"
+        "right file, architecture and activation?), and the classes and their names"
     )
-    return judged.outcome(CLEAN_ACCURACY, measured, asked.over_chance, asked.act, LABELS, reason)
+    setting = f"gates.{CLEAN_ACCURACY}.act: report"
+    return judged.outcome(CLEAN_ACCURACY, measured, asked.over_chance, asked.act, LABELS, reason, setting)
 
 
 def detector_auroc(judged: Judged) -> GateOutcome:
@@ -148,9 +149,9 @@ def _auroc(judged: Judged, gate: str, asked: AurocGate) -> GateOutcome:
     if measured is not None:
         reason = (
             f"`{stage}` does not tell poisoned pairs from clean ones: AUROC {measured:.3f}, gates.{gate}.at_least is "
-            f"{asked.at_least} (gates.{gate}.act: report goes on all the same)"
+            f"{asked.at_least}"
         )
-    return judged.outcome(gate, measured, asked.at_least, asked.act, POISON, reason)
+    return judged.outcome(gate, measured, asked.at_least, asked.act, POISON, reason, f"gates.{gate}.act: report")
 
 
 def finite_weights(stage: str, fault: NotFinite) -> GateOutcome:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from analysis.formatting import count, short_names
 from ubt.common.choice import CA_FLOOR, RuleName
 from ubt.common.errors import Problem, UserError
-from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE
+from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE, is_file, is_folder
 from ubt.config import get_path, read_json, validate
 from ubt.trials.migration import migrated_study
 from ubt.trials.record import TrialRecord, read_records
@@ -129,8 +129,8 @@ def _require_run(folder: Path) -> None:
     missing = [
         Problem(str(path), f"{what} is missing", advice=_advice(folder))
         for path, what, found in (
-            (folder / STUDY_FILE, "the study of the run", (folder / STUDY_FILE).is_file()),
-            (folder / RECORDS_FOLDER, "the folder of trial records", (folder / RECORDS_FOLDER).is_dir()),
+            (folder / STUDY_FILE, "the study of the run", is_file(folder / STUDY_FILE)),
+            (folder / RECORDS_FOLDER, "the folder of trial records", is_folder(folder / RECORDS_FOLDER)),
         )
         if not found
     ]
@@ -139,7 +139,7 @@ def _require_run(folder: Path) -> None:
 
 
 def _advice(folder: Path) -> str:
-    if not folder.is_dir():
+    if not is_folder(folder):
         return "there is no such folder; give the one that the sweep names when it starts"
     runs = sorted(child.name for child in folder.iterdir() if (child / STUDY_FILE).is_file())
     if runs:

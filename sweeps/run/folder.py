@@ -20,7 +20,7 @@ from sweeps.study.config import StudyConfig
 from sweeps.tracking.config import TrackingSettings, without_credentials
 from ubt.common.atomic_files import NO_LOCKS, write_whole
 from ubt.common.errors import Problem, UserError
-from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE
+from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE, is_file
 from ubt.config import read_json, validate
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.migration import migrated_study
@@ -149,7 +149,7 @@ def tracking_of(folder: Path) -> TrackingSettings:
         UserError: if the folder is no run.
     """
     study = folder / STUDY_FILE
-    if not study.is_file():
+    if not is_file(study):
         raise UserError(Problem(str(folder), "is no run folder: it has no " + STUDY_FILE, advice="e.g. runs/demo"))
     return validate(TrackingSettings, cast(JsonObject, read_json(study).get("tracking", {})), str(study))
 

@@ -22,7 +22,7 @@ class Problem:
     def __str__(self) -> str:
         given = "" if self.given is None else f" (given: {_shortened(self.given)})"
         advice = f"\n    → {self.advice}" if self.advice else ""
-        return f"{self.where}: {self.message}{given}{advice}"
+        return f"{_middle_out(self.where, 500)}: {_middle_out(self.message, 2000)}{given}{advice}"
 
 
 LISTED = 20
@@ -74,3 +74,8 @@ class DamagedArtifact(Exception):
 def _shortened(value: object, limit: int = 120) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _middle_out(text: str, limit: int) -> str:
+    """Return a text without the middle of what nobody reads, as a path of thousands of letters."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"

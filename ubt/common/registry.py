@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from ubt.common.errors import Problem, UserError
+from ubt.common.paths import is_file
 
 Item = TypeVar("Item")
 
@@ -226,7 +227,7 @@ def _import_problem(module: str) -> Problem | None:
     try:
         if module.endswith(".py"):
             path = Path(module)
-            if not path.is_file():
+            if not is_file(path):
                 raise FileNotFoundError(f"there is no file {path}")
             if str(path.parent) not in sys.path:
                 sys.path.append(str(path.parent))

@@ -19,6 +19,24 @@ def test_a_target_must_be_a_class_of_the_data():
         tiny_trial({"victim.attack.target": "submarine"}).check_target()
 
 
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        ("crane", "`crane bird` or `construction crane`"),
+        ("bananna", "`banana`"),
+        ("Banana", "`banana`"),
+        ("qqqq", ""),
+    ],
+)
+def test_classes_that_may_be_meant_are_named(tmp_path, target, advice):
+    missing = str(tmp_path / "none")
+    data = {"kind": "csv", "labels": missing, "classes": "imagenet", "pairs": missing}
+    with pytest.raises(UserError) as told:
+        tiny_trial({"victim.data": data, "victim.attack.target": target}).check_target()
+    assert (advice or "is no class of the data") in str(told.value)
+    assert ("did you mean" in str(told.value)) == bool(advice)
+
+
 def test_classes_that_cannot_be_read_are_reported_with_the_data_not_with_the_target(tmp_path):
     missing = str(tmp_path / "none")
     data = {"kind": "csv", "labels": missing, "classes": missing, "pairs": missing}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import (
@@ -121,8 +122,7 @@ class TrialConfig(Config):
         target = self.victim.attack.target
         if target not in classes:
             some = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
-            alike = class_index(target, classes)
-            advice = "" if alike is None else f"did you mean `{classes[alike]}`? It has to be written as the class is"
+            advice = _meant(target, classes)
             raise UserError(
                 Problem("victim.attack.target", f"is no class of the data; classes: {some}", target, advice)
             )
@@ -189,6 +189,16 @@ class TrialConfig(Config):
 _HOW_MUCH = {"poison_rate", "poison_count"}
 """Settings of an attack that say nothing of its trigger."""
 _attack: TypeAdapter[Attack] = TypeAdapter(AttackConfig)
+
+
+def _meant(target: str, classes: Sequence[str]) -> str:
+    """Return advice that names the classes which may be meant, by writing or by a word of their names, if any."""
+    alike = class_index(target, classes)
+    if alike is not None:
+        return f"did you mean `{classes[alike]}`? It has to be written as the class is"
+    holding = [name for name in classes if target.casefold() in name.casefold().split()]
+    near = holding or difflib.get_close_matches(target, classes, n=3, cutoff=0.75)
+    return f"did you mean {' or '.join(f'`{name}`' for name in near[:5])}?" if near else ""
 
 
 def _same_trigger(attack: Attack, listed: Mapping[str, JsonValue], files: Mapping[str, str]) -> bool:

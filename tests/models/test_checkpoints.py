@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,7 @@ def test_what_cannot_be_used_is_a_user_error_that_names_the_file(tmp_path, net, 
     (problem,) = caught.value.problems
     assert problem.where == str(path)
     assert len(problem.message.removeprefix("cannot be loaded: ")) > 5, "and says why"
+    assert not re.search("[a-z]Error", problem.message), "in words, not by the class of an exception"
     assert "weights_only" not in problem.message.replace("``weights_only=True``", ""), "nor how to disarm the check"
 
 

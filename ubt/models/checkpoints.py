@@ -94,7 +94,8 @@ def _read(path: Path) -> object:
         raise _cannot(path, *_met(path, error)) from error
     except _UNUSABLE as error:
         text = " ".join(str(error).split()).partition(". ")[0][:300]
-        raise _cannot(path, text if " " in text else f"{type(error).__name__} {text}".strip()) from error
+        # Without a sentence it is a bare `EOFError`, or `KeyError: 101` for a letter that is no instruction of pickle.
+        raise _cannot(path, text if " " in text else "it is empty, cut off, or was not written by torch") from error
 
 
 def _met(path: Path, error: UnpicklingError) -> tuple[str, str]:

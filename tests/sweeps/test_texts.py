@@ -14,7 +14,7 @@ from sweeps.run.launch import SweepEnd
 from ubt.trials.record import State, TrialRecord
 
 POISONED, DEFENDED = Point(asr=0.93, ca=0.81), Point(asr=0.021, ca=0.8)
-CHOSEN = Chosen(trial="t0007", config={"defense.overfit_epochs": 3}, val=DEFENDED, test=DEFENDED)
+CHOSEN = Chosen(trial="t0007", config={"defense.overfit_epochs": 3}, val=DEFENDED, test=DEFENDED, epoch=8)
 
 
 def summary(**fields: Any) -> Summary:

@@ -25,6 +25,7 @@ def summary(**fields: Any) -> Summary:
         "chosen": CHOSEN,
         "front": ("t0007",),
         "hypervolume": 0.7,
+        "gates": {},
         "stages": StageCounts(computed=60, reused=180),
         "seconds": Seconds(wall=754, computed=1400, saved=3725),
     }

@@ -18,7 +18,11 @@ from ubt.trials.record import TrialRecord, read_records
 TIMINGS = {"seconds", "spent_seconds", "own_seconds", "started_at", "commit", "attempts", "peak_memory_bytes", "reused"}
 TIMINGS |= {"node", "ended_at", "computed_by"}
 OTHERWISE = {"versions", "key", "version"}
-SINCE_0_2 = {"gates", "classes", "per_class", "split", "subset", "clean_val"}
+SINCE_0_2 = {"gates", "classes", "per_class", "split", "subset", "clean_val"} | {
+    "observed",
+    "activation",
+    "attribution_layers",
+}
 """What records of before do not have."""
 INTERVALS = {"ca_low", "ca_high", "asr_low", "asr_high"}
 """Ends of intervals, which a library may compute to other last digits; so may it the diagnostics."""

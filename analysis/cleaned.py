@@ -6,9 +6,8 @@ import csv
 import io
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from analysis.formatting import percent
+from analysis.rendering import template
 from ubt.common.choice import ALIKE, KNOWS
 
 
@@ -136,12 +135,4 @@ def _score(value: float | None) -> str:
 
 def page_of(cleaned: Cleaned) -> str:
     """Return the page as HTML that needs no network; captions are escaped, for they come from anywhere."""
-    environment = Environment(
-        loader=PackageLoader("analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent}
-    return environment.get_template("cleaned.html.j2").render(cleaned=cleaned, knew=KNOWS["trigger_free"])
+    return template("cleaned.html.j2").render(cleaned=cleaned, knew=KNOWS["trigger_free"])

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from analysis.comparison import Comparison, compare, comparison_table
 from analysis.comparison.output import comparison_view
 from analysis.figures import FIGURES, Absent, FigureKind, drawn
 from analysis.findings import Findings, find
-from analysis.formatting import changes_text, percent
+from analysis.formatting import changes_text
 from analysis.gates import gate_table
 from analysis.page import front_table, opening, trial_table, unfinished
 from analysis.paper import embedded_figures
 from analysis.records import read_run
+from analysis.rendering import template
 from analysis.summary import Summary, summarise
 from analysis.tables import configurations_table, trials_table
 from ubt.common.atomic_files import write_whole
@@ -67,44 +67,23 @@ def write_report(run_folder: Path | str) -> Report:
 def render(findings: Findings, summary: Summary, comparison: Comparison | None) -> str:
     """Return the page as HTML. Names, reasons and settings are escaped: a run may come from anywhere."""
     paper = {figure.name: figure for figure in embedded_figures(findings)}
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            run=findings.run,
-            summary=summary,
-            opening=opening(findings, summary),
-            settings=chosen_settings(findings, summary),
-            comparison=comparison_view(comparison) if comparison else None,
-            compared=paper.pop("comparison"),
-            paper=tuple(paper.values()),
-            figures=[FigureView.of(name, findings) for name in FIGURES.names()],
-            measured=bool(findings.measured),
-            front=front_table(findings),
-            trials=trial_table(findings),
-            gates=gate_table(findings),
-            unfinished=unfinished(findings),
-            provenance=provenance(findings),
-            plotly=Markup(get_plotlyjs()),  # noqa: S704 — the library's own script
-        )
+    return template("report.html.j2").render(
+        run=findings.run,
+        summary=summary,
+        opening=opening(findings, summary),
+        settings=chosen_settings(findings, summary),
+        comparison=comparison_view(comparison) if comparison else None,
+        compared=paper.pop("comparison"),
+        paper=tuple(paper.values()),
+        figures=[FigureView.of(name, findings) for name in FIGURES.names()],
+        measured=bool(findings.measured),
+        front=front_table(findings),
+        trials=trial_table(findings),
+        gates=gate_table(findings),
+        unfinished=unfinished(findings),
+        provenance=provenance(findings),
+        plotly=Markup(get_plotlyjs()),  # noqa: S704 — the library's own script
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "breakable": breakable}
-    return environment
-
-
-def breakable(text: str) -> Markup:
-    """Return escaped text that may wrap behind an underscore, as names of settings are long."""
-    return escape(text).replace("_", Markup("_<wbr>"))
 
 
 def chosen_settings(findings: Findings, summary: Summary) -> tuple[str, ...]:

@@ -164,6 +164,7 @@ LAYERS = {
     "sweeps": ("tracking", "search", "study", "planning", "scheduling", "backends", "run", "cli"),
     "analysis": (
         "formatting",
+        "rendering",
         "records",
         "findings",
         "tables",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from s3_server import s3_server
 
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, UnusableStore, default_store, local_cache
@@ -25,23 +26,8 @@ BUCKET = "lab"
 @pytest.fixture(scope="module")
 def s3():
     """Set the environment of an S3 server, as a user would; child processes inherit it."""
-    import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        environment.setenv("AWS_ACCESS_KEY_ID", "test")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        s3fs.S3FileSystem.clear_instance_cache()
+    with s3_server(BUCKET):
         yield f"s3://{BUCKET}"
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture(params=["folder", "s3"])

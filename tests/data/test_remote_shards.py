@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from photographs import photo, write_shard
+from s3_server import s3_server
 
 from ubt.common.errors import UserError
 from ubt.data.webdataset import WebDataset
@@ -12,24 +13,8 @@ from ubt.data.webdataset import WebDataset
 @pytest.fixture(scope="module")
 def s3():
     """Set the environment of an S3 server with a bucket, as a user would."""
-    import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        environment.setenv("AWS_ACCESS_KEY_ID", "test")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="shards")
-        s3fs.S3FileSystem.clear_instance_cache()
+    with s3_server("shards") as client:
         yield client
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ class Comparison(Search):
         """Return nothing: what there is to check, `parts` has. `ValueError` if there are too many."""
         searched = 0
         for row in self.defenses.values():
-            with suppress(ValueError):  # told where the part is checked
+            with suppress(ValueError):  # reported where the part is checked
                 searched += len(row.search.layout()) if row.search else 0
         check_count(searched * len(self.searched_attacks) + len(self.attacks) * len(self.defenses))
         return ()

@@ -44,7 +44,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def sqlite_address(path: Path) -> str:
-    """Return the address of a database in a file, whatever its folders are called.
+    """Return the address of a database in a file, with any names of folders.
 
     Example:
         >>> sqlite_address(Path("/data/runs/mlflow.db"))

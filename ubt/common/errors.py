@@ -77,5 +77,5 @@ def _shortened(value: object, limit: int = 120) -> str:
 
 
 def _middle_out(text: str, limit: int) -> str:
-    """Return a text without the middle of what nobody reads, as a path of thousands of letters."""
+    """Return a text without its middle if it is too long to read, as a path of thousands of letters."""
     return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"

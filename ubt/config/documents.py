@@ -1,4 +1,4 @@
-"""YAML and JSON from outside, as plain values: within limits, and whatever is wrong with them is one message.
+"""YAML and JSON from outside, as plain values: within limits, and each mistake in them is one message.
 
 YAML is read as its version 1.2 has it: `true` and `false` are the only truth values (`yes`, `on` and `no` are text), a
 number is a decimal one, `1e-5` among them, and dates are text. Tags that make anything else are refused. Aliases may
@@ -60,7 +60,7 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
         UserError: if it is no regular file (a folder, a device, a pipe), is too large, is no text, or cannot be read.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe that nobody writes to would be waited for
+        if path.exists() and not path.is_file():  # a pipe without a writer would be waited for
             raise Refused("it is no file with text in it")
         with path.open("rb") as file:
             content = file.read(most_bytes + 1)

@@ -54,6 +54,14 @@ def stamp(path: Path) -> Stamp:
     return str(path.absolute()), state.st_size, state.st_mtime_ns
 
 
+def stamp_if_there(path: Path) -> Stamp | None:
+    """Return the stamp of a file, or nothing where there is none."""
+    try:
+        return stamp(path)
+    except OSError:
+        return None
+
+
 class FileFacts:
     """What is known of `paths` in their order, kept in the cache until one of them changes.
 

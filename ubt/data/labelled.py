@@ -23,7 +23,7 @@ from ubt.common.paths import is_folder
 from ubt.data.base import DataSource, Images, Labels
 from ubt.data.broken import report_missing, without_broken
 from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, is_deep
-from ubt.data.digests import FileFacts, Stamp, stamp
+from ubt.data.digests import FileFacts, Stamp, stamp_if_there
 from ubt.data.folders import class_folders, read_folders
 from ubt.data.images import Decoders, Encoded, cached_images
 from ubt.data.tables import Row, gather, raise_if_any, read_rows
@@ -95,8 +95,8 @@ class LabelledFiles(DataSource):
     split_seed: int = Field(default=0, ge=0)
     """Seed of the split into validation and test images."""
     on_broken: Literal["fail", "skip"] = "fail"
-    """What becomes of images that are missing, truncated or none: all are told and nothing runs; or they are skipped
-    and listed in a file. Which are skipped is part of the data's content."""
+    """What becomes of images that are missing, truncated or none: all are reported and nothing runs; or they are
+    skipped and listed in a file. Which are skipped is part of the data's content."""
     max_broken: float = Field(default=0.01, ge=0, le=1)
     """Largest fraction of a list's images that are skipped; if more are broken, nothing runs."""
     decode_workers: int | None = Field(default=None, ge=1)
@@ -130,7 +130,7 @@ class LabelledFiles(DataSource):
         Raises:
             UserError: with every mistake in the lists, and every image that is missing.
         """
-        return _remembered_key(self, tuple(_stamp(path) for path in self._described_by()))
+        return _remembered_key(self, tuple(stamp_if_there(path) for path in self._described_by()))
 
     @abstractmethod
     def compute_key(self) -> str:
@@ -212,14 +212,6 @@ def image_digest(rows: Sequence[Row], label: str) -> str:
 def image_cache(cache: Path, content: str, size_px: int) -> Path:
     """Return where images of this content are kept once decoded: the name changes with all that matters."""
     return cache / f"images-{content[:32]}-v{DECODER_VERSION}-{size_px}px.npy"
-
-
-def _stamp(path: Path) -> Stamp | None:
-    """Return the stamp of a file, or nothing where there is none: `compute_key` says so better."""
-    try:
-        return stamp(path)
-    except OSError:
-        return None
 
 
 @lru_cache(maxsize=32)

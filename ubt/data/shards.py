@@ -156,7 +156,7 @@ def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sa
 
 
 def has_deep_images(shard: Path) -> bool:
-    """Return whether a shard holds an image that `is_deep`; what cannot be read is told when it is read."""
+    """Return whether a shard holds an image that `is_deep`; what cannot be read is reported when it is read."""
     try:
         with tarfile.open(shard) as tar:
             images = (

@@ -70,7 +70,7 @@ class Evaluator:
     def rates(self, clip: Clip, split: str, by_class: bool = False) -> Rates:
         """Return CA of a model on `"val"` or `"test"` and, if the attack is known, ASR, with Wilson intervals.
 
-        With `by_class` the counts behind them are told class by class, too.
+        With `by_class` the counts behind them come class by class, too.
 
         Raises:
             StageFault: if the model has been trained to NaN.
@@ -102,7 +102,7 @@ class Evaluator:
     def hits_among_target_images(self, clip: Clip, split: Split) -> tuple[int, int]:
         """Return of how many triggered images of the target class itself a model says the target, and of how many.
 
-        They are no part of ASR; of a model that is right on clean images most are such, whatever the trigger does.
+        They are no part of ASR; of a model that is right on clean images most are such anyway.
 
         Raises:
             ValueError: if no attack is known.

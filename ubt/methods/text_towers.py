@@ -72,7 +72,7 @@ class _OpenClip(TextTower):
 
     def pooled(self, tokens: Tensor) -> Tensor:
         length = tokens.shape[1]
-        if getattr(self.text, "cls_emb", None) is not None:  # appended, and pooled whatever `pool_type` says
+        if getattr(self.text, "cls_emb", None) is not None:  # appended, and pooled for any `pool_type`
             return functional.one_hot(torch.full((len(tokens),), length), length + 1).float()
         pool = getattr(self.text, "text_pool_type", None) or getattr(self.text, "pool_type", "")
         if pool == "argmax":  # the end-of-text token has the highest number of the vocabulary

@@ -99,7 +99,7 @@ class Clip:
     name: str = ""
     """What open_clip calls the architecture."""
     activation: Activation = "gelu"
-    """What it computes with, whatever its name says: open_clip builds the same with `force_quick_gelu`."""
+    """What it computes with, for any name: open_clip builds the same with `force_quick_gelu`."""
 
     def encode_images(self, images: Images) -> Tensor:
         """Return unit embeddings `[N, D]` float32 of `images[N, H, W, 3]` uint8."""

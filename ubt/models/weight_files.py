@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ubt.common.errors import Problem, UserError
+from ubt.data.digests import Stamp, stamp_if_there
 
 Activation = Literal["gelu", "quickgelu"]
 
@@ -48,7 +49,7 @@ def activation_said_by(path: Path) -> Activation | None:
     writes both); the weights of a folder with an `open_clip_config.json`; and state dicts of OpenAI's archives, which
     are all QuickGELU. None for any other, and for what cannot be read: that is said when it is loaded.
     """
-    said = _said(path, _stamp(path)) or _of_note(path)
+    said = _said(path, stamp_if_there(path)) or _of_note(path)
     if said or weights_in(path.parent) != path:
         return said
     try:
@@ -97,16 +98,8 @@ def weights_in(folder: Path) -> Path | None:
     return next((path for path in (*named, *others) if path.is_file()), None)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        state = path.stat()
-    except OSError:
-        return 0, 0
-    return state.st_size, state.st_mtime_ns
-
-
 @lru_cache(maxsize=256)
-def _said(path: Path, stamp: tuple[int, int]) -> Activation | None:
+def _said(path: Path, stamp: Stamp | None) -> Activation | None:
     """Return what the file alone says; `stamp` changes when it is written anew."""
     try:
         if path.suffix.lower() == ".safetensors":

@@ -30,7 +30,7 @@ class AccuracyGate(Config):
 class AurocGate(Config):
     """How well a stage of the defense ranks poisoned pairs before clean ones: its AUROC.
 
-    The gate knows which pairs are poisoned, as no defense does, and its record says so. Where nobody knows, there is
+    The gate knows which pairs are poisoned, as no defense does, and its record says so. Where it is unknown, there is
     nothing to measure.
     """
 

@@ -56,7 +56,7 @@ def _complete(config: JsonValue) -> JsonValue:
 
 
 def _with_splits_and_attempts(document: JsonObject) -> JsonObject:
-    """Return a record of version 2 as version 3: rates name their split, and attempts are told instead of counted."""
+    """Return a record of version 2 as version 3: rates name their split, and attempts are described, not counted."""
     splits = {"val": "val", "test": "test", "poisoned_val": "val", "poisoned_test": "test"}
     rates = {name: _of_split(document[name], split) for name, split in splits.items() if name in document}
     started = {"started_at": document.get("started_at", "")}

@@ -8,22 +8,23 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import JsonValue
 
 from sweeps.study.config import StudyConfig
 from sweeps.tracking.config import TrackingSettings, without_credentials
-from ubt.common.atomic_files import NO_LOCKS, write_whole
+from ubt.common.atomic_files import NO_LOCKS, set_aside, write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE, is_file
 from ubt.config import read_json, validate
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.migration import migrated_study
+from ubt.trials.record import DamagedRecord, TrialRecord, read_record
 
 MAY_CHANGE = ("name", "resources", "tracking", "objectives", "gates", "store", "plugins")
 """Parts of a study that a resumed run may change: they decide neither what is run nor what comes out of it. (What a
@@ -77,27 +78,83 @@ class RunFolder:
         """Make the folder, and keep other sweeps out of it for a while; of a new run it may be the next free one.
 
         Raises:
-            UserError: if a sweep is at work in it.
+            UserError: if a sweep is at work in it, or it cannot be made.
         """
-        run = _made(self) if self.new else self
-        lock = FileLock(run.path / "sweep.lock", timeout=0)
         try:
-            lock.acquire()
+            run, lock = _claimed(self) if self.new else (self, _locked(self.path))
         except Timeout as error:
             message = "another sweep is at work in this run folder"
-            raise UserError(Problem(str(run.path), message, advice="wait for it, or leave --resume out")) from error
+            raise UserError(Problem(str(self.path), message, advice="wait for it, or leave --resume out")) from error
         except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            logger.warning("%s cannot be locked on this file system: start no second sweep in it", run.path)
+            raise _unwritable(self.path, error) from error
         try:
             yield run
         finally:
             lock.release()
 
+    def begin(self, study: StudyConfig) -> list[TrialRecord]:
+        """Write down what is run, without the passwords in addresses, and return the records that there are, by number.
+
+        A damaged record is set aside, and the trial is run again: its stages are in the store.
+
+        Raises:
+            UserError: if the folder cannot be written, or a later version of the package wrote a record.
+        """
+        try:
+            known = list(self._records())
+            self.write_study(study)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        return sorted(known, key=lambda record: record.number)
+
     def write_study(self, study: StudyConfig) -> None:
         """Write down what is run; passwords in addresses are left out."""
-        write_whole(self.study, presentable(study) + "\n")
+        if is_file(self.study) and _read(self.study) is None:
+            set_aside(self.study)
+        write_whole(self.study, presentable(study) + "\n", lasting=True)
+
+    def _records(self) -> Iterator[TrialRecord]:
+        for path in self.records.glob("*.json"):
+            try:
+                yield read_record(path)
+            except DamagedRecord as error:
+                text = "%s; it is set aside as %s, and the trial is run again"
+                logger.warning(text, error.problems[0].said, set_aside(path).name)
+
+
+def _claimed(run: RunFolder) -> tuple[RunFolder, BaseFileLock]:
+    """Return a new run's folder with the lock that makes it this sweep's; the next one if others have been quicker.
+
+    A sweep that is killed before it has written its study leaves a folder that the next one takes.
+    """
+    candidates = _candidates(run.path.parent, run.new)
+    while True:
+        claimed = RunFolder(next(candidates))
+        if claimed.study.exists():
+            continue
+        claimed.path.mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout):  # another sweep's that has not written its study yet
+            lock = _locked(claimed.path)
+            if not claimed.study.exists():
+                return claimed, lock
+            lock.release()
+
+
+def _locked(folder: Path) -> BaseFileLock:
+    """Return the lock of a run folder, held; `Timeout` if another process has it."""
+    lock = FileLock(folder / "sweep.lock", timeout=0)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in NO_LOCKS:
+            raise
+        logger.warning("%s cannot be locked on this file system: start no second sweep in it", folder)
+    return lock
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    advice = "free some space or make it writable; or give another folder with --out"
+    return UserError(Problem(str(folder), f"the run folder cannot be written: {error}", advice=advice))
 
 
 def new_run(out: Path, name: str) -> RunFolder:
@@ -119,27 +176,26 @@ def latest_run(out: Path, name: str) -> RunFolder:
     return RunFolder(newest.parent.absolute())
 
 
-def _made(run: RunFolder) -> RunFolder:
-    """Make a new run's folder, or the next one if another sweep has been quicker."""
-    while True:
-        run.path.mkdir(parents=True, exist_ok=True)
-        try:
-            run.study.open("x").close()
-        except FileExistsError:
-            run = new_run(run.path.parent, run.new)
-        else:
-            return RunFolder(run.path)
-
-
 def _is_of(path: Path, name: str) -> bool:
-    """Tell whether a study's file is there and of this study: `demo-2` may be a second run, or another study's."""
+    """Tell whether a study's file is there and of this study: `demo-2` may be a second run, or another study's.
+
+    Where it cannot be read its trials tell; without any, nothing has been run there that could go on.
+    """
     suffix = path.parent.name.removeprefix(name)
     if not path.is_file() or not re.fullmatch(r"(-\d+)?", suffix):
         return False
+    if (study := _read(path)) is not None:
+        return not suffix or study.get("name") == name
+    records = (_read(record) for record in (path.parent / RECORDS_FOLDER).glob("*.json"))
+    return any(not suffix or record.get("study") == name for record in records if record is not None)
+
+
+def _read(path: Path) -> JsonObject | None:
+    """Return the object in a file; None if it holds none, as after a loss of power or on a failing disk."""
     try:
-        return not suffix or read_json(path).get("name") == name
+        return read_json(path)
     except UserError:
-        return False
+        return None
 
 
 def tracking_of(folder: Path) -> TrackingSettings:
@@ -166,12 +222,16 @@ def _candidates(out: Path, name: str) -> Iterator[Path]:
 def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -> StudyConfig:
     """Return the study as it was begun: its search with the trials added since, say.
 
-    With `extend` the search may differ: its configurations are run behind those there are.
+    With `extend` the search may differ: its configurations are run behind those there are. A study.json that is damaged
+    is no hindrance, for a record answers only the very trial that it is of.
 
     Raises:
         UserError: naming each field that differs; the run's records would belong to neither study.
     """
-    before = _complete(migrated_study(read_json(run.study)))
+    begun = _as_begun(run)
+    if begun is None:
+        return study
+    before = _complete(begun)
     study = study.with_search(study.search.as_begun(_search_of(before), extend))
     where, advice = f"--resume {run.path.name}", "give the value of the first run, or leave --resume out"
     may_change = {*MAY_CHANGE, "search"} if extend else {*MAY_CHANGE} - {*study.search.decided_by}
@@ -199,7 +259,17 @@ def with_more_trials(run: RunFolder, study: StudyConfig, more: int) -> StudyConf
     Raises:
         UserError: if its search says itself how many trials it has, as a design does.
     """
-    return study.with_search(study.search.with_more_trials(more, _search_of(migrated_study(read_json(run.study)))))
+    return study.with_search(study.search.with_more_trials(more, _search_of(_as_begun(run) or {})))
+
+
+def _as_begun(run: RunFolder) -> JsonObject | None:
+    """Return the study as it was begun, with today's names; None, with a note, if its file is damaged."""
+    study = _read(run.study)
+    if study is None:
+        text = "%s is damaged: the study is taken as it is given now, and answered by those records that are of it"
+        logger.warning(text, run.study)
+        return None
+    return migrated_study(study)
 
 
 def _search_of(study: JsonObject) -> JsonObject:

@@ -23,7 +23,7 @@ from sweeps.search.proposals import Proposal
 from sweeps.study.config import Resources, StudyConfig
 from sweeps.tracking import Tracker
 from ubt.artifacts.store import default_store
-from ubt.trials.record import StageRecord, State, TrialRecord, read_records, write_record
+from ubt.trials.record import StageRecord, State, TrialRecord, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +121,7 @@ def _workers(address: str, resources: Resources) -> Iterator[int]:
 
 
 def _run(study: StudyConfig, store: str, run: RunFolder, address: str, concurrent: int) -> SweepEnd:
-    known = read_records(run.records)
-    run.write_study(study)
+    known = run.begin(study)
     tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
     tracker.started()
     tally = Tally(study.trials, study.ca_floor, rule=study.rule)
@@ -244,7 +243,7 @@ def run_once(study: StudyConfig, out: Path, show: Callable[[StageRecord], None] 
     folder.check_writable()
     prepare(study, store)
     with folder.taken() as run:
-        run.write_study(study)
+        run.begin(study)
         assignment = TrialPlanner(study, store, commit_of_code())(Proposal(0), 0).assignment
         from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch, 5 s, after all mistakes have been met
 

@@ -77,6 +77,16 @@ def test_what_is_published_is_found_and_read(store):
     assert complete.payloads["tensors"].sha256 == digest_bytes(b"abc")
 
 
+def test_a_published_artifact_outlasts_a_loss_of_power(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda opened: synced.append(Path(f"/proc/self/fd/{opened}").readlink().name))
+    ArtifactStore(tmp_path).publish(described(), {"model": b"abc"})
+    written = [name for name in synced if name.startswith(".")]
+    assert [name[:6] for name in written] == [".model", ".meta."], "content first"
+    assert synced.count(KEY) == 2, "and the folder, in which each has its name"
+    assert synced[-1] == KEY
+
+
 def test_an_artifact_lies_under_its_stage_and_key(store):
     store.publish(described(), {"tensors": b"abc"})
     assert set(files(store)) == {

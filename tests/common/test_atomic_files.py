@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ubt.common import atomic_files as files
-from ubt.common.atomic_files import made_once, reserve, whole_file, whole_folder, write_asked, write_whole
+from ubt.common.atomic_files import made_once, reserve, set_aside, whole_file, whole_folder, write_asked, write_whole
 from ubt.common.errors import UserError
 
 
@@ -74,6 +74,72 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path, monkeypatch,
         write()
     assert (path / "old").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+class TestLasting:
+    """What a loss of power must not undo has been synced, the name after the content."""
+
+    @pytest.fixture
+    def synced(self, tmp_path, monkeypatch):
+        """Names below the test's folder, as they are synced; and whether `file` had its name by then."""
+        found = []
+
+        def fsync(opened):
+            path = Path(f"/proc/self/fd/{opened}").readlink()
+            found.append((str(path.relative_to(tmp_path)), any(tmp_path.rglob("file"))))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        return found
+
+    def test_content_first_then_every_folder_with_a_new_name_in_it(self, tmp_path, synced):
+        write_whole(tmp_path / "new" / "folder" / "file", "content", lasting=True)
+        (content, named), *folders = synced
+        assert content.startswith("new/folder/.file.")
+        assert not named
+        assert folders == [("new/folder", True), ("new", True), (".", True)]
+        synced.clear()
+        write_whole(tmp_path / "new" / "folder" / "file", "other", lasting=True)
+        assert [name for name, _ in synced[1:]] == ["new/folder"]
+
+    def test_nothing_where_it_need_not_last(self, tmp_path, synced):
+        write_whole(tmp_path / "file", "content")
+        assert not synced
+
+    def test_what_is_made_once_and_trusted_ever_after(self, tmp_path, synced):
+        made_once(tmp_path / "file", lambda unfinished: unfinished.write_text("made"))
+        assert [named for _, named in synced] == [False, True]
+
+    def test_everything_in_a_folder(self, tmp_path, synced):
+        with whole_folder(tmp_path / "model") as unfinished:
+            (unfinished / "part").mkdir()
+            (unfinished / "part" / "weights").touch()
+        assert [name.rpartition("/")[2] for name, _ in synced[:2]] == ["part", "weights"]
+
+    def test_a_disk_that_turns_out_to_be_full_leaves_the_old_file(self, tmp_path, monkeypatch):
+        def full(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        path = write_whole(tmp_path / "file", "old")
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_whole(path, "new", lasting=True)
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_file_system_that_has_nothing_to_sync_does_without(self, tmp_path, monkeypatch):
+        def lacks(_):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+        monkeypatch.setattr(os, "fsync", lacks)
+        assert write_whole(tmp_path / "file", "content", lasting=True).read_text() == "content"
+
+
+def test_a_damaged_file_is_kept_by_another_name(tmp_path):
+    path = write_whole(tmp_path / "t0.json", "garbage")
+    aside = set_aside(path)
+    assert list(tmp_path.iterdir()) == [aside]
+    assert aside.name.startswith("t0.json.damaged-")
+    assert aside.read_text() == "garbage"
 
 
 def test_readers_never_see_half_a_file_while_several_write(tmp_path):

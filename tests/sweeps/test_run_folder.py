@@ -10,9 +10,10 @@ import pytest
 from filelock import FileLock
 from toy_runs import begin, study
 
-from sweeps.run.folder import RunFolder, latest_run, new_run, tracking_of
+from sweeps.run.folder import RunFolder, check_same_study, latest_run, new_run, tracking_of
 from ubt.common.errors import UserError
 from ubt.config import read_json
+from ubt.trials.record import State, TrialRecord, write_record
 
 
 def test_runs_of_a_name_are_numbered_from_the_second_on(tmp_path: Path) -> None:
@@ -81,6 +82,30 @@ class TestTaken:
         with promised[0].taken() as first, promised[1].taken() as second:
             assert [first.path.name, second.path.name] == ["toy", "toy-2"]
 
+    def test_a_sweep_that_was_killed_at_once_leaves_a_folder_that_the_next_one_takes(self, tmp_path: Path) -> None:
+        with new_run(tmp_path, "toy").taken() as killed:
+            assert not killed.study.exists(), "an empty one could not be told from a damaged one"
+        with new_run(tmp_path, "toy").taken() as next_one:
+            assert next_one.path == killed.path
+
+    @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+    def test_a_disk_that_takes_nothing_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
+    ) -> None:
+        def refuses(*_: object, **__: object) -> None:
+            raise OSError(fault, os.strerror(fault))
+
+        with new_run(tmp_path, "toy").taken() as run:
+            monkeypatch.setattr("sweeps.run.folder.write_whole", refuses)
+            with pytest.raises(UserError, match=f"cannot be written: .*{os.strerror(fault)}"):
+                run.begin(study())
+        monkeypatch.setattr(Path, "mkdir", refuses)
+        with (
+            pytest.raises(UserError, match=f"cannot be written: .*{os.strerror(fault)}"),
+            new_run(tmp_path / "runs", "toy").taken(),
+        ):
+            pass
+
     def test_a_run_is_not_resumed_while_a_sweep_is_at_work_in_it(self, tmp_path: Path) -> None:
         with new_run(tmp_path, "toy").taken() as run:
             run.write_study(study())
@@ -100,6 +125,70 @@ class TestTaken:
         with new_run(tmp_path, "toy").taken() as run:
             assert run.path.is_dir()
         assert "cannot be locked" in caplog.text
+
+
+class TestDamagedFiles:
+    """What a resume reads may be empty, cut off or garbage after a full disk, a loss of power, or bit rot."""
+
+    GARBAGE = [b"", b"{", b"\x00" * 40, b"\xff\xfe", b"[]", b'{"study": "toy"}', b"[" * 100_000]  # noqa: RUF012
+
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> RunFolder:
+        run = begin(tmp_path)
+        for number in range(3):
+            write_record(run.records, record(number))
+        return run
+
+    @pytest.mark.parametrize("garbage", GARBAGE)
+    def test_a_record_is_set_aside_and_said(
+        self, run: RunFolder, garbage: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (run.records / "t1.json").write_bytes(garbage)
+        assert [known.trial for known in run.begin(study())] == ["t0", "t2"]
+        (aside,) = run.records.glob("t1.json.damaged-*")
+        assert aside.read_bytes() == garbage
+        assert "t1.json: is no" in caplog.text
+        assert f"set aside as {aside.name}, and the trial is run again" in caplog.text
+        assert "\n" not in caplog.messages[0]
+        assert len(run.begin(study())) == 2, "once is enough"
+
+    def test_a_later_version_s_record_is_left_where_it_is(self, run: RunFolder) -> None:
+        (run.records / "t1.json").write_text('{"version": 99}')
+        with pytest.raises(UserError, match="no record of version"):
+            run.begin(study())
+        assert (run.records / "t1.json").exists()
+
+    @pytest.mark.parametrize("garbage", GARBAGE[:5])
+    def test_a_study_is_taken_as_it_is_given_now(
+        self, run: RunFolder, tmp_path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run.study.write_bytes(garbage)
+        assert latest_run(tmp_path, "toy").path == run.path
+        assert check_same_study(run, study(seeds=[3])) == study(seeds=[3])
+        assert "study.json is damaged" in caplog.text
+        assert len(run.begin(study())) == 3
+        assert read_json(run.study)["name"] == "toy"
+        (aside,) = run.path.glob("study.json.damaged-*")
+        assert aside.read_bytes() == garbage
+
+    def test_a_study_without_trials_is_nothing_to_go_on_with(self, tmp_path: Path) -> None:
+        run = begin(tmp_path)
+        run.study.write_text("")
+        with pytest.raises(UserError, match="there is no run of `toy`"):
+            latest_run(tmp_path, "toy")
+
+    def test_whose_second_run_it_is_its_trials_tell(self, run: RunFolder, tmp_path: Path) -> None:
+        second = begin(tmp_path)
+        write_record(second.records, record(0))
+        second.study.write_text("")
+        assert latest_run(tmp_path, "toy").path == second.path
+        write_record(second.records, record(0).model_copy(update={"study": "toy-2"}))
+        assert latest_run(tmp_path, "toy").path == run.path
+        assert latest_run(tmp_path, "toy-2").path == second.path
+
+
+def record(number: int) -> TrialRecord:
+    return TrialRecord(study="toy", trial=f"t{number}", number=number, seed=0, config={}, changes={}, state=State.DONE)
 
 
 def test_without_a_run_there_is_nothing_to_resume(tmp_path: Path) -> None:

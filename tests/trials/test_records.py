@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from ubt.trials.rates import PerClass, Rates
 from ubt.trials.record import (
     RECORD_VERSION,
     Attempt,
+    DamagedRecord,
     EpochRecord,
     StageRecord,
     State,
@@ -104,7 +106,6 @@ def spoiled(change):
         b"[]",
         spoiled({"state": "LOST"}),
         spoiled({"unheard_of": 1}),
-        spoiled({"version": 4}),
         spoiled({"version": 0}),
         record(1).model_dump_json().encode()[:-20],
     ],
@@ -113,11 +114,31 @@ def test_what_is_no_record_of_this_version_is_refused_with_its_name_and_a_way_ou
     path = tmp_path / "t1.json"
     path.write_bytes(content)
     for read in (lambda: read_record(path), lambda: read_records(tmp_path)):
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(DamagedRecord) as caught:
             read()
         (problem,) = caught.value.problems
         assert problem.where == str(path)
-        assert "remove the file" in problem.advice
+        assert "--resume" in problem.advice
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": 4}, {"versions": {"ubt-sweeper": "99.0"}, "unheard_of": 1}], ids=["schema", "field"]
+)
+def test_what_a_later_version_wrote_is_not_damaged(tmp_path, change):
+    (tmp_path / "t1.json").write_bytes(spoiled(change))
+    with pytest.raises(UserError, match="record") as caught:
+        read_record(tmp_path / "t1.json")
+    assert not isinstance(caught.value, DamagedRecord)
+    assert "the version of ubt that wrote it" in caught.value.problems[0].advice
+
+
+def test_the_record_of_a_trial_that_has_ended_outlasts_a_loss_of_power(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda opened: synced.append(Path(f"/proc/self/fd/{opened}").readlink()))
+    write_record(tmp_path, record(state="RUNNING"))
+    assert not synced
+    write_record(tmp_path, record(state="DONE"))
+    assert [path.name[:9] for path in synced] == [".t0.json.", tmp_path.name[:9]]
 
 
 def test_numbers_that_json_cannot_hold_never_enter_a_record():

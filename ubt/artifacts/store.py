@@ -1,8 +1,8 @@
 """The artifact store: work that was done, found by its key. A folder, NFS or S3, through fsspec.
 
 An artifact is a small `meta.json` and payload files whose names carry their own checksum. The payloads are
-written first and the manifest last, so a reader sees a whole artifact or none, and several processes publishing
-one key at once can only ever leave one of several whole ones. Nothing is pickled. Loads no torch.
+written first and the manifest last, each synced, so a reader sees a whole artifact or none, and several processes
+publishing one key at once can only ever leave one of several whole ones. Nothing is pickled. Loads no torch.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class ArtifactStore:
         """Write one file whole. Object stores do so by themselves; a folder needs a rename."""
         with self._access("written"):
             if isinstance(self._files, LocalFileSystem):
-                write_whole(Path(path), content)
+                write_whole(Path(path), content, lasting=True)
             else:
                 self._files.pipe_file(path, content)
 

@@ -1,8 +1,14 @@
-"""Files that appear whole or not at all, and are made once however many processes want them."""
+"""Files that appear whole or not at all, and are made once however many processes want them.
+
+Whole for readers costs a rename. What must still be there after a loss of power is `lasting`: it has reached the disk,
+its name too, when the call returns. That costs some milliseconds, so it is for what nothing else can bring back (a
+trial's result, an artifact) and for what is trusted unseen ever after; not for what the next step writes again.
+"""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import shutil
@@ -17,25 +23,33 @@ _SILENT_SECONDS = 5.0
 """How long a process waits for another's file before it says so."""
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 """What a file system answers that cannot lock a file."""
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
+"""What a file system answers that has nothing to sync: for a folder, say."""
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, lasting: bool = False) -> Iterator[Path]:
     """Yield a name beside `path` to write to; the file moves to `path` in one step when the block ends well.
 
-    A reader never sees half a file, and a full disk or a killed process leaves the old one. Folders are made as needed.
+    A reader never sees half a file, and a full disk or a killed process leaves the old one; so does a loss of power
+    if it is `lasting`, else the file may be empty after one. Folders are made as needed.
 
     Raises:
         OSError: if the disk is full or not writable.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made = _make_folder(path.parent)
     # No process's number: on a folder that nodes share, one of another node may have the same.
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield unfinished
+        if lasting:
+            _to_disk(unfinished)
         unfinished.replace(path)
+        if lasting:
+            for folder in (path.parent, *made):
+                _to_disk(folder)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -44,7 +58,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a folder beside `path` to write into, which takes the place of `path` when the block ends well.
 
-    What was there before is then deleted. A full disk or an error leaves it as it was.
+    What was there before is then deleted. A full disk, an error or a loss of power leaves it as it was.
 
     Raises:
         OSError: if the disk is full or not writable.
@@ -55,6 +69,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     unfinished.mkdir()
     try:
         yield unfinished
+        for written in (*unfinished.rglob("*"), unfinished):
+            _to_disk(written)
         if path.exists():
             path.rename(replaced)
         try:
@@ -68,13 +84,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def write_whole(path: Path, content: str | bytes) -> Path:
+def write_whole(path: Path, content: str | bytes, lasting: bool = False) -> Path:
     """Write `content` to `path` by way of `whole_file`, and return the path.
 
     Raises:
         OSError: if the disk is full or not writable.
     """
-    with whole_file(path) as unfinished:
+    with whole_file(path, lasting) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
@@ -104,9 +120,18 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path):
             if not path.exists():
-                with whole_file(path) as unfinished:
+                with whole_file(path, lasting=True) as unfinished:  # nobody looks whether it is what was made
                     make(unfinished)
     return path
+
+
+def set_aside(path: Path) -> Path:
+    """Take a damaged file out of use by another name beside it, which is returned: somebody may want to look at it.
+
+    Raises:
+        OSError: if the folder is not writable.
+    """
+    return path.rename(path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}"))
 
 
 def reserve(path: Path) -> None:
@@ -121,6 +146,29 @@ def reserve(path: Path) -> None:
             os.posix_fallocate(stream.fileno(), 0, size_bytes)
     elif shutil.disk_usage(path.parent).free < size_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder; return the folders that have a new one in them."""
+    missing = list(itertools.takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
+    folder.mkdir(parents=True, exist_ok=True)
+    return [one.parent for one in missing]
+
+
+def _to_disk(path: Path) -> None:
+    """Return when a file's content, or the names in a folder, have reached the disk.
+
+    Raises:
+        OSError: if they do not; some file systems find out here that the disk is full.
+    """
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(opened)
 
 
 @contextmanager

@@ -20,9 +20,14 @@ class Problem:
     advice: str = ""
 
     def __str__(self) -> str:
-        given = "" if self.given is None else f" (given: {_shortened(self.given)})"
         advice = f"\n    → {self.advice}" if self.advice else ""
-        return f"{_middle_out(self.where, 500)}: {_middle_out(self.message, 2000)}{given}{advice}"
+        return f"{self.said}{advice}"
+
+    @property
+    def said(self) -> str:
+        """Return it without the advice, on one line."""
+        given = "" if self.given is None else f" (given: {_shortened(self.given)})"
+        return f"{_middle_out(self.where, 500)}: {_middle_out(self.message, 2000)}{given}"
 
 
 LISTED = 20

@@ -24,7 +24,8 @@ FORMER_PATHS = {"measures": "metrics", "defense.neighbours": f"{DETECTOR}.neighb
 """Dotted paths of version 0.1 that are called otherwise now."""
 
 
-_PACKAGE = "ubt-sweeper"
+PACKAGE = "ubt-sweeper"
+"""The distribution whose version a record names."""
 LOST_WORKER = "its worker or node died"
 """What ended an attempt that records of version 2 only count: nothing else made a trial start again."""
 
@@ -39,10 +40,8 @@ def migrated_record(document: JsonValue) -> JsonValue:
     if document.get("version") in {1, 2}:
         document = _with_splits_and_attempts(_of_version_2(document) if document["version"] == 1 else document)
     versions = document.get("versions")
-    written_by = versions.get(_PACKAGE) if isinstance(versions, dict) else None
-    return (
-        document if written_by in {None, version(_PACKAGE)} else {**document, "config": _complete(document["config"])}
-    )
+    written_by = versions.get(PACKAGE) if isinstance(versions, dict) else None
+    return document if written_by in {None, version(PACKAGE)} else {**document, "config": _complete(document["config"])}
 
 
 def _complete(config: JsonValue) -> JsonValue:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import Field, JsonValue
@@ -18,10 +19,14 @@ from ubt.common.errors import Problem, UserError
 from ubt.config import Config
 from ubt.trials.gates import GateOutcome
 from ubt.trials.labels import NO_LABEL, TrialLabel
-from ubt.trials.migration import migrated_record
+from ubt.trials.migration import PACKAGE, migrated_record
 from ubt.trials.rates import Rates
 
 RECORD_VERSION = 3
+
+
+class DamagedRecord(UserError):
+    """A file among the records holds none: a disk was full or is failing. The trial can be run again."""
 
 
 class State(StrEnum):
@@ -196,10 +201,17 @@ class TrialRecord(Config):
 
 
 def write_record(folder: Path, record: TrialRecord) -> Path:
-    """Write `folder/<trial>.json` whole or not at all, and return its path."""
+    """Write `folder/<trial>.json` whole or not at all, and return its path.
+
+    That of a trial that has ended has reached the disk then; one that runs is written again in a moment, and what its
+    record says can be had again from the store.
+
+    Raises:
+        OSError: if the disk is full or not writable.
+    """
     # One line for a list of counts: there are a thousand classes in ImageNet. No string in JSON holds a line's end.
     text = _COUNTS.sub(lambda found: re.sub(r"\s+", "", found[0]), record.model_dump_json(indent=1))
-    return write_whole(folder / f"{record.trial}.json", text + "\n")
+    return write_whole(folder / f"{record.trial}.json", text + "\n", lasting=record.state.ended)
 
 
 _COUNTS = re.compile(r"\[\n\s+\d+(?:,\n\s+\d+)*\n\s+\]")
@@ -209,18 +221,38 @@ def read_record(path: Path) -> TrialRecord:
     """Return the record in `path`; one of an earlier version is read as if it had been written by this one.
 
     Raises:
-        UserError: if the file is no record, or of a later version.
+        DamagedRecord: if the file holds no record: it is empty, cut off, or spoilt otherwise.
+        UserError: if it cannot be read, or a later version of the package wrote it.
     """
-    advice = "remove the file to run the trial again, or use the version of ubt that wrote it"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        version = document.get("version", RECORD_VERSION)
-        if version in range(1, RECORD_VERSION + 1):  # of another version nothing is known, not even its fields
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(Problem(str(path), f"cannot be read: {error.strerror or error}")) from error
+    document: object = None
+    try:
+        document = json.loads(content)
+        if isinstance(document, dict) and document.get("version", RECORD_VERSION) in range(1, RECORD_VERSION + 1):
             return TrialRecord.model_validate(migrated_record(document))
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        reason = f"is no record of version 1 to {RECORD_VERSION}"
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         # RecursionError of what is nested too deep, the last three of what migrates it
-        raise UserError(Problem(str(path), f"is not a trial record: {error}", advice=advice)) from error
-    raise UserError(Problem(str(path), f"is no record of version 1 to {RECORD_VERSION}", version, advice))
+        reason = f"is not a trial record: {' '.join(str(error).split())}"
+    if (writer := _other_version(document)) is not None:
+        advice = "use the version of ubt that wrote it, or remove the file to run the trial again"
+        raise UserError(Problem(str(path), reason, writer, advice))
+    advice = "go on with --resume, which sets it aside and runs the trial again, or remove the file"
+    raise DamagedRecord(Problem(str(path), reason, advice=advice))
+
+
+def _other_version(document: object) -> int | str | None:
+    """Return the version of records, or of the package, that wrote what this one cannot read; None if it should."""
+    if not isinstance(document, dict):
+        return None
+    if isinstance(number := document.get("version"), int) and number > RECORD_VERSION:
+        return number
+    versions = document.get("versions")
+    writer = versions.get(PACKAGE) if isinstance(versions, dict) else None
+    return writer if isinstance(writer, str) and writer != version(PACKAGE) else None
 
 
 def read_records(folder: Path) -> list[TrialRecord]:

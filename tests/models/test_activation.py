@@ -97,6 +97,21 @@ def test_every_tag_of_open_clip_gets_what_its_weights_want():
             assert ("normalised" in activation.what_differs(model)) == differ, (name, tag)
 
 
+def test_every_tag_of_open_clip_is_known_and_no_other():
+    for name, tags in _PRETRAINED.items():
+        for tag in tags:
+            assert activation.unknown_tag(ModelSettings(name=name, pretrained=tag)) is None, (name, tag)
+    with pytest.raises(UserError, match=r"pretrained.*unknown tag; allowed: .*openai.*\n.*did you mean `openai`"):
+        check_model(ModelSettings(name="RN50", pretrained="openia"))
+    with pytest.raises(UserError, match="unknown tag; allowed: none"):
+        check_model(ModelSettings(name="tiny-rn", pretrained="openai"))
+
+
+def test_tags_of_another_release_of_open_clip_are_left_to_it(monkeypatch):
+    monkeypatch.setattr(activation, "version", lambda package: "99.0")
+    check_model(ModelSettings(name="RN50", pretrained="of_the_future"))
+
+
 def test_a_name_says_nothing_where_open_clip_has_weights_of_both_kinds():
     tags = {name for name, tags in _PRETRAINED.items() if any(config.get("quick_gelu") for config in tags.values())}
     assert {name for name in tags if named_activation(name) == "gelu"} <= {n for n in model_files() if is_ambiguous(n)}
@@ -104,7 +119,9 @@ def test_a_name_says_nothing_where_open_clip_has_weights_of_both_kinds():
 
 
 def test_a_newer_table_of_tags_than_ours_is_met_before_anything_is_computed(monkeypatch):
-    monkeypatch.setattr(activation, "_tags", lambda: {"quickgelu": {}, "normalised": {}})
+    monkeypatch.setattr(
+        activation, "_tags", lambda: {"open_clip": "0", "quickgelu": {}, "normalised": {}, "published": {}}
+    )
     with pytest.raises(UserError, match=r"activation: these weights were trained with QuickGELU.*\n.*quickgelu"):
         build_clip(ModelSettings(name="RN50", pretrained="openai"), 0, CPU)
     check_pretrained_tag(ModelSettings(name="RN50", pretrained="openai", activation="quickgelu"), "quickgelu")

@@ -7,9 +7,12 @@ what planning needs of it, and `ubt.models.build` checks the one against the oth
 
 from __future__ import annotations
 
+import difflib
 import json
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
@@ -18,6 +21,8 @@ from ubt.models.settings import LOCAL_DIR, ModelSettings, model_config, model_fi
 from ubt.models.weight_files import Activation, activation_in, activation_said_by
 
 LABELS: dict[Activation, str] = {"gelu": "GELU", "quickgelu": "QuickGELU"}
+
+_Kind = Literal["published", "quickgelu", "normalised"]
 
 _TWIN = "-quickgelu"
 """Ends the names of architectures that open_clip has with both activations."""
@@ -117,12 +122,35 @@ def _unknown(name: str, path: Path) -> Problem:
     return Problem("victim.model.activation", message, "auto", advice)
 
 
-def _has(kind: str, model: ModelSettings) -> bool:
-    return bool(model.pretrained) and model.pretrained in _tags()[kind].get(model.name, ())
+def unknown_tag(model: ModelSettings) -> Problem | None:
+    """Return the mistake of a tag that open_clip has no weights under, as far as it is known without torch.
+
+    Of another release of open_clip than the table's, which may have more tags, only building the model tells.
+    """
+    if not model.pretrained or _has("published", model) or version("open_clip_torch") != _tags()["open_clip"]:
+        return None
+    tags = _named(model.name, "published")
+    close = difflib.get_close_matches(model.pretrained, tags, n=1)
+    advice = f"did you mean `{close[0]}`?" if close else "or give weights in a file as `checkpoint`"
+    allowed = ", ".join(tags) or "none, as open_clip has no weights for this name"
+    return Problem("victim.model.pretrained", f"unknown tag; allowed: {allowed}", model.pretrained, advice)
+
+
+def _has(kind: _Kind, model: ModelSettings) -> bool:
+    return bool(model.pretrained) and model.pretrained in _named(model.name, kind)
+
+
+def _named(name: str, kind: _Kind) -> list[str]:
+    tags: list[str] = _tags()[kind].get(name, [])
+    return tags
 
 
 @cache
-def _tags() -> dict[str, dict[str, list[str]]]:
-    """Return name → tags whose weights want QuickGELU under a name that says GELU, and those with other pixel means."""
-    found: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("tags.json").read_text())
+def _tags() -> dict[str, Any]:
+    """Return the table: the release of open_clip that it was made from, and for each kind of tags name → tags.
+
+    The kinds are all that are published, those whose weights want QuickGELU under a name that says GELU, and those with
+    other pixel means.
+    """
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("tags.json").read_text())
     return found

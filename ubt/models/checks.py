@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import is_file
-from ubt.models.activation import activation_of, check_poisoned
+from ubt.models.activation import activation_of, check_poisoned, unknown_tag
 from ubt.models.settings import ModelSettings, model_config, needs_transformers
 from ubt.models.weight_files import CONFIG_FILE, WEIGHTS_FILE, check_kind
 
@@ -24,6 +24,7 @@ def check_model(model: ModelSettings, poisoned: Path | None = None) -> None:
         problems += _problems_of_name(model)
     except UserError as error:
         problems += error.problems
+    problems += [unknown] if not problems and (unknown := unknown_tag(model)) else []
     for where, path in (("victim.model.checkpoint", model.checkpoint), ("victim.implant.checkpoint", poisoned)):
         if path and not is_file(path):
             problems.append(Problem(where, "there is no such file", str(path)))

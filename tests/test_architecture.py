@@ -84,6 +84,7 @@ HOMES = {
     "ray": {
         "sweeps/backends/connection.py",
         "sweeps/backends/execute.py",
+        "sweeps/backends/private.py",
         "sweeps/backends/searcher.py",
         "sweeps/backends/trainable.py",
     },

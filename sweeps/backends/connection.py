@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeps.backends.private import kept_private
 from sweeps.study.config import Resources
 from ubt.common.errors import Problem, UserError
 
@@ -202,7 +203,8 @@ def _start_private(resources: Resources) -> None:
 
     cpus = local_trials(resources) * resources.cpus_per_trial
     try:
-        ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **_options(resources))
+        with kept_private() as private:
+            ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **private, **_options(resources))
     except (OSError, RuntimeError, ValueError, RayError) as error:
         advice = "`ubt doctor` looks at the machine; `--address inline` runs the trials in this process, without Ray"
         raise UserError(Problem(f"--address {LOCAL}", f"Ray cannot be started: {error}", advice=advice)) from error

@@ -1,0 +1,90 @@
+"""A Ray of our own, for this user on this machine: out of reach from the network, and closed to who has no token.
+
+Ray's head, raylet and workers listen on all interfaces, whatever address they are told, unless Ray takes the machine
+for one that has no network: then they listen on the loopback interface alone. Other users of the machine reach that,
+too, which the token is for. They could also replace Ray's sockets and logs, whose folders it opens to everybody; so
+these lie in a folder that only this user may enter.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+LOOPBACK = "127.0.0.1"
+_MODE, _TOKEN, _TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+@contextmanager
+def kept_private() -> Iterator[dict[str, Any]]:
+    """Yield what `ray.init` is given to start a Ray that is private; it has to be started in the block."""
+    from ray._private import ray_constants  # noqa: PLC0415 — 2 s; private, so Ray is pinned
+    from ray._raylet import AuthenticationTokenLoader  # noqa: PLC0415
+
+    if os.environ.get(_MODE, "").lower() != "token":
+        os.environ.pop(_MODE, None)  # then a Ray that `ray.init` starts asks for a token, also where another need not
+    have_token()
+    AuthenticationTokenLoader.instance().reset_cache()  # of a cluster that this process was a client of before, say
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    # What $RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 sets, for which it would be too late: this machine is all there is.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield {"_node_ip_address": LOOPBACK, "_temp_dir": str(own_folder() / "ray")}
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def own_folder() -> Path:
+    """Return a folder for temporary files that only this user may enter; one that another user has made is not used.
+
+    Raises:
+        OSError: if none can be made.
+    """
+    from ray._common.utils import get_default_system_temp_dir  # noqa: PLC0415 — $RAY_TMPDIR, $TMPDIR, /tmp
+
+    shared = get_default_system_temp_dir()
+    folder = Path(shared, f"ubt-{os.getuid()}")
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        return Path(tempfile.mkdtemp(prefix="ubt-", dir=shared))
+    folder.chmod(0o700)
+    return folder
+
+
+def have_token() -> None:
+    """Have the token that Ray looks for, readable by this user alone from its first moment on: Ray's own is by all.
+
+    Where the home folder takes no file, the token is kept in this process and those that it starts.
+    """
+    if os.environ.get(_TOKEN) or os.environ.get(_TOKEN_FILE):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        if not path.exists():
+            _write_token(path)
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except OSError:
+        os.environ[_TOKEN] = secrets.token_hex(32)
+
+
+def _write_token(path: Path) -> None:
+    """Write a new token whole, unless another process has been quicker: what has begun with one must go on with it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(opened, "w") as stream:
+            stream.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            path.hardlink_to(unfinished)
+    finally:
+        unfinished.unlink()

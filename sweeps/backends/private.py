@@ -25,7 +25,7 @@ _MODE, _TOKEN, _TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_
 def kept_private() -> Iterator[dict[str, Any]]:
     """Yield what `ray.init` is given to start a Ray that is private; it has to be started in the block."""
     from ray._private import ray_constants  # noqa: PLC0415 — 2 s; private, so Ray is pinned
-    from ray._raylet import AuthenticationTokenLoader  # noqa: PLC0415
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] # noqa: PLC0415
 
     if os.environ.get(_MODE, "").lower() != "token":
         os.environ.pop(_MODE, None)  # then a Ray that `ray.init` starts asks for a token, also where another need not
@@ -48,7 +48,7 @@ def own_folder() -> Path:
     """
     from ray._common.utils import get_default_system_temp_dir  # noqa: PLC0415 — $RAY_TMPDIR, $TMPDIR, /tmp
 
-    shared = get_default_system_temp_dir()
+    shared = get_default_system_temp_dir()  # type: ignore[no-untyped-call]
     folder = Path(shared, f"ubt-{os.getuid()}")
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)

@@ -176,6 +176,20 @@ def nodes() -> list[Node]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
+def node_of_actor(actor_id: str, ip: str = "") -> tuple[str, str]:
+    """Return the host name of an actor's node and Ray's id of it, also once it has died; `ip` and "" if unknown."""
+    import ray  # noqa: PLC0415
+    from ray._private.state import actors  # noqa: PLC0415 — private, so Ray is pinned: the public way needs its dashboard
+    from ray.exceptions import RayError  # noqa: PLC0415
+
+    try:
+        node_id = str(actors(actor_id)["Address"]["NodeID"])
+        there = [node["NodeManagerHostname"] for node in ray.nodes() if node["NodeID"] == node_id]  # type: ignore[no-untyped-call]
+    except (RayError, OSError, RuntimeError, ValueError, KeyError):
+        return ip, ""  # over a Ray client this process cannot ask
+    return (there[0] if there else ip), node_id
+
+
 def _options(resources: Resources) -> dict[str, Any]:
     """Return what every start of Ray is given: quiet, and one trial's threads in each worker."""
     threads = str(resources.cpus_per_trial)

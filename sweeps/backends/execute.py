@@ -20,6 +20,10 @@ from ubt.common.errors import Problem, UserError
 if TYPE_CHECKING:
     from ray import tune
 
+_CANNOT_START = (
+    "every node needs this version of ubt-sweeper, the study's plug-ins, and what they import, in the Python that its"
+    " Ray runs in; no trial was ended by this, so the same command and --resume runs them"
+)
 _GO_ON = "what is done is kept: go on with the same command and --resume"
 
 
@@ -73,7 +77,7 @@ def run_on_ray(
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
-                max_failures=resources.retries,
+                max_failures=0,  # the session runs trials again, as it knows why they ended
                 raise_on_failed_trial=False,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,
@@ -83,6 +87,8 @@ def run_on_ray(
     except (TuneError, OSError) as error:
         last = str(error).strip().splitlines()[-1:]
         raise UserError(Problem(str(folder), f"Ray Tune ended early: {''.join(last)}", advice=_GO_ON)) from error
+    if searcher.cannot_start:
+        raise UserError(Problem("the sweep's workers", searcher.cannot_start, advice=_CANNOT_START))
 
 
 @contextmanager

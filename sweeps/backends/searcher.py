@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
@@ -12,17 +14,26 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from sweeps.backends.trainable import ASSIGNMENT, RECORD
+from sweeps.backends.connection import node_of_actor
+from sweeps.backends.trainable import ASSIGNMENT, NODE, RECORD
 from sweeps.backends.warm_workers import WarmWorkers
+from sweeps.backends.worker_ends import WorkerEnd, end_of_worker
 from sweeps.scheduling.session import Session
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import TrialRecord
+
+Quarantine = Callable[[str, str], bool]
+"""Keeps trials off the node with an id, for a reason; False if no other node is left."""
+
+
+def _no_other_node(node: str, why: str) -> bool:
+    return False
 
 
 class SessionSearcher(Searcher):
     """Hands Tune a session's assignments. Tune calls by keyword, so the parameters keep its names."""
 
-    def __init__(self, session: Session, workers: int = 1) -> None:
+    def __init__(self, session: Session, workers: int = 1, quarantine: Quarantine = _no_other_node) -> None:
         super().__init__(metric=None, mode=None)
         self._session = session
         self._workers = workers
@@ -30,6 +41,13 @@ class SessionSearcher(Searcher):
         self._warm = WarmWorkers()
         self._next: Assignment | None = None
         self._asked = False
+        self._quarantine = quarantine
+        self._node_of: dict[str, str] = {}
+        """Ray's id of the node that a trial, by its own name, runs on; once it has said so."""
+        self._ends: dict[str, WorkerEnd] = {}
+        self.cannot_start = ""
+        """Why no node could start a worker; empty if one did."""
+        session.leave_node = self._leave_node
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the next assignment, or an idle trial; None if neither may start yet, FINISHED at the end."""
@@ -55,22 +73,46 @@ class SessionSearcher(Searcher):
             return self._session.finished
         return self._warm.release()
 
+    def worker_ended(self, trial_id: str, end: WorkerEnd) -> None:
+        """Take down why the worker of one of Tune's trials has ended, before Tune says that the trial has."""
+        self._ends[trial_id] = end
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on the record of a trial that is under way."""
         if trial_id in self._trials:
+            self._node_of[self._trials[trial_id]] = result.get(NODE, "")
             self._session.updated(TrialRecord.model_validate_json(result[RECORD]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass on a trial's last record, or that its worker died."""
+        end = self._ends.pop(trial_id, WorkerEnd())
         if trial_id in self._warm:
             self._warm.ended(trial_id, failed=error)
+            if end.cannot_start:
+                self._give_up(end)
             return
         trial = self._trials.pop(trial_id)
-        if error or not result or RECORD not in result:
-            self._session.crashed(trial, "the worker process died (killed, out of memory, or its node was lost)")
-            return
-        record = TrialRecord.model_validate_json(result[RECORD])
-        self._session.ended(trial, record)
+        if end.cannot_start:
+            self._session.put_back(trial)
+            self._give_up(end)
+        elif error or not result or RECORD not in result:
+            node, node_id = node_of_actor(end.actor_id, end.ip)
+            self._node_of[trial] = self._node_of.get(trial) or node_id
+            self._session.crashed(trial, f"{end.what}{f' (node {node})' if node else ''}", end.fault, node)
+        else:
+            self._node_of[trial] = result.get(NODE, "")
+            self._session.ended(trial, TrialRecord.model_validate_json(result[RECORD]))
+
+    def _give_up(self, end: WorkerEnd) -> None:
+        """Start nothing more on a node whose workers cannot start; nothing at all if there is no other."""
+        node, node_id = node_of_actor(end.actor_id, end.ip)
+        reason = f"on node {node or 'unknown'}, {end.what}"
+        if not self._quarantine(node_id, reason):
+            self.cannot_start = reason
+            self._session.stop(reason)
+
+    def _leave_node(self, trial: str, record: TrialRecord) -> bool:
+        return self._quarantine(self._node_of.get(trial, ""), record.reason)
 
     def _look_ahead(self) -> None:
         """Have the next assignment ready, if there is one."""
@@ -108,9 +150,21 @@ class Order(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self._searcher = searcher
 
+    def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
+        """Take down why a trial's worker is gone. Tune tells its scheduler first, then the searcher."""
+        self._searcher.worker_ended(trial.trial_id, end_of_worker(error_text(trial)))
+
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Tell Tune whether a trial goes on."""
         return self.STOP if self._searcher.releases_worker(trial.trial_id) else self.CONTINUE
+
+
+def error_text(trial: Trial) -> str:
+    """Return the text of what ended a trial last, from the file in which Tune keeps it on this machine."""
+    try:
+        return Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    except OSError as error:
+        return f"Ray's account of it cannot be read: {error}"
 
 
 class Interruption(Callback):

@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import ray
 from ray import tune
 
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import TrialRecord
 
-ASSIGNMENT, RECORD = "assignment", "record"
+ASSIGNMENT, RECORD, NODE = "assignment", "record", "node_id"
 
 _STEP_SECONDS = 0.1
 """Stages shorter than this are reported together: a report costs more than they do."""
@@ -27,6 +28,7 @@ class UbtTrainable(tune.Trainable):
         from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch: for workers, not for the process that starts them
 
         self._runner = TrialRunner()
+        self._node = ray.get_runtime_context().get_node_id()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -38,12 +40,12 @@ class UbtTrainable(tune.Trainable):
         """Run on until the next stage or epoch ends; report the trial's record as JSON. An idle trial only waits."""
         if self._records is None:
             time.sleep(_IDLE_SECONDS)
-            return {"done": False}
+            return {NODE: self._node, "done": False}
         deadline = time.perf_counter() + _STEP_SECONDS
         record = next(self._records)
         while not record.state.ended and time.perf_counter() < deadline:
             record = next(self._records)
-        return {RECORD: record.model_dump_json(), "done": record.state.ended}
+        return {RECORD: record.model_dump_json(), NODE: self._node, "done": record.state.ended}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: finished stages are in the store, and a restored trial finds them there."""

@@ -65,6 +65,6 @@ class WarmWorkers:
 
     def ended(self, trial_id: str, failed: bool) -> None:
         """Note that an idle trial has ended. If its worker could not be started, a trial's record says why."""
-        del self._up[trial_id]
-        if failed:
+        was_up = self._up.pop(trial_id)
+        if failed and not was_up:
             self._wanted = 0

@@ -227,6 +227,7 @@ def _session(
         known=known,
         listeners=listeners,
         rule=study.rule,
+        retries=study.resources.retries,
     )
 
 

@@ -195,6 +195,8 @@ class Bar:
         self._bar.update(self._task, completed=self._tally.ended, description=self._tally.line() + now)
         if record.state is State.FAILED:
             self._bar.console.print(f"{record.trial} {_result(record)}", style="red", markup=False, highlight=False)
+        if record.runs_again:
+            self._bar.console.print(_doing(record), style="yellow", markup=False, highlight=False)
 
 
 class Lines:
@@ -222,7 +224,7 @@ class Lines:
         now = self._clock()
         if record.state.ended:
             self._write(now, f"{record.trial} {_result(record)} | {self._tally.line()}")
-        elif now - self._last > _QUIET_SECONDS:
+        elif record.runs_again or now - self._last > _QUIET_SECONDS:
             self._write(now, f"{_doing(record)} | {self._tally.line()}")
 
     def _write(self, now: float, text: str) -> None:
@@ -238,7 +240,9 @@ def progress_view(tally: Tally, stream: TextIO | None = None) -> Bar | Lines:
 
 
 def _doing(record: TrialRecord) -> str:
-    """Return what a trial is at: its stage, and its epoch if it has any."""
+    """Return what a trial is at: its stage, and its epoch if it has any; or why it is run again."""
+    if record.runs_again:
+        return f"{record.trial} waits for its run {len(record.attempts) + 1}, as the last one ended by {record.runs_again}"
     if not record.stages:
         return f"{record.trial} is starting"
     stage = record.stages[-1]

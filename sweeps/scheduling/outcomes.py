@@ -68,7 +68,7 @@ class FailedVictims:
         failed = next((record for record in found if record.config["victim"] == victim), None)
         if failed is None:
             return None
-        same = {"fault": failed.fault, "gates": tuple(filter(None, [failed.stopped_by]))}
+        same = {"fault": failed.fault, "failure": failed.failed_by, "gates": tuple(filter(None, [failed.stopped_by]))}
         return planned.assignment.record(State.FAILED, failed.reason).model_copy(update=same)
 
 

@@ -1,7 +1,8 @@
 """One sweep in progress: proposals become trials, the stage scheduler says which may start, records say what happened.
 
 Knows nothing of Ray: the Tune searcher, the run in one process and the simulator in the tests all drive it
-through `next_assignment`, `updated` and `ended`.
+through `next_assignment`, `updated` and `ended`. A run of a trial that ends without being an end of the trial is
+followed by another one, by the rules of `sweeps.scheduling.retries`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from sweeps.planning.trials import PlannedTrial
 from sweeps.scheduling.outcomes import FailedVictims, TrialNumbers, mean_outcome, outcome_of
+from sweeps.scheduling.retries import WORKER_DIED, Retries, Rule
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.search.proposals import Outcome, Proposal, Proposer
 from ubt.common.choice import RuleName
 from ubt.trials.assignment import Assignment
-from ubt.trials.migration import LOST_WORKER
-from ubt.trials.record import State, TrialRecord, write_record
+from ubt.trials.failures import Failure
+from ubt.trials.record import Attempt, State, TrialRecord, write_record
 
 LOST_IN_A_ROW = 8
 """Trials that may be lost one after the other, to a full disk or an expired token, say, before no more are started."""
@@ -51,6 +54,7 @@ class Session:
         known: Sequence[TrialRecord] = (),
         listeners: Sequence[Listener] = (),
         rule: RuleName = "lowest_asr",
+        retries: int = 2,
     ) -> None:
         self._proposer = proposer
         self._planner = planner
@@ -67,8 +71,14 @@ class Session:
         self._failed_victims = FailedVictims()
         self._newest: dict[str, TrialRecord] = {}
         self._states: dict[str, State] = {}
-        self._unfinished: dict[str, TrialRecord] = {}
-        """Records of trials that are run again, as they were left."""
+        self._retries = Retries(retries)
+        self._earlier: dict[str, tuple[Attempt, ...]] = {}
+        """Runs of trials that are run again, each with what ended it."""
+        self._alone: dict[str, str] = {}
+        self.awaited: set[str] = set()
+        """Keys of stages that other sweeps compute and trials of this one wait for; see `arrived`."""
+        self.leave_node: Callable[[str, TrialRecord], bool] = lambda trial, record: False
+        """Keeps trials off the node that a trial ran on; False if no other node is left. Set by who knows nodes."""
         self._lost_in_a_row = 0
         self.stopped = ""
         """Why nothing more is started; empty unless `stop` was called."""
@@ -96,7 +106,7 @@ class Session:
             planned = self._planned[trial]
             failed = self._failed_victims.reason_to_skip(planned)
             if failed is None:
-                return planned.assignment
+                return planned.assignment.model_copy(update={"alone": self._alone.get(trial, "")})
             self.ended(trial, failed)
             self._refill()
         return None
@@ -104,7 +114,8 @@ class Session:
     def updated(self, record: TrialRecord) -> None:
         """Take a running trial's record: write it down, free the stages it has done, pass it to the listeners."""
         planned = self._planned[record.trial]
-        record = self._with_attempts(record)
+        attempts = (*self._earlier.get(record.trial, ()), *record.attempts[-1:])  # a worker knows of its own run alone
+        record = record.model_copy(update={"attempts": attempts})
         self._newest[record.trial] = record
         self._write(record)
         for stage, node in zip(record.stages, planned.pipeline, strict=False):
@@ -112,19 +123,40 @@ class Session:
                 self._scheduler.finished(record.trial, piece)
 
     def ended(self, trial: str, record: TrialRecord) -> None:
-        """Take a trial's last record: its outcome goes to the search, and what it left undone is free again."""
+        """Take the last record of a trial's run: what it left undone is free again.
+
+        If it was lost, the trial may run again; else its outcome goes to the search.
+        """
+        if record.lost and not self.stopped:
+            again = self._retries.after(trial, record.fault)
+            if again and self._run_again(trial, record, again):
+                return
+            if again:  # which no node can run: what was given must differ
+                record = record.model_copy(update={"failure": Failure.MISTAKE})
         self.updated(record)
-        del self._newest[trial]
+        self._newest.pop(trial, None)
         self._scheduler.ended(trial)
         self._states[trial] = record.state
         self._failed_victims.note(record)
         self._count_lost(record)
         self._close(trial, record)
 
-    def crashed(self, trial: str, reason: str) -> None:
-        """Note that a trial's worker died too often to try again; what it had done stays in its record."""
+    def crashed(self, trial: str, reason: str, fault: str = WORKER_DIED, node: str = "") -> None:
+        """Note that a trial's worker is gone, and its node; what it had done stays in its record."""
         record = self._newest.get(trial) or self._planned[trial].assignment.record(State.RUNNING)
-        self.ended(trial, record.model_copy(update={"state": State.FAILED, "reason": reason, "lost": True}))
+        attempts = record.attempts or (Attempt(node=node),)
+        lost = {"state": State.FAILED, "reason": reason, "fault": fault, "lost": True, "failure": Failure.FAULT}
+        self.ended(trial, record.model_copy(update={**lost, "attempts": attempts}))
+
+    def put_back(self, trial: str) -> None:
+        """Let a trial wait again that no worker has taken on."""
+        self._scheduler.ended(trial)
+        self._wait(self._planned[trial])
+
+    def arrived(self, key: str, done: bool) -> None:
+        """Note that a stage that another sweep computed is in the store, or that nobody computes it any more."""
+        self.awaited.discard(key)
+        self._scheduler.returned(key, done)
 
     def close(self) -> None:
         """Settle what the search has open, when all is done."""
@@ -164,14 +196,38 @@ class Session:
         self._planned[name], self._proposal_of[name] = planned, proposal
         if known is None or not planned.is_answered_by(known):
             if known and (known.lost or not known.state.ended) and known.config == planned.assignment.config:
-                self._unfinished[name] = known
-            self._scheduler.add(name, [piece for node in planned.pipeline for piece in planned.pieces(node)])
+                ended_by = f"{known.fault}: {known.reason}" if known.state.ended else "interrupted"
+                self._earlier[name] = ended_attempts(known.attempts, ended_by)
+            self._wait(planned)
             return
         self._states[name] = known.state
         self._failed_victims.note(known)
         for listener in self._listeners:
             listener.answered(known)
         self._close(name, known)
+
+    def _wait(self, planned: PlannedTrial) -> None:
+        self._scheduler.add(planned.name, [piece for node in planned.pipeline for piece in planned.pieces(node)])
+
+    def _run_again(self, trial: str, record: TrialRecord, rule: Rule) -> bool:
+        """Let a trial wait for another run; False if it has no other node to run on."""
+        if rule.leaves_node and not self.leave_node(trial, record):
+            return False
+        before = self._earlier.get(trial, ())
+        if rule.waits:
+            self.awaited.add(record.waits_for)
+            self._scheduler.elsewhere(record.waits_for)
+        elif rule.counts:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            before = ended_attempts((*before, *record.attempts[-1:]), f"{record.fault}: {record.reason}", now)
+        self._alone[trial] = rule.alone or self._alone.get(trial, "")
+        waiting = {"state": State.RUNNING, "reason": "", "fault": "", "lost": False, "failure": None, "waits_for": ""}
+        self._earlier[trial] = before
+        self.updated(record.model_copy(update={**waiting, "attempts": ()}))
+        del self._newest[trial]
+        self._scheduler.ended(trial)
+        self._wait(self._planned[trial])
+        return True
 
     def _close(self, trial: str, record: TrialRecord) -> None:
         """Give the search its outcome once all replicates of a proposal have ended: the mean; failure if one failed."""
@@ -182,18 +238,6 @@ class Session:
         if len(ended) == len(outcomes):
             self._proposer.tell(proposal, mean_outcome(ended))
             del self._open[proposal.number]
-
-    def _with_attempts(self, record: TrialRecord) -> TrialRecord:
-        """Return the record with all starts of the trial: its worker may have died, or a resume have taken it up."""
-        before, ended_by = self._newest.get(record.trial), LOST_WORKER
-        if before is None and (known := self._unfinished.get(record.trial)):
-            before, ended_by = known, f"{known.fault}: {known.reason}" if known.state.ended else "interrupted"
-        if before is None:
-            return record
-        earlier = before.attempts[:-1]
-        if record.started_at != before.started_at and before.attempts:
-            earlier += (before.attempts[-1].model_copy(update={"ended_by": ended_by}),)
-        return record.model_copy(update={"attempts": (*earlier, *record.attempts[-1:])})
 
     def _count_lost(self, record: TrialRecord) -> None:
         """Stop when trial after trial is lost. Those that were lost before may never fit, and hold up no others."""
@@ -217,3 +261,10 @@ class Session:
             yield
         except OSError as error:
             self.stop(f"{trouble}: {error}")
+
+
+def ended_attempts(attempts: Sequence[Attempt], ended_by: str, at: str = "") -> tuple[Attempt, ...]:
+    """Return a trial's runs with what ended the last of them, unless that is written there."""
+    if not attempts or attempts[-1].ended_by:
+        return tuple(attempts)
+    return (*attempts[:-1], attempts[-1].model_copy(update={"ended_by": ended_by, "ended_at": at}))

@@ -32,6 +32,7 @@ class StageScheduler(Generic[Trial]):
         self._order: dict[Trial, int] = {}
         self._running: dict[Trial, set[str]] = {}
         self._in_flight: Counter[str] = Counter()
+        self._elsewhere: set[str] = set()
         self._users: defaultdict[str, set[Trial]] = defaultdict(set)
         self._blocks: dict[Trial, int] = {}
         self._heap: list[tuple[int, int, Trial]] = []
@@ -109,6 +110,22 @@ class StageScheduler(Generic[Trial]):
         for piece in self._running.pop(trial, set()):
             self._release(piece)
 
+    def elsewhere(self, piece: str) -> None:
+        """Note that a piece of work is being done by somebody else: those that need it wait, the others go first."""
+        if piece not in self._elsewhere and piece not in self._done:
+            self._elsewhere.add(piece)
+            self._take(piece)
+
+    def returned(self, piece: str, done: bool) -> None:
+        """Note that somebody else has done a piece of work, or given it up."""
+        if done:
+            self._done.add(piece)
+        if piece in self._elsewhere:
+            self._elsewhere.discard(piece)
+            self._release(piece)
+        if done:
+            self._users.pop(piece, None)
+
     def withdraw(self, trial: Trial) -> None:
         """Take a waiting trial out."""
         for piece in self._pending.pop(trial):
@@ -120,11 +137,14 @@ class StageScheduler(Generic[Trial]):
         self.withdraw(trial)
         self._running[trial] = needed
         for piece in needed:
-            self._in_flight[piece] += 1
-            if self._in_flight[piece] == 1:
-                for other in self._users[piece]:
-                    self._free -= not self._blocks[other]
-                    self._blocks[other] += 1
+            self._take(piece)
+
+    def _take(self, piece: str) -> None:
+        self._in_flight[piece] += 1
+        if self._in_flight[piece] == 1:
+            for other in self._users[piece]:
+                self._free -= not self._blocks[other]
+                self._blocks[other] += 1
 
     def _release(self, piece: str) -> None:
         self._in_flight[piece] -= 1

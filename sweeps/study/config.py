@@ -42,7 +42,7 @@ class Resources(Config):
     gpus_per_trial: float = Field(default=0, ge=0)
     """GPUs of one trial; a fraction must be 1/n, e.g. 0.5 (other fractions can hang Ray)."""
     retries: int = Field(default=2, ge=0)
-    """How often a trial is started again after its worker or node died."""
+    """How often a trial is run again after a fault of one kind: its worker or node died, memory ran out, it stalled."""
 
     @field_validator("gpus_per_trial")
     @classmethod

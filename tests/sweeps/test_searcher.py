@@ -16,6 +16,7 @@ from toy_session import Toy, toy_session
 
 from sweeps.backends.searcher import Order, SessionSearcher
 from sweeps.backends.trainable import ASSIGNMENT, RECORD
+from sweeps.backends.worker_ends import WorkerEnd
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import State, TrialRecord, read_records
 
@@ -78,12 +79,31 @@ def test_results_on_the_way_become_records(toy: Toy) -> None:
 def test_a_trial_without_an_end_of_its_own_has_lost_its_worker(toy: Toy, lost: dict[str, object]) -> None:
     searcher = SessionSearcher(toy.session)
     up(searcher, "idle")
-    start(searcher, "a")
-    searcher.on_trial_complete(trial_id="a", **lost)
+    for trial_id in "abc":
+        assert start(searcher, trial_id).trial == "t0000"
+        searcher.on_trial_complete(trial_id=trial_id, **lost)
     (record,) = read_records(toy.records)
     assert record.state is State.FAILED
-    assert "worker process died" in record.reason
-    assert start(searcher, "b").trial == "t0001"
+    assert record.reason == "the worker process was killed or crashed"
+    assert start(searcher, "d").trial == "t0001"
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_sweep_ends_with_one_message_when_no_node_can_start_a_worker(toy: Toy, idle: bool) -> None:
+    left: list[str] = []
+    searcher = SessionSearcher(toy.session, quarantine=lambda node, why: len(left) < 2 and not left.append(why))
+    end = WorkerEnd(what="workers cannot start: ModuleNotFoundError: No module named 'plugin'", cannot_start=True)
+    if not idle:
+        up(searcher, "idle")
+    for trial_id in "abc":
+        assert not searcher.cannot_start
+        searcher.suggest(trial_id=trial_id)
+        searcher.worker_ended(trial_id, end)
+        searcher.on_trial_complete(trial_id=trial_id, error=True)
+    assert searcher.cannot_start == toy.session.stopped
+    assert "No module named 'plugin'" in searcher.cannot_start
+    assert searcher.suggest(trial_id="d") == Searcher.FINISHED
+    assert not read_records(toy.records), "no trial was ended by it"
 
 
 def test_a_sweep_begins_when_all_workers_are_up(toy: Toy) -> None:

@@ -9,6 +9,7 @@ from toy_session import Toy, rates, toy_session
 
 from sweeps.planning.trials import trial_name
 from sweeps.scheduling.outcomes import outcome_of
+from sweeps.scheduling.retries import NODE_DIED, WORKER_DIED
 from sweeps.scheduling.session import LOST_IN_A_ROW
 from sweeps.search.proposals import Outcome, Proposal
 from ubt.common.errors import WeakImplant
@@ -147,7 +148,9 @@ def test_a_trial_that_was_lost_to_a_fault_is_run_again(tmp_path: Path, died: boo
     earlier = toy_session(tmp_path, [{}])
     assignment = earlier.session.next_assignment()
     if died:
-        earlier.session.crashed(assignment.trial, "the worker process died")
+        for _ in range(3):
+            earlier.session.crashed(assignment.trial, "the worker process died")
+            earlier.session.next_assignment()
     else:
         earlier.session.ended(assignment.trial, earlier.failed(assignment).model_copy(update={"lost": True}))
     assert not earlier.session.all_done
@@ -315,18 +318,115 @@ def test_a_skipped_trial_lets_the_search_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reached", [None, "implant"])
-def test_a_crash_is_a_failure_with_its_reason_and_frees_the_work(tmp_path: Path, reached: str | None) -> None:
+def test_a_crash_too_often_is_a_failure_with_its_reason_and_frees_the_work(tmp_path: Path, reached: str | None) -> None:
     toy = toy_session(tmp_path, TWO)
-    (first,) = toy.start_all()
     stages = ()
-    if reached:
-        toy.session.updated(toy.running(first, reached))
-        stages = toy.stages(first, reached)
-    toy.session.crashed(first.trial, "the worker process died")
+    for _ in range(3):
+        (first,) = toy.start_all()
+        if reached:
+            toy.session.updated(toy.running(first, reached))
+            stages = toy.stages(first, reached)
+        toy.session.crashed(first.trial, "the worker process died")
     (record,) = read_records(toy.records)
     assert (record.state, record.reason, record.stages) == (State.FAILED, "the worker process died", stages)
+    assert (record.lost, record.failed_by) == (True, "fault")
     assert toy.proposer.told == [(0, Outcome(None))]
     assert toy.finish_all() == ["t0001"]
+
+
+def test_a_trial_whose_worker_died_runs_again_and_says_when_where_and_why(tmp_path: Path) -> None:
+    heard = Heard()
+    toy = toy_session(tmp_path, [{}], listeners=[heard])
+    for number, fault in (("1", WORKER_DIED), ("2", NODE_DIED)):
+        (assignment,) = toy.start_all()
+        toy.session.updated(begun(toy.running(assignment, "implant"), number))
+        toy.session.crashed(assignment.trial, "it died", fault)
+        waiting = heard[-1]
+        assert (waiting.state, waiting.reason, waiting.lost, waiting.failed_by) == (State.RUNNING, "", False, None)
+        assert read_records(toy.records) == [waiting]
+    (assignment,) = toy.start_all()
+    toy.session.ended(assignment.trial, begun(toy.done(assignment), "3"))
+    (record,) = read_records(toy.records)
+    assert [(each.started_at, each.node, each.ended_by) for each in record.attempts] == [
+        ("1", "node-1", "WorkerDied: it died"),
+        ("2", "node-2", "NodeDied: it died"),
+        ("3", "node-3", ""),
+    ]
+    assert all(each.ended_at for each in record.attempts[:-1])
+    assert toy.proposer.told == [(0, Outcome((0.1, 0.8)))]
+
+
+def test_what_a_trial_has_done_is_not_waited_for_when_it_runs_again(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, TWO)
+    (first,) = toy.start_all()
+    toy.session.updated(toy.running(first, "overfit"))
+    toy.session.crashed(first.trial, "it died")
+    assert [assignment.trial for assignment in toy.start_all()] == ["t0000"], "the other one needs what it left undone"
+    toy.session.updated(toy.running(first, "attribute"))
+    assert [assignment.trial for assignment in toy.start_all()] == ["t0001"]
+
+
+def lost(toy: Toy, assignment: Any, fault: str, **more: Any) -> TrialRecord:
+    return toy.failed(assignment, "poison", fault=fault).model_copy(update={"lost": True, **more})
+
+
+def test_a_trial_that_ran_out_of_memory_runs_again_alone(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}])
+    (assignment,) = toy.start_all()
+    assert assignment.alone == ""
+    for fault, alone in (("OutOfMemoryError", "gpu"), ("MemoryError", "node")):
+        toy.session.ended(assignment.trial, lost(toy, assignment, fault))
+        (assignment,) = toy.start_all()
+        assert assignment.alone == alone
+
+
+def test_a_trial_on_an_unfit_node_runs_elsewhere_as_long_as_there_is_another_node(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}])
+    left: list[str] = []
+
+    def leave(trial: str, record: TrialRecord) -> bool:
+        left.append(record.attempts[-1].node)
+        return len(left) < 5
+
+    toy.session.leave_node = leave
+    for number in range(5):
+        (assignment,) = toy.start_all()
+        toy.session.ended(assignment.trial, begun(lost(toy, assignment, "UnfitNode"), str(number)))
+    assert left == ["node-0", "node-1", "node-2", "node-3", "node-4"]
+    (record,) = read_records(toy.records)
+    assert (record.state, record.lost, record.failed_by) == (State.FAILED, True, "mistake")
+    assert [each.node for each in record.attempts] == ["node-4"], "no attempt is counted elsewhere"
+
+
+def test_a_trial_waits_for_another_sweep_and_others_go_first(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}, {THRESHOLD: 0.2}, {ATTACK: 0.3}])
+    (first,) = toy.start_all()
+    toy.session.updated(toy.running(first, "pretrain"))
+    (other,) = toy.start_all()
+    assert other.changes == {ATTACK: 0.3}
+    key = toy.stages(first, "overfit")[-1].key
+    for _ in range(4):  # as often as it takes
+        toy.session.ended(first.trial, lost(toy, first, "Waits", waits_for=key))
+        assert toy.session.awaited == {key}
+        assert toy.start_all() == []
+        assert not toy.session.finished
+        toy.session.arrived(key, done=False)
+        (first,) = toy.start_all()
+    toy.session.ended(first.trial, lost(toy, first, "Waits", waits_for=key))
+    toy.session.ended(other.trial, toy.done(other))
+    toy.session.arrived(key, done=True)
+    assert toy.session.awaited == set()
+    assert toy.finish_all() == ["t0000", "t0001"]
+    assert toy.session.all_done
+    assert all(len(record.attempts) <= 1 for record in read_records(toy.records))
+
+
+def test_a_trial_that_no_worker_took_on_leaves_no_trace(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, TWO)
+    (first,) = toy.start_all()
+    toy.session.put_back(first.trial)
+    assert not list(tmp_path.glob("records/*"))
+    assert toy.finish_all() == ["t0000", "t0001"]
 
 
 def test_a_session_has_finished_when_the_last_running_trial_ends(tmp_path: Path) -> None:
@@ -427,21 +527,6 @@ def test_a_search_that_cannot_be_written_down_stops_the_session(tmp_path: Path) 
     toy.proposer.propose = full
     assert toy.session.next_assignment() is None
     assert "No space left" in toy.session.stopped
-
-
-def test_a_trial_that_starts_again_says_so(tmp_path: Path) -> None:
-    toy = toy_session(tmp_path, [{}])
-    assignment = toy.session.next_assignment()
-    for started, stage in (("1", "poison"), ("1", "implant"), ("2", "poison")):
-        toy.session.updated(begun(toy.running(assignment, stage), started))
-    toy.session.ended(assignment.trial, begun(toy.done(assignment), "3"))
-    (record,) = read_records(toy.records)
-    lost = "its worker or node died"
-    assert [(each.started_at, each.node, each.ended_by) for each in record.attempts] == [
-        ("1", "node-1", lost),
-        ("2", "node-2", lost),
-        ("3", "node-3", ""),
-    ]
 
 
 def begun(record: TrialRecord, started: str) -> TrialRecord:

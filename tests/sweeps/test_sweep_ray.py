@@ -180,6 +180,9 @@ class TestTrouble:
         first, _, third = troubled.ubt.records
         assert (first.state, third.state) == (State.DONE, State.DONE)
         assert first.stages[0].reused, "the attempt before had published it"
+        killed, last = first.attempts
+        assert killed.ended_by == f"WorkerDied: the worker process was killed or crashed (node {last.node})"
+        assert last.started_at > killed.ended_at > killed.started_at
 
     def test_a_trial_that_fails_says_why_and_makes_the_status_1(self, troubled: Troubled) -> None:
         failed = troubled.ubt.records[1]

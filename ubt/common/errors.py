@@ -1,7 +1,8 @@
-"""Two kinds of trouble: mistakes of the user (`UserError`) and faults of a run (`StageFault`).
+"""Three kinds of trouble: mistakes of the user (`UserError`), failures of the method (`StageFault`), faults (`Fault`).
 
-A mistake is reported once, completely, and ends the command with status 2. A fault ends one trial; it is
-recorded with its reason and the sweep goes on.
+A mistake is reported once, completely, and ends the command with status 2. A failure of the method is a result: it
+ends one trial, is recorded with its reason, and the sweep goes on. A fault is of the machine, a disk, the network: it
+says nothing of the trial, which is run again where that makes sense (`sweeps.scheduling.retries` has the rules).
 """
 
 from __future__ import annotations
@@ -72,8 +73,32 @@ class WeakImplant(StoppedByGate):
     """The attack did not take, so there is nothing to defend against (see `implant.min_asr`)."""
 
 
-class DamagedArtifact(Exception):
+class Fault(Exception):
+    """What ends one run of a trial without being an end of the trial; `OSError` and `MemoryError` do likewise.
+
+    Its class's name reaches the sweep as the record's `fault`, and `sweeps.scheduling.retries.RULES` says by that
+    name what is done about it. A kind without a rule ends the trial, and a resume runs it again.
+    """
+
+
+class DamagedArtifact(Fault):
     """An artifact's checksum does not match; it has been set aside and must be computed again."""
+
+
+class UnfitNode(Fault):
+    """No trial of the study can be run on this node (its data differs, say), but perhaps on another one."""
+
+
+class Waits(Fault):
+    """Another sweep computes a stage that the trial needs; the trial goes on once that is there."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key = key
+        """Of the stage."""
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 def _shortened(value: object, limit: int = 120) -> str:

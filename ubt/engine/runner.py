@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from ubt.artifacts.codec import Artifact
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, local_cache
-from ubt.common.errors import DamagedArtifact, NotFinite, StageFault, StoppedByGate, UserError
+from ubt.common.errors import DamagedArtifact, Fault, NotFinite, StageFault, StoppedByGate, UserError, Waits
 from ubt.common.registry import load_plugins
 from ubt.data import content_key
 from ubt.engine.execution import Execution, stage_record
@@ -28,6 +28,7 @@ from ubt.engine.workspace import Workspace
 from ubt.models.clip import pick_device, use_threads
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
+from ubt.trials.failures import failure_of
 from ubt.trials.gates import GateOutcome, Gates
 from ubt.trials.rates import Rates
 from ubt.trials.record import Attempt, StageRecord, State, TrialRecord
@@ -141,7 +142,7 @@ class TrialRunner:
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         """Yield the trial's record after every stage and epoch; the last one is DONE or FAILED with a reason."""
         started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
-        attempt = Attempt(started_at=started, node=platform.node())
+        attempt = Attempt(started_at=started, node=platform.node(), alone=assignment.alone)
         record = assignment.record(State.RUNNING).model_copy(
             update={"started_at": started, "versions": VERSIONS, "attempts": (attempt,)}
         )
@@ -244,16 +245,29 @@ def _so_far(record: TrialRecord, run: PipelineRun) -> TrialRecord:
 
 def _failed(record: TrialRecord, error: Exception) -> TrialRecord:
     """Return the record with its reason. Only an unforeseen error is worth a traceback in the log."""
-    kind = type(error).__name__
-    if isinstance(error, StageFault | UserError):
+    kind, lost = _kind(error), says_nothing_of_the_trial(error)
+    if isinstance(error, StageFault | UserError | Fault):
         reason = str(error)
     else:
-        logger.error("trial %s failed", record.trial, exc_info=error)
+        logger.error("trial %s failed", record.trial, exc_info=None if lost else error)
         reason = f"{kind}: {error}"
-    lost = says_nothing_of_the_trial(error)
-    return record.model_copy(update={"state": State.FAILED, "reason": reason, "fault": kind, "lost": lost})
+    return record.model_copy(
+        update={
+            "state": State.FAILED,
+            "reason": reason,
+            "fault": kind,
+            "lost": lost,
+            "failure": failure_of(kind, lost),
+            "waits_for": error.key if isinstance(error, Waits) else "",
+        }
+    )
+
+
+def _kind(error: Exception) -> str:
+    """Return the name of an error's class, by which a sweep knows what to do; numpy has a `MemoryError` of its own."""
+    return "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
 
 
 def says_nothing_of_the_trial(error: Exception) -> bool:
     """Return whether an error comes from disk, network, store or memory, and might not come again."""
-    return isinstance(error, OSError | MemoryError | torch.OutOfMemoryError | DamagedArtifact)
+    return isinstance(error, OSError | MemoryError | torch.OutOfMemoryError | Fault)

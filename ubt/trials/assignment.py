@@ -33,6 +33,8 @@ class Assignment(Config):
     """Stage → epochs that other trials may continue from, to be published with the optimizer's memory."""
     gates: Gates = Gates()
     """What is asked of the stages' results before the trial goes on; no part of its configuration."""
+    alone: str = ""
+    """What it is to have for itself while it computes, as memory has run out before: `gpu` or `node`."""
     plugins: tuple[str, ...] = ()
     """Modules that the worker imports before it checks the configuration."""
     commit: str = ""

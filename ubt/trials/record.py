@@ -17,6 +17,7 @@ from ubt.common.atomic_files import write_whole
 from ubt.common.choice import Candidate, Seen
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config
+from ubt.trials.failures import Failure, failure_of
 from ubt.trials.gates import GateOutcome
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.migration import PACKAGE, migrated_record
@@ -112,8 +113,12 @@ class Attempt(Config):
     """UTC time, ISO 8601; empty where a record of before says only how often the trial was started."""
     node: str = ""
     """Host that it ran on."""
+    ended_at: str = ""
+    """UTC time, ISO 8601, if the sweep started the trial again."""
     ended_by: str = ""
     """What ended it, if the trial was started again; the last attempt ended as `state` and `reason` say."""
+    alone: str = ""
+    """What the trial had for itself while it ran, as memory had run out before: `gpu` or `node`."""
 
 
 class TrialRecord(Config):
@@ -143,6 +148,10 @@ class TrialRecord(Config):
     """Kind of the failure: the name of the error's class."""
     lost: bool = False
     """The failure says nothing of the configuration: a worker died, a disk was full. A resume tries again."""
+    failure: Failure | None = None
+    """What it failed by: `fault`, `mistake` or `method`; null in records of before, which `failed_by` goes by too."""
+    waits_for: str = ""
+    """Key of the stage that another sweep computes, if that ended this run of the trial."""
     stages: tuple[StageRecord, ...] = ()
     """What its stages did, in their order."""
     gates: tuple[GateOutcome, ...] = ()
@@ -174,6 +183,19 @@ class TrialRecord(Config):
     """Wall time of the trial in its worker."""
     attempts: tuple[Attempt, ...] = ()
     """Every start of the trial, the newest last: several if its worker or node died, or a resume took it up again."""
+
+    @property
+    def failed_by(self) -> Failure | None:
+        """Return what the trial failed by, also of records from before that was written down; None if it did not."""
+        if self.state is not State.FAILED:
+            return None
+        return self.failure or failure_of(self.fault, self.lost)
+
+    @property
+    def runs_again(self) -> str:
+        """Return what ended the trial's last run while it waits for another one; empty otherwise."""
+        waits = self.state is State.RUNNING and bool(self.attempts)
+        return self.attempts[-1].ended_by if waits else ""
 
     @property
     def observed(self) -> dict[str, float]:

@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 # The variable silences a notice that is about the theme's future, not about these pages.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo install test check docs format lock tree fuzz clean
+.PHONY: demo install test check docs format lock tree fuzz chaos clean
 
 demo: install  ## build the embedded victim and sweep UBT's four knobs over it
 	$(BIN)/ubt sweep demo
@@ -48,6 +48,11 @@ lock: install  ## pin every dependency anew, with hashes and without any index a
 
 fuzz: install  ## plan 5,200 studies that are spoilt at random: minutes
 	$(BIN)/python benchmarks/fuzz_studies.py
+
+# As root it may also fill disks; rounds that failed are kept in /tmp/ubt-chaos, see docs/reliability.md.
+export CHAOS_ROUNDS CHAOS_SEED
+chaos: install  ## kill, stop, fill and damage what a sweep depends on, at random: 20 rounds, or CHAOS_ROUNDS=…
+	$(BIN)/python tests/chaos/chaos.py
 
 clean:  ## remove the environment and caches; runs and the store stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage

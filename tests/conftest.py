@@ -49,6 +49,20 @@ class TinyRun:
         return Path(shutil.copytree(self.root, folder / "store"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where all that tests need was installed first, as in CI, a skipped test is a failed one."""
+    report = yield
+    if (
+        report.skipped
+        and not hasattr(report, "wasxfail")
+        and os.environ.get("UBT_TESTS_SKIP_NOTHING")
+        and not item.get_closest_marker("gpu")
+    ):
+        report.outcome, report.longrepr = "failed", f"skipped, which UBT_TESTS_SKIP_NOTHING forbids: {report.longrepr}"
+    return report
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory):
     """Keep stores, digests and downloads of tests out of the user's folders."""

@@ -1,0 +1,109 @@
+"""Play rounds of random faults: `make chaos`. Prints what held and what did not, and writes it as JSON.
+
+    CHAOS_ROUNDS=20 CHAOS_SEED=1 python tests/chaos/chaos.py [--out FOLDER] [--kinds WORDS] [--where ADDRESS,STORE,…]
+
+With CHAOS_ROUNDS=1 and the seed of a round that failed, that round is played again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from faults import FAULTS
+from invariants import Undisturbed, checksums_of, identity, rates_of
+from rounds import Outcome, Plan, plan, play
+from scene import SEARCHES, Scene
+from services import Services, services
+
+from ubt.artifacts.store import ArtifactStore
+from ubt.trials.record import read_records
+
+CANDIDATES = 12
+"""Seeds that each round is taken from: the one whose faults have happened least."""
+
+
+def undisturbed(folder: Path, given: Services, searches: tuple[str, ...] = tuple(SEARCHES)) -> Undisturbed:
+    """Return what comes out where nothing goes wrong, in one process without Ray."""
+    whole = Undisturbed({}, {})
+    for search in searches:
+        where = {"address": "inline", "store": "folder", "tracking": "sqlite", "search": search}
+        scene = Scene(f"undisturbed-{search}", folder / search, given, random.Random(0), where)
+        with scene.set_up():
+            sweep = scene.start(scene.name)
+            if sweep.process.wait():
+                time.sleep(0.5)
+                raise SystemExit(f"the undisturbed run failed: {sweep.output}")
+            records = read_records(scene.run_folder(scene.name) / "records")
+            whole.rates[search] = {identity(record): rates_of(record) for record in records}
+            manifests = ArtifactStore(scene.seen_store).manifests()
+            whole.checksums[search] = {f"{m.stage}/{m.key}": checksums_of(m) for m in manifests}
+    return whole
+
+
+def next_plan(dice: random.Random, happened: Counter[str], kinds: list[str], where: dict[str, str]) -> Plan:
+    """Return the plan, of some candidates, whose faults have happened least."""
+    candidates = [plan(dice.randrange(10**6), kinds, where) for _ in range(CANDIDATES)]
+    return min(candidates, key=lambda drawn: sum(happened[m.fault] for m in drawn.moments) / len(drawn.moments))
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Return how often each kind of fault happened, and in how many rounds with one of it something was wrong."""
+    happened = Counter(name for outcome in outcomes for name in outcome.done)
+    wrong = Counter(name for outcome in outcomes if outcome.problems for name in set(outcome.done))
+    lines = [f"{'fault':<48}{'happened':>9}{'in rounds that failed':>23}"]
+    lines += [f"{name:<48}{happened[name]:>9}{wrong[name]:>23}" for name in FAULTS if happened[name]]
+    failed = sum(bool(outcome.problems) for outcome in outcomes)
+    return "\n".join([*lines, f"{sum(happened.values())} faults in {len(outcomes)} rounds, of which {failed} failed"])
+
+
+def main() -> int:
+    """Play the rounds that the environment asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "ubt-chaos")
+    parser.add_argument("--kinds", default="", help="only faults with one of these words in their name: `worker,full`")
+    parser.add_argument("--where", default="", help="`address=local,store=s3`: this place only")
+    given = parser.parse_args()
+    rounds, seed = int(os.environ.get("CHAOS_ROUNDS", "20")), os.environ.get("CHAOS_SEED", "")
+    words = [word for word in given.kinds.split(",") if word]
+    kinds = [name for name in FAULTS if any(word in name for word in words)]
+    where = dict(part.split("=") for part in given.where.split(",") if part)
+    dice = random.Random(int(seed)) if seed else random.Random()
+    given.out.mkdir(parents=True, exist_ok=True)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="ubt-chaos-") as scratch:
+        folder = Path(scratch)
+        os.environ.update(UBT_CACHE=str(folder / "cache"), MPLBACKEND="Agg")
+        with services(folder) as servers:
+            expected = undisturbed(folder / "undisturbed", servers)
+            for n in range(rounds):
+                happened = Counter(name for outcome in outcomes for name in outcome.done)
+                repeated = rounds == 1 and seed
+                drawn = plan(int(seed), kinds, where) if repeated else next_plan(dice, happened, kinds, where)
+                print(f"round {n + 1}/{rounds}, seed {drawn.seed}: {drawn.words}", flush=True)
+                outcome = play(drawn, folder / str(n), servers, expected, given.out / f"round-{drawn.seed}")
+                outcomes.append(outcome)
+                missed = f", missed: {', '.join(outcome.missed)}" if outcome.missed else ""
+                print(f"  {len(outcome.done)} faults, {outcome.seconds:.0f} s{missed}", flush=True)
+                for problem in outcome.problems:
+                    print("  WRONG " + problem.replace("\n", "\n    "), flush=True)
+                (given.out / "chaos.json").write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
+    print(table(outcomes))
+    print(f"written to {given.out / 'chaos.json'}")
+    return int(any(outcome.problems for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    if sys.platform != "linux":
+        sys.exit("chaos needs /proc: Linux")
+    sys.exit(main())

@@ -15,9 +15,10 @@ from sweeps.study.config import StudyConfig
 from ubt.data import DataSource, content_key
 from ubt.defenses import Defense
 from ubt.engine.graph import Node, Pipeline, PipelineBuilder
+from ubt.engine.same_content import planned_files
 from ubt.engine.spec import STAGES, stage_named
-from ubt.trials.assignment import Assignment
-from ubt.trials.config import TrialConfig
+from ubt.trials.assignment import Assignment, PlannedFile
+from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.record import StageRecord, State, TrialRecord
 
 
@@ -79,6 +80,8 @@ class TrialPlanner:
         self._keep_epochs = shared_epochs(study)
         self._data_key = cache(content_key)
         self._builder = PipelineBuilder()
+        self._files_of: dict[int, tuple[VictimConfig, tuple[PlannedFile, ...]]] = {}
+        """By the number of a victim's object, which is kept, so that no other one gets its number."""
 
     def __call__(self, proposal: Proposal, position: int) -> PlannedTrial:
         """Return the trial of a proposal for the seed at `position`.
@@ -97,6 +100,8 @@ class TrialPlanner:
             changes=proposal.changes,
             label=proposal.label,
             data_key=self._data_key(trial.victim.data),
+            files=self._files(trial),
+            keys=tuple(node.key for node in pipeline),
             store=self._store,
             threads=study.resources.cpus_per_trial,
             gpus=study.resources.gpus_per_trial,
@@ -106,6 +111,13 @@ class TrialPlanner:
             commit=self._commit,
         )
         return PlannedTrial(assignment, pipeline)
+
+    def _files(self, trial: TrialConfig) -> tuple[PlannedFile, ...]:
+        """Return the files that a trial reads, looked at once for each victim."""
+        victim = id(trial.victim)
+        if victim not in self._files_of:
+            self._files_of[victim] = (trial.victim, planned_files(trial, self._study.plugins))
+        return self._files_of[victim][1]
 
     def pipeline(self, proposal: Proposal, position: int) -> Pipeline:
         """Return only the stages of that trial.

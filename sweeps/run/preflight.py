@@ -15,6 +15,7 @@ from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import Problem, UserError
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.given_poison import located
+from ubt.engine.same_content import keep_index
 from ubt.models.settings import image_size_px
 from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.feasible import check_trial, check_victim
@@ -48,6 +49,8 @@ def prepare(study: StudyConfig, store: str) -> None:
             problems += problems_of(partial(check_weights, model, poisoned))
     if problems:
         raise UserError(problems)
+    for data in dict.fromkeys(victim.data for victim in victims):
+        keep_index(ArtifactStore(store), data)
 
 
 def _check_writable(store: str) -> None:

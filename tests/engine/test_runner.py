@@ -1,6 +1,7 @@
 """The trial boundary: whatever happens inside, a record comes out."""
 
 import logging
+import platform
 
 import pytest
 import torch
@@ -211,8 +212,8 @@ def test_a_store_that_cannot_be_written_is_a_failed_record_too(tmp_path):
 
 def test_other_data_than_the_sweep_was_planned_with_gives_no_artifact(tiny_run, tmp_path):
     record = run_trial(tmp_path, data_key="of another node's files")[-1]
-    assert (record.state, record.fault) == ("FAILED", "StageFault")
-    assert "the data here is not what the sweep was planned with" in record.reason
+    assert (record.state, record.fault, record.lost) == ("FAILED", "UnfitNode", True)
+    assert f"node {platform.node()} has other content than the study was planned with" in record.reason
     assert not (tmp_path / "artifacts").exists()
 
 

@@ -66,7 +66,8 @@ class ArtifactStore:
             self._files, path = fsspec.url_to_fs(address, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise UserError(Problem(f"store {self.root}", f"cannot be used: {error}", advice=_ADVICE)) from error
-        self._artifacts = f"{path.rstrip('/')}/artifacts"
+        self._root = path.rstrip("/")
+        self._artifacts = f"{self._root}/artifacts"
 
     def has(self, stage: str, key: str) -> bool:
         """Return whether the artifact is there, whole."""
@@ -162,6 +163,19 @@ class ArtifactStore:
         """Take a damaged artifact out of use, keeping its files for a look at what happened."""
         self._move_aside(self._path(manifest.stage, manifest.key, MANIFEST_FILE))
 
+    def has_index(self, data_key: str) -> bool:
+        """Return whether the index of a data set (`ubt.data.content`) is there."""
+        with self._access("read"):
+            return bool(self._files.exists(self._index(data_key)))
+
+    def index(self, data_key: str) -> bytes | None:
+        """Return the index of a data set; None if it was not kept."""
+        return self._content(self._index(data_key))
+
+    def keep_index(self, data_key: str, content: bytes) -> None:
+        """Keep the index of a data set, for nodes that have other data under its paths."""
+        self._write(self._index(data_key), content)
+
     def check_writable(self) -> None:
         """Write and delete a small file."""
         probe = f"{self._artifacts}/.writable-{uuid.uuid4().hex}"
@@ -219,6 +233,9 @@ class ArtifactStore:
     def _move_aside(self, path: str) -> None:
         with self._access("written"), suppress(FileNotFoundError):  # another process met the same damage, and was first
             self._files.mv(path, f"{path}.damaged-{uuid.uuid4().hex[:8]}")
+
+    def _index(self, data_key: str) -> str:
+        return f"{self._root}/data/{data_key}.jsonl.gz"
 
     def _path(self, stage: str, key: str, file: str = "") -> str:
         return f"{self._artifacts}/{stage}/{key}/{file}".rstrip("/")

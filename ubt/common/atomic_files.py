@@ -118,7 +118,7 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with alone(path):
             if not path.exists():
                 with whole_file(path, lasting=True) as unfinished:  # nobody looks whether it is what was made
                     make(unfinished)
@@ -172,7 +172,7 @@ def _to_disk(path: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Keep out other processes that would make the same file. That spares work; `whole_file` keeps files whole."""
     from filelock import FileLock, Timeout  # noqa: PLC0415 — 0.1 s, and most files are there already
 

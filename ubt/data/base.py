@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubt.config import Config
+from ubt.data.content.index import Entry
 
 Images = NDArray[np.uint8]
 """`[N, H, W, 3]`, uint8, 0–255."""
@@ -107,6 +108,14 @@ class DataSource(Config):
         Raises:
             UserError: if files are missing or unreadable, or a CSV lacks a column.
         """
+
+    def contents(self) -> Iterable[Entry]:
+        """Yield what the content key depends on, row by row, as far as it lies in files; nothing by default.
+
+        Never refuses: what is missing is an entry that says so. It is asked where a key is not what it is to be, to
+        find out in which row.
+        """
+        return ()
 
     @abstractmethod
     def class_names(self) -> Sequence[str]:

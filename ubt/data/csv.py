@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -91,6 +91,11 @@ class PairFiles(LabelledFiles):
             templates=evaluation.templates,
             skipped=lists.skipped,
         )
+
+    def _lists(self, problems: list[Problem]) -> Iterator[list[Row]]:
+        for path in self._listed().values():
+            yield self.read_pairs(path, problems)
+        yield from super()._lists(problems)
 
     def _described_by(self) -> list[Path]:
         pretrain = [] if self.pretrain is None else [self.pretrain]

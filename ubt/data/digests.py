@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import JsonValue
 
-from ubt.common.atomic_files import write_whole
+from ubt.common.atomic_files import alone, write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import digest_bytes, digest_file, fingerprint
 from ubt.common.paths import cache_root
@@ -40,30 +41,35 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _log = logging.getLogger(__name__)
 
-Stamp = tuple[str, int, int]
-"""Absolute path, size in bytes, time of the last change in nanoseconds."""
+Stamp = tuple[str, int, int, int]
+"""Absolute path, size in bytes, times in nanoseconds: of the last writing, and of the last change of any kind.
+
+The latter is what no program sets: two nodes' copies of one path differ in it, though a tool that copied them, or
+unpacked them, gave both the time of writing that the original had."""
 
 
 def stamp(path: Path) -> Stamp:
-    """Return what changes when a file is written.
+    """Return what changes when a file is written, or another one takes its place.
 
     Raises:
         OSError: if the file does not exist.
     """
     state = path.stat()
-    return str(path.absolute()), state.st_size, state.st_mtime_ns
+    return str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def stamp_if_there(path: Path) -> Stamp | None:
     """Return the stamp of a file, or nothing where there is none."""
     try:
         return stamp(path)
-    except OSError:
+    except (OSError, ValueError):  # the latter for what no path can be
         return None
 
 
 class FileFacts:
     """What is known of `paths` in their order, kept in the cache until one of them changes.
+
+    Of all processes that want to know the same at once, one finds it out and the others wait.
 
     Raises:
         UserError: naming a file that does not exist or cannot be read, here and in every method.
@@ -75,50 +81,69 @@ class FileFacts:
         self._each = list(dict.fromkeys(paths))
         """Every file once: a photograph with five captions is read once."""
         with _as_mistake():
-            stamps = dict(zip(self._each, in_threads(stamp, self._each), strict=True))
-        self._memo = cache_root() / "digests" / f"{fingerprint([list(stamps[path]) for path in paths])}.json"
+            self._stamps = dict(zip(self._each, in_threads(stamp, self._each), strict=True))
+        self._memo = cache_root() / "digests" / f"{fingerprint([list(self._stamps[path]) for path in paths])}.json"
         self._known = _recall(self._memo)
 
     def digest(self) -> str:
         """Return a SHA-256 over the contents in their order; names and places do not matter."""
-        known = self._known.get("sha256")
-        if isinstance(known, str) and _SHA256.fullmatch(known):
-            return known
-        found = self._of_each(digest_file, "reading")
-        digest = digest_bytes("\n".join(found[path] for path in self._paths).encode())
-        self._remember("sha256", digest)
-        return digest
+
+        def compute() -> str:
+            found = self.each()
+            return digest_bytes("\n".join(found[path] for path in self._paths).encode())
+
+        return self._remembered("sha256", _as_sha256, compute)
+
+    def each(self) -> Mapping[Path, str]:
+        """Return the SHA-256 of every file. Only those that changed since they were read last are read."""
+        table = _Digests(self._each)
+        known = {path: table.of(self._stamps[path]) for path in self._each}
+        unknown = [path for path, digest in known.items() if not digest]
+        if unknown:
+            found = self._of_each(digest_file, "reading", unknown)
+            table.remember({self._stamps[path]: digest for path, digest in found.items()})
+            known.update(found)
+        return known
 
     def any(self, name: str, look: Callable[[Path], bool]) -> bool:
         """Return whether `look`, remembered as `name`, is true of one of them."""
-        known = self._known.get(name)
-        if isinstance(known, bool):
-            return known
-        found = any(self._of_each(look, "looking at").values())
-        self._remember(name, found)
-        return found
+
+        def compute() -> bool:
+            return any(self._of_each(look, "looking at", self._each).values())
+
+        return self._remembered(name, lambda known: known if isinstance(known, bool) else None, compute)
 
     def texts(self, name: str, compute: Callable[[], Sequence[str]], count: int | None = None) -> Sequence[str]:
         """Return the texts that `compute` finds, `count` of them if that is known, remembered as `name`."""
-        known = self._known.get(name)
-        whole = isinstance(known, list) and count in {None, len(known)}
-        if isinstance(known, list) and whole and all(isinstance(text, str) for text in known):
-            return [str(text) for text in known]
-        found = list(compute())
-        self._remember(name, [*found])
+
+        def recalled(known: JsonValue) -> list[str] | None:
+            if not isinstance(known, list) or count not in {None, len(known)}:
+                return None
+            texts = [text for text in known if isinstance(text, str)]
+            return texts if len(texts) == len(known) else None
+
+        return self._remembered(name, recalled, lambda: list(compute()))
+
+    def _remembered(
+        self, name: str, recalled: Callable[[JsonValue], Result | None], compute: Callable[[], Result]
+    ) -> Result:
+        """Return what is known as `name`, if `recalled` takes it for what it is to be; else what `compute` finds."""
+        found = recalled(self._known.get(name))
+        if found is not None:
+            return found
+        with _alone_if_possible(self._memo):
+            self._known = _recall(self._memo) or self._known  # another process may have found it out meanwhile
+            found = recalled(self._known.get(name))
+            if found is None:
+                found = compute()
+                self._known[name] = found  # type: ignore[assignment]  # a text, a truth value or texts
+                _remember(self._memo, json.dumps(self._known))
         return found
 
-    def _of_each(self, function: Callable[[Path], Result], doing: str) -> dict[Path, Result]:
+    def _of_each(self, function: Callable[[Path], Result], doing: str, paths: Sequence[Path]) -> dict[Path, Result]:
         with _as_mistake():
-            found = progress(in_threads(function, self._each), len(self._each), f"{doing} {self._label}")
-            return dict(zip(self._each, found, strict=True))
-
-    def _remember(self, name: str, value: JsonValue) -> None:
-        self._known[name] = value
-        try:
-            write_whole(self._memo, json.dumps(self._known))
-        except OSError as error:
-            _log.warning("what is known of the data is not remembered and will be found out again: %s", error)
+            found = progress(in_threads(function, paths), len(paths), f"{doing} {self._label}")
+            return dict(zip(paths, found, strict=True))
 
 
 def digest_files(paths: Sequence[Path], label: str) -> str:
@@ -132,6 +157,61 @@ def digest_files(paths: Sequence[Path], label: str) -> str:
     return FileFacts(paths, label).digest()
 
 
+def known_digests(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the SHA-256 of those files that have been read before and not changed since; reads none."""
+    table = _Digests(paths)
+    stamps = zip(paths, in_threads(stamp_if_there, paths), strict=True)
+    known = {path: table.of(found) for path, found in stamps if found}
+    return {path: digest for path, digest in known.items() if digest}
+
+
+class _Digests:
+    """The digests of single files below one folder, by their stamps: 16 bytes of a stamp's, 32 of its file's."""
+
+    _ROW, _STAMP = 48, 16
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        folder = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
+        self._file = cache_root() / "digests" / f"{fingerprint(folder)}.bin"
+        self._known = self._recall()
+
+    def of(self, stamp: Stamp) -> str:
+        """Return the SHA-256 of the file with a stamp; nothing if it is not known."""
+        return self._known.get(_short(stamp), b"").hex()
+
+    def remember(self, found: Mapping[Stamp, str]) -> None:
+        """Add some. Of two processes that do so at once one is not heard, and those files are read once more."""
+        self._known = {**self._recall(), **{_short(stamp): bytes.fromhex(digest) for stamp, digest in found.items()}}
+        content = b"".join(stamp + digest for stamp, digest in self._known.items())
+        _remember(self._file, content)
+
+    def _recall(self) -> dict[bytes, bytes]:
+        try:
+            content = self._file.read_bytes()
+        except OSError:
+            return {}
+        if len(content) % self._ROW:
+            return {}
+        rows = (content[at : at + self._ROW] for at in range(0, len(content), self._ROW))
+        return {row[: self._STAMP]: row[self._STAMP :] for row in rows}
+
+
+def _short(stamp: Stamp) -> bytes:
+    return bytes.fromhex(fingerprint(list(stamp)))
+
+
+@contextmanager
+def _alone_if_possible(memo: Path) -> Iterator[None]:
+    """Keep out other processes that would find out the same, where the cache can hold a lock."""
+    with ExitStack() as held:
+        try:
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(memo))
+        except OSError as error:
+            _log.debug("no lock beside %s: %s", memo, error)
+        yield
+
+
 @contextmanager
 def _as_mistake() -> Iterator[None]:
     """Turn an `OSError` into a `UserError` that names the file."""
@@ -141,6 +221,10 @@ def _as_mistake() -> Iterator[None]:
         raise UserError(Problem(str(error.filename), f"cannot be read: {error.strerror}")) from error
 
 
+def _as_sha256(known: JsonValue) -> str | None:
+    return known if isinstance(known, str) and _SHA256.fullmatch(known) else None
+
+
 def _recall(memo: Path) -> dict[str, JsonValue]:
     """Return what is remembered; nothing if there is no such file or it is damaged."""
     try:
@@ -148,3 +232,11 @@ def _recall(memo: Path) -> dict[str, JsonValue]:
     except (OSError, ValueError):
         return {}
     return remembered if isinstance(remembered, dict) else {}
+
+
+def _remember(path: Path, content: str | bytes) -> None:
+    """Write a file of the cache whole; where that is not possible, say so."""
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        _log.warning("what is known of the data is not remembered and will be found out again: %s", error)

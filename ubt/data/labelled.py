@@ -6,7 +6,7 @@ import difflib
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,6 +22,7 @@ from ubt.common.hashing import digest_bytes, numpy_generator
 from ubt.common.paths import is_folder
 from ubt.data.base import DataSource, Images, Labels
 from ubt.data.broken import report_missing, without_broken
+from ubt.data.content.index import Entry, Listed, entries, lines
 from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, is_deep
 from ubt.data.digests import FileFacts, Stamp, stamp_if_there
 from ubt.data.folders import class_folders, read_folders
@@ -138,12 +139,33 @@ class LabelledFiles(DataSource):
 
     def _described_by(self) -> list[Path]:
         """Return the files that say what the data set consists of."""
-        synsets = [] if self.synsets is None else [self.synsets]
         labelled = [self.labels] if self.test_labels is None else [self.labels, self.test_labels]
         folders: list[Path] = []
         with suppress(OSError):  # why it cannot be read is said when it is read
             folders = [folder for whole in labelled if is_folder(whole) for folder in class_folders(whole)]
-        return [*labelled, *folders, *synsets, *vocabulary_files(self.classes, self.templates)]
+        return [*labelled, *folders, *self._words()]
+
+    def _words(self) -> list[Path]:
+        synsets = [] if self.synsets is None else [self.synsets]
+        return [*synsets, *vocabulary_files(self.classes, self.templates)]
+
+    def contents(self) -> Iterator[Entry]:
+        """Yield every row of the lists with its image, then the classes, what else they are called, and the prompts."""
+        for rows in self._lists(problems=[]):
+            yield from entries([Listed(row.where, row.image, row.text) for row in rows])
+        yield from (line for path in self._words() for line in lines(path))
+
+    def _lists(self, problems: list[Problem]) -> Iterator[list[Row]]:
+        """Yield the rows of each list, whether their images are there or not."""
+        yield self._listed_images(self.labels, problems)
+        if self.test_labels is not None:
+            yield self._listed_images(self.test_labels, problems)
+
+    def _listed_images(self, path: Path, problems: list[Problem]) -> list[Row]:
+        """Return the images in a folder or a table."""
+        if is_folder(path):
+            return read_folders(path, problems)
+        return read_rows(path, "label", problems, {"label": self.label_column})
 
     def _evaluation(self, problems: list[Problem]) -> Evaluation:
         """Return the evaluation side of the data set; not to be used if anything was added to `problems`."""
@@ -171,11 +193,8 @@ class LabelledFiles(DataSource):
     def _labelled(
         self, path: Path, classes: Sequence[str], synsets: Mapping[str, int], problems: list[Problem]
     ) -> tuple[list[Row], Labels, int]:
-        """Return the images in a folder or a table, their labels (0 without classes), and how many were skipped."""
-        if is_folder(path):
-            listed = read_folders(path, problems)
-        else:
-            listed = read_rows(path, "label", problems, {"label": self.label_column})
+        """Return the images that are used, their labels (0 without classes), and how many were skipped."""
+        listed = self._listed_images(path, problems)
         rows = self._usable(listed, "labelled", problems)
         labels = parse_labels(rows, classes, problems, synsets) if classes else np.zeros(len(rows), dtype=np.int64)
         return rows, labels, len(listed) - len(rows)

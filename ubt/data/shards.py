@@ -24,6 +24,7 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import fingerprint
 from ubt.common.paths import cache_root, is_file
 from ubt.common.progress import progress
+from ubt.data.content.index import Listed
 from ubt.data.decode import HEAD_BYTES, UNCLEAR_HEADS, is_deep
 
 _TIMEOUT_SECONDS = 60
@@ -107,7 +108,7 @@ def find_shards(pattern: str, problems: list[Problem]) -> list[Path]:
     and any other kind of address, above all `pipe:`, which would be a shell command.
     """
     try:
-        names = [name for part in pattern.split(JOINT) for name in braceexpand(part)]
+        names = _names(pattern)
     except ValueError as error:
         problems.append(Problem("pairs", f"is no pattern of shards: {error}", pattern))
         return []
@@ -118,6 +119,15 @@ def find_shards(pattern: str, problems: list[Problem]) -> list[Path]:
         paths = [*(progress(looked, len(names), "fetching shards") if to_fetch else looked)]
     problems.extend(problem for those in found for problem in those)
     return [path for those in paths for path in those]
+
+
+def listed_shards(pattern: str) -> list[Listed]:
+    """Return the files that a valid pattern means, whether they are there or not: of addresses the local copies."""
+    return [Listed(name, _local_copy(name) if _SCHEME.match(name) else Path(name)) for name in _names(pattern)]
+
+
+def _names(pattern: str) -> list[str]:
+    return [name for part in pattern.split(JOINT) for name in braceexpand(part)]
 
 
 def _found(name: str, problems: list[Problem]) -> list[Path]:

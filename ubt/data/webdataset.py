@@ -18,11 +18,12 @@ from ubt.common.hashing import fingerprint
 from ubt.common.progress import progress
 from ubt.data.base import DataSet, Images, Labelled, Pairs
 from ubt.data.broken import CHECKED_BY, Broken, leave_out, missing_reasons, report_missing
+from ubt.data.content.index import Entry, entries
 from ubt.data.decode import DEEP_VERSION
 from ubt.data.digests import FileFacts
 from ubt.data.images import Decoders, Encoded, cached_images
 from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_cache, image_digest
-from ubt.data.shards import Sample, find_shards, has_deep_images, read_samples
+from ubt.data.shards import Sample, find_shards, has_deep_images, listed_shards, read_samples
 from ubt.data.tables import Row, gather, raise_if_any
 
 _SMALL_BYTES = 20_000_000
@@ -100,6 +101,15 @@ class ShardedPairs(LabelledFiles):
             templates=evaluation.templates,
             skipped={name: count for name, count in skipped.items() if count},
         )
+
+    def contents(self) -> Iterator[Entry]:
+        """Yield every shard, then what `LabelledFiles` has."""
+        yield from entries(listed_shards(self.pairs))
+        yield from super().contents()
+
+    def _lists(self, problems: list[Problem]) -> Iterator[list[Row]]:
+        yield self.images_beside(find_shards(self.pairs, problems), problems)[: self.max_pairs]
+        yield from super()._lists(problems)
 
     def _described_by(self) -> list[Path]:
         return [*find_shards(self.pairs, problems=[]), *super()._described_by()]

@@ -23,6 +23,7 @@ from ubt.data import content_key
 from ubt.engine.execution import Execution, stage_record
 from ubt.engine.gates import Judged, finite_weights, judge, stop
 from ubt.engine.graph import Node, Pipeline, build_pipeline
+from ubt.engine.same_content import check_data, check_files, check_keys
 from ubt.engine.spec import MANIFEST
 from ubt.engine.workspace import Workspace
 from ubt.models.clip import pick_device, use_threads
@@ -136,13 +137,15 @@ VERSIONS = {name: version(name) for name in ("torch", "open_clip_torch", "numpy"
 class TrialRunner:
     """Runs one trial after the other in this process, keeping what they share in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: str = "") -> None:
+        self.node = node or platform.node()
+        """What the node that this process runs on is called in records."""
         self._workspace: Workspace | None = None
 
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         """Yield the trial's record after every stage and epoch; the last one is DONE or FAILED with a reason."""
         started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
-        attempt = Attempt(started_at=started, node=platform.node(), alone=assignment.alone)
+        attempt = Attempt(started_at=started, node=self.node, alone=assignment.alone)
         record = assignment.record(State.RUNNING).model_copy(
             update={"started_at": started, "versions": VERSIONS, "attempts": (attempt,)}
         )
@@ -154,10 +157,12 @@ class TrialRunner:
 
     def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:
         use_threads(assignment.threads)
+        check_files(assignment, self.node)
         load_plugins(assignment.plugins)
         trial = TrialConfig.model_validate(assignment.config)
         workspace = self._workspace_for(trial, assignment)
         pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)
+        check_keys(pipeline, assignment, self.node)
         name = f"{assignment.study}/{assignment.trial}"
         run = PipelineRun(pipeline, trial, workspace, assignment.keep_epochs, assignment.gates, name)
         data = workspace.data
@@ -174,17 +179,14 @@ class TrialRunner:
         yield record.model_copy(update={"state": State.DONE, **results})
 
     def _workspace_for(self, trial: TrialConfig, assignment: Assignment) -> Workspace:
-        """Return the workspace in memory if the trial fits into it, else a new one."""
+        """Return the workspace in memory if the trial fits into it, else a new one, of data that has been checked."""
         kept, wanted = self._workspace, (trial.victim.data, trial.victim.model, pick_device(assignment.gpus))
         if kept is None or not kept.fits(*wanted) or kept.store.root != assignment.store:
             self._workspace = None  # let go of the old data before the new is loaded
+            check_data(trial.victim.data, assignment, self.node)
             store = ArtifactStore(assignment.store)
-            workspace = Workspace(*wanted, store=store, image_cache=local_cache(assignment.store))
-            if content_key(trial.victim.data) != assignment.data_key:
-                raise StageFault(
-                    "the data here is not what the sweep was planned with: files differ, or other images are broken"
-                )
-            self._workspace = kept = workspace
+            kept = Workspace(*wanted, store=store, image_cache=local_cache(assignment.store))
+            self._workspace = kept
         return kept
 
 

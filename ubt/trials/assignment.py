@@ -10,6 +10,17 @@ from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import State, TrialRecord
 
 
+class PlannedFile(Config):
+    """A file that a trial reads from the disk of its node, as it was where the study was planned."""
+
+    where: str
+    """The setting that names it."""
+    path: str
+    size_bytes: int
+    sha256: str
+    """Over its content (`ubt.data.digests.digest_files`)."""
+
+
 class Assignment(Config):
     """One trial of a study, and where its artifacts belong."""
 
@@ -24,6 +35,10 @@ class Assignment(Config):
     """What the design calls the trial."""
     data_key: str
     """Fingerprint of the data's content, computed once, when the study was planned."""
+    files: tuple[PlannedFile, ...] = ()
+    """What else the trial reads from the disk of its node: weights, triggers, lists, plug-ins."""
+    keys: tuple[str, ...] = ()
+    """Of the stages, as they were planned; empty if they were not."""
     store: str
     threads: int = 1
     """CPU threads that the trial computes with."""

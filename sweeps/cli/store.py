@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.options import DEFAULT_STORE, Exit
+from ubt.artifacts.lease_watch import DeadLeases, dead_leases, keys_in_use
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, StoredFile, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, UserError
@@ -233,22 +234,27 @@ def prune(
     """Remove artifacts, if any are named; and always what killed workers left, once it is a day old.
 
     Records stay; a removed artifact is computed again when a trial needs it, and so are decoded images, which go by
-    their age alone.
+    their age alone. Artifacts that a trial needs which computes just now, in any sweep on this store, stay.
     """
     now = datetime.now(UTC)
     before = now - parse_age(older_than) if older_than else None
     opened, kept = _open(store), keys_of_runs(keep or ())
+    leases = opened.lease_files()
+    used = keys_in_use(leases, now - LEFTOVER_AGE) if leases else frozenset()
+    dead = dead_leases(leases, now - LEFTOVER_AGE) if leases else DeadLeases()
     manifests = list(opened.manifests())
-    leaving = removable(manifests, before, kept) if older_than or keep else []
+    leaving = removable(manifests, before, kept | used) if older_than or keep else []
     beside = remains(opened, manifests).made_before(now - LEFTOVER_AGE, before)
     if not dry_run:
         for manifest in leaving:
             opened.remove(manifest)
         beside.remove_from(opened)
+        if leases:
+            dead.remove_from(leases)
     done = "would be removed" if dry_run else "removed"
     print(f"{len(leaving)} artifacts, {size(sum(manifest.size_bytes for manifest in leaving))} {done}")
     print(f"{len(beside.images)} files of decoded images, {size(_bytes_of(beside.images))} {done}")
-    print(f"{len(beside.leftovers)} leftovers, {size(_bytes_of(beside.leftovers))} {done}")
+    print(f"{len(beside.leftovers) + len(dead)} leftovers, {size(_bytes_of(beside.leftovers))} {done}")
 
 
 def _open(store: str | None) -> ArtifactStore:

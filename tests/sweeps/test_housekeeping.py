@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from sweeps.cli.app import app
 from sweeps.cli.store import LEFTOVER_AGE, damaged, parse_age, remains, removable, usage
+from ubt.artifacts.leases import Leases
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import UserError
@@ -173,6 +174,28 @@ def test_a_dry_run_counts_and_removes_nothing_then_prune_removes_it(store):
     assert store.keys("overfit") == {"a", "b"}
     assert "2 artifacts" in CliRunner().invoke(app, words).output
     assert store.keys("overfit") == set()
+
+
+def test_what_a_trial_needs_that_computes_just_now_stays_in_the_store(store):
+    leases = Leases(store.lease_files())
+    leases.take("overfit/c", "study/t0000", keys=["a", "c"])
+    assert "1 artifacts" in run(store, "prune", "--older-than", "1h")
+    assert store.keys("overfit") == {"a"}
+    leases.close()
+    assert "1 artifacts" in run(store, "prune", "--older-than", "1h")
+
+
+def test_leases_of_the_dead_are_leftovers_once_their_heartbeat_is_a_day_old(store):
+    files = store.lease_files()
+    leases = Leases(files, beats_alone=False)
+    held = leases.take("overfit/c", "study/t0000", keys=["a"])
+    files.take("overfit/d", "nobody.1.study")  # its process has left no heartbeat
+    assert "1 leftovers" in run(store, "prune")
+    os.utime(Path(store.root) / "leases" / "alive" / held.process, times=(0, 0))
+    assert "2 leftovers" in run(store, "prune", "--dry-run")
+    assert "2 leftovers" in run(store, "prune", "--older-than", "1h")
+    assert store.keys("overfit") == set()
+    assert (files.slots(), files.processes()) == ([], {})
 
 
 def test_verify_exits_with_one_when_something_is_damaged(store, tmp_path):

@@ -21,6 +21,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
+from ubt.artifacts.lease_files import FolderLeases, LeaseFiles, S3Leases
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest, Payload
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import DamagedArtifact, Problem, UserError
@@ -69,6 +70,13 @@ class ArtifactStore:
         self._root = path.rstrip("/")
         self._artifacts = f"{self._root}/artifacts"
 
+    def lease_files(self) -> LeaseFiles | None:
+        """Return where leases lie; None if the store is of a kind that cannot have any."""
+        root = f"{self._root}/leases"
+        if isinstance(self._files, LocalFileSystem):
+            return FolderLeases(root, self._access)
+        return S3Leases(self._files, root, self._access) if "s3" in self._files.protocol else None
+
     def has(self, stage: str, key: str) -> bool:
         """Return whether the artifact is there, whole."""
         with self._access("read"):
@@ -93,6 +101,14 @@ class ArtifactStore:
         except (ValidationError, UnicodeDecodeError):
             self._move_aside(path)
             return None
+
+    def manifest_now(self, stage: str, key: str) -> ArtifactManifest | None:
+        """Return the same, also if it came into a folder on NFS just now: a client remembers what was not there."""
+        if isinstance(self._files, LocalFileSystem):
+            for folder in (f"{self._artifacts}/{stage}", self._path(stage, key)):
+                with suppress(OSError):
+                    os.scandir(folder).close()  # opening a folder makes the client ask
+        return self.manifest(stage, key)
 
     def read(self, manifest: ArtifactManifest, name: str) -> bytes:
         """Return a payload's bytes.

@@ -1,0 +1,131 @@
+"""What others hold: the leases in a store, seen by one who waits for them or wants to tidy up.
+
+Whether a process is dead, one who waits judges by the time that passes for himself: clocks need not agree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote, unquote
+
+from ubt.artifacts.heartbeat import Heartbeat
+from ubt.artifacts.lease_files import LeaseFiles
+
+DEAD_SECONDS = 45.0
+"""A process counts as dead when its heartbeat has not changed for so long; it writes one every ten seconds."""
+LOOK_SECONDS = 7.5
+"""Silence is counted up to so long from one look to the next: who looks was perhaps asleep himself."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to compute one piece of work."""
+
+    slot: str
+    """`STAGE/KEY`: of a chain of epochs, the key that all its lengths share."""
+    process: str
+    serial: int
+    who: str
+    """`STUDY/TRIAL`."""
+
+    @property
+    def name(self) -> str:
+        """Return the name under which the slot is held, unique to this lease."""
+        return f"{self.process}.{self.serial}.{quote(self.who, safe='')[:150]}"
+
+    @classmethod
+    def named(cls, slot: str, name: str) -> Lease:
+        """Return the lease that has this name."""
+        process, serial, who = (*name.split(".", 2), "", "")[:3]
+        return cls(slot, process, int(serial) if serial.isdigit() else 0, unquote(who))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at a slot has shown."""
+
+    lease: Lease | None = None
+    heartbeat: Heartbeat | None = None
+    """Of the process that holds it; None if that is dead."""
+
+    def __str__(self) -> str:
+        if self.lease is None or self.heartbeat is None:
+            return "nobody"
+        return f"{self.lease.who} on {self.heartbeat.host} (process {self.heartbeat.pid})"
+
+
+@dataclass
+class _Heard:
+    content: bytes
+    at: float
+    silent_seconds: float = 0.0
+
+
+class LeaseWatch:
+    """What one process sees of the leases of others. Its judgement gets better the longer it looks."""
+
+    def __init__(self, files: LeaseFiles, clock: Callable[[], float] = time.monotonic) -> None:
+        self._files = files
+        self._clock = clock
+        self._heard: dict[str, _Heard] = {}
+
+    def look(self, slot: str) -> Look:
+        """Return who holds a slot."""
+        name = self._files.holder(slot)
+        if name is None:
+            return Look()
+        lease = Lease.named(slot, name)
+        return Look(lease, self._living(lease.process))
+
+    def _living(self, process: str) -> Heartbeat | None:
+        """Return the heartbeat of a process, None if it is dead; then others need not find that out again."""
+        content = self._files.heartbeat(process)
+        if content is None:
+            return None
+        heartbeat, now = Heartbeat.model_validate_json(content), self._clock()
+        heard = self._heard.get(process)
+        if heard is None or heard.content != content:
+            heard = self._heard[process] = _Heard(content, now)
+        heard.silent_seconds += min(now - heard.at, LOOK_SECONDS)
+        heard.at = now
+        if heard.silent_seconds < DEAD_SECONDS and not heartbeat.gone:
+            return heartbeat
+        del self._heard[process]
+        self._files.silence(process)
+        return None
+
+
+def keys_in_use(files: LeaseFiles, since: datetime) -> frozenset[str]:
+    """Return the keys of what trials that compute just now consist of; a heartbeat from before `since` is no sign."""
+    alive = (files.heartbeat(process) for process, beaten in files.processes().items() if beaten >= since)
+    heartbeats = map(Heartbeat.model_validate_json, filter(None, alive))
+    return frozenset(key for heartbeat in heartbeats if not heartbeat.gone for key in heartbeat.keys)
+
+
+@dataclass(frozen=True)
+class DeadLeases:
+    """What processes have left that are dead: leases that nobody has taken over, and heartbeats that have stopped."""
+
+    leases: tuple[Lease, ...] = ()
+    processes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.leases) + len(self.processes)
+
+    def remove_from(self, files: LeaseFiles) -> None:
+        """Delete all of it, but for what has come alive meanwhile."""
+        for lease in self.leases:
+            files.free(lease.slot, lease.name)
+        for process in self.processes:
+            files.silence(process)
+
+
+def dead_leases(files: LeaseFiles, before: datetime) -> DeadLeases:
+    """Return what has no heartbeat, or one from before a time."""
+    beaten = files.processes()
+    silent = tuple(process for process, at in beaten.items() if at < before)
+    leases = [Lease.named(*held) for held in files.slots()]
+    return DeadLeases(tuple(one for one in leases if one.process in silent or one.process not in beaten), silent)

@@ -84,6 +84,7 @@ HOMES = {
     "ray": {
         "sweeps/backends/connection.py",
         "sweeps/backends/execute.py",
+        "sweeps/backends/node_tasks.py",
         "sweeps/backends/private.py",
         "sweeps/backends/searcher.py",
         "sweeps/backends/trainable.py",
@@ -258,6 +259,7 @@ CATCHES_ALL = {
     "ubt/engine/poisoning.py": "an error of the feeding thread is raised where the batch was asked for",
     "ubt/common/registry.py": "a plug-in may raise anything on import",
     "analysis/figures/base.py": "a figure never costs a report, least of all one of another distribution",
+    "sweeps/backends/node_facts.py": "whatever is wrong with a node is a fact about it",
     "sweeps/run/launch.py": "a report never costs a sweep, and MLflow is told that it ended however it did",
     "sweeps/tracking/delivery.py": "what MLflow and its libraries raise never costs a sweep, and the events wait",
     "ubt/artifacts/store.py": "each cloud's client has errors of its own",

@@ -20,6 +20,8 @@ from ubt.common.errors import Problem, UserError
 if TYPE_CHECKING:
     from ray import tune
 
+    from sweeps.backends.nodes import Nodes
+
 _CANNOT_START = (
     "every node needs this version of ubt-sweeper, the study's plug-ins, and what they import, in the Python that its"
     " Ray runs in; no trial was ended by this, so the same command and --resume runs them"
@@ -46,20 +48,25 @@ def run_on_ray(
     concurrent: int,
     folder: Path,
     trainable: type[tune.Trainable] | None = None,
+    cluster: Nodes | None = None,
 ) -> None:
     """Run trials until the session has finished; `trainable` may stand in for the real one in measurements.
 
+    `cluster` has the nodes that were looked at, where trials run on others than this machine.
+
     Raises:
         KeyboardInterrupt: when it is interrupted; what is done is in the store and the records.
-        UserError: if the connection to a cluster is lost, or Tune fails; likewise.
+        UserError: if the connection to a cluster is lost, no node is fit any more, or Tune fails; likewise.
     """
     from ray import tune  # noqa: PLC0415
     from ray.tune.error import TuneError  # noqa: PLC0415
 
+    from sweeps.backends.node_tasks import WorkerRequest  # noqa: PLC0415
     from sweeps.backends.searcher import Interruption, Order, SessionSearcher  # noqa: PLC0415
     from sweeps.backends.trainable import UbtTrainable  # noqa: PLC0415
 
-    searcher = SessionSearcher(session, workers=min(concurrent, capacity(resources, nodes())))
+    there = [node.resources for node in cluster.left] if cluster else nodes()
+    searcher = SessionSearcher(session, min(concurrent, capacity(resources, there)), nodes=cluster)
     # Tune ends by looking for result files that we do not let it write, and complains of each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
@@ -70,9 +77,9 @@ def run_on_ray(
                 _remote=False,
                 name="tune",
                 storage_path=str(folder / "ray"),
-                resources_per_trial={"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+                resources_per_trial=WorkerRequest(resources, cluster),
                 search_alg=searcher,
-                scheduler=Order(searcher),
+                scheduler=Order(searcher, cluster),
                 callbacks=[interruption],
                 num_samples=-1,
                 max_concurrent_trials=concurrent,

@@ -10,12 +10,15 @@ from types import FrameType
 from typing import Any, Self
 
 from ray.tune import Callback
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.backends.connection import node_of_actor
-from sweeps.backends.trainable import ASSIGNMENT, NODE, RECORD
+from sweeps.backends.node_tasks import ask_again, never_again
+from sweeps.backends.nodes import Nodes
+from sweeps.backends.trainable import ASSIGNMENT, NODE, NODES, RECORD, UNFIT
 from sweeps.backends.warm_workers import WarmWorkers
 from sweeps.backends.worker_ends import WorkerEnd, end_of_worker
 from sweeps.scheduling.session import Session
@@ -33,15 +36,18 @@ def _no_other_node(node: str, why: str) -> bool:
 class SessionSearcher(Searcher):
     """Hands Tune a session's assignments. Tune calls by keyword, so the parameters keep its names."""
 
-    def __init__(self, session: Session, workers: int = 1, quarantine: Quarantine = _no_other_node) -> None:
+    def __init__(
+        self, session: Session, workers: int = 1, quarantine: Quarantine = _no_other_node, nodes: Nodes | None = None
+    ) -> None:
         super().__init__(metric=None, mode=None)
         self._session = session
+        self._nodes = nodes
         self._workers = workers
         self._trials: dict[str, str] = {}
         self._warm = WarmWorkers()
         self._next: Assignment | None = None
         self._asked = False
-        self._quarantine = quarantine
+        self._quarantine = nodes.quarantine if nodes else quarantine
         self._node_of: dict[str, str] = {}
         """Ray's id of the node that a trial, by its own name, runs on; once it has said so."""
         self._ends: dict[str, WorkerEnd] = {}
@@ -59,12 +65,14 @@ class SessionSearcher(Searcher):
         assignment, self._next = self._next, None
         self._warm.taken()
         self._trials[trial_id] = assignment.trial
-        return {ASSIGNMENT: assignment.as_json()}
+        return self._config(assignment)
 
-    def releases_worker(self, trial_id: str) -> bool:
+    def releases_worker(self, trial_id: str, quarantined: bool = False) -> bool:
         """Tell whether one of Tune's trials is an idle one that is to end now. It runs, so its worker is up."""
         if trial_id not in self._warm:
             return False
+        if quarantined:
+            return True
         self._warm.is_up(trial_id)
         if self._warm.starting:
             return False
@@ -114,6 +122,10 @@ class SessionSearcher(Searcher):
     def _leave_node(self, trial: str, record: TrialRecord) -> bool:
         return self._quarantine(self._node_of.get(trial, ""), record.reason)
 
+    def lost_worker(self) -> None:
+        """Note that the worker of a trial that has ended gets no other."""
+        self._warm.fewer()
+
     def _look_ahead(self) -> None:
         """Have the next assignment ready, if there is one."""
         if self._next is None:
@@ -126,7 +138,11 @@ class SessionSearcher(Searcher):
         if not self._warm.wanted(running=len(self._trials)):
             return None
         self._warm.start(trial_id)
-        return {ASSIGNMENT: None}
+        return self._config(None)
+
+    def _config(self, assignment: Assignment | None) -> dict[str, Any]:
+        config: dict[str, Any] = {ASSIGNMENT: assignment.as_json() if assignment else None}
+        return config if self._nodes is None else {**config, NODES: self._nodes.for_workers()}
 
     def __deepcopy__(self, memo: object) -> SessionSearcher:
         """Stay the one bridge to the session wherever Tune copies its configuration."""
@@ -144,11 +160,26 @@ class SessionSearcher(Searcher):
 
 
 class Order(FIFOScheduler):
-    """Tune's own order, first come, first served; idle trials end when their workers are needed."""
+    """Tune's own order, first come, first served; idle trials end when their workers are needed.
 
-    def __init__(self, searcher: SessionSearcher) -> None:
+    Workers on nodes in quarantine get no other trial.
+    """
+
+    def __init__(self, searcher: SessionSearcher, nodes: Nodes | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._searcher = searcher
+        self._nodes = nodes
+        self._changes = 0
+
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
+        """Tune begins a step."""
+        if self._nodes:
+            self._nodes.poll()
+            if self._nodes.changes != self._changes:
+                self._changes = self._nodes.changes
+                ask_again(tune_controller)
+        chosen: Trial | None = super().choose_trial_to_run(tune_controller)
+        return chosen
 
     def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
         """Take down why a trial's worker is gone. Tune tells its scheduler first, then the searcher."""
@@ -156,7 +187,19 @@ class Order(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Tell Tune whether a trial goes on."""
-        return self.STOP if self._searcher.releases_worker(trial.trial_id) else self.CONTINUE
+        ends = self._searcher.releases_worker(trial.trial_id, quarantined=self._kept_off(result))
+        return self.STOP if ends else self.CONTINUE
+
+    def on_trial_complete(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> None:
+        """See to it that the worker of a trial that has ended gets no other, if its node is in quarantine."""
+        if self._nodes and (unfit := result.get(UNFIT)):
+            self._nodes.quarantine(result[NODE], *unfit)
+        if self._kept_off(result):
+            never_again(trial)
+            self._searcher.lost_worker()
+
+    def _kept_off(self, result: dict[str, Any]) -> bool:
+        return self._nodes is not None and result.get(NODE) in self._nodes.quarantined
 
 
 def error_text(trial: Trial) -> str:

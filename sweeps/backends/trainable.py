@@ -9,10 +9,15 @@ from typing import Any
 import ray
 from ray import tune
 
+from sweeps.backends.fitness import Finding, judge, unfit_record
+from sweeps.backends.node_facts import look
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import TrialRecord
 
-ASSIGNMENT, RECORD, NODE = "assignment", "record", "node_id"
+ASSIGNMENT, RECORD, NODES = "assignment", "record", "nodes"
+"""Of a trial's configuration and of its results. `NODES` is there on a cluster: see `Nodes.for_workers`."""
+NODE, UNFIT = "node_id", "unfit"
+"""Of a result: Ray's id of the worker's node, and what is wrong with it (`what`, `advice`) if it can run no trial."""
 
 _STEP_SECONDS = 0.1
 """Stages shorter than this are reported together: a report costs more than they do."""
@@ -29,6 +34,7 @@ class UbtTrainable(tune.Trainable):
 
         self._runner = TrialRunner()
         self._node = ray.get_runtime_context().get_node_id()
+        self._looked = False
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -38,6 +44,8 @@ class UbtTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run on until the next stage or epoch ends; report the trial's record as JSON. An idle trial only waits."""
+        if self._unfit:
+            return {**self._refusal(), NODE: self._node, UNFIT: (self._unfit.what, self._unfit.advice), "done": True}
         if self._records is None:
             time.sleep(_IDLE_SECONDS)
             return {NODE: self._node, "done": False}
@@ -55,6 +63,22 @@ class UbtTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         given = config[ASSIGNMENT]
+        self._assignment = Assignment.model_validate(given) if given is not None else None
+        self._unfit = self._wrong_here(config.get(NODES))
         self._records: Iterator[TrialRecord] | None = None
-        if given is not None:
-            self._records = self._runner.run(Assignment.model_validate(given))
+        if self._assignment:
+            self._records = self._runner.run(self._assignment)
+
+    def _wrong_here(self, nodes: dict[str, Any] | None) -> Finding | None:
+        """Return why no trial may run here: this worker may have started before its node was looked at."""
+        if nodes is None or self._looked or self._node in nodes["well"]:
+            return None
+        expected = nodes["expected"]
+        found = judge(expected, look(expected.asked()))
+        self._looked = found is None
+        return found
+
+    def _refusal(self) -> dict[str, str]:
+        if not (self._assignment and self._unfit):
+            return {}
+        return {RECORD: unfit_record(self._assignment, self._unfit).model_dump_json()}

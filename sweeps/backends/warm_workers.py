@@ -54,6 +54,10 @@ class WarmWorkers:
         """Note that an idle trial's worker is up."""
         self._up[trial_id] = True
 
+    def fewer(self) -> None:
+        """Note that one worker less is to be had."""
+        self._wanted = max(0, self._wanted - 1)
+
     def release(self) -> bool:
         """Tell whether an idle trial is to end, so that its worker takes an assignment: one for each."""
         released, self._released = self._released, True

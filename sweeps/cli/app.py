@@ -241,12 +241,24 @@ def schema() -> None:
 @app.command()
 def doctor(
     store: Annotated[str | None, typer.Option(help=f"Store to try; {DEFAULT_STORE} by default.")] = None,
+    address: Annotated[
+        str, typer.Option(help="`local`, or a cluster whose nodes are asked: `auto`, HOST:PORT or ray://HOST:PORT.")
+    ] = "local",
+    study: Annotated[
+        str | None, typer.Option(help="A study whose data, plug-ins and files every node must have; with --address.")
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Check versions, devices, Ray, MLflow and the store."""
-    from sweeps.cli.doctor import diagnose  # noqa: PLC0415
+    """Check versions, devices, Ray or a cluster's nodes, MLflow and the store."""
+    from dataclasses import asdict  # noqa: PLC0415
 
-    findings = diagnose(store)
-    for finding in findings:
+    from sweeps.cli.doctor import diagnose  # noqa: PLC0415
+    from sweeps.study.loading import load_study  # noqa: PLC0415
+
+    findings = diagnose(store, address, load_study(study) if study else None)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    for finding in () if as_json else findings:
         print(f"{'ok ' if finding.well else 'BAD'} {finding.subject:<12} {finding.text}")
     raise typer.Exit(Exit.DONE if all(finding.well for finding in findings) else Exit.SOME_FAILED)
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sweeps.backends.connection import INLINE, LOCAL
+from sweeps.backends.nodes import Nodes
+from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import ArtifactStore, default_store
 from ubt.common.errors import UserError
 
@@ -22,17 +26,23 @@ class Finding:
     subject: str
     well: bool
     text: str
+    nodes: tuple[dict[str, str], ...] = ()
+    """What is wrong with nodes of a cluster: `node`, `what`, `advice`."""
 
 
-def diagnose(store: str | None) -> list[Finding]:
-    """Look at each thing in turn; what does not work becomes a finding, not an error."""
+def diagnose(store: str | None, address: str = LOCAL, study: StudyConfig | None = None) -> list[Finding]:
+    """Look at each thing in turn; what does not work becomes a finding, not an error.
+
+    Of a cluster's nodes, each is asked; for a study also whether they have its data, plug-ins and files.
+    """
+    where = store or (study.store if study else None) or default_store()
     checks: tuple[Callable[[], Finding], ...] = (
         _python,
         _packages,
         _devices,
-        _ray,
+        _ray if address in (LOCAL, INLINE) else lambda: _cluster(address, where, study),
         _mlflow,
-        lambda: _store(store or default_store()),
+        lambda: _store(where),
     )
     return [check() for check in checks]
 
@@ -73,6 +83,42 @@ def _ray() -> Finding:
         return Finding("ray", False, error.problems[0].message)
     stop_ray()
     return Finding("ray", True, f"starts; {concurrent} trials at a time on this machine")
+
+
+def _cluster(address: str, store: str, study: StudyConfig | None) -> Finding:
+    from sweeps.backends.connection import check_address, start_ray, stop_ray  # noqa: PLC0415
+    from sweeps.backends.fitness import Expected  # noqa: PLC0415
+    from sweeps.backends.node_tasks import RayCluster  # noqa: PLC0415
+    from sweeps.run.preflight import expected_of, prepare  # noqa: PLC0415
+    from sweeps.study.config import Resources  # noqa: PLC0415
+
+    resources = study.resources if study else Resources()
+    try:
+        check_address(address)
+        images = prepare(study, store) if study else {}
+        start_ray(address, resources)
+        try:
+            cluster = RayCluster()
+            gpus = any(node.resources.get("GPU") for node in cluster.nodes())
+            expected = expected_of(study, store, images) if study else Expected(store, gpus=gpus)
+            with closing(Nodes(expected, resources, cluster)) as nodes:
+                nodes.ask()
+                return _of_nodes(nodes, f"the data, plug-ins and files of {study.name}" if study else "")
+        finally:
+            stop_ray()
+    except UserError as error:
+        return Finding("nodes", False, "; ".join(map(str, error.problems)))
+
+
+def _of_nodes(nodes: Nodes, more: str) -> Finding:
+    if nodes.findings:
+        wrong = tuple({"node": p.where, "what": p.message, "advice": p.advice} for p in nodes.problems())
+        return Finding("nodes", False, nodes.table(nodes.findings), wrong)
+    if not nodes.count:
+        return Finding("nodes", False, "the cluster has no node that a trial fits on")
+    alike = ", ".join(filter(None, ("the same Python, packages, code", more, "and the store")))
+    which = "the node is well" if nodes.count == 1 else f"all {nodes.count} nodes are well"
+    return Finding("nodes", True, f"{which}: {alike}")
 
 
 def _mlflow() -> Finding:

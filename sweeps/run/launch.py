@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from analysis import Summary, load_run, write_report
 from sweeps.backends.connection import INLINE, LOCAL, check_address, start_ray, stop_ray
 from sweeps.backends.execute import run_inline, run_on_ray
+from sweeps.backends.fitness import Expected
+from sweeps.backends.nodes import Nodes
 from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
 from sweeps.run.folder import RunFolder, check_same_study, latest_run, new_run, with_more_trials
-from sweeps.run.preflight import prepare
+from sweeps.run.preflight import expected_of, prepare
 from sweeps.run.progress import Tally, progress_view
 from sweeps.scheduling.session import Listener, Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
@@ -97,15 +99,19 @@ def run_study(study: StudyConfig, run: RunFolder, address: str = LOCAL) -> Sweep
     store = study.store or default_store()
     run.check_writable()
     if address not in (LOCAL, INLINE):
-        _check_cluster(address, store)
+        check_address(address)  # before the data is decoded, which may take an hour
     with ExitStack() as held:
         if not run.new:
             held.enter_context(run.taken())
-        prepare(study, store)
+        images = prepare(study, store)
         concurrent = held.enter_context(_workers(address, study.resources))
+        cluster = None
+        if address not in (LOCAL, INLINE):
+            cluster = held.enter_context(_checked_nodes(expected_of(study, store, images), study.resources))
         # A new run's folder is made last: a mistake met until here leaves nothing behind.
         taken = held.enter_context(run.taken()) if run.new else run
-        return _run(study.with_search(study.search.for_workers(concurrent)), store, taken, address, concurrent)
+        study = study.with_search(study.search.for_workers(concurrent))
+        return _run(study, store, taken, address, concurrent, cluster)
 
 
 @contextmanager
@@ -120,7 +126,23 @@ def _workers(address: str, resources: Resources) -> Iterator[int]:
         stop_ray()
 
 
-def _run(study: StudyConfig, store: str, run: RunFolder, address: str, concurrent: int) -> SweepEnd:
+@contextmanager
+def _checked_nodes(expected: Expected, resources: Resources) -> Iterator[Nodes]:
+    """Look at every node of the cluster that this process has joined; have them for a while.
+
+    Raises:
+        UserError: if no node is fit for trials.
+    """
+    from sweeps.backends.node_tasks import RayCluster  # noqa: PLC0415 — Ray
+
+    with closing(Nodes(expected, resources, RayCluster())) as nodes:
+        nodes.check()
+        yield nodes
+
+
+def _run(
+    study: StudyConfig, store: str, run: RunFolder, address: str, concurrent: int, cluster: Nodes | None
+) -> SweepEnd:
     known = run.begin(study)
     tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
     tracker.started()
@@ -128,7 +150,7 @@ def _run(study: StudyConfig, store: str, run: RunFolder, address: str, concurren
     with progress_view(tally) as view:
         session = _session(study, store, run, known, [view, tracker])
         try:
-            interrupted = not _execute(session, study, address, concurrent, run)
+            interrupted = not _execute(session, study, address, concurrent, run, cluster)
         except Exception:  # whatever it was, MLflow must not show a sweep that runs
             report(run, tracker, complete=False)
             tracker.close(INTERRUPTED_SECONDS)
@@ -149,19 +171,6 @@ def _run(study: StudyConfig, store: str, run: RunFolder, address: str, concurren
         tracker.command,
         reported.fault,
     )
-
-
-def _check_cluster(address: str, store: str) -> None:
-    """Check the address before the data is decoded, which may take an hour, and say what a cluster's nodes may not see.
-
-    Raises:
-        UserError: if nothing answers at the address.
-    """
-    check_address(address)
-    if "://" not in store:
-        logger.warning(
-            "the store %s is a folder: every node of the cluster must see the same one (NFS, or use S3)", store
-        )
 
 
 @dataclass(frozen=True)
@@ -199,13 +208,15 @@ def _summary(run: RunFolder) -> Summary | None:
         return None
 
 
-def _execute(session: Session, study: StudyConfig, address: str, concurrent: int, run: RunFolder) -> bool:
+def _execute(
+    session: Session, study: StudyConfig, address: str, concurrent: int, run: RunFolder, cluster: Nodes | None
+) -> bool:
     """Run the trials; False if Ctrl-C ended it. What is done is in the store and the records either way."""
     try:
         if address == INLINE:
             run_inline(session)
         else:
-            run_on_ray(session, study.resources, concurrent, run.path)
+            run_on_ray(session, study.resources, concurrent, run.path, cluster=cluster)
     except KeyboardInterrupt:
         return False
     finally:

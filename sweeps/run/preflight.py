@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryFile
 
+import numpy as np
+
+from sweeps.backends.fitness import Expected
 from sweeps.search.space import samples_of
 from sweeps.study.checks import problems_of
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import Problem, UserError
+from ubt.config.base import kind_of
+from ubt.data import content_key
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.given_poison import located
+from ubt.engine.graph import build_pipeline
 from ubt.engine.same_content import keep_index
 from ubt.models.settings import image_size_px
 from ubt.trials.config import TrialConfig, VictimConfig
@@ -22,8 +28,10 @@ from ubt.trials.feasible import check_trial, check_victim
 from ubt.trials.poison import GivenPoison
 
 
-def prepare(study: StudyConfig, store: str) -> None:
+def prepare(study: StudyConfig, store: str) -> dict[str, int]:
     """Meet every mistake before a worker starts: the store, the data (decoded here, once), triggers, weights.
+
+    Return the files of decoded images, with their sizes in bytes.
 
     Raises:
         UserError: with everything that cannot be used.
@@ -31,6 +39,7 @@ def prepare(study: StudyConfig, store: str) -> None:
     ArtifactStore(store).check_writable()
     _check_writable(store)
     problems: list[Problem] = []
+    images: dict[str, int] = {}
     trials = trials_of(study)
     victims = list(dict.fromkeys(trial.victim for trial in trials))
     by_data: dict[tuple[DataSource, int], list[TrialConfig]] = {}
@@ -38,7 +47,7 @@ def prepare(study: StudyConfig, store: str) -> None:
         victim = trial.victim
         by_data.setdefault((victim.data, image_size_px(victim.model.name)), []).append(trial)
     for (data, size_px), of_data in by_data.items():
-        problems += problems_of(partial(_decode, data, size_px, store, of_data))
+        problems += problems_of(partial(_decode, data, size_px, store, of_data, images))
     for attack in {victim.attack: None for victim in victims}:
         problems += problems_of(attack.read) if attack else []
     with_weights = [v for v in victims if v.model.weights_file or v.model.fetched or v.implant.checkpoint]
@@ -51,6 +60,7 @@ def prepare(study: StudyConfig, store: str) -> None:
         raise UserError(problems)
     for data in dict.fromkeys(victim.data for victim in victims):
         keep_index(ArtifactStore(store), data)
+    return images
 
 
 def _check_writable(store: str) -> None:
@@ -61,14 +71,17 @@ def _check_writable(store: str) -> None:
             pass
 
 
-def _decode(data: DataSource, size_px: int, store: str, trials: Sequence[TrialConfig]) -> None:
-    """Decode a data set, and check that the trials on it can be run on what is in it.
+def _decode(data: DataSource, size_px: int, store: str, trials: Sequence[TrialConfig], images: dict[str, int]) -> None:
+    """Decode a data set, and check that the trials on it can be run on what is in it; add its files to `images`.
 
     Raises:
         UserError: with everything that cannot be used, each once.
     """
-    with _images_of(store) as cache:
-        loaded = data.load(size_px, cache)
+    with _images_of(store) as folder:
+        loaded = data.load(size_px, folder)
+    parts = (loaded.train, loaded.val, loaded.test, loaded.pretrain)
+    files = [part.images for part in parts if part and isinstance(part.images, np.memmap)]
+    images.update({Path(str(file.filename)).name: file.nbytes for file in files})
     by_victim: dict[VictimConfig, list[TrialConfig]] = {}
     for trial in trials:
         by_victim.setdefault(trial.victim, []).append(trial)
@@ -105,6 +118,31 @@ def _images_of(store: str) -> Iterator[Path]:
         elsewhere = "$UBT_CACHE" if "://" in store else "`store:` in the study, or $UBT_STORE"
         advice = f"free some space (`ubt store du`, `ubt store prune`), or name another place with {elsewhere}"
         raise UserError(Problem(f"decoded images in {cache}", f"cannot be kept: {error}", advice=advice)) from error
+
+
+def expected_of(study: StudyConfig, store: str, images: Mapping[str, int]) -> Expected:
+    """Return what every node of a cluster has to be like for a study; `images` are the files of decoded images."""
+    data_key = cache(content_key)
+    distinct = {_parts(trial): trial for trial in reversed(trials_of(study))}
+    trials = []
+    for trial in distinct.values():
+        key, seed = data_key(trial.victim.data), study.seeds[0]
+        keys = {node.spec.name: node.key for node in build_pipeline(trial, seed, key)}
+        trials.append({"config": trial.as_json(), "seed": seed, "data_key": key, "keys": keys})
+    return Expected(
+        store=store,
+        plugins=study.plugins,
+        trials=tuple(trials),
+        images=images if "://" in store else {},  # in a folder that all share they are there already
+        gpus=study.resources.gpus_per_trial > 0,
+    )
+
+
+def _parts(trial: TrialConfig) -> tuple[object, ...]:
+    """Return what decides which files and plug-ins a trial needs on its node."""
+    victim = trial.victim
+    kinds = tuple(part and kind_of(type(part)) for part in (victim.attack, trial.defense, *trial.metrics))
+    return (victim.data, victim.model, victim.implant.checkpoint, kinds)
 
 
 def victims_of(study: StudyConfig) -> list[VictimConfig]:

@@ -38,9 +38,11 @@ def held(trainable: Any, holds: Path) -> Any:
         def setup(self, config: dict[str, Any]) -> None:
             import torch
 
+            import sweeps.backends.node_facts
             import ubt.engine.runner
 
             ubt.engine.runner.pick_device = lambda gpus: torch.device("cpu")  # nodes of tests only pretend to have GPUs
+            sweeps.backends.node_facts._COUNT_GPUS = "print(1)"
             super().setup(config)
 
         def step(self) -> dict[str, Any]:
@@ -70,9 +72,10 @@ def held(trainable: Any, holds: Path) -> Any:
 
 
 if __name__ == "__main__":
-    from sweeps.backends import trainable
+    from sweeps.backends import node_facts, trainable
     from sweeps.cli.app import main
 
+    node_facts._COUNT_GPUS = "print(1)"  # as it travels to nodes that only pretend to have GPUs
     trainable.UbtTrainable = held(trainable.UbtTrainable, Path(sys.argv[1]))  # type: ignore[misc]
     sys.argv = ["ubt", *sys.argv[2:]]
     main()

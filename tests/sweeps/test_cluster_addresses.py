@@ -292,7 +292,7 @@ def begin(cluster: Cluster) -> Iterator[Begin]:
 
 @pytest.fixture(scope="module")
 def grown(cluster: Cluster, begin: Begin, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """A sweep on a cluster that has no node at first, loses its only one during a trial, and gets another."""
+    """A sweep on a cluster that has no node at first, then one, one that is not fit, none, and another one."""
     folder = tmp_path_factory.mktemp("grown")
     sweep = begin(folder, "auto", "--set", "resources.gpus_per_trial=1", held_at="poison")
     sweep.wait_until(lambda: "has capacity for a trial" in sweep.err)
@@ -300,6 +300,8 @@ def grown(cluster: Cluster, begin: Begin, tmp_path_factory: pytest.TempPathFacto
     sweep.wait_until(lambda: sweep.is_at("poison"))
     environment = Path(f"/proc/{cluster.workers[0]}/environ").read_bytes().decode().split("\0")
     sweep.notes["environment"] = dict(line.split("=", 1) for line in environment if "=" in line)
+    cluster.say("add spoilt")
+    sweep.wait_until(lambda: "get no trials" in sweep.err)
     sweep.notes["when lost"] = {record.trial: record.state for record in sweep.records}
     cluster.say("lose")
     sweep.holds.end()
@@ -319,6 +321,14 @@ class TestAuto:
         assert list(grown.notes["when lost"].values()) == [State.RUNNING]
         (lost,) = [record for record in grown.records if record.trial in grown.notes["when lost"]]
         assert lost.stages[0].reused, "the attempt before had published it"
+
+    def test_a_node_that_joins_without_a_package_that_works_is_named_and_gets_no_trial(self, grown: Sweep) -> None:
+        assert "1 of 2 nodes get no trials" in grown.err
+        assert "`open_clip` cannot be imported in " in grown.err
+        assert "ImportError: libGL.so.1 is missing" in grown.err
+        assert [
+            attempt.ended_by for record in grown.records for attempt in record.attempts if "fit" in attempt.ended_by
+        ] == []
 
     def test_nothing_is_recorded_twice(self, grown: Sweep) -> None:
         send_the_rest(grown.folder / "runs" / "smoke")
@@ -390,9 +400,11 @@ def test_local_is_apart_from_the_cluster_and_refuses_gpus_that_are_not_there(beg
 
 
 def serve(client_port: int) -> None:
-    """Be a cluster; `add` a node, `lose` all nodes, until the input ends."""
+    """Be a cluster; `add` a node, or one that is `spoilt`, `lose` all nodes, until the input ends."""
     from ray.cluster_utils import Cluster as RayCluster
 
+    spoilt = Path(tempfile.mkdtemp(dir=os.environ["RAY_TMPDIR"]))
+    (spoilt / "open_clip.py").write_text("raise ImportError('libGL.so.1 is missing')")
     head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": client_port, "wait": False}
     cluster = RayCluster(initialize_head=True, head_node_args=head)
     cluster.wait_for_nodes(PATIENCE_SECONDS)
@@ -402,8 +414,11 @@ def serve(client_port: int) -> None:
         time.sleep(0.1)
     print(cluster.gcs_address, flush=True)
     for line in sys.stdin:
-        if line == "add\n":
-            cluster.add_node(wait=False, **NODE)
+        if line.startswith("add"):
+            path = (
+                f"{spoilt}:{os.environ.get('PYTHONPATH', '')}" if "spoilt" in line else os.environ.get("PYTHONPATH", "")
+            )
+            cluster.add_node(wait=False, env_vars={"PYTHONPATH": path}, **NODE)
         for node in list(cluster.worker_nodes) if line == "lose\n" else ():
             cluster.remove_node(node, allow_graceful=False)
         print(line, end="", flush=True)

@@ -194,10 +194,22 @@ class ArtifactStore:
 
     def check_writable(self) -> None:
         """Write and delete a small file."""
-        probe = f"{self._artifacts}/.writable-{uuid.uuid4().hex}"
-        self._write(probe, b"")
-        with self._access("written"):
-            self._files.rm_file(probe)
+        note = uuid.uuid4().hex
+        self.write_note(note)
+        self.remove_note(note)
+
+    def write_note(self, name: str) -> None:
+        """Leave an empty file for others to find who say that they see the same store. One left behind is a stray."""
+        self._write(self._note(name), b"")
+
+    def has_note(self, name: str) -> bool:
+        """Return whether someone left it. Not asked for before it is there: NFS remembers for a while what was not."""
+        return self._content(self._note(name)) is not None
+
+    def remove_note(self, name: str) -> None:
+        """Take a note away, if it is there."""
+        with self._access("written"), suppress(FileNotFoundError):
+            self._files.rm_file(self._note(name))
 
     @contextmanager
     def _access(self, what: str) -> Iterator[None]:
@@ -252,6 +264,9 @@ class ArtifactStore:
 
     def _index(self, data_key: str) -> str:
         return f"{self._root}/data/{data_key}.jsonl.gz"
+
+    def _note(self, name: str) -> str:
+        return f"{self._artifacts}/.writable-{name}"
 
     def _path(self, stage: str, key: str, file: str = "") -> str:
         return f"{self._artifacts}/{stage}/{key}/{file}".rstrip("/")

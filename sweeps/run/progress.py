@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Event, Lock, Thread
 from typing import Self, TextIO
 
 from rich.console import Console
@@ -19,6 +20,9 @@ from ubt.trials.record import State, TrialRecord
 
 _QUIET_SECONDS = 10.0
 """A log gets a line when a trial ends, and at least this often while one works."""
+_SILENT_SECONDS = 30.0
+"""After so long without a line a log gets one that says what is waited for."""
+_LOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -207,21 +211,47 @@ class Lines:
         self._stream = stream
         self._clock = clock
         self._began = self._last = clock()
+        self._running: dict[str, tuple[str, float]] = {}
+        """Trial → what it is at, and since when."""
+        self._writing = Lock()
+        self._closed = Event()
 
     def __enter__(self) -> Self:
+        Thread(target=self._look, name="progress", daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._closed.set()
         self._stream.flush()
 
     def answered(self, record: TrialRecord) -> None:
         """Count it."""
-        self._tally.answered(record)
+        with self._writing:
+            self._tally.answered(record)
 
     def updated(self, record: TrialRecord) -> None:
         """Write a line if a trial ended, or if it has been quiet for long."""
+        with self._writing:
+            self._note(record)
+
+    def tick(self) -> None:
+        """Write what is waited for, if there has been no line for long."""
+        with self._writing:
+            if (now := self._clock()) - self._last > _SILENT_SECONDS:
+                at = [f"{doing} for {duration(now - since)}" for doing, since in self._running.values()]
+                self._write(now, f"waiting for {'; '.join(at) or 'workers to start'} | {self._tally.line()}")
+
+    def _look(self) -> None:
+        while not self._closed.wait(_LOOK_SECONDS):
+            self.tick()
+
+    def _note(self, record: TrialRecord) -> None:
         self._tally.note(record)
         now = self._clock()
+        if record.state.ended:
+            self._running.pop(record.trial, None)
+        elif (doing := _doing(record)) != self._running.get(record.trial, ("",))[0]:
+            self._running[record.trial] = (doing, now)
         if record.state.ended:
             self._write(now, f"{record.trial} {_result(record)} | {self._tally.line()}")
         elif record.runs_again or now - self._last > _QUIET_SECONDS:

@@ -165,6 +165,25 @@ class TestLines:
         assert line.startswith(f"[11 s] 0/4 {doing} | 0 done, 1 running, 0 failed")
         assert not self.lines(record, every=9)
 
+    def test_a_silence_is_broken_by_what_is_waited_for_also_when_nothing_happens(self) -> None:
+        stream, now = io.StringIO(), [0.0]
+        view = Lines(tally(), stream, clock=lambda: now[0])
+        for now[0] in (29.0, 31.0, 40.0):
+            view.tick()
+        view.updated(running(0, 2))
+        for now[0] in (45.0, 75.0):
+            view.tick()
+        view.updated(trial(0))
+        now[0] = 200.0
+        view.tick()
+        lines = [line.partition(" | ")[0] for line in stream.getvalue().splitlines()]
+        assert lines == [
+            "[31 s] 0/4 waiting for workers to start",
+            "[1 min 15 s] 0/4 waiting for t0000 overfit epoch 2 for 35 s",
+            "[1 min 15 s] 1/4 t0000 ASR 0.100 CA 0.800 (base)",
+            "[3 min 20 s] 1/4 waiting for workers to start",
+        ]
+
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.backends.private import kept_private
+from sweeps.backends.private import LOOPBACK, kept_private
 from sweeps.study.config import Resources
 from ubt.common.errors import Problem, UserError
 
@@ -177,17 +177,35 @@ def nodes() -> list[Node]:
 
 
 def node_of_actor(actor_id: str, ip: str = "") -> tuple[str, str]:
-    """Return the host name of an actor's node and Ray's id of it, also once it has died; `ip` and "" if unknown."""
+    """Return what an actor's node is called and Ray's id of it, also once it has died; `ip` and "" if unknown."""
     import ray  # noqa: PLC0415
     from ray._private.state import actors  # noqa: PLC0415 — private, so Ray is pinned: the public way needs its dashboard
     from ray.exceptions import RayError  # noqa: PLC0415
 
     try:
         node_id = str(actors(actor_id)["Address"]["NodeID"])
-        there = [node["NodeManagerHostname"] for node in ray.nodes() if node["NodeID"] == node_id]  # type: ignore[no-untyped-call]
+        name = node_name(node_id, ray.nodes())  # type: ignore[no-untyped-call]
     except (RayError, OSError, RuntimeError, ValueError, KeyError):
         return ip, ""  # over a Ray client this process cannot ask
-    return (there[0] if there else ip), node_id
+    return name or ip, node_id
+
+
+def node_name(node_id: str, known: Sequence[Mapping[str, Any]]) -> str:
+    """Return what a node is called, of those that Ray knows: its host and address; "" if it is none of them.
+
+    Where two that are up have both in common, as two on one machine, the beginning of Ray's id tells them apart.
+    """
+    places = {
+        node["NodeID"]: (node["NodeManagerHostname"], node["NodeManagerAddress"])
+        for node in known
+        if node["Alive"] or node["NodeID"] == node_id
+    }
+    if node_id not in places:
+        return ""
+    host, address = places[node_id]
+    alike = list(places.values()).count(places[node_id]) > 1
+    more = [*([] if address in {host, LOOPBACK} else [address]), *([node_id[:8]] if alike else [])]
+    return f"{host} ({', '.join(more)})" if more else str(host)
 
 
 def _options(resources: Resources) -> dict[str, Any]:

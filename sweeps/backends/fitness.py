@@ -42,7 +42,7 @@ class Expected:
     store: str
     plugins: tuple[str, ...] = ()
     trials: tuple[dict[str, Any], ...] = ()
-    """Trials that use all data and plug-ins between them: `config`, `seed`, `data_key`, and `keys` of the stages."""
+    """Assignments of trials that read all data, files and plug-ins between them."""
     images: Mapping[str, int] = field(default_factory=dict)
     """Files of decoded images that a node needs on a disk of its own, with their sizes in bytes."""
     gpus: bool = False
@@ -92,8 +92,10 @@ _PARTS = {
     "store": ("the store cannot be used", "every node must reach the store and may write to it"),
     "gpus": ("its GPUs cannot be looked at", "does `nvidia-smi` work there?"),
     "room": ("decoded images cannot be kept", "name another folder with $UBT_CACHE there"),
-    "keys": ("a trial cannot be prepared", "every node needs the same plug-ins and files of weights"),
-    "data": ("the data cannot be read", "every node needs the data at the path that the study names"),
+    "content": (
+        "a trial cannot be prepared",
+        "every node needs the same plug-ins, data and weights",
+    ),
 }
 """Part of the facts → what it means that it could not be had, and what to do."""
 
@@ -118,26 +120,10 @@ def not_shared(store: str) -> Finding:
 
 
 def _content(expected: Expected, facts: Facts) -> Finding | None:
-    for trial, keys in zip(expected.trials, facts["keys"], strict=True):
-        if stages := [stage for stage, key in trial["keys"].items() if keys.get(stage) != key]:
-            what = f"the stage {stages[0]} of {trial['config']['defense']['kind']} is another one there"
-            return Finding(
-                what, "plug-ins must have the same code on every node, and files of weights the same content"
-            )
-    for trial, key in zip(expected.trials, facts["data"], strict=True):
-        if key != trial["data_key"]:
-            what = (
-                f"the data {describe_data(trial['config'])} differs from that here: files, or which images are broken"
-            )
-            return Finding(what, "copy it anew to that node, or have it on a folder that all nodes share")
-    return None
-
-
-def describe_data(config: Mapping[str, Any]) -> str:
-    """Return in words which data a trial is of: its kind and paths."""
-    data = config["victim"]["data"]
-    paths = [str(value) for name, value in data.items() if isinstance(value, str) and "/" in value]
-    return f"`{data['kind']}`" + (f" ({', '.join(paths)})" if paths else "")
+    if not facts["content"]:
+        return None
+    advice = "copy it anew to that node, or have it on a folder that all nodes share"
+    return Finding(f"it has other content than the study: {facts['content']}", advice)
 
 
 def clock(seconds: float) -> Finding | None:

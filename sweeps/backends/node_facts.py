@@ -37,8 +37,7 @@ def look(asked: dict[str, Any]) -> Facts:
         "store": _store,
         "gpus": _gpus,
         "room": _room,
-        "keys": _keys,
-        "data": _data,
+        "content": _content,
     }
     same = found["python"] == asked["python"] and found["versions"] == asked["versions"]
     for name, part in parts.items() if same else ():
@@ -145,22 +144,12 @@ def _room(asked: dict[str, Any]) -> dict[str, Any]:
     return {"folder": str(folder), "needed": needed, "free": shutil.disk_usage(folder).free}
 
 
-def _keys(asked: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the keys of the stages of some trials, which plug-ins and files of weights are part of."""
-    from ubt.engine.graph import build_pipeline  # noqa: PLC0415
-    from ubt.trials.config import TrialConfig  # noqa: PLC0415
+def _content(asked: dict[str, Any]) -> str:
+    """Return what a trial would read here that is not what the study has; nothing if all is.
 
-    found = []
-    for trial in asked["trials"]:
-        pipeline = build_pipeline(TrialConfig.model_validate(trial["config"]), trial["seed"], trial["data_key"])
-        found.append({node.spec.name: node.key for node in pipeline})
-    return found
+    Reads all files the first time, and remembers.
+    """
+    from ubt.engine.same_content import differs  # noqa: PLC0415
+    from ubt.trials.assignment import Assignment  # noqa: PLC0415
 
-
-def _data(asked: dict[str, Any]) -> list[str]:
-    """Return the fingerprint of each data set as it lies here. Reads all files the first time, and remembers."""
-    from ubt.data import content_key  # noqa: PLC0415
-    from ubt.trials.config import TrialConfig  # noqa: PLC0415
-
-    trials = (TrialConfig.model_validate(trial["config"]) for trial in asked["trials"])
-    return [content_key(trial.victim.data) for trial in trials]
+    return next(filter(None, (differs(Assignment.model_validate(trial)) for trial in asked["trials"])), "")

@@ -16,6 +16,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.backends import node_facts
+from sweeps.backends.connection import node_name
 from sweeps.backends.node_facts import Facts
 from sweeps.backends.nodes import Node, Nodes
 from sweeps.study.config import Resources
@@ -32,10 +33,9 @@ class RayCluster:
 
     def nodes(self) -> list[Node]:
         """Return the nodes that are up."""
+        known = ray.nodes()  # type: ignore[no-untyped-call]
         return [
-            Node(node["NodeID"], node["NodeManagerHostname"], node["NodeManagerAddress"], node["Resources"])
-            for node in ray.nodes()  # type: ignore[no-untyped-call]
-            if node["Alive"]
+            Node(node["NodeID"], node_name(node["NodeID"], known), node["Resources"]) for node in known if node["Alive"]
         ]
 
     def begin(self, node: Node, asked: dict[str, Any]) -> None:

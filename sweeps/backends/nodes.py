@@ -34,12 +34,12 @@ class Node:
 
     id: str
     """Ray's own, which is another one when the node comes back."""
-    host: str
-    address: str
+    name: str
+    """What it is called, in records too."""
     resources: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return self.host if self.host == self.address else f"{self.host} ({self.address})"
+        return self.name
 
 
 class Cluster(Protocol):

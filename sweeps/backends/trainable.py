@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from sweeps.backends.connection import node_name
 from sweeps.backends.fitness import Finding, judge, unfit_record
 from sweeps.backends.node_facts import look
 from ubt.trials.assignment import Assignment
@@ -32,8 +33,8 @@ class UbtTrainable(tune.Trainable):
         """Make the actor's runner and take on the first trial."""
         from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch: for workers, not for the process that starts them
 
-        self._runner = TrialRunner()
         self._node = ray.get_runtime_context().get_node_id()
+        self._runner = TrialRunner(node_name(self._node, ray.nodes()))  # type: ignore[no-untyped-call]
         self._looked = False
         self._begin(config)
 

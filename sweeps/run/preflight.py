@@ -21,8 +21,9 @@ from ubt.data import content_key
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.given_poison import located
 from ubt.engine.graph import build_pipeline
-from ubt.engine.same_content import keep_index
+from ubt.engine.same_content import keep_index, planned_files
 from ubt.models.settings import image_size_px
+from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.feasible import check_trial, check_victim
 from ubt.trials.poison import GivenPoison
@@ -127,8 +128,19 @@ def expected_of(study: StudyConfig, store: str, images: Mapping[str, int]) -> Ex
     trials = []
     for trial in distinct.values():
         key, seed = data_key(trial.victim.data), study.seeds[0]
-        keys = {node.spec.name: node.key for node in build_pipeline(trial, seed, key)}
-        trials.append({"config": trial.as_json(), "seed": seed, "data_key": key, "keys": keys})
+        assignment = Assignment(
+            study=study.name,
+            trial="preflight",
+            number=0,
+            seed=seed,
+            config=trial.as_json(),
+            data_key=key,
+            files=planned_files(trial, study.plugins),
+            keys=tuple(node.key for node in build_pipeline(trial, seed, key)),
+            plugins=study.plugins,
+            store=store,
+        )
+        trials.append(assignment.as_json())
     return Expected(
         store=store,
         plugins=study.plugins,
@@ -142,7 +154,8 @@ def _parts(trial: TrialConfig) -> tuple[object, ...]:
     """Return what decides which files and plug-ins a trial needs on its node."""
     victim = trial.victim
     kinds = tuple(part and kind_of(type(part)) for part in (victim.attack, trial.defense, *trial.metrics))
-    return (victim.data, victim.model, victim.implant.checkpoint, kinds)
+    triggers = tuple(victim.attack.files().items()) if victim.attack else ()
+    return (victim.data, victim.model, victim.implant.checkpoint, victim.poison, triggers, kinds)
 
 
 def victims_of(study: StudyConfig) -> list[VictimConfig]:

@@ -9,12 +9,11 @@ from PIL import Image
 from tiny_victim import assign, run_trial
 
 from ubt.artifacts.store import ArtifactStore
-from ubt.common.errors import UnfitNode
 from ubt.data import content_key, labelled
 from ubt.data.csv import CsvFiles
 from ubt.engine.graph import build_pipeline
 from ubt.engine.runner import TrialRunner
-from ubt.engine.same_content import check_data, check_files, check_keys, keep_index, planned_files
+from ubt.engine.same_content import data_differs, differs, files_differ, keep_index, keys_differ, planned_files
 from ubt.testing import tiny_trial
 from ubt.trials.config import TrialConfig
 
@@ -49,42 +48,39 @@ def planned(data, tmp_path):
     return assign(tmp_path / "store", data_key=content_key(data))
 
 
-def refusal(check, *arguments):
-    labelled._remembered_key.cache_clear()  # a worker is another process
-    with pytest.raises(UnfitNode) as caught:
-        check(*arguments, "gpu-2")
-    return str(caught.value)
+def of_another_process(data, assignment):
+    labelled._remembered_key.cache_clear()
+    return data_differs(data, assignment)
 
 
 class TestData:
     def test_the_same_data_passes(self, data, planned):
-        check_data(data, planned, "gpu-2")
+        assert data_differs(data, planned) == ""
 
-    def test_the_node_the_path_and_the_first_row_are_named(self, data, planned):
+    def test_the_path_and_the_first_row_are_named(self, data, planned):
         image = picture(data.pairs.with_name("2.png"), seed=99)
-        message = refusal(check_data, data, planned)
-        assert message.startswith("node gpu-2 has other content than the study was planned with: ")
+        message = of_another_process(data, planned)
         assert f"{data.pairs}: row 4, {image}: the study has" in message
 
     @pytest.mark.parametrize("file", ["3.png", "pairs.csv", "labels.csv", "classes.txt"])
     def test_data_that_cannot_be_read_here_is_a_fault_of_the_node(self, data, planned, file):
         data.pairs.with_name(file).unlink()
-        assert "this node has" in refusal(check_data, data, planned)
+        assert "this node has" in of_another_process(data, planned)
 
     def test_without_an_index_the_message_says_where_it_was_looked_for(self, data, planned, tmp_path):
         picture(data.pairs.with_name("2.png"), seed=99)
         shutil.rmtree(tmp_path / "store" / "data")
-        assert f"the store {tmp_path / 'store'} does not say" in refusal(check_data, data, planned)
+        assert f"the store {tmp_path / 'store'} does not say" in of_another_process(data, planned)
 
     def test_a_damaged_index_costs_the_row_alone(self, data, planned, tmp_path):
         picture(data.pairs.with_name("2.png"), seed=99)
         ArtifactStore(tmp_path / "store").keep_index(planned.data_key, b"garbage")
-        assert "cannot be told" in refusal(check_data, data, planned)
+        assert "cannot be told" in of_another_process(data, planned)
 
     def test_files_that_are_read_otherwise_are_told(self, data, planned):
         other = planned.model_copy(update={"data_key": "0" * 32})
         ArtifactStore(planned.store).keep_index("0" * 32, ArtifactStore(planned.store).index(planned.data_key))
-        assert "the same version of ubt and Pillow" in refusal(check_data, data, other)
+        assert "the versions of ubt and Pillow" in of_another_process(data, other)
 
     def test_an_index_is_written_once(self, data, planned, monkeypatch):
         monkeypatch.setattr(ArtifactStore, "keep_index", lambda *_: pytest.fail("written again"))
@@ -137,11 +133,11 @@ class TestFiles:
         path.unlink()
         if spoil != "remove":
             path.write_bytes(content + b"!" if spoil == "lengthen" else content[:-1] + b"!")
-        message = refusal(check_files, assign(tmp_path, files=files))
+        message = files_differ(assign(tmp_path, files=files))
         assert f"{where.format(tmp_path)}, {path}: the study has " in message
 
     def test_files_that_are_the_same_pass(self, files, tmp_path):
-        check_files(assign(tmp_path, files=files), "gpu-2")
+        assert files_differ(assign(tmp_path, files=files)) == ""
 
 
 class TestKeys:
@@ -149,10 +145,21 @@ class TestKeys:
         assignment = assign(tmp_path)
         pipeline = build_pipeline(tiny_trial(), 0, assignment.data_key)
         keys = [node.key for node in pipeline]
-        check_keys(pipeline, assignment.model_copy(update={"keys": tuple(keys)}), "gpu-2")
+        assert keys_differ(pipeline, assignment.model_copy(update={"keys": tuple(keys)})) == ""
         keys[2] = "of another version"
-        message = refusal(check_keys, pipeline, assignment.model_copy(update={"keys": tuple(keys)}))
-        assert f"stage {pipeline[2].spec.name} has the key {pipeline[2].key} here, and of another version" in message
+        message = keys_differ(pipeline, assignment.model_copy(update={"keys": tuple(keys)}))
+        assert f"stage `{pipeline[2].spec.name}` has another key here" in message
+
+
+def test_all_of_a_trial_is_looked_at_in_one_go(tmp_path):
+    assignment = assign(tmp_path)
+    keys = tuple(node.key for node in build_pipeline(tiny_trial(), 0, assignment.data_key))
+    assert differs(assignment.model_copy(update={"keys": keys})) == ""
+    assert "another key" in differs(assignment.model_copy(update={"keys": keys[::-1]}))
+    assert "plug-in.py" in differs(
+        assign(tmp_path, files=[{"where": "plugins", "path": "/plug-in.py", "size_bytes": 7, "sha256": ""}])
+    )
+    assert "the data differs" in differs(assignment.model_copy(update={"data_key": "other"}))
 
 
 def test_a_trial_is_handed_back_before_it_computes_anything(tmp_path):
@@ -162,4 +169,5 @@ def test_a_trial_is_handed_back_before_it_computes_anything(tmp_path):
     (record,) = run_trial(tmp_path / "store", runner=TrialRunner("gpu-2"), files=files)
     assert (record.state, record.fault, record.lost) == ("FAILED", "UnfitNode", True)
     assert record.attempts[-1].node == "gpu-2"
+    assert record.reason.startswith("node gpu-2 has other content than the study was planned with: victim.model, ")
     assert not (tmp_path / "store").exists()

@@ -20,6 +20,7 @@ import pytest
 from ray import cloudpickle
 
 from sweeps.backends import node_facts
+from sweeps.backends.connection import node_name
 from sweeps.backends.fitness import Expected, judge
 from sweeps.backends.node_facts import Facts, look
 from sweeps.backends.nodes import LOOK_SECONDS, PATIENCE_SECONDS, Node, Nodes
@@ -70,7 +71,7 @@ class Toy:
 
 
 def node(name: str, **resources: float) -> Node:
-    return Node(name, f"host-{name}", "10.0.0.1", resources or {"CPU": 2.0})
+    return Node(name, f"host-{name} (10.0.0.1)", resources or {"CPU": 2.0})
 
 
 def nodes_of(cluster: Toy, expected: Expected, **more: Any) -> Nodes:
@@ -238,18 +239,17 @@ WELL: Facts = {
         ("imports", ["torch", "OSError: libcudart"], "`torch` cannot be imported in /opt/python: OSError: libcudart"),
         ("code.ubt", "other", "the code of ubt differs"),
         ("failed", ["plugins", "no module mine"], "plug-ins cannot be imported: no module mine"),
-        ("failed", ["data", "/data/cc3m: no such file"], "the data cannot be read: /data/cc3m"),
+        ("failed", ["content", "no attack `mine`"], "a trial cannot be prepared: no attack `mine`"),
         ("store", False, "is another one there"),
         ("gpus", 1, "Ray says that it has 2 GPUs, and torch sees 1"),
         ("room.free", 5, "decoded images take 10 bytes in /cache/images, and 5 bytes are free"),
-        ("keys", [{}], "the stage pretrain of ubt is another one there"),
-        ("data", ["other"], "the data `scenes` differs"),
+        ("content", "pairs.csv: row 3", "it has other content than the study: pairs.csv: row 3"),
     ],
 )
 def test_each_thing_that_makes_a_node_unfit_is_said(expected: Expected, path: str, value: Any, said: str) -> None:
     trial = expected.trials[0]
     well = {**WELL, "python": expected.python, "versions": dict(expected.versions), "code": dict(expected.code)}
-    well |= {"keys": [trial["keys"]], "data": [trial["data_key"]]}
+    well |= {"content": ""}
     expected = replace(expected, trials=(trial,))
     assert judge(expected, well, gpus=2) is None
     found = judge(expected, set_path(well, path, value), gpus=2)
@@ -289,3 +289,27 @@ def test_notes_left_in_a_store_are_strays(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     store.write_note("token-of-a-sweep")
     assert [Path(stray.path).name for stray in store.strays([])] == [".writable-token-of-a-sweep"]
+
+
+def ray_node(number: str, host: str, address: str, alive: bool = True) -> dict[str, Any]:
+    return {"NodeID": number * 16, "NodeManagerHostname": host, "NodeManagerAddress": address, "Alive": alive}
+
+
+@pytest.mark.parametrize(
+    ("others", "name"),
+    [
+        ([], "gpu-1 (10.0.0.2)"),
+        ([ray_node("b", "gpu-2", "10.0.0.3")], "gpu-1 (10.0.0.2)"),
+        ([ray_node("b", "gpu-1", "10.0.0.3")], "gpu-1 (10.0.0.2)"),
+        ([ray_node("b", "gpu-1", "10.0.0.2")], "gpu-1 (10.0.0.2, aaaaaaaa)"),
+        ([ray_node("b", "gpu-1", "10.0.0.2", alive=False)], "gpu-1 (10.0.0.2)"),
+    ],
+)
+def test_a_node_is_called_by_host_and_address_and_no_two_alike(others: list[dict[str, Any]], name: str) -> None:
+    assert node_name("a" * 16, [ray_node("a", "gpu-1", "10.0.0.2"), *others]) == name
+
+
+def test_a_machine_of_its_own_is_called_as_it_calls_itself_and_an_unknown_node_by_nothing() -> None:
+    alone = [ray_node("a", "laptop", "127.0.0.1")]
+    assert node_name("a" * 16, alone) == "laptop"
+    assert node_name("b" * 16, alone) == ""

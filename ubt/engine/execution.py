@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -137,7 +136,7 @@ class Execution:
             own_seconds=self._own_seconds,
             peak_memory_bytes=peak_memory_bytes(self._workspace.device),
             device=str(self._workspace.device),
-            node=platform.node(),
+            node=self._workspace.node,
             computed_by=self._computed_by,
             started_at=self._started_at,
         )
@@ -201,7 +200,7 @@ class Execution:
             seconds=self._spent_seconds + (self._earlier.seconds if self._earlier else 0.0),
             spent_seconds=self._spent_seconds,
             complete=False,
-            node=platform.node(),
+            node=self._workspace.node,
             started_at=self._started_at,
             computed_by=self._computed_by,
             epochs=tuple(self._epochs),

@@ -17,13 +17,13 @@ from pydantic import JsonValue
 from ubt.artifacts.codec import Artifact
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, local_cache
-from ubt.common.errors import DamagedArtifact, Fault, NotFinite, StageFault, StoppedByGate, UserError, Waits
+from ubt.common.errors import DamagedArtifact, Fault, NotFinite, StageFault, StoppedByGate, UnfitNode, UserError, Waits
 from ubt.common.registry import load_plugins
 from ubt.data import content_key
 from ubt.engine.execution import Execution, stage_record
 from ubt.engine.gates import Judged, finite_weights, judge, stop
 from ubt.engine.graph import Node, Pipeline, build_pipeline
-from ubt.engine.same_content import check_data, check_files, check_keys
+from ubt.engine.same_content import data_differs, files_differ, keys_differ
 from ubt.engine.spec import MANIFEST
 from ubt.engine.workspace import Workspace
 from ubt.models.clip import pick_device, use_threads
@@ -157,12 +157,12 @@ class TrialRunner:
 
     def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:
         use_threads(assignment.threads)
-        check_files(assignment, self.node)
+        self._refuse(files_differ(assignment))
         load_plugins(assignment.plugins)
         trial = TrialConfig.model_validate(assignment.config)
         workspace = self._workspace_for(trial, assignment)
         pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)
-        check_keys(pipeline, assignment, self.node)
+        self._refuse(keys_differ(pipeline, assignment))
         name = f"{assignment.study}/{assignment.trial}"
         run = PipelineRun(pipeline, trial, workspace, assignment.keep_epochs, assignment.gates, name)
         data = workspace.data
@@ -178,14 +178,19 @@ class TrialRunner:
         results = {split: run.rates("rates", split) for split in ("val", "test")}
         yield record.model_copy(update={"state": State.DONE, **results})
 
+    def _refuse(self, difference: str) -> None:
+        """Raise `UnfitNode` if there is a difference: what is read here is not what the study was planned with."""
+        if difference:
+            raise UnfitNode(f"node {self.node} has other content than the study was planned with: {difference}")
+
     def _workspace_for(self, trial: TrialConfig, assignment: Assignment) -> Workspace:
         """Return the workspace in memory if the trial fits into it, else a new one, of data that has been checked."""
         kept, wanted = self._workspace, (trial.victim.data, trial.victim.model, pick_device(assignment.gpus))
         if kept is None or not kept.fits(*wanted) or kept.store.root != assignment.store:
             self._workspace = None  # let go of the old data before the new is loaded
-            check_data(trial.victim.data, assignment, self.node)
+            self._refuse(data_differs(trial.victim.data, assignment))
             store = ArtifactStore(assignment.store)
-            kept = Workspace(*wanted, store=store, image_cache=local_cache(assignment.store))
+            kept = Workspace(*wanted, store=store, image_cache=local_cache(assignment.store), node=self.node)
             self._workspace = kept
         return kept
 

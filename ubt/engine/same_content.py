@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ubt.artifacts.store import ArtifactStore
-from ubt.common.errors import UnfitNode, UserError
+from ubt.common.errors import UserError
+from ubt.common.registry import load_plugins
 from ubt.data import content_key
 from ubt.data.base import DataSource
 from ubt.data.content.compare import difference, first_difference
 from ubt.data.content.index import Entry, decoded, encoded
 from ubt.data.digests import digest_files, stamp_if_there
-from ubt.engine.graph import Pipeline
+from ubt.engine.graph import Pipeline, build_pipeline
 from ubt.models.weight_files import described_by
 from ubt.trials.assignment import Assignment, PlannedFile
 from ubt.trials.config import TrialConfig
@@ -67,11 +68,10 @@ def _files(trial: TrialConfig) -> dict[str, Path]:
 # Where it is run
 
 
-def check_files(assignment: Assignment, node: str) -> None:
-    """Check the files that a trial reads beside its data. Before plug-ins are imported: they are among them.
+def files_differ(assignment: Assignment) -> str:
+    """Return in words which file, of those that a trial reads beside its data, is another one here; nothing if none is.
 
-    Raises:
-        UnfitNode: naming the first that is another one here.
+    Asked before plug-ins are imported, which are among them.
     """
     for planned in assignment.files:
         stamp = stamp_if_there(Path(planned.path))
@@ -81,54 +81,60 @@ def check_files(assignment: Assignment, node: str) -> None:
             same_size = stamp[1] == planned.size_bytes  # else there is no need to read it
             here = replace(here, size_bytes=stamp[1], sha256=_digest(Path(planned.path)) if same_size else "")
         if not study.same(here):
-            raise _differs(node, str(difference(study, here)))
+            return str(difference(study, here))
+    return ""
 
 
-def check_data(data: DataSource, assignment: Assignment, node: str) -> None:
-    """Check the data set by its key. Files that have not changed since they were read last are not read.
+def data_differs(data: DataSource, assignment: Assignment) -> str:
+    """Return in words which row of the data set is another one here; nothing if none is.
 
-    Raises:
-        UnfitNode: naming the first row that is another one here.
+    The data is known by its key. Files that have not changed since they were read last are not read.
     """
     try:
-        key = content_key(data)
+        if content_key(data) == assignment.data_key:
+            return ""
+        reason = "its files are the same, but read otherwise here: are the versions of ubt and Pillow the same?"
     except UserError as error:  # where the study was planned it could be read
-        key, reason = "", str(error)
-    else:
-        reason = (
-            "its files are the same, but here they are read otherwise: is the same version of ubt and Pillow there?"
-        )
-    if key != assignment.data_key:
-        raise _differs(node, _first_row(data, assignment) or reason)
+        reason = str(error)
+    return _first_row(data, assignment) or reason
 
 
 def _first_row(data: DataSource, assignment: Assignment) -> str:
     """Return in words which row differs first; nothing if none does."""
+    unknown = "the data differs, and in which row it does"
     try:
         index = ArtifactStore(assignment.store).index(assignment.data_key)
         if index is None:
-            return (
-                f"the data's key is another one, and in which row it differs the store {assignment.store} does not say"
-            )
+            return f"{unknown}, the store {assignment.store} does not say"
         found = first_difference(decoded(index), data.contents())
     except (OSError, ValueError) as error:
-        return f"the data's key is another one, and in which row it differs cannot be told: {error}"
+        return f"{unknown}, cannot be told: {error}"
     return "" if found is None else str(found)
 
 
-def check_keys(pipeline: Pipeline, assignment: Assignment, node: str) -> None:
-    """Check that the stages are those that were planned: what no file shows, as other versions, shows in their keys.
+def keys_differ(pipeline: Pipeline, assignment: Assignment) -> str:
+    """Return in words which stage is another one here; nothing if none is.
+
+    What no file shows, as another version of a plug-in, shows in the keys.
+    """
+    pairs = zip(pipeline, assignment.keys, strict=False)
+    stage = next((node.spec.name for node, planned in pairs if node.key != planned), "")
+    return f"stage `{stage}` has another key here: versions or files of plug-ins differ" if stage else ""
+
+
+def differs(assignment: Assignment) -> str:
+    """Return in words what a trial would read here that is not what its study was planned with; nothing if all is.
 
     Raises:
-        UnfitNode: naming the first stage that is another one here.
+        UserError: if its plug-ins cannot be imported, or its configuration is not known here.
     """
-    for stage, planned in zip(pipeline, assignment.keys, strict=False):
-        if stage.key != planned:
-            raise _differs(node, f"stage {stage.spec.name} has the key {stage.key} here, and {planned} in the study")
-
-
-def _differs(node: str, difference: str) -> UnfitNode:
-    return UnfitNode(f"node {node} has other content than the study was planned with: {difference}")
+    if found := files_differ(assignment):
+        return found
+    load_plugins(assignment.plugins)
+    trial = TrialConfig.model_validate(assignment.config)
+    if found := data_differs(trial.victim.data, assignment):
+        return found
+    return keys_differ(build_pipeline(trial, assignment.seed, assignment.data_key), assignment)
 
 
 def _digest(path: Path) -> str:

@@ -43,9 +43,17 @@ class Workspace:
     """Everything heavy that the trials of one data set and one architecture share in one process."""
 
     def __init__(
-        self, data: DataSource, model: ModelSettings, device: torch.device, store: ArtifactStore, image_cache: Path
+        self,
+        data: DataSource,
+        model: ModelSettings,
+        device: torch.device,
+        store: ArtifactStore,
+        image_cache: Path,
+        node: str = "",
     ) -> None:
         self.store = store
+        self.node = node
+        """What the node that this process runs on is called in records."""
         self.device = device
         self._fits = (data, model, device)
         # Weights come from artifacts: only the architecture is needed here, so nothing is fetched or trained.

@@ -22,6 +22,7 @@ from sweeps.backends.connection import start_ray, stop_ray
 from sweeps.backends.execute import run_on_ray
 from sweeps.backends.trainable import UbtTrainable
 from sweeps.planning.trials import TrialPlanner
+from sweeps.run.folder import RunFolder
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.search.proposals import DesignProposer
@@ -88,7 +89,8 @@ def run_ours(trials: int, folder: Path) -> tuple[float, float]:
     began = time.perf_counter()
     concurrent = start_ray("local", config.resources)
     run = folder / "ours"
-    tracker = Tracker(config.tracking, run, "ours", config.as_json(), list(config.search.space))
+    RunFolder(run).write_study(config)
+    tracker = Tracker(config.tracking, run)
     clock = FirstEnd()
     session = Session(
         proposer=DesignProposer(config.proposals()),

@@ -98,7 +98,13 @@ HOMES = {
         "ubt/artifacts/export.py",
         "ubt/models/checkpoints.py",
     },
-    "typer": {"sweeps/cli/app.py", "sweeps/cli/clean.py", "sweeps/cli/options.py", "sweeps/cli/store.py"},
+    "typer": {
+        "sweeps/cli/app.py",
+        "sweeps/cli/clean.py",
+        "sweeps/cli/options.py",
+        "sweeps/cli/store.py",
+        "sweeps/cli/tracking.py",
+    },
 }
 """Packages that one part of a package is built on, and the only files that know them."""
 
@@ -261,7 +267,9 @@ CATCHES_ALL = {
     "analysis/figures/base.py": "a figure never costs a report, least of all one of another distribution",
     "sweeps/backends/node_facts.py": "whatever is wrong with a node is a fact about it",
     "sweeps/run/launch.py": "a report never costs a sweep, and MLflow is told that it ended however it did",
-    "sweeps/tracking/delivery.py": "what MLflow and its libraries raise never costs a sweep, and the events wait",
+    "sweeps/tracking/delivery.py": "what MLflow and its libraries raise never costs a sweep nor ends the thread",
+    "sweeps/tracking/tracker.py": "what they raise when a connection is made is told apart",
+    "sweeps/tracking/database.py": "a migration over an unfinished database may raise anything",
     "ubt/artifacts/store.py": "each cloud's client has errors of its own",
     "ubt/data/shards.py": "each cloud's client has errors of its own",
 }

@@ -25,6 +25,7 @@ from sweeps.cli.options import (
     StudyArgument,
 )
 from sweeps.cli.store import store_app
+from sweeps.cli.tracking import track, ui
 from ubt.artifacts.model_note import Format, Which
 from ubt.common.errors import Problem, UserError
 
@@ -39,6 +40,8 @@ app = typer.Typer(
 
 app.add_typer(store_app, name="store")
 app.command()(clean)
+app.command()(ui)
+app.command()(track)
 
 
 @app.command()
@@ -204,30 +207,6 @@ def table(
         advice = "`ubt sweep table` compares several; `ubt report` shows a run of one"
         raise UserError(Problem(str(run_folder), "has trials of a single defense, and so no table", advice=advice))
     print(run.comparison.to_csv(index=False) if as_csv else run.comparison_markdown, end="")
-
-
-@app.command()
-def ui(
-    run_folder: RunArgument,
-    host: Annotated[str, typer.Option(help="Address to listen on; this machine only by default.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.")] = 5000,
-) -> None:
-    """Open MLflow on the store that a run is tracked in, until Ctrl-C."""
-    from sweeps.cli.ui import serve  # noqa: PLC0415
-    from sweeps.run.folder import tracking_of  # noqa: PLC0415
-
-    serve(tracking_of(run_folder).address(run_folder), host, port)
-
-
-@app.command()
-def track(run_folder: RunArgument) -> None:
-    """Send what still waits for MLflow, after it was down."""
-    from sweeps.run.folder import tracking_of  # noqa: PLC0415
-    from sweeps.tracking import Tracker  # noqa: PLC0415
-
-    waiting = Tracker(tracking_of(run_folder), run_folder, run_folder.name, {}).close()
-    print("everything is sent" if not waiting else f"{waiting} events still wait: MLflow does not answer")
-    raise typer.Exit(Exit.SOME_FAILED if waiting else Exit.DONE)
 
 
 @app.command()

@@ -14,7 +14,9 @@ from sweeps.backends.connection import INLINE, LOCAL
 from sweeps.backends.nodes import Nodes
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import ArtifactStore, default_store
+from ubt.common.atomic_files import write_whole
 from ubt.common.errors import UserError
+from ubt.common.paths import STUDY_FILE
 
 PACKAGES = ("ray", "torch", "torchvision", "open_clip_torch", "optuna", "mlflow", "pandas")
 
@@ -125,12 +127,13 @@ def _mlflow() -> Finding:
     from sweeps.tracking import Tracker, TrackingSettings  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
-        tracker = Tracker(TrackingSettings(), Path(folder) / "run", "doctor", {})
-        tracker.started()
-        waiting = tracker.close()
-    return Finding(
-        "mlflow", not waiting, "cannot write a database" if waiting else "a database can be made and written"
-    )
+        run = Path(folder) / "doctor"
+        write_whole(run / STUDY_FILE, "{}")
+        tracker = Tracker(TrackingSettings(), run)
+        tracker.finished(complete=True)
+        left = tracker.close()
+    lacks = f"cannot write a database: {left.reason or 'it takes too long'}"
+    return Finding("mlflow", not left.runs, lacks if left.runs else "a database can be made and written")
 
 
 def _store(store: str) -> Finding:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from analysis import Summary
 from analysis.summary import Point
 from sweeps.run.launch import SweepEnd
+from sweeps.tracking import Left
 from ubt.artifacts.model_note import ModelNote
 from ubt.common.formatting import describe, duration
 from ubt.trials.rates import Rates
 from ubt.trials.record import StageRecord, TrialRecord
+
+_QUIET_SECONDS = 10.0
 
 
 def outcome_text(outcome: SweepEnd, resume_command: str) -> str:
@@ -26,15 +31,40 @@ def outcome_text(outcome: SweepEnd, resume_command: str) -> str:
         again = f"`ubt report {shlex.quote(str(outcome.run.path))}` writes it again"
         lines.append(f"Report:  could not be written ({outcome.report_fault}); {again}")
     lines.append(f"MLflow:  {outcome.mlflow_command}")
-    if outcome.events_waiting:
-        lines.append(
-            f"         {outcome.events_waiting} events wait for MLflow; `ubt track {outcome.run.path}` sends them"
-        )
+    lines += [f"         {line}" for line in untracked_lines(outcome.untracked, outcome.run.path)]
     if outcome.interrupted or not outcome.complete:
         why = f"Stopped: {outcome.stopped}" if outcome.stopped else "Not all trials have run"
         why = "Interrupted" if outcome.interrupted else why
         lines.append(f"{why}; what is done is kept. Go on with:\n  {resume_command}")
     return "\n".join(lines)
+
+
+def untracked_lines(left: Left, run_folder: Path) -> list[str]:
+    """Return what MLflow lacks of a run, why, and what to do about it; no lines if it has all."""
+    lines = []
+    if left.runs:
+        why = f": {left.reason}" if left.reason else " yet: there was too little time"
+        lines.append(f"{left.runs} of MLflow's runs are not complete{why}")
+        lines += [f"what to do: {left.advice}"] if left.advice else []
+        lines.append(f"`ubt track {shlex.quote(str(run_folder))}` sends the rest; the run folder has everything")
+    if left.refused:
+        lines.append(
+            f"{left.refused} of MLflow's runs cannot be brought up to date: MLflow refuses what they would show"
+        )
+    return lines
+
+
+def seldom() -> Callable[[str], None]:
+    """Return what prints progress where it does not mix with the result: what is new, and at most every ten seconds."""
+    last = 0.0
+
+    def show(text: str) -> None:
+        nonlocal last
+        if not last or time.monotonic() - last >= _QUIET_SECONDS:
+            print(text, file=sys.stderr, flush=True)
+            last = time.monotonic()
+
+    return show
 
 
 def _summary_lines(summary: Summary) -> list[str]:

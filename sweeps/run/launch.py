@@ -23,7 +23,7 @@ from sweeps.scheduling.session import Listener, Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.search.proposals import Proposal
 from sweeps.study.config import Resources, StudyConfig
-from sweeps.tracking import Tracker
+from sweeps.tracking import Left, Tracker
 from ubt.artifacts.store import default_store
 from ubt.trials.record import StageRecord, State, TrialRecord, write_record
 
@@ -47,7 +47,8 @@ class SweepEnd:
     """And every one well."""
     stopped: str
     """Why no more trials were started; empty if nothing was in the way."""
-    events_waiting: int
+    untracked: Left
+    """What MLflow does not have of it."""
     mlflow_command: str
     report_fault: str = ""
     """Why there is no report; empty if there is one, or nothing to report."""
@@ -144,7 +145,7 @@ def _run(
     study: StudyConfig, store: str, run: RunFolder, address: str, concurrent: int, cluster: Nodes | None
 ) -> SweepEnd:
     known = run.begin(study)
-    tracker = Tracker(study.tracking, run.path, run.path.name, study.as_json(), list(study.search.space))
+    tracker = Tracker(study.tracking, run.path)
     tracker.started()
     tally = Tally(study.trials, study.ca_floor, rule=study.rule)
     with progress_view(tally) as view:
@@ -159,7 +160,7 @@ def _run(
         session.close()
     complete = session.finished and not session.stopped
     reported = report(run, tracker, complete)
-    waiting = tracker.close(INTERRUPTED_SECONDS if interrupted else FLUSH_SECONDS)
+    untracked = tracker.close(INTERRUPTED_SECONDS if interrupted else FLUSH_SECONDS)
     return SweepEnd(
         run,
         reported.summary,
@@ -167,7 +168,7 @@ def _run(
         complete,
         session.all_done,
         session.stopped,
-        waiting,
+        untracked,
         tracker.command,
         reported.fault,
     )
@@ -195,8 +196,7 @@ def report(run: RunFolder, tracker: Tracker, complete: bool) -> Reported:
         logger.error("the report cannot be written, `ubt report %s` does it later: %s", run.path, fault)
         logger.debug("where the report failed", exc_info=True)
         summary = _summary(run)
-    document, front = (summary.model_dump(mode="json"), summary.front) if summary else ({}, ())
-    tracker.finished(document, front, run.report, complete)
+    tracker.finished(complete)
     return Reported(summary, fault)
 
 

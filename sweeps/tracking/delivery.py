@@ -1,244 +1,237 @@
-"""Delivery to MLflow: a queue on disk, one file an event, and a thread that carries it over with patience."""
+"""Delivery to MLflow: a thread that carries over what differs from the run folder, with patience."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
-import uuid
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from pydantic import ValidationError
-
-from sweeps.tracking.config import without_credentials
-from sweeps.tracking.events import Event, RefusedError, UnavailableError, parse_event
-from ubt.common.atomic_files import write_whole
-
-_NAME = re.compile(r"(?P<counter>\d+)\.(?P<subject>.+)\.json")
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """An event that was not sent yet, and its file."""
-
-    path: Path
-    event: Event
-
-
-class Outbox:
-    """The folder `<run>/outbox`. One thread adds, another one sends."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.rejected = folder / "rejected"
-        self._lock = threading.Lock()
-        self._newest = {_subject(path): path for path in self._files()}
-        # Set-aside files count too, or a later event of the same number would overwrite one.
-        numbers = [_counter(path) for path in (*self._files(), *self.rejected.glob("*.json"))]
-        self._next = max(numbers, default=0) + 1
-
-    @property
-    def identity(self) -> str:
-        """Return the name under which MLflow's runs are found again; made once for each run folder.
-
-        The study's name does not do: a second run of one study beside the first shares its database.
-        """
-        path = self.folder / "identity"
-        if not path.exists():
-            write_whole(path, uuid.uuid4().hex)
-        return path.read_text(encoding="utf-8").strip()
-
-    def add(self, event: Event) -> None:
-        """Keep `event` until it is sent; an older one about the same subject is dropped.
-
-        Raises:
-            OSError: if the disk is full or not writable.
-        """
-        with self._lock:
-            path = self.folder / f"{self._next:010d}.{event.subject}.json"
-            write_whole(path, event.model_dump_json())
-            self._next += 1
-            superseded = self._newest.get(event.subject)
-            self._newest[event.subject] = path
-            if superseded:
-                superseded.unlink(missing_ok=True)
-
-    def oldest(self) -> Waiting | None:
-        """Return the event to send next, or None; files that hold no event are set aside."""
-        for path in self._files():
-            try:
-                return Waiting(path, parse_event(path.read_text(encoding="utf-8")))
-            except FileNotFoundError:
-                continue  # superseded a moment ago
-            except (ValidationError, UnicodeDecodeError) as error:
-                self.set_aside(path, f"this file holds no event: {error}")
-        return None
-
-    def sent(self, waiting: Waiting) -> None:
-        """Forget an event that MLflow has taken; a newer one about its subject stays."""
-        waiting.path.unlink(missing_ok=True)
-
-    def set_aside(self, path: Path, reason: str) -> None:
-        """Move an event out of the queue, so that the rest goes on, and write the reason beside it."""
-        write_whole(self.rejected / f"{path.stem}.reason.txt", f"{reason}\n")
-        if path.exists():
-            path.replace(self.rejected / path.name)
-
-    def __len__(self) -> int:
-        return len(self._files())
-
-    def _files(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("*.json") if _NAME.fullmatch(path.name))
-
-
-def _subject(path: Path) -> str:
-    match = _NAME.fullmatch(path.name)
-    return match["subject"] if match else ""
-
-
-def _counter(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    return int(match["counter"]) if match else 0
-
+from sweeps.tracking.contents import STUDY, Confirmed, Content, Ledger, RunContents
+from sweeps.tracking.faults import RefusedError, TrackingFault, fault_of
 
 _log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 60.0
+_QUIET_SECONDS = 5.0
+"""How long the end waits for MLflow before it says so."""
+_HOPELESS_SECONDS = 4.0
+"""How long to try what waiting does not mend: the first runs, in case it is only one's trouble."""
 
 _ENVIRONMENT = {
     # By default MLflow retries 7 times, 246 s. We retry ourselves. A retry inside a call is worse than none,
     # as it repeats `create run` blindly after a time-out, which doubles the run.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "PGCONNECT_TIMEOUT": "10",
     # The terminal belongs to the sweep's progress.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     # A sweep talks to the addresses that it was given, and to no other.
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+# A connection that is kept leads to the file that was there when it was made, also if it was set aside since.
+_ENVIRONMENT_OF_SQLITE = {"MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool"}
 
 
-def prepare_environment() -> None:
+def prepare_environment(sqlite: bool = True) -> None:
     """Set what MLflow reads on import and at each call; what the user has set stays."""
-    for name, value in _ENVIRONMENT.items():
+    for name, value in (_ENVIRONMENT | (_ENVIRONMENT_OF_SQLITE if sqlite else {})).items():
         os.environ.setdefault(name, value)
 
 
 class Sink(Protocol):
-    """Where events go."""
+    """Where contents go."""
 
-    def send(self, event: Event) -> None:
-        """Deliver `event`, or raise `UnavailableError` or `RefusedError`."""
+    @property
+    def runs(self) -> dict[str, str]:
+        """Return the ids of the runs that there are, by subject."""
+
+    def show(self, content: Content, files: bool) -> str:
+        """Show `content`, with its files if they are wanted, and return its run's id."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What MLflow does not have when the waiting for it is over."""
+
+    runs: int = 0
+    """How many of MLflow's runs are missing or show too little; 0 if it has all."""
+    reason: str = ""
+    """What MLflow or a library said last; empty if there was too little time."""
+    advice: str = ""
+    """What to do about it; empty if waiting is all."""
+    refused: int = 0
+    """How many MLflow will never take as they are."""
 
 
 class Sender:
-    """Sends the outbox's events in order, each until it is taken or refused for good."""
+    """Sends what differs, each until it is confirmed or refused for good. No exception ends it."""
 
     def __init__(
-        self, outbox: Outbox, connect: Callable[[], Sink], address: str, first_pause_seconds: float = 1.0
+        self,
+        contents: RunContents,
+        ledger: Ledger,
+        connect: Callable[[TrackingFault | None], Sink],
+        address: str,
+        first_pause_seconds: float = 1.0,
     ) -> None:
-        prepare_environment()  # not in the thread: Ray Tune may import MLflow before there is news
-        self._outbox, self._connect, self._address = outbox, connect, address
+        """`connect` is told what went wrong over the connection before, if something did."""
+        self._contents, self._ledger, self._connect, self._address = contents, ledger, connect, address
         self._first_pause_seconds = first_pause_seconds
         self._sink: Sink | None = None
-        self._failures = 0
+        self._due = dict.fromkeys(contents.subjects())
+        """What to look at, the first one next."""
+        self._in_hand: set[str] = set()
+        self._lock = threading.Lock()
+        self._failures, self._settled = 0, 0
+        self._fault: TrackingFault | None = None
         self._news, self._closing, self._given_up = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="ubt-tracking", daemon=True)
 
+    def note(self, subjects: Iterable[str]) -> None:
+        """Have subjects looked at, those last that are looked at already."""
+        with self._lock:
+            self._due |= dict.fromkeys(subjects)
+
     def wake(self) -> None:
-        """Tell the thread, started on the first call, that there is something to send."""
+        """Tell the thread, started on the first call, that there is something to look at."""
         if self._thread.ident is None:
             self._thread.start()
         self._news.set()
 
-    def close(self, timeout_seconds: float) -> int:
-        """Send what can be sent within the time, end the thread, and return how many events still wait.
+    def drain(self, patience_seconds: float, show: Callable[[int, str], None]) -> None:
+        """Wait as long as there is progress; each second `show` is told how much is left, and what is in the way."""
+        self.wake()
+        settled, since = self._settled, time.monotonic()
+        while self._left and time.monotonic() - since < patience_seconds:
+            fault = self._fault if self._failures else None
+            if fault and fault.advice and time.monotonic() - since > _HOPELESS_SECONDS:
+                return
+            show(self._left, str(fault or ""))
+            time.sleep(min(1.0, patience_seconds / 4))
+            if self._settled != settled:
+                settled, since = self._settled, time.monotonic()
+
+    def close(self, timeout_seconds: float) -> Left:
+        """Send what can be sent within the time, end the thread, and return what is left.
 
         A server that is down costs one attempt after the call, not the whole time.
         """
         self._closing.set()
         self._news.set()
         if self._thread.ident is not None:
-            self._thread.join(timeout_seconds)
-        self._given_up.set()  # a thread that is still at it ends after its event
-        return len(self._outbox)
+            self._thread.join(min(timeout_seconds, _QUIET_SECONDS))
+            if self._thread.is_alive() and timeout_seconds > _QUIET_SECONDS:
+                _log.warning(
+                    "MLflow at %s does not have %d runs yet; this waits for it for at most a minute",
+                    self._address,
+                    self._left,
+                )
+                self._thread.join(timeout_seconds - _QUIET_SECONDS)
+        self._given_up.set()  # a thread that is still at it ends after its content
+        refused = sum(1 for entry in self._ledger.confirmed.values() if entry.refused)
+        left, fault = self._left, self._fault
+        return Left(left, str(fault or ""), fault.advice if fault else "", refused) if left else Left(refused=refused)
+
+    @property
+    def _left(self) -> int:
+        with self._lock:
+            return len(self._due.keys() | self._in_hand)
 
     def _work(self) -> None:
         while not self._given_up.is_set():
             last = self._closing.is_set()
             try:
                 self._step()
-            except Exception as error:  # noqa: BLE001 — the outbox's own disk, or what a library raises on import
-                self._postpone(without_credentials(f"{type(error).__name__}: {error}"))
+            except BaseException as error:  # noqa: BLE001 — of what libraries raise nothing may end this thread
+                self._postpone(fault_of(error))
             if last and self._failures:
                 self._given_up.set()
 
     def _step(self) -> None:
-        waiting = self._outbox.oldest()
-        if waiting:
-            self._attempt(waiting)
+        subject = self._next()
+        if subject is not None:
+            self._attempt(subject)
         elif self._closing.is_set():
             self._given_up.set()
         else:
             self._news.wait()
             self._news.clear()
 
-    def _attempt(self, waiting: Waiting) -> None:
+    def _next(self) -> str | None:
+        with self._lock:
+            return next(iter(self._due), None)
+
+    def _attempt(self, subject: str) -> None:
         """Try once. A failure counts only over a new connection: an old one may know runs that are gone."""
         new = self._sink is None
         try:
-            self._sink = self._sink or self._connect()
-            self._sink.send(waiting.event)
-        except RefusedError as fault:
+            if self._sink is None:
+                self._sink = self._connect(self._fault)
+                self.note(self._ledger.keep(self._sink.runs))
+            if STUDY not in self._sink.runs:
+                subject = STUDY
+            self._settle(subject, self._sink, new)
+        except BaseException as error:
             self._sink = None
             if new:
-                self._set_aside(waiting, without_credentials(str(fault)))
-                self._answered()
-        except UnavailableError as fault:
-            self._sink = None
-            if new:
-                self._postpone(without_credentials(str(fault)))
-        else:
-            self._outbox.sent(waiting)
-            self._answered()
+                with self._lock:  # one that fails must not keep the others from being tried
+                    self._due[subject] = self._due.pop(subject, None)
+                raise
+            self._fault = fault_of(error)
 
-    def _set_aside(self, waiting: Waiting, reason: str) -> None:
-        self._outbox.set_aside(waiting.path, reason)
-        _log.warning(
-            "MLflow at %s refuses an event (%s): %s. It was set aside in %s.",
-            self._address,
-            waiting.event.subject,
-            _shortened(reason),
-            self._outbox.rejected,
-        )
+    def _settle(self, subject: str, sink: Sink, new: bool) -> None:
+        """Send what differs of a subject, if anything does."""
+        with self._lock:
+            self._due.pop(subject, None)  # news that come from here on are looked at again
+            self._in_hand = {subject}
+        try:
+            content = self._contents.differing(subject, self._ledger)
+            if content is not None:
+                self._send(content, sink, new)
+        except BaseException:
+            self.note([subject])
+            raise
+        finally:
+            self._in_hand = set()
+        self._settled += 1
+        if self._failures:
+            _log.info("MLflow at %s answers again.", self._address)
+        self._failures, self._fault = 0, None
 
-    def _postpone(self, reason: str) -> None:
-        """Say once that MLflow does not answer, then pause, until closing at the longest."""
+    def _send(self, content: Content, sink: Sink, new: bool) -> None:
+        before, refused = self._ledger.confirmed.get(content.subject), ""
+        try:
+            run = sink.show(content, files=before is None or before.files_digest != content.files_digest)
+        except Exception as error:
+            fault = fault_of(error)
+            if not (new and isinstance(fault, RefusedError)):
+                raise
+            run, refused = sink.runs.get(content.subject, ""), str(fault)
+            _log.warning(
+                "MLflow at %s refuses what %s shows: %s. The rest goes on.",
+                *(self._address, content.subject or "the study's run", _shortened(refused)),
+            )
+        self._ledger.confirm(content.subject, Confirmed(run, content.digest, content.files_digest, refused))
+
+    def _postpone(self, fault: TrackingFault) -> None:
+        """Say once what is in the way, then pause, until closing at the longest."""
+        told = self._fault is not None and self._failures and type(self._fault) is type(fault)
+        self._fault = fault
         self._failures += 1
-        if self._failures == 1:
-            self._say_that_events_wait(reason)
+        if not told:
+            _log.warning(
+                "MLflow at %s %s (%s). The sweep goes on, its records keep everything, and it is tried again%s.",
+                *(self._address, fault.headline, _shortened(str(fault))),
+                f". What to do: {fault.advice}" if fault.advice else "",
+            )
         pause = self._first_pause_seconds * 2 ** min(self._failures - 1, 16)
         self._closing.wait(min(pause, _LONGEST_PAUSE_SECONDS))
 
-    def _say_that_events_wait(self, reason: str) -> None:
-        _log.warning(
-            "MLflow at %s does not answer; %d events wait in %s; they are sent later. (%s)",
-            self._address,
-            len(self._outbox),
-            self._outbox.folder,
-            _shortened(reason),
-        )
-
-    def _answered(self) -> None:
-        if self._failures:
-            _log.info("MLflow at %s answers again.", self._address)
-        self._failures = 0
-
 
 def _shortened(text: str, limit: int = 300) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

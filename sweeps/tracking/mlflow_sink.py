@@ -1,36 +1,36 @@
-"""The only file that imports MLflow: events → one run a study with one child run a trial.
+"""The only file that imports MLflow: contents → one run a study with one child run a trial.
 
 Runs are found again by tags (`ubt.run`, `ubt.trial`), what they hold already is not sent again, and the
 points of a curve carry a time that depends on their step only, so that MLflow drops those it has. Sending
 twice therefore changes nothing. Uses `MlflowClient` throughout: the fluent API has one active run for the
 whole process.
 
-Import it late and in the sender's thread (MLflow takes seconds), after `sender.prepare_environment`.
+Import it late and in the sender's thread (MLflow takes seconds), after `delivery.prepare_environment`. What its
+functions raise, `faults.fault_of` tells apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+import mlflow
+import sqlalchemy
+from alembic.script import ScriptDirectory
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
-from sweeps.tracking import payload
-from sweeps.tracking.events import Event, RefusedError, StudyFinished, StudyStarted, TrialUpdated, UnavailableError
+from sweeps.tracking.config import is_remote, sqlite_address
+from sweeps.tracking.contents import STUDY, Content
+from sweeps.tracking.faults import BlockedError
 from sweeps.tracking.payload import Payload
-from ubt.trials.record import TrialRecord
 
-_STUDY = ""
-"""Key of the parent run among the runs of a study."""
-_PERMANENT = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"})
-"""Errors that no retry mends. Not BAD_REQUEST: any web server that is no MLflow may answer that."""
+_PARENT = "mlflow.parentRunId"
 _BATCH = 100
 """Parameters, tags and points a call; MLflow's limits are 100, 100 and 1000."""
 
@@ -54,86 +54,69 @@ class _Known:
 class MlflowSink:
     """One connection. After a failure make a new one: what this one knows of the runs may be outdated."""
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path | None, run_folder: Path, identity: str) -> None:
-        self._run_folder, self._identity = run_folder, identity
-        with _translated(permanent=frozenset()):  # no fault of the event that is to be sent
-            self._client = MlflowClient(tracking_uri=uri)
-            self._experiment_id = self._find_experiment(experiment, artifacts)
-            self._runs = self._find_runs()
+    def __init__(self, uri: str, experiment: str, artifacts: Path | None, identity: str) -> None:
+        self._identity = identity
+        if not is_remote(uri):
+            # MLflow tries ten times within 100 seconds before it says that a database does not answer.
+            sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool).connect().close()
+        self._client = MlflowClient(tracking_uri=uri)
+        self._experiment_id = self._find_experiment(experiment, artifacts)
+        self._runs = self._find_runs()
 
-    def send(self, event: Event) -> None:
-        """Make MLflow show what `event` tells.
+    @property
+    def runs(self) -> dict[str, str]:
+        """Return the ids of the runs that MLflow has, by subject."""
+        return {subject: run.run_id for subject, run in self._runs.items()}
 
-        Raises:
-            UnavailableError: if MLflow cannot take it now.
-            RefusedError: if MLflow will never take it.
+    def show(self, content: Content, files: bool) -> str:
+        """Make MLflow show `content`, with its files if they are wanted, and return its run's id.
+
+        The study comes before its trials.
         """
-        with _translated():
-            match event:
-                case StudyStarted():
-                    self._start_study(event)
-                case TrialUpdated():
-                    self._update_trial(event)
-                case StudyFinished():
-                    self._finish_study(event)
-
-    def _start_study(self, event: StudyStarted) -> None:
-        run = self._parent(event.study, event.at_ms)
-        self._log(run, payload.of_study(event.document), event.at_ms)
-        self._client.log_dict(run.run_id, event.document, "study.json")
-        self._set_status(run, "RUNNING", event.at_ms)
-
-    def _update_trial(self, event: TrialUpdated) -> None:
-        record = event.record
-        run, shown = self._child(record, event.at_ms), payload.of_trial(record, event.searched)
-        self._log(run, shown, event.at_ms)
-        self._client.log_text(run.run_id, record.model_dump_json(indent=1) + "\n", "record.json")
-        started_ms = _milliseconds(record.started_at)
-        ended_ms = started_ms + round(1000 * record.seconds) if started_ms else event.at_ms
-        self._set_status(run, shown.status, ended_ms)
-
-    def _finish_study(self, event: StudyFinished) -> None:
-        run, shown = self._parent(event.study, event.at_ms), payload.of_summary(event.summary, event.complete)
-        self._log(run, shown, event.at_ms)
-        self._log(run, Payload(tags={"front": payload.text_of(", ".join(event.front))}), event.at_ms)
-        self._send_report(run, self._run_folder / event.report_folder)
-        for trial, child in self._runs.items():
-            if trial != _STUDY:
-                front = "true" if trial in event.front else "false"
-                self._log(child, Payload(tags={"front": front}), event.at_ms)
-        self._set_status(run, shown.status, event.at_ms)
-
-    def _send_report(self, run: _Known, folder: Path) -> None:
-        """Send the report's files as they are now; a report that was removed meanwhile is no failure."""
-        if folder.is_dir():
-            self._client.log_artifacts(run.run_id, str(folder), "report")
-        table = next((path for path in (folder / "front.csv", self._run_folder / "front.csv") if path.exists()), None)
-        if table:
-            self._client.log_artifact(run.run_id, str(table))
+        run = self._run_of(content)
+        self._log(run, content.payload, content.ended_ms)
+        self._set_status(run, content.payload.status, content.ended_ms)
+        if files:
+            for name, text in content.documents.items():
+                self._client.log_text(run.run_id, text, name)
+            if content.folder:
+                self._client.log_artifacts(run.run_id, str(content.folder), content.folder.name)
+        if content.subject == STUDY and content.payload.status != "RUNNING":
+            self._runs = self._find_runs()  # a call that timed out long ago may have made a twin since
+        return run.run_id
 
     def _find_experiment(self, name: str, artifacts: Path | None) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             # MLflow's own default is a folder under the working directory, wherever that is.
-            return self._client.create_experiment(name, artifacts.as_uri() if artifacts else None)
+            try:
+                return self._client.create_experiment(name, artifacts.as_uri() if artifacts else None)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            return self._find_experiment(name, artifacts)  # another sweep was quicker
         if found.lifecycle_stage != "active":
-            raise UnavailableError(
-                f"experiment `{name}` was deleted in MLflow; restore it there or choose another name"
+            raise BlockedError(
+                f"experiment `{name}` was deleted in MLflow",
+                "restore it there, or choose another `tracking.experiment`",
             )
         return found.experiment_id
 
     def _find_runs(self) -> dict[str, _Known]:
-        """Return the runs of this run folder by trial.
+        """Return the runs of this run folder by subject.
 
-        A call that ran into its time limit may have made a run all the same: later twins are deleted.
+        A call that ran into its time limit may have made a run all the same: of twins the fuller one stays.
         """
         runs: dict[str, _Known] = {}
-        for run in sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id)):
-            trial = run.data.tags.get("ubt.trial", _STUDY)
-            if trial in runs:
-                self._client.delete_run(run.info.run_id)
+        for run in sorted(map(_known, self._search()), key=_emptiness):
+            subject = run.tags.get("ubt.trial", STUDY)
+            if subject in runs:
+                self._client.delete_run(run.run_id)
             else:
-                runs[trial] = _known(run)
+                runs[subject] = run
+        for subject, run in runs.items():
+            if subject != STUDY and STUDY in runs and run.tags.get(_PARENT) != runs[STUDY].run_id:
+                self._client.set_tag(run.run_id, _PARENT, runs[STUDY].run_id)
         return runs
 
     def _search(self) -> Iterator[Run]:
@@ -145,21 +128,16 @@ class MlflowSink:
             if not token:
                 return
 
-    def _parent(self, study: str, at_ms: int) -> _Known:
-        return self._runs.get(_STUDY) or self._create(_STUDY, study, at_ms, {"ubt.study": study})
-
-    def _child(self, record: TrialRecord, at_ms: int) -> _Known:
-        if record.trial in self._runs:
-            return self._runs[record.trial]
-        parent = self._parent(record.study, at_ms)
-        tags = {"mlflow.parentRunId": parent.run_id, "ubt.study": record.study, "ubt.trial": record.trial}
-        return self._create(record.trial, record.trial, _milliseconds(record.started_at) or at_ms, tags)
-
-    def _create(self, key: str, name: str, start_ms: int, tags: dict[str, str]) -> _Known:
-        """Make a run with its tags at once, so that it is found however this call ends."""
-        tags = {"ubt.run": self._identity, **tags}
-        self._runs[key] = _known(self._client.create_run(self._experiment_id, start_ms, tags, run_name=name))
-        return self._runs[key]
+    def _run_of(self, content: Content) -> _Known:
+        if content.subject in self._runs:
+            return self._runs[content.subject]
+        # With its tags at once, so that it is found however this call ends.
+        tags = {"ubt.run": self._identity, "ubt.study": content.study}
+        if content.subject != STUDY:
+            tags |= {_PARENT: self._runs[STUDY].run_id, "ubt.trial": content.subject}
+        made = self._client.create_run(self._experiment_id, content.began_ms, tags, run_name=content.name)
+        self._runs[content.subject] = _known(made)
+        return self._runs[content.subject]
 
     def _log(self, run: _Known, shown: Payload, at_ms: int) -> None:
         """Send what `run` does not show yet; a changed parameter too, which MLflow then refuses."""
@@ -195,18 +173,21 @@ class MlflowSink:
         run.status = status
 
 
-@contextmanager
-def _translated(permanent: frozenset[str] = _PERMANENT) -> Iterator[None]:
-    """Turn what MLflow, its database and its connection raise into our two faults."""
-    try:
-        yield
-    except MlflowException as error:
-        fault = RefusedError if error.error_code in permanent else UnavailableError
-        raise fault(str(error)) from error
-    except (SQLAlchemyError, OSError) as error:  # requests' exceptions are OSErrors
-        raise UnavailableError(f"{type(error).__name__}: {error}") from error
-    except ImportError as error:  # a database's driver is imported on the first use
-        raise UnavailableError(f"a library is missing: {error}") from error
+def make_database(path: Path) -> None:
+    """Make MLflow's database in a file, or bring an older one there up to date, as MLflow does on first use."""
+    store = SqlAlchemyStore(sqlite_address(path), (path.parent / "mlartifacts").as_uri())  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+
+
+@cache
+def known_versions() -> tuple[str, frozenset[str]]:
+    """Return the newest version of a database, and all that this MLflow knows."""
+    scripts = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    return scripts.get_heads()[0], frozenset(script.revision for script in scripts.walk_revisions())
+
+
+def _emptiness(run: _Known) -> tuple[int, int, str]:
+    return -len(run.params) - len(run.metrics) - len(run.tags), run.start_ms, run.run_id
 
 
 def _known(run: Run) -> _Known:
@@ -219,15 +200,6 @@ def _known(run: Run) -> _Known:
         dict(data.metrics),
         dict(data.tags),
     )
-
-
-def _milliseconds(utc: str) -> int | None:
-    """Return an ISO time as MLflow wants it, or None if there is none."""
-    try:
-        moment = datetime.fromisoformat(utc)
-    except ValueError:
-        return None
-    return round(1000 * (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def _slice(items: Sequence[Item], start: int) -> Sequence[Item]:

@@ -1,47 +1,34 @@
-"""What a sweep tells MLflow. Each call writes one small file and returns; a thread sends it."""
+"""What a sweep tells MLflow: which parts of its run folder have changed. A thread looks at them and sends the rest."""
 
 from __future__ import annotations
 
-import logging
-import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
-from pydantic import JsonValue
-
-from sweeps.tracking.config import TrackingSettings, artifacts_folder, without_credentials
-from sweeps.tracking.delivery import Outbox, Sender, Sink
-from sweeps.tracking.events import Event, StudyFinished, StudyStarted, TrialUpdated, UnavailableError
+from sweeps.tracking.config import TrackingSettings, artifacts_folder, sqlite_path, without_credentials
+from sweeps.tracking.contents import STUDY, Ledger, RunContents
+from sweeps.tracking.delivery import Left, Sender, Sink, prepare_environment
+from sweeps.tracking.faults import BrokenDatabaseError, TrackingFault, fault_of
 from ubt.trials.record import TrialRecord
-
-_log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Copies one study to MLflow while it runs. Never raises and never waits for MLflow, except in `close`.
+    """Copies a run folder to MLflow. Never raises and never waits for MLflow, except in `close` and `catch_up`.
 
-    Constructing it after an interruption, then `close`, sends what was left (`ubt track RUN`).
+    While a sweep runs it is told what changes; `catch_up` sends what an earlier one left (`ubt track RUN`).
     """
 
-    def __init__(
-        self,
-        settings: TrackingSettings,
-        run_folder: Path,
-        study_name: str,
-        study: Mapping[str, JsonValue],
-        searched: Sequence[str] = (),
-    ) -> None:
-        """Prepare; nothing is sent yet. `searched` are the dotted paths of the search space."""
+    def __init__(self, settings: TrackingSettings, run_folder: Path) -> None:
+        """Prepare; nothing is sent yet. The folder's study is written down by then."""
         self._settings, self._run_folder = settings, run_folder.absolute()
-        self._study_name, self._study, self._searched = study_name, study, tuple(searched)
-        self._outbox = Outbox(self._run_folder / "outbox") if settings.enabled else None
+        self._contents, self._ledger = RunContents(self._run_folder), Ledger(self._run_folder)
         self._sender: Sender | None = None
-        if self._outbox is not None:
-            connect = _connector(settings, self._run_folder, self._outbox)
-            self._sender = Sender(self._outbox, connect, self.uri)
-        self._warned = False
+        if settings.enabled:
+            # Not in the thread: Ray Tune may import MLflow before there is news.
+            prepare_environment(sqlite_path(settings.address(self._run_folder)) is not None)
+            self._sender = Sender(self._contents, self._ledger, self._connect, self.uri)
+        self._told = False
 
     @property
     def uri(self) -> str:
@@ -58,92 +45,73 @@ class Tracker:
 
         It is sent with the first trial's news: MLflow's import would take a core from workers that are starting.
         """
-        self._keep(StudyStarted(study=self._study_name, document=_presentable(self._study)))
+        if self._sender is not None:
+            self._ledger.note_status("RUNNING")
 
     def updated(self, record: TrialRecord) -> None:
-        """Tell how a trial stands."""
-        self._tell(TrialUpdated(record=record, searched=self._searched))
+        """Tell that a trial's record was written."""
+        if record.state.ended:
+            self._contents.at_work.discard(record.trial)
+        else:
+            self._contents.at_work.add(record.trial)
+        self._look_at([record.trial])
 
     def answered(self, record: TrialRecord) -> None:
-        """Nothing: the sweep that ran it has sent it to MLflow."""
+        """Nothing: the record was there before."""
 
-    def finished(
-        self,
-        summary: Mapping[str, JsonValue],
-        front_trials: Sequence[str],
-        report_folder: Path,
-        complete: bool = True,
-    ) -> None:
-        """Tell that the study ended: its numbers, the trials on the front, its report, and if all has run."""
-        folder = report_folder.absolute()
-        if folder.is_relative_to(self._run_folder):
-            folder = folder.relative_to(self._run_folder)
-        self._tell(
-            StudyFinished(
-                study=self._study_name,
-                summary=_presentable(summary),
-                front=tuple(front_trials),
-                report_folder=str(folder),
-                complete=complete,
-            )
-        )
+    def finished(self, complete: bool) -> None:
+        """Tell that the sweep ended and its report is written, and if all trials have run."""
+        cut_off = sorted(self._contents.at_work)
+        self._contents.at_work.clear()
+        self._contents.status = "FINISHED" if complete else "KILLED"
+        if self._sender is not None:
+            self._ledger.note_status(self._contents.status)
+        # What MLflow shows as running comes first: there may be little time.
+        self._look_at([*cut_off, STUDY, *self._contents.subjects()])
 
-    def close(self, timeout_seconds: float = 30.0) -> int:
-        """Send what can be sent within the time; return how many events wait for a later run."""
-        if self._outbox is None or self._sender is None:
-            return 0
-        if len(self._outbox):
+    def close(self, timeout_seconds: float = 30.0) -> Left:
+        """Send what can be sent within the time; return what is left for `ubt track`."""
+        if self._sender is None or not self._told:
+            return Left()
+        if self._contents.status == "RUNNING":  # nobody said how it ended
+            self.finished(complete=False)
+        return self._sender.close(timeout_seconds)
+
+    def catch_up(self, show: Callable[[int, str], None], patience_seconds: float = 60.0, anew: bool = False) -> Left:
+        """Send all that MLflow lacks, or `anew` everything, as long as there is progress; no sweep may be at work.
+
+        Args:
+            show: told each second how many of MLflow's runs are to be looked at, and what is in the way.
+            patience_seconds: how long to wait for any progress.
+            anew: do not trust what MLflow has confirmed before.
+        """
+        if self._sender is None:
+            return Left()
+        if anew:
+            self._ledger.confirmed.clear()
+        self._contents.status = self._ledger.status
+        if self._contents.status not in ("FINISHED", "KILLED"):
+            self._contents.status = self._contents.status_by_records
+        self._sender.drain(patience_seconds, show)
+        return self._sender.close(patience_seconds)
+
+    def _look_at(self, subjects: list[str]) -> None:
+        self._told = True
+        if self._sender is not None:
+            self._sender.note(subjects)
             self._sender.wake()
-        waiting = self._sender.close(timeout_seconds)
-        if waiting:
-            _log.warning("%d events for MLflow wait in %s; `ubt track` sends them.", waiting, self._outbox.folder)
-        return waiting
 
-    def _tell(self, event: Event) -> None:
-        if self._keep(event) and self._sender is not None:
-            self._sender.wake()
-
-    def _keep(self, event: Event) -> bool:
-        """Put an event where the sender finds it; False if there is no such place, or it cannot be written."""
-        if self._outbox is None:
-            return False
+    def _connect(self, fault: TrackingFault | None) -> Sink:
+        """Open a connection, in the sender's thread: MLflow takes two seconds to import."""
         try:
-            self._outbox.add(event)
-        except OSError as error:
-            # The record is on disk, or the sweep has stopped for the same reason; the copy must not stop it.
-            if not self._warned:
-                _log.warning("cannot keep events for MLflow in %s: %s", self._outbox.folder, error)
-            self._warned = True
-            return False
-        return True
+            uri = self._settings.address(self._run_folder)
+            if database := sqlite_path(uri):
+                from sweeps.tracking.database import made_ready  # noqa: PLC0415 — as below
 
-
-def _connector(settings: TrackingSettings, run_folder: Path, outbox: Outbox) -> Callable[[], Sink]:
-    """Return what opens a connection, in the sender's thread: MLflow takes two seconds to import."""
-
-    def connect() -> Sink:
-        try:
+                made_ready(database, doubted=isinstance(fault, BrokenDatabaseError))
             from sweeps.tracking.mlflow_sink import MlflowSink  # noqa: PLC0415 — the sweep must not wait for it
 
-            identity = outbox.identity
-        except (ImportError, OSError) as error:
-            raise UnavailableError(f"{type(error).__name__}: {error}") from error
-        uri = settings.address(run_folder)
-        return MlflowSink(uri, settings.experiment, artifacts_folder(uri, run_folder), run_folder, identity)
-
-    return connect
-
-
-def _presentable(document: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return `document` without credentials and with null for numbers that JSON lacks."""
-    return cast("dict[str, JsonValue]", _cleaned(dict(document)))
-
-
-def _cleaned(value: JsonValue) -> JsonValue:
-    if isinstance(value, str):
-        return without_credentials(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {name: _cleaned(part) for name, part in value.items()}
-    return [_cleaned(part) for part in value] if isinstance(value, list) else value
+            artifacts = artifacts_folder(uri, self._run_folder)
+            return MlflowSink(uri, self._settings.experiment, artifacts, self._ledger.identity)
+        except Exception as error:
+            raise fault_of(error, connecting=True) from error

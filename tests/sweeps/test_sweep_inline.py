@@ -98,7 +98,7 @@ def folder(swept: SweepEnd) -> Path:
 class TestOneSweep:
     def test_is_complete(self, swept: SweepEnd) -> None:
         assert swept.all_done
-        assert (swept.complete, swept.interrupted, swept.events_waiting) == (True, False, 0)
+        assert (swept.complete, swept.interrupted, swept.untracked.runs) == (True, False, 0)
 
     def test_has_a_whole_record_of_each_trial(self, swept: SweepEnd) -> None:
         records = read_records(swept.run.records)
@@ -316,7 +316,7 @@ class TestCommandLine:
         assert page.exists()
 
     def test_what_was_sent_need_not_be_sent_again(self, ubt: Any, swept: SweepEnd) -> None:
-        assert ubt("track", str(swept.run.path)) == (0, "everything is sent\n")
+        assert ubt("track", str(swept.run.path)) == (0, f"{swept.run.path}: MLflow has everything\n")
 
     def test_the_plan_knows_what_the_store_has(self, ubt: Any, folder: Path) -> None:
         status, out = ubt("plan", "smoke", "--set", f"store={folder}/store", "--json")

@@ -23,8 +23,7 @@ import held
 import pytest
 from held import Holds
 
-from sweeps.run.folder import tracking_of
-from sweeps.tracking import Tracker
+from sweeps.run.track import track
 from ubt.trials.record import State, TrialRecord, read_records
 
 pytestmark = pytest.mark.slow
@@ -130,7 +129,7 @@ def started() -> Iterator[Callable[..., Ubt]]:
 
 def send_the_rest(run: Path) -> None:
     """Send what a busy machine had no time to tell MLflow before the sweep's end: what `ubt track` does."""
-    assert Tracker(tracking_of(run), run, run.name, {}).close(PATIENCE_SECONDS) == 0
+    assert track(run, lambda text: None, patience_seconds=PATIENCE_SECONDS).runs == 0
 
 
 def mlflow_statuses(folder: Path) -> dict[str, str]:

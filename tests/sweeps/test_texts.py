@@ -11,6 +11,7 @@ from analysis.summary import Chosen, Point, Seconds, Splits, StageCounts
 from sweeps.cli.output import outcome_text, record_text
 from sweeps.run.folder import RunFolder
 from sweeps.run.launch import SweepEnd
+from sweeps.tracking import Left
 from ubt.trials.record import State, TrialRecord
 
 POISONED, DEFENDED = Point(asr=0.93, ca=0.81), Point(asr=0.021, ca=0.8)
@@ -39,7 +40,7 @@ def outcome(told: Summary | None = None, **fields: Any) -> SweepEnd:
         "complete": True,
         "all_done": True,
         "stopped": "",
-        "events_waiting": 0,
+        "untracked": Left(),
         "mlflow_command": "ubt ui /runs/toy",
     }
     return SweepEnd(summary=told, **{**described, **fields})
@@ -80,8 +81,15 @@ def test_an_unfinished_sweep_says_how_to_go_on(interrupted: bool, why: str) -> N
     assert text.endswith(f"{why}; what is done is kept. Go on with:\n  ubt sweep toy --resume")
 
 
-def test_events_that_wait_come_with_the_command_that_sends_them() -> None:
-    assert "7 events wait for MLflow; `ubt track /runs/toy`" in outcome_text(outcome(summary(), events_waiting=7), "")
+def test_what_mlflow_lacks_comes_with_the_reason_and_the_command_that_sends_it() -> None:
+    left = Left(runs=7, reason="401 for url", advice="log in", refused=1)
+    lines = outcome_text(outcome(summary(), untracked=left), "").splitlines()
+    assert [line.strip() for line in lines[-4:]] == [
+        "7 of MLflow's runs are not complete: 401 for url",
+        "what to do: log in",
+        "`ubt track /runs/toy` sends the rest; the run folder has everything",
+        "1 of MLflow's runs cannot be brought up to date: MLflow refuses what they would show",
+    ]
 
 
 def test_without_any_record_there_is_no_report_to_point_at() -> None:

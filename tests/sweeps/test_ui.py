@@ -14,8 +14,10 @@ from ports import free_port
 
 from sweeps.cli.ui import serve
 from sweeps.tracking import Tracker, TrackingSettings
+from ubt.common.atomic_files import write_whole
 from ubt.common.errors import UserError
-from ubt.trials.record import State, TrialRecord
+from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE
+from ubt.trials.record import State, TrialRecord, write_record
 
 PATIENCE_SECONDS = 240
 
@@ -96,9 +98,9 @@ def test_a_server_that_does_not_start_on_a_free_port_is_told(
 @pytest.mark.slow
 def test_the_server_takes_a_sweep_shows_it_and_ends_with_us(tmp_path: Path) -> None:
     """Also the way to a remote server: runs, parameters and artifacts over http."""
-    tracker = Tracker(TrackingSettings(), tmp_path / "first", "first", {})
-    tracker.started()
-    assert tracker.close(PATIENCE_SECONDS) == 0
+    tracker = begun(tmp_path / "first")
+    tracker.finished(complete=True)
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
     port = free_port()
     with socket.create_server(("127.0.0.1", port)), (tmp_path / "err").open("w") as errors:
         ui = _start_ui(tracker.uri, port, errors)
@@ -115,6 +117,13 @@ def test_the_server_takes_a_sweep_shows_it_and_ends_with_us(tmp_path: Path) -> N
     assert "ended cleanly" in rest
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{address}/health", timeout=PATIENCE_SECONDS)
+
+
+def begun(run_folder: Path, **settings: object) -> Tracker:
+    write_whole(run_folder / STUDY_FILE, '{"victim": {"seed": 1}}')
+    tracker = Tracker(TrackingSettings.model_validate(settings), run_folder)
+    tracker.started()
+    return tracker
 
 
 def _start_ui(uri: str, port: int, errors: IO[str]) -> subprocess.Popen[str]:
@@ -140,10 +149,10 @@ def _sends_over_http(address: str, run_folder: Path) -> None:
         changes={"defense.x": 1},
         state=State.DONE,
     )
-    tracker = Tracker(TrackingSettings(uri=address), run_folder, "second", {"victim": {"seed": 1}})
-    tracker.started()
+    tracker = begun(run_folder, uri=address)
+    write_record(run_folder / RECORDS_FOLDER, record)
     tracker.updated(record)
-    assert tracker.close(PATIENCE_SECONDS) == 0
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
     client = MlflowClient(address)
     (child,) = client.search_runs([client.get_experiment_by_name("ubt").experiment_id], "tags.`ubt.trial` = 'trial-0'")
     assert child.data.params == {"defense.x": "1"}

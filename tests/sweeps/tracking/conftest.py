@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from sweeps.tracking import Left, Tracker, TrackingSettings
+from sweeps.tracking.contents import Ledger
+from sweeps.tracking.database import made_ready
 from sweeps.tracking.delivery import prepare_environment
+from ubt.common.atomic_files import write_whole
+from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE
 from ubt.trials.rates import Rates
-from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord
+from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord, write_record
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 MakeRecord = Callable[..., TrialRecord]
 
@@ -63,10 +74,8 @@ def unused_port() -> Iterator[int]:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made once: MLflow needs seconds for its hundred migrations."""
     prepare_environment()
-    from mlflow.tracking import MlflowClient
-
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+    assert made_ready(path) is None
     return path
 
 
@@ -77,3 +86,64 @@ def run_folder(tmp_path: Path, empty_database: Path) -> Path:
     folder.mkdir(parents=True)
     shutil.copy(empty_database, folder.parent / "mlflow.db")
     return folder
+
+
+@dataclass
+class ToyRun:
+    """A run folder as a sweep leaves it, and what tracks it."""
+
+    folder: Path
+
+    def begin(self, **study: object) -> ToyRun:
+        """Write the study down."""
+        document = {"name": "toy", "victim": {"seed": 1}, "defense": {"kind": "ubt", "suspicious_ratio": 0.3}}
+        space = {"defense.kind": ["ubt"]}
+        write_whole(self.folder / STUDY_FILE, json.dumps({**document, "search": {"space": space}, **study}))
+        return self
+
+    def tracker(self, **settings: object) -> Tracker:
+        """Return what a sweep that begins or goes on here tracks with."""
+        tracker = Tracker(TrackingSettings.model_validate(settings), self.folder)
+        tracker.started()
+        return tracker
+
+    def record(self, tracker: Tracker, *records: TrialRecord) -> None:
+        """Write records down, and tell that, as a session does."""
+        for record in records:
+            write_record(self.folder / RECORDS_FOLDER, record)
+            tracker.updated(record)
+
+    def report(self, front: Sequence[str] = (), **summary: object) -> None:
+        """Write a report."""
+        report = self.folder / REPORT_FOLDER
+        write_whole(report / "summary.json", json.dumps({"front": list(front), **summary}))
+        write_whole(report / "front.csv", "trial\n")
+        write_whole(report / "figures" / "front.svg", "<svg>")
+
+    def catch_up(self, **settings: object) -> Left:
+        """Do what `ubt track` does."""
+        return Tracker(TrackingSettings.model_validate(settings), self.folder).catch_up(lambda runs, reason: None, 60)
+
+    def runs(self, uri: str | None = None) -> dict[str, Run]:
+        """Return MLflow's runs of this folder by name; none is there twice."""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(uri or TrackingSettings().address(self.folder))
+        experiment = client.get_experiment_by_name("ubt")
+        identity = Ledger(self.folder).identity
+        found = client.search_runs([experiment.experiment_id], f"tags.`ubt.run` = '{identity}'") if experiment else []
+        assert len({run.info.run_name for run in found}) == len(found), "a run is there twice"
+        return {run.info.run_name: run for run in found}
+
+    def statuses(self, uri: str | None = None) -> dict[str, str]:
+        """Return the status of each run, which all are the study's or its children."""
+        runs = self.runs(uri)
+        parents = {run.data.tags.get("mlflow.parentRunId") for run in runs.values()} - {None}
+        assert parents <= {run.info.run_id for name, run in runs.items() if name == self.folder.name}
+        return {name: run.info.status for name, run in runs.items()}
+
+
+@pytest.fixture
+def toy(run_folder: Path) -> ToyRun:
+    """A run that has begun."""
+    return ToyRun(run_folder).begin()

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import ToyRun
 from postgres_server import PostgresServer, postgres_server
 
-from sweeps.tracking import Tracker, TrackingSettings
 from ubt.trials.record import State
 
 PATIENCE_SECONDS = 120  # on a busy machine; only a failure takes it
@@ -21,13 +21,10 @@ def server() -> Iterator[PostgresServer]:
 
 
 def test_a_study_is_tracked_in_postgresql(server: PostgresServer, tmp_path: Path, make_record) -> None:
-    from mlflow.tracking import MlflowClient
-
     uri = server.new_database()
-    tracker = Tracker(TrackingSettings(uri=uri), tmp_path / "toy", "toy", {"name": "toy"})
-    tracker.started()
-    tracker.updated(make_record(0, 2, State.DONE))
-    assert tracker.close(PATIENCE_SECONDS) == 0
-    client = MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name("ubt").experiment_id])
-    assert {run.info.run_name for run in runs} == {"toy", "trial-0"}
+    toy = ToyRun(tmp_path / "toy").begin()
+    tracker = toy.tracker(uri=uri)
+    toy.record(tracker, make_record(0, 2, State.DONE))
+    tracker.finished(complete=True)
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
+    assert toy.statuses(uri) == {"toy": "FINISHED", "trial-0": "FINISHED"}

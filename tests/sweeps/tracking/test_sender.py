@@ -1,41 +1,51 @@
-import logging
-import os
+"""The thread that sends: in what order, how often, and what it says of what is in the way."""
+
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import ToyRun
 
-from sweeps.tracking.delivery import Outbox, Sender, Waiting
-from sweeps.tracking.events import RefusedError, TrialUpdated, UnavailableError
+from sweeps.tracking import delivery
+from sweeps.tracking.contents import STUDY, Content, Ledger, RunContents
+from sweeps.tracking.delivery import Sender
+from sweeps.tracking.faults import BlockedError, RefusedError, TrackingFault, UnavailableError
+from ubt.common.paths import RECORDS_FOLDER
+from ubt.trials.record import State, write_record
 
-PATIENCE_SECONDS = 120  # on a busy machine; only a failure takes it
+PATIENCE_SECONDS = 60
 
 
 class Server:
-    """Stands for MLflow: takes events unless told to fail. Each connection counts."""
+    """Stands for MLflow: may be down, and refuses what it is told to refuse."""
 
     def __init__(self) -> None:
-        self.taken: list[str] = []
-        self.connections = 0
-        self.down = False
+        self.fault: BaseException | None = None
         self.refused: set[str] = set()
-        self.outdated = False
-        self.client = threading.current_thread()
+        self.shown: list[str] = []
+        self.runs: dict[str, str] = {}
+        self.tried = threading.Event()
+        self.connections: list[TrackingFault | None] = []
 
-    def connect(self) -> "Server":
-        self.connections += 1
-        self.client = threading.current_thread()
-        self.outdated = False
+    def connect(self, fault: TrackingFault | None) -> "Server":
+        self.connections.append(fault)
+        self._fail()
         return self
 
-    def send(self, event: TrialUpdated) -> None:
-        if self.down:
-            raise UnavailableError("down: http://ann:s3cret@host")
-        if self.outdated or event.record.trial in self.refused:
-            raise RefusedError("param changed")
-        self.taken.append(event.record.trial)
+    def show(self, content: Content, files: bool) -> str:
+        self._fail()
+        self.runs.setdefault(content.subject, f"id of {content.subject}")
+        if content.subject in self.refused:
+            raise RefusedError("a parameter was changed")
+        self.shown.append(content.subject)
+        return self.runs[content.subject]
+
+    def _fail(self) -> None:
+        self.tried.set()
+        if self.fault:
+            raise self.fault
 
 
 @pytest.fixture
@@ -44,13 +54,22 @@ def server() -> Server:
 
 
 @pytest.fixture
-def outbox(tmp_path: Path) -> Outbox:
-    return Outbox(tmp_path)
+def run(tmp_path: Path, make_record) -> ToyRun:
+    toy = ToyRun(tmp_path / "toy").begin()
+    for number in range(3):
+        write_record(toy.folder / RECORDS_FOLDER, make_record(number, state=State.DONE))
+    return toy
+
+
+TRIALS = ["trial-0", "trial-1", "trial-2"]
 
 
 @pytest.fixture
-def sender(outbox: Outbox, server: Server) -> Sender:
-    return Sender(outbox, server.connect, "http://host", first_pause_seconds=0.01)
+def sender(run: ToyRun, server: Server) -> Callable[..., Sender]:
+    def make(pause_seconds: float = 0.01) -> Sender:
+        return Sender(RunContents(run.folder), Ledger(run.folder), server.connect, "http://host", pause_seconds)
+
+    return make
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -60,137 +79,165 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_mlflow_is_told_to_be_quiet_before_anybody_can_import_it(
-    outbox, server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MLFLOW_LOGGING_LEVEL", raising=False)
-    Sender(outbox, server.connect, "http://host")
-    assert os.environ["MLFLOW_LOGGING_LEVEL"] == "ERROR"
+def test_the_study_comes_first_and_everything_goes_over_one_connection(sender, server) -> None:
+    one = sender()
+    one.note(["trial-2"])
+    one.wake()
+    assert one.close(PATIENCE_SECONDS).runs == 0
+    assert server.shown == [STUDY, *TRIALS]
+    assert server.connections == [None]
 
 
-def test_events_are_sent_over_one_connection_as_they_come(sender, outbox, server, make_record) -> None:
-    for number in range(3):
-        outbox.add(TrialUpdated(record=make_record(number)))
-        sender.wake()
-        until(lambda: len(outbox) == 0)
-    assert server.taken == ["trial-0", "trial-1", "trial-2"]
-    assert server.connections == 1
-    assert sender.close(PATIENCE_SECONDS) == 0
+def test_what_was_confirmed_is_not_sent_again_by_the_next(sender, server, run, make_record) -> None:
+    sender().close(0)
+    first = sender()
+    first.wake()
+    first.close(PATIENCE_SECONDS)
+    server.shown.clear()
+    write_record(run.folder / RECORDS_FOLDER, make_record(1, epochs=5, state=State.DONE))
+    second = sender()
+    second.wake()
+    assert second.close(PATIENCE_SECONDS).runs == 0
+    assert server.shown == ["trial-1"]
 
 
-def test_a_server_that_comes_back_gets_everything(sender, outbox, server, make_record, caplog) -> None:
-    caplog.set_level(logging.INFO)
-    server.down = True
-    for number in range(3):
-        outbox.add(TrialUpdated(record=make_record(number)))
-        sender.wake()
-    until(lambda: server.connections > 3)
-    server.down = False
-    until(lambda: len(outbox) == 0)
-    assert server.taken == ["trial-0", "trial-1", "trial-2"]
-    assert sum("does not answer" in message for message in caplog.messages) == 1
-    assert "are sent later" in caplog.text
-    assert "answers again" in caplog.text
-    assert "s3cret" not in caplog.text
+def test_a_server_that_knows_nothing_of_it_gets_what_another_confirmed(sender, server) -> None:
+    first = sender()
+    first.wake()
+    first.close(PATIENCE_SECONDS)
+    server.runs.clear()
+    server.shown.clear()
+    second = sender()
+    second.wake()
+    assert second.close(PATIENCE_SECONDS).runs == 0
+    assert sorted(server.shown) == [STUDY, *TRIALS]
 
 
-def test_a_refused_event_is_set_aside_with_the_reason(sender, outbox, server, make_record, caplog) -> None:
+class StrangeError(BaseException):
+    """As a library may raise: not even an `Exception`."""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [UnavailableError("down"), RuntimeError("of a library"), StrangeError("odd"), SystemExit(3), OSError(28, "full")],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_no_exception_ends_the_thread_and_it_is_told_once(sender, server, caplog, fault) -> None:
+    server.fault = fault
+    one = sender()
+    one.wake()
+    until(lambda: len(server.connections) > 4)
+    assert len([record for record in caplog.records if "does not answer" in record.getMessage()]) == 1
+    server.fault = None
+    assert one.close(PATIENCE_SECONDS).runs == 0
+    assert sorted(server.shown) == [STUDY, *TRIALS]
+
+
+def test_what_waiting_does_not_mend_is_told_with_what_to_do(sender, server, caplog) -> None:
+    server.fault = BlockedError("401", "log in")
+    one = sender(pause_seconds=60)
+    one.wake()
+    until(lambda: bool(caplog.records))
+    left = one.close(PATIENCE_SECONDS)
+    assert (left.runs, left.reason, left.advice) == (4, "401", "log in")
+    (told,) = {record.getMessage() for record in caplog.records}
+    assert "cannot be used" in told
+    assert "What to do: log in" in told
+    assert "sent later" not in told
+
+
+def test_a_refused_content_does_not_hold_up_the_rest_and_is_not_tried_again(sender, server, caplog) -> None:
     server.refused = {"trial-1"}
-    for number in range(3):
-        outbox.add(TrialUpdated(record=make_record(number)))
-    sender.wake()
-    assert sender.close(PATIENCE_SECONDS) == 0
-    assert server.taken == ["trial-0", "trial-2"]
-    (reason,) = outbox.rejected.glob("*.reason.txt")
-    assert "param changed" in reason.read_text()
-    assert reason.with_name(reason.name.replace(".reason.txt", ".json")).exists()
-    assert "refuses an event (trial.trial-1)" in caplog.text
+    one = sender()
+    one.wake()
+    left = one.close(PATIENCE_SECONDS)
+    assert (left.runs, left.refused) == (0, 1)
+    assert server.shown == [STUDY, "trial-0", "trial-2"]
+    assert sum("refuses" in message for message in caplog.messages) == 1
+    again = sender()
+    again.wake()
+    assert again.close(PATIENCE_SECONDS).refused == 1
+    assert sum("refuses" in message for message in caplog.messages) == 1
 
 
-def test_what_an_outdated_connection_refuses_is_tried_over_a_new_one(sender, outbox, server, make_record) -> None:
-    outbox.add(TrialUpdated(record=make_record(0)))
-    sender.wake()
-    until(lambda: len(outbox) == 0)
-    server.outdated = True
-    outbox.add(TrialUpdated(record=make_record(1)))
-    sender.wake()
-    assert sender.close(PATIENCE_SECONDS) == 0
-    assert server.taken == ["trial-0", "trial-1"]
-    assert not outbox.rejected.exists()
+def test_what_an_outdated_connection_raises_is_tried_over_a_new_one(sender, server, run, make_record, caplog) -> None:
+    one = sender()
+    one.wake()
+    until(lambda: server.shown == [STUDY, *TRIALS])
+    show, failing = server.show, [RefusedError("this connection knows a run that is gone")]
+    server.show = lambda content, files: (_ for _ in ()).throw(failing.pop()) if failing else show(content, files)
+    write_record(run.folder / RECORDS_FOLDER, make_record(0, epochs=7, state=State.DONE))
+    one.note(["trial-0"])
+    one.wake()
+    left = one.close(PATIENCE_SECONDS)
+    assert (left.runs, left.refused) == (0, 0)
+    assert [type(fault) for fault in server.connections] == [type(None), RefusedError]
+    assert caplog.messages == []
 
 
-def test_closing_while_the_server_is_down_costs_one_attempt(outbox, server, make_record) -> None:
-    sender = Sender(outbox, server.connect, "http://host", first_pause_seconds=60)
-    server.down = True
-    outbox.add(TrialUpdated(record=make_record(0)))
-    sender.wake()
-    until(lambda: server.connections == 1)
-    assert sender.close(30) == 1
-    assert not server.client.is_alive(), "it went into another pause"
-    assert server.connections == 2
+def test_one_that_always_fails_does_not_keep_the_others_from_being_tried(sender, server) -> None:
+    show = server.show
+
+    def selective(content: Content, files: bool) -> str:
+        if content.subject == "trial-0":
+            raise RuntimeError("its file is too large")
+        return show(content, files)
+
+    server.show = selective
+    one = sender()
+    one.wake()
+    until(lambda: server.shown == [STUDY, "trial-1", "trial-2"])
+    left = one.close(PATIENCE_SECONDS)
+    assert (left.runs, left.reason) == (1, "RuntimeError: its file is too large")
 
 
-def test_closing_does_not_wait_for_the_end_of_a_pause(outbox, server, make_record, caplog) -> None:
-    sender = Sender(outbox, server.connect, "http://host", first_pause_seconds=60)
-    server.down = True
-    outbox.add(TrialUpdated(record=make_record(0)))
-    sender.wake()
-    until(lambda: "does not answer" in caplog.text)
-    server.down = False
-    assert sender.close(30) == 0
-    assert server.taken == ["trial-0"]
+def test_closing_while_the_server_is_down_costs_one_attempt(sender, server) -> None:
+    server.fault = UnavailableError("down")
+    one = sender(pause_seconds=3600)
+    one.wake()
+    assert server.tried.wait(PATIENCE_SECONDS)
+    assert one.close(PATIENCE_SECONDS).runs == 4
+    assert len(server.connections) <= 2
 
 
-def test_closing_goes_on_past_a_refused_event(outbox, server, make_record, caplog) -> None:
-    caplog.set_level(logging.INFO)
-    sender = Sender(outbox, server.connect, "http://host", first_pause_seconds=3600)
-    server.down = True
-    for number in range(2):
-        outbox.add(TrialUpdated(record=make_record(number)))
-    sender.wake()
-    until(lambda: "does not answer" in caplog.text)
-    server.down, server.refused = False, {"trial-0"}
-    assert sender.close(PATIENCE_SECONDS) == 0
-    assert server.taken == ["trial-1"]
-    assert "answers again" in caplog.text
+def test_closing_does_not_wait_longer_than_it_may_and_counts_what_is_on_its_way(sender, server) -> None:
+    hold = threading.Event()
+    server.show = lambda content, files: str(hold.wait(PATIENCE_SECONDS))
+    one = sender()
+    one.wake()
+    assert server.tried.wait(PATIENCE_SECONDS)
+    until(lambda: bool(one._in_hand))
+    assert one.close(0.05).runs == 4
+    hold.set()
 
 
-def test_closing_does_not_wait_longer_than_it_may_for_a_server_that_hangs(outbox, make_record) -> None:
-    hanging = threading.Event()
-
-    class Hanging:
-        def send(self, event: TrialUpdated) -> None:
-            hanging.wait()
-
-    sender = Sender(outbox, Hanging, "http://host")
-    outbox.add(TrialUpdated(record=make_record(0)))
-    sender.wake()
-    assert sender.close(0.2) == 1
-    hanging.set()
+def test_catching_up_waits_while_there_is_progress_and_not_when_there_is_none(sender, server, monkeypatch) -> None:
+    monkeypatch.setattr(delivery, "_HOPELESS_SECONDS", 0.05)
+    told: list[tuple[int, str]] = []
+    server.fault = BlockedError("401", "log in")
+    one = sender()
+    one.drain(PATIENCE_SECONDS, lambda runs, reason: told.append((runs, reason)))
+    assert (4, "401") in told, "returned long before its patience, for waiting does not mend that"
+    server.fault = None
+    one.drain(PATIENCE_SECONDS, lambda runs, reason: None)
+    assert one.close(PATIENCE_SECONDS).runs == 0
 
 
-def test_closing_sends_what_waits_even_if_nothing_new_happened(outbox, server, make_record) -> None:
-    outbox.add(TrialUpdated(record=make_record(0)))
-    sender = Sender(outbox, server.connect, "http://host")
-    sender.wake()
-    assert sender.close(PATIENCE_SECONDS) == 0
-    assert server.taken == ["trial-0"]
+def test_news_of_what_is_being_sent_are_sent_after_it(sender, server, run, make_record) -> None:
+    hold, show = threading.Event(), server.show
 
+    def slow(content: Content, files: bool) -> str:
+        if content.subject == "trial-0" and not hold.is_set():
+            server.tried.set()
+            hold.wait(PATIENCE_SECONDS)
+        return show(content, files)
 
-def test_a_failing_disk_of_the_outbox_is_waited_out(tmp_path, server, make_record, caplog) -> None:
-    class Failing(Outbox):
-        failures = 3
-
-        def oldest(self) -> Waiting | None:
-            self.failures -= 1
-            if self.failures >= 0:
-                raise OSError("stale file handle")
-            return super().oldest()
-
-    outbox = Failing(tmp_path)
-    outbox.add(TrialUpdated(record=make_record(0)))
-    sender = Sender(outbox, server.connect, "http://host", first_pause_seconds=0.01)
-    sender.wake()
-    until(lambda: len(outbox) == 0)
-    assert server.taken == ["trial-0"]
-    assert "stale file handle" in caplog.text
+    server.show = slow
+    one = sender()
+    one.wake()
+    until(lambda: one._in_hand == {"trial-0"})
+    write_record(run.folder / RECORDS_FOLDER, make_record(0, epochs=9, state=State.DONE))
+    one.note(["trial-0"])
+    hold.set()
+    assert one.close(PATIENCE_SECONDS).runs == 0
+    assert server.shown.count("trial-0") == 2

@@ -1,4 +1,5 @@
-import logging
+"""A run folder and what MLflow shows of it: during a sweep, after a resume, later."""
+
 import socket
 import subprocess
 import sys
@@ -6,147 +7,201 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import ToyRun
 
 from sweeps.tracking import Tracker, TrackingSettings
-from sweeps.tracking import delivery as outbox_module
+from ubt.common.atomic_files import write_whole
 from ubt.trials.record import State
-
-DOCUMENT = {"name": "toy", "victim": {}, "defense": {"kind": "ubt"}}
 
 PATIENCE_SECONDS = 120  # on a busy machine; only a failure takes it
 
 
-def runs_of(run_folder: Path) -> dict:
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(TrackingSettings().address(run_folder))
-    experiments = [found.experiment_id for found in client.search_experiments()]
-    return {run.info.run_name: run for run in client.search_runs(experiments)}
-
-
-def test_a_sweep_is_found_in_mlflow_afterwards(run_folder: Path, make_record) -> None:
-    tracker = Tracker(TrackingSettings(), run_folder, "toy", DOCUMENT, searched=["defense.kind"])
-    tracker.started()
+def test_a_sweep_is_found_in_mlflow_afterwards(toy: ToyRun, make_record) -> None:
+    tracker = toy.tracker()
     for number in range(2):
         for epochs in range(3):
-            tracker.updated(make_record(number, epochs))
-        tracker.updated(make_record(number, 3, State.DONE))
-    tracker.finished({"hypervolume": float("nan"), "seconds": 2.0}, ["trial-0"], run_folder / "report")
-    assert tracker.close(PATIENCE_SECONDS) == 0
-    runs = runs_of(run_folder)
-    assert {name: run.info.status for name, run in runs.items()} == dict.fromkeys(
-        ("toy", "trial-0", "trial-1"), "FINISHED"
-    )
+            toy.record(tracker, make_record(number, epochs))
+        toy.record(tracker, make_record(number, 3, State.DONE))
+    toy.report(["trial-0"], hypervolume=None, seconds=2.0)
+    tracker.finished(complete=True)
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
+    assert toy.statuses() == dict.fromkeys(("toy", "trial-0", "trial-1"), "FINISHED")
+    runs = toy.runs()
     assert runs["toy"].data.metrics == {"seconds": 2.0}
     assert runs["trial-0"].data.params["defense.kind"] == "ubt"
-    assert runs["trial-0"].data.tags["front"] == "true"
+    assert [runs[name].data.tags["front"] for name in ("toy", "trial-0", "trial-1")] == ["trial-0", "true", "false"]
 
 
-def test_mlflow_is_not_loaded_before_a_trial_has_news(run_folder: Path, make_record) -> None:
+def test_mlflow_is_not_loaded_before_a_trial_has_news(toy: ToyRun, make_record) -> None:
     before = set(threading.enumerate())
-    tracker = Tracker(TrackingSettings(), run_folder, "toy", DOCUMENT)
-    tracker.started()
+    tracker = toy.tracker()
     assert set(threading.enumerate()) <= before
-    tracker.updated(make_record(0))
+    toy.record(tracker, make_record(0))
     assert [thread.name for thread in set(threading.enumerate()) - before] == ["ubt-tracking"]
-    assert tracker.close(PATIENCE_SECONDS) == 0
-    assert set(runs_of(run_folder)) == {"toy", "trial-0"}
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
+    assert set(toy.runs()) == {"toy", "trial-0"}
 
 
-def test_a_resumed_sweep_goes_on_in_the_same_runs(run_folder: Path, make_record) -> None:
+def test_a_resumed_sweep_goes_on_in_the_same_runs(toy: ToyRun, make_record) -> None:
     ids = []
     for state in (State.RUNNING, State.DONE):
-        tracker = Tracker(TrackingSettings(), run_folder, "toy", DOCUMENT)
-        tracker.started()
-        tracker.updated(make_record(0, 2, state))
-        assert tracker.close(PATIENCE_SECONDS) == 0
-        ids.append({name: run.info.run_id for name, run in runs_of(run_folder).items()})
+        tracker = toy.tracker()
+        toy.record(tracker, make_record(0, 2, state))
+        tracker.finished(complete=state is State.DONE)
+        assert tracker.close(PATIENCE_SECONDS).runs == 0
+        ids.append({name: run.info.run_id for name, run in toy.runs().items()})
     assert ids[0] == ids[1]
 
 
-def test_with_a_dead_server_updates_are_kept_and_delivered_to_the_next(
-    run_folder: Path, make_record, unused_port: int, caplog
+def test_a_run_folder_of_before_keeps_its_runs_and_sends_what_waited(toy: ToyRun, make_record) -> None:
+    """It has an `outbox/` with an identity and events, and nothing that says what was confirmed."""
+    write_whole(toy.folder / "outbox" / "identity", "0123456789abcdef")
+    write_whole(toy.folder / "outbox" / "0000000007.trial.trial-0.json", "{}")
+    tracker = toy.tracker()
+    toy.record(tracker, make_record(0, 2, State.DONE))
+    tracker.close(PATIENCE_SECONDS)
+    assert {run.data.tags["ubt.run"] for run in toy.runs().values()} == {"0123456789abcdef"}
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["the end was told", "killed without a word"])
+def test_nothing_stays_running_of_a_sweep_that_was_cut_off(toy: ToyRun, make_record, told: bool) -> None:
+    tracker = toy.tracker()
+    toy.record(tracker, make_record(0, 2, State.DONE), make_record(1, 2))
+    if told:
+        tracker.finished(complete=False)
+        assert tracker.close(PATIENCE_SECONDS).runs == 0
+    else:
+        tracker._sender.drain(PATIENCE_SECONDS, lambda runs, reason: None)
+        assert toy.statuses() == {"toy": "RUNNING", "trial-0": "FINISHED", "trial-1": "RUNNING"}
+        assert toy.catch_up().runs == 0
+    assert toy.statuses() == {"toy": "KILLED", "trial-0": "FINISHED", "trial-1": "KILLED"}
+    tracker = toy.tracker()
+    toy.record(tracker, make_record(1, 3))
+    tracker._sender.drain(PATIENCE_SECONDS, lambda runs, reason: None)
+    assert toy.statuses() == {"toy": "RUNNING", "trial-0": "FINISHED", "trial-1": "RUNNING"}
+    toy.record(tracker, make_record(1, 3, State.DONE))
+    tracker.finished(complete=True)
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
+    assert set(toy.statuses().values()) == {"FINISHED"}
+
+
+def test_with_a_dead_server_nothing_is_lost_and_the_next_one_gets_all(
+    toy: ToyRun, make_record, unused_port: int, caplog
 ) -> None:
-    dead = TrackingSettings(uri=f"http://ann:s3cret@127.0.0.1:{unused_port}")
-    tracker = Tracker(dead, run_folder, "toy", {**DOCUMENT, "tracking": dead.as_json()})
-    tracker.started()
+    dead = f"http://ann:s3cret@127.0.0.1:{unused_port}"
+    tracker = toy.tracker(uri=dead)
     for epochs in range(20):
-        for number in range(3):
-            tracker.updated(make_record(number, epochs))
-    assert tracker.close(PATIENCE_SECONDS) == 4
+        toy.record(tracker, *(make_record(number, epochs) for number in range(3)))
+    left = tracker.close(PATIENCE_SECONDS)
+    assert left.runs == 4
+    assert "refused" in left.reason
     assert tracker.uri == f"http://127.0.0.1:{unused_port}"
     assert sum("does not answer" in message for message in caplog.messages) == 1
-    kept = "".join(path.read_text() for path in (run_folder / "outbox").iterdir())
-    assert "s3cret" not in caplog.text + kept + repr(dead)
-
-    alive = Tracker(TrackingSettings(), run_folder, "toy", DOCUMENT)
-    assert alive.close(PATIENCE_SECONDS) == 0
-    runs = runs_of(run_folder)
-    assert set(runs) == {"toy", "trial-0", "trial-1", "trial-2"}
-    assert runs["trial-2"].data.metrics["val/asr"] == pytest.approx(1 / 19)
+    kept = "".join(path.read_text() for path in toy.folder.rglob("*") if path.is_file())
+    assert "s3cret" not in caplog.text + kept + left.reason
+    assert toy.catch_up().runs == 0
+    assert set(toy.statuses()) == {"toy", "trial-0", "trial-1", "trial-2"}
+    assert toy.runs()["trial-2"].data.metrics["val/asr"] == pytest.approx(1 / 19)
 
 
-def test_a_server_that_hangs_delays_nothing(run_folder: Path, make_record, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_mlflow_has_is_not_sent_again_unless_anew(toy: ToyRun, make_record, monkeypatch) -> None:
+    from sweeps.tracking.mlflow_sink import MlflowSink
+
+    tracker = toy.tracker()
+    toy.record(tracker, make_record(0, 2, State.DONE), make_record(1, 2, State.DONE))
+    tracker.finished(complete=True)
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
+    shown: list[str] = []
+    show = MlflowSink.show
+    monkeypatch.setattr(
+        MlflowSink, "show", lambda sink, content, files: shown.append(content.name) or show(sink, content, files)
+    )
+    assert toy.catch_up().runs == 0
+    assert shown == []
+    toy.report(["trial-0"])
+    assert toy.catch_up().runs == 0
+    assert shown == ["toy", "trial-0"], "what a new report changes"
+    before = {name: run.to_dictionary() for name, run in toy.runs().items()}
+    again = Tracker(TrackingSettings(), toy.folder)
+    assert again.catch_up(lambda runs, reason: None, anew=True).runs == 0
+    assert sorted(shown[2:]) == ["toy", "trial-0", "trial-1"]
+    assert {name: run.to_dictionary() for name, run in toy.runs().items()} == before
+
+
+def test_everything_goes_to_another_database_that_has_nothing(
+    toy: ToyRun, make_record, empty_database, tmp_path
+) -> None:
+    import shutil
+
+    tracker = toy.tracker()
+    toy.record(tracker, make_record(0, 2, State.DONE))
+    tracker.finished(complete=True)
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
+    other = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'other.db')}"
+    assert toy.catch_up(uri=other).runs == 0
+    assert toy.statuses(other) == toy.statuses() == {"toy": "FINISHED", "trial-0": "FINISHED"}
+
+
+def test_a_server_that_hangs_delays_nothing(toy: ToyRun, make_record, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")  # who waits for it does not come back
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        settings = TrackingSettings(uri=f"http://127.0.0.1:{silent.getsockname()[1]}")
-        tracker = Tracker(settings, run_folder, "toy", DOCUMENT)
-        tracker.started()
-        tracker.updated(make_record(0))
-        assert tracker.close(0.5) == 2
+        tracker = toy.tracker(uri=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        toy.record(tracker, make_record(0))
+        left = tracker.close(0.5)
+    assert (left.runs, left.reason) == (2, "")
 
 
-def test_a_full_disk_is_told_once_and_does_not_stop_the_sweep(
-    run_folder: Path, make_record, monkeypatch: pytest.MonkeyPatch, caplog
+def test_a_run_folder_that_is_full_costs_only_the_memory_of_what_was_confirmed(
+    toy: ToyRun, make_record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(outbox_module, "write_whole", full)
-    caplog.set_level(logging.WARNING)
-    tracker = Tracker(TrackingSettings(), run_folder, "toy", DOCUMENT)
-    for number in range(3):
-        tracker.updated(make_record(number))
-    assert tracker.close(1) == 0
-    assert sum("No space left" in message for message in caplog.messages) == 1
+    tracker = toy.tracker()
+    (toy.folder / "tracked" / "confirmed.jsonl").unlink()
+    (toy.folder / "tracked" / "confirmed.jsonl").mkdir()
+    toy.record(tracker, make_record(0, 2, State.DONE))
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
+    assert set(toy.statuses()) == {"toy", "trial-0"}
 
 
-def test_a_record_that_mlflow_refuses_does_not_block_the_others(run_folder: Path, make_record, caplog) -> None:
-    tracker = Tracker(TrackingSettings(), run_folder, "toy", DOCUMENT)
-    tracker.updated(make_record(0))
-    assert tracker.close(PATIENCE_SECONDS) == 0
-    tracker = Tracker(TrackingSettings(), run_folder, "toy", DOCUMENT)
-    tracker.updated(make_record(0, changes={"defense.suspicious_ratio": 0.99}))
-    tracker.updated(make_record(1))
-    assert tracker.close(PATIENCE_SECONDS) == 0
-    assert "trial-1" in runs_of(run_folder)
-    (reason,) = (run_folder / "outbox" / "rejected").glob("*.reason.txt")
-    assert "defense.suspicious_ratio" in reason.read_text()
+def test_a_record_that_mlflow_refuses_does_not_block_the_others(toy: ToyRun, make_record, caplog) -> None:
+    tracker = toy.tracker()
+    toy.record(tracker, make_record(0))
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
+    tracker = toy.tracker()
+    toy.record(tracker, make_record(0, changes={"defense.suspicious_ratio": 0.99}), make_record(1))
+    left = tracker.close(PATIENCE_SECONDS)
+    assert (left.runs, left.refused) == (0, 1)
+    assert "trial-1" in toy.runs()
+    assert any("refuses" in message and "defense.suspicious_ratio" in message for message in caplog.messages)
 
 
 def test_a_disabled_tracker_leaves_no_trace(tmp_path: Path, make_record) -> None:
-    tracker = Tracker(TrackingSettings(enabled=False), tmp_path / "run", "toy", DOCUMENT)
-    tracker.started()
+    tracker = ToyRun(tmp_path / "run").tracker(enabled=False)
     tracker.updated(make_record(0))
-    tracker.finished({}, [], tmp_path)
-    assert tracker.close() == 0
+    tracker.finished(complete=True)
+    assert tracker.close().runs == 0
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_sweep_that_is_ended_before_its_first_trial_is_not_in_mlflow(toy: ToyRun) -> None:
+    assert toy.tracker().close(PATIENCE_SECONDS).runs == 0
+    assert toy.runs() == {}
+
+
 def test_the_command_can_be_typed_as_it_is(tmp_path: Path) -> None:
-    tracker = Tracker(TrackingSettings(enabled=False), tmp_path / "my run", "toy", DOCUMENT)
+    tracker = Tracker(TrackingSettings(enabled=False), tmp_path / "my run")
     assert tracker.command == f"ubt ui '{tmp_path}/my run'"
 
 
-def test_a_report_inside_the_run_folder_may_move_with_it(run_folder: Path, make_record, unused_port: int) -> None:
-    tracker = Tracker(TrackingSettings(uri=f"http://127.0.0.1:{unused_port}"), run_folder, "toy", DOCUMENT)
-    (run_folder / "report").mkdir()
-    (run_folder / "report" / "index.html").write_text("<html>")
-    tracker.finished({}, [], run_folder / "report")
-    assert tracker.close(10) == 1
-    moved = run_folder.rename(run_folder.with_name("moved"))
-    assert Tracker(TrackingSettings(), moved, "toy", DOCUMENT).close(PATIENCE_SECONDS) == 0
-    assert len(list((moved.parent / "mlartifacts").rglob("index.html"))) == 1
+def test_a_run_may_be_moved_before_it_is_sent(toy: ToyRun, make_record, unused_port: int) -> None:
+    tracker = toy.tracker(uri=f"http://127.0.0.1:{unused_port}")
+    toy.record(tracker, make_record(0, 2, State.DONE))
+    toy.report()
+    tracker.finished(complete=True)
+    assert tracker.close(10).runs == 2
+    moved = ToyRun(toy.folder.rename(toy.folder.with_name("moved")))
+    assert moved.catch_up().runs == 0
+    assert len(list((moved.folder.parent / "mlartifacts").rglob("front.svg"))) == 1
+    assert moved.statuses() == {"moved": "FINISHED", "trial-0": "FINISHED"}
 
 
 def test_tracking_and_telling_load_neither_mlflow_nor_torch(tmp_path: Path) -> None:
@@ -154,8 +209,8 @@ def test_tracking_and_telling_load_neither_mlflow_nor_torch(tmp_path: Path) -> N
         "import sys, pathlib\n"
         "from sweeps.tracking import Tracker, TrackingSettings\n"
         f"run = pathlib.Path({str(tmp_path)!r}) / 'run'\n"
-        "Tracker(TrackingSettings(enabled=False), run, 'toy', {}).started()\n"
-        "Tracker(TrackingSettings(), run, 'toy', {}).close(1)\n"
+        "Tracker(TrackingSettings(enabled=False), run).started()\n"
+        "Tracker(TrackingSettings(), run).close(1)\n"
         "print(sorted({'mlflow', 'torch', 'ray', 'sqlalchemy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

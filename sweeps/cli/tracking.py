@@ -1,0 +1,51 @@
+"""`ubt ui` and `ubt track`: a run in MLflow, to look at and to send again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeps.cli.options import Exit, RunArgument
+
+
+def ui(
+    run_folder: RunArgument,
+    host: Annotated[str, typer.Option(help="Address to listen on; this machine only by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.")] = 5000,
+    uri: Annotated[
+        str | None, typer.Option(help="MLflow's address, with its password; the one of the study by default.")
+    ] = None,
+) -> None:
+    """Open MLflow on the store that a run is tracked in, until Ctrl-C."""
+    from sweeps.cli.ui import serve  # noqa: PLC0415
+    from sweeps.run.folder import tracking_of  # noqa: PLC0415
+    from sweeps.run.track import ready_to_show, settings_for  # noqa: PLC0415
+
+    settings = settings_for(run_folder, uri)[0] if uri else tracking_of(run_folder)
+    address = settings.address(run_folder)
+    ready_to_show(address, print)
+    serve(address, host, port)
+
+
+def track(
+    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/demo.")],
+    everything: Annotated[
+        bool, typer.Option("--all", help="Send everything anew, also what MLflow has confirmed.")
+    ] = False,
+    uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow's address, with its password; $MLFLOW_TRACKING_URI or else the study's by default."),
+    ] = None,
+) -> None:
+    """Send what MLflow lacks of runs: after it was down, or into another one."""
+    from sweeps.cli.output import seldom, untracked_lines  # noqa: PLC0415
+    from sweeps.run.track import track as send  # noqa: PLC0415
+
+    left = 0
+    for run in run_folders:
+        outcome = send(run, seldom(), uri, everything)
+        print("\n".join(untracked_lines(outcome, run) or [f"{run}: MLflow has everything"]))
+        left += outcome.runs + outcome.refused
+    raise typer.Exit(Exit.SOME_FAILED if left else Exit.DONE)

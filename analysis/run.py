@@ -76,10 +76,10 @@ class Run:
     def trials(self) -> pd.DataFrame:
         """One line a trial, by number.
 
-        `number`, `trial`, `state` (DONE, RUNNING, FAILED, PRUNED), `reason`, `seed`; a column for each searched or
-        changed setting; for each split `<split>_asr`, `_asr_low`, `_asr_high`, `_asr_images`, the same of `_ca`,
-        `_ca_top5`, `_triggered_accuracy` and `_subset` (`all` its images, or a part); `clean_val_ca` of a loaded clean
-        model; `seconds` (wall time), `stages_computed`, `stages_reused`, `attempts`, `started_at` (UTC), `node`,
+        `number`, `trial`, `state` (DONE, RUNNING, FAILED, PRUNED, INTERRUPTED), `reason`, `seed`; a column for each
+        searched or changed setting; for each split `<split>_asr`, `_asr_low`, `_asr_high`, `_asr_images`, the same of
+        `_ca`, `_ca_top5`, `_triggered_accuracy` and `_subset` (`all` its images, or a part); `clean_val_ca` of a loaded
+        clean model; `seconds` (wall time), `stages_computed`, `stages_reused`, `attempts`, `started_at` (UTC), `node`,
         `device`, `commit`; what each sanity gate found and measured, as `gate.<name>` and `gate.<name>.measured`; and
         for each stage its diagnostics as `<stage>.<name>`, its `.seconds`, `.reused` and `.peak_memory_bytes`.
 

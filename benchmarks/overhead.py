@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeps.backends.connection import start_ray, stop_ray
+from sweeps.backends.connection import start_ray
 from sweeps.backends.execute import run_on_ray
+from sweeps.backends.lifetime import stop_ray
 from sweeps.backends.trainable import UbtTrainable
 from sweeps.planning.trials import TrialPlanner
 from sweeps.run.folder import RunFolder

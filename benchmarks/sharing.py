@@ -18,7 +18,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sweeps.backends.connection import start_ray, stop_ray
+from sweeps.backends.connection import start_ray
+from sweeps.backends.lifetime import stop_ray
 from sweeps.planning.trials import TrialPlanner
 from sweeps.run.folder import new_run
 from sweeps.run.launch import run_study

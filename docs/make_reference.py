@@ -43,7 +43,13 @@ This page is generated from the fields' own descriptions (`make docs`).
 COMMANDS_HEAD = """\
 # Commands
 
-Exit status of every command: 0 all done, 1 some trials failed, 2 a mistake in what was given, 130 interrupted.
+| exit status of every command | | what to do |
+|---|---|---|
+| 0 | all done | |
+| 1 | some trials failed, or the report could not be written | look at the report; the failed trials are a result |
+| 2 | a mistake in what was given | the message says what |
+| 3 | a fault stopped it: the cluster, a disk, eight trials lost in a row | `--resume` once that is mended |
+| 129, 130, 143 | ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM | `--resume` |
 
 | variable | what it sets |
 |---|---|

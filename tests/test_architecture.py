@@ -84,6 +84,7 @@ HOMES = {
     "ray": {
         "sweeps/backends/connection.py",
         "sweeps/backends/execute.py",
+        "sweeps/backends/lifetime.py",
         "sweeps/backends/node_tasks.py",
         "sweeps/backends/private.py",
         "sweeps/backends/searcher.py",
@@ -103,6 +104,7 @@ HOMES = {
         "sweeps/cli/clean.py",
         "sweeps/cli/options.py",
         "sweeps/cli/store.py",
+        "sweeps/cli/sweep.py",
         "sweeps/cli/tracking.py",
     },
 }
@@ -266,7 +268,8 @@ CATCHES_ALL = {
     "ubt/common/registry.py": "a plug-in may raise anything on import",
     "analysis/figures/base.py": "a figure never costs a report, least of all one of another distribution",
     "sweeps/backends/node_facts.py": "whatever is wrong with a node is a fact about it",
-    "sweeps/run/launch.py": "a report never costs a sweep, and MLflow is told that it ended however it did",
+    "sweeps/run/launch.py": "MLflow is told that a sweep ended, however it did",
+    "sweeps/run/finish.py": "a report never costs a sweep",
     "sweeps/tracking/delivery.py": "what MLflow and its libraries raise never costs a sweep nor ends the thread",
     "sweeps/tracking/tracker.py": "what they raise when a connection is made is told apart",
     "sweeps/tracking/database.py": "a migration over an unfinished database may raise anything",

@@ -10,8 +10,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeps.backends.lifetime import left_alone, stop_ray
 from sweeps.backends.private import LOOPBACK, kept_private
 from sweeps.study.config import Resources
+from ubt.common import ending
 from ubt.common.errors import Problem, UserError
 
 Node = Mapping[str, float]
@@ -143,15 +145,17 @@ def start_ray(address: str, resources: Resources) -> int:
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    import ray  # noqa: F401, PLC0415 — 2 s that `ubt plan` need not wait
+    with ending.current().held():  # a signal in the middle of Ray's start would end in C++
+        import ray  # noqa: F401, PLC0415 — 2 s that `ubt plan` need not wait
 
-    # It says at each start that Ray asks for a token, which is what we want.
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    if address == LOCAL:
-        _start_private(resources)
-    else:
-        _join(address, resources)
-    there = nodes()
+        # It says at each start that Ray asks for a token, which is what we want.
+        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+        with left_alone():
+            if address == LOCAL:
+                _start_private(resources)
+            else:
+                _join(address, resources)
+        there = nodes()
     fitting = capacity(resources, there)
     if address == LOCAL and not fitting:
         stop_ray()
@@ -160,13 +164,6 @@ def start_ray(address: str, resources: Resources) -> int:
         text = "no node of the cluster has capacity for a trial (%s) now, there are %s; trials wait until one is added"
         logger.warning(text, demand(resources), sum_of(there))
     return resources.concurrent_trials or (fitting if address == LOCAL else max(fitting, TRIALS_WAITING))
-
-
-def stop_ray() -> None:
-    """Leave the cluster, or end the private one."""
-    import ray  # noqa: PLC0415
-
-    ray.shutdown()
 
 
 def nodes() -> list[Node]:

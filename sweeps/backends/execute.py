@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.backends.connection import capacity, nodes
 from sweeps.scheduling.session import Session
 from sweeps.study.config import Resources
+from ubt.common.ending import Cause, Ended, Exit, current
 from ubt.common.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ _CANNOT_START = (
     "every node needs this version of ubt-sweeper, the study's plug-ins, and what they import, in the Python that its"
     " Ray runs in; no trial was ended by this, so the same command and --resume runs them"
 )
-_GO_ON = "what is done is kept: go on with the same command and --resume"
+_STEP_SECONDS = 2.0
+"""How long a step of Tune's may take to its end when the sweep is to end."""
 
 
 def run_inline(session: Session) -> None:
@@ -55,8 +57,9 @@ def run_on_ray(
     `cluster` has the nodes that were looked at, where trials run on others than this machine.
 
     Raises:
-        KeyboardInterrupt: when it is interrupted; what is done is in the store and the records.
-        UserError: if the connection to a cluster is lost, no node is fit any more, or Tune fails; likewise.
+        Ended: if it is interrupted, the connection to a cluster is lost, or Tune fails; what is done is in the store
+            and the records.
+        UserError: if no node is fit any more; likewise.
     """
     from ray import tune  # noqa: PLC0415
     from ray.tune.error import TuneError  # noqa: PLC0415
@@ -70,7 +73,7 @@ def run_on_ray(
     # Tune ends by looking for result files that we do not let it write, and complains of each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
-        with _staging(folder / "ray" / "staging"), Interruption() as interruption:
+        with _staging(folder / "ray" / "staging"), current().patient(_STEP_SECONDS):
             # Not `tune.Tuner`, which over a Ray client moves itself, and a pickled session, to the cluster's head.
             tune.run(
                 trainable or UbtTrainable,
@@ -80,7 +83,7 @@ def run_on_ray(
                 resources_per_trial=WorkerRequest(resources, cluster),
                 search_alg=searcher,
                 scheduler=Order(searcher, cluster),
-                callbacks=[interruption],
+                callbacks=[Interruption(current())],
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
@@ -90,10 +93,10 @@ def run_on_ray(
                 verbose=0,
             )
     except ConnectionError as error:
-        raise UserError(Problem("--address", f"the cluster was lost: {error}", advice=_GO_ON)) from error
+        raise Ended(Cause(f"the cluster was lost: {error}", Exit.FAULT)) from error
     except (TuneError, OSError) as error:
         last = str(error).strip().splitlines()[-1:]
-        raise UserError(Problem(str(folder), f"Ray Tune ended early: {''.join(last)}", advice=_GO_ON)) from error
+        raise Ended(Cause(f"Ray Tune ended early: {''.join(last)}", Exit.FAULT)) from error
     if searcher.cannot_start:
         raise UserError(Problem("the sweep's workers", searcher.cannot_start, advice=_CANNOT_START))
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
@@ -22,6 +19,7 @@ from sweeps.backends.trainable import ASSIGNMENT, NODE, NODES, RECORD, UNFIT
 from sweeps.backends.warm_workers import WarmWorkers
 from sweeps.backends.worker_ends import WorkerEnd, end_of_worker
 from sweeps.scheduling.session import Session
+from ubt.common.ending import Ending
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import TrialRecord
 
@@ -211,33 +209,14 @@ def error_text(trial: Trial) -> str:
 
 
 class Interruption(Callback):
-    """Lets Ctrl-C end Tune between two of its steps, a tenth of a second apart, with KeyboardInterrupt.
+    """Lets a sweep end between two of Tune's steps, a tenth of a second apart.
 
-    Within a call to a cluster it could leave a lock of gRPC's taken, for which the disconnection then waits for
-    ever. A second Ctrl-C does not wait.
+    Within a call to a cluster an end could leave a lock of gRPC's taken, for which the disconnection then waits.
     """
 
-    def __init__(self) -> None:
-        self._pressed = False
-
-    def __enter__(self) -> Self:
-        """Take Ctrl-C over, where there is one: only a process's main thread is interrupted."""
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._restore()
+    def __init__(self, ending: Ending) -> None:
+        self._ending = ending
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
         """Tune begins a step."""
-        if self._pressed:
-            raise KeyboardInterrupt
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._pressed = True
-        self._restore()
-
-    def _restore(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._before)
+        self._ending.check()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import shlex
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -16,7 +16,6 @@ from sweeps.cli.clean import clean
 from sweeps.cli.mistakes import mistakes_text
 from sweeps.cli.options import (
     DEFAULT_STORE,
-    Exit,
     JsonOption,
     NameOption,
     OutOption,
@@ -25,8 +24,10 @@ from sweeps.cli.options import (
     StudyArgument,
 )
 from sweeps.cli.store import store_app
+from sweeps.cli.sweep import SweepCommand, sweep
 from sweeps.cli.tracking import track, ui
 from ubt.artifacts.model_note import Format, Which
+from ubt.common.ending import Cause, Ending, Exit
 from ubt.common.errors import Problem, UserError
 
 app = typer.Typer(
@@ -42,42 +43,7 @@ app.add_typer(store_app, name="store")
 app.command()(clean)
 app.command()(ui)
 app.command()(track)
-
-
-@app.command()
-def sweep(
-    study: StudyArgument,
-    assignments: SetOption = None,
-    name: NameOption = None,
-    out: OutOption = Path("runs"),
-    address: Annotated[
-        str, typer.Option(help="`local`, `inline` (this process, no Ray), `auto`, or ray://HOST:PORT.")
-    ] = "local",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run of this study that was used last.")
-    ] = False,
-    extend: Annotated[
-        bool, typer.Option("--extend", help="Like --resume, though the search has changed; what is known is not run.")
-    ] = False,
-    add_trials: Annotated[
-        int, typer.Option("--add-trials", min=0, metavar="N", help="Like --resume, with N trials more than before.")
-    ] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Run a study: every trial, sharing every stage, then the report."""
-    from sweeps.cli.output import outcome_text  # noqa: PLC0415
-    from sweeps.run.launch import sweep as run_sweep  # noqa: PLC0415
-    from sweeps.study.loading import load_study  # noqa: PLC0415
-
-    config = load_study(study, assignments or (), name)
-    outcome = run_sweep(config, out, address, resume=resume, extend=extend, add_trials=add_trials)
-    if as_json:
-        print(json.dumps(outcome.summary.model_dump(mode="json") if outcome.summary else None))
-    else:
-        print(outcome_text(outcome, resume_command=resume_command(sys.argv)))
-    if outcome.interrupted:
-        raise typer.Exit(Exit.INTERRUPTED)
-    raise typer.Exit(Exit.DONE if outcome.all_done and not outcome.report_fault else Exit.SOME_FAILED)
+app.command(cls=SweepCommand)(sweep)
 
 
 @app.command()
@@ -246,24 +212,27 @@ def main() -> None:
     """Run the command line; mistakes in what was given are printed once, without a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger().addFilter(lambda record: "No pretrained weights" not in record.getMessage())
-    try:
-        app()
-    except UserError as error:
-        print(mistakes_text(error), file=sys.stderr)
-        sys.exit(Exit.MISTAKE)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        too_long = UserError(Problem("a path", "no file or folder can have so long a name", error.filename))
-        print(mistakes_text(too_long), file=sys.stderr)
-        sys.exit(Exit.MISTAKE)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(Exit.INTERRUPTED)
+    with Ending(hard=True) as ending:
+        try:
+            app()
+        except UserError as error:
+            print(mistakes_text(error), file=sys.stderr)
+            sys.exit(Exit.MISTAKE)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            too_long = UserError(Problem("a path", "no file or folder can have so long a name", error.filename))
+            print(mistakes_text(too_long), file=sys.stderr)
+            sys.exit(Exit.MISTAKE)
+        finally:
+            if ending.cause is not None:
+                _leave(ending, ending.cause)
 
 
-def resume_command(words: list[str]) -> str:
-    """Return the command that goes on. Added trials are part of the run by then, and must not be added again."""
-    adding = {at + skip for at, word in enumerate(words) if word == "--add-trials" for skip in (0, 1)}
-    kept = [word for at, word in enumerate(words) if at and at not in adding and not word.startswith("--add-trials=")]
-    return shlex.join(["ubt", *(word for word in kept if word != "--resume"), "--resume"])
+def _leave(ending: Ending, cause: Cause) -> NoReturn:
+    """End the process at once: what Python or a library still wants to wait for may never come."""
+    if not ending.told:
+        print(ending.last_words or cause.text, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(cause.status)

@@ -76,7 +76,8 @@ def _devices() -> Finding:
 
 
 def _ray() -> Finding:
-    from sweeps.backends.connection import start_ray, stop_ray  # noqa: PLC0415
+    from sweeps.backends.connection import start_ray  # noqa: PLC0415
+    from sweeps.backends.lifetime import stop_ray  # noqa: PLC0415
     from sweeps.study.config import Resources  # noqa: PLC0415
 
     try:
@@ -88,8 +89,9 @@ def _ray() -> Finding:
 
 
 def _cluster(address: str, store: str, study: StudyConfig | None) -> Finding:
-    from sweeps.backends.connection import check_address, start_ray, stop_ray  # noqa: PLC0415
+    from sweeps.backends.connection import check_address, start_ray  # noqa: PLC0415
     from sweeps.backends.fitness import Expected  # noqa: PLC0415
+    from sweeps.backends.lifetime import stop_ray  # noqa: PLC0415
     from sweeps.backends.node_tasks import RayCluster  # noqa: PLC0415
     from sweeps.run.preflight import expected_of, prepare  # noqa: PLC0415
     from sweeps.study.config import Resources  # noqa: PLC0415

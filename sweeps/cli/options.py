@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +10,6 @@ import typer
 from sweeps.study.loading import builtin_studies
 
 DEFAULT_STORE = "$UBT_STORE, or else $UBT_CACHE, or else ~/.cache/ubt"
-
-
-class Exit(IntEnum):
-    """Exit status of every command."""
-
-    DONE = 0
-    SOME_FAILED = 1
-    MISTAKE = 2
-    INTERRUPTED = 130
 
 
 StudyArgument = Annotated[

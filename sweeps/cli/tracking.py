@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.options import Exit, RunArgument
+from sweeps.cli.options import RunArgument
+from ubt.common.ending import Exit
 
 
 def ui(

@@ -26,6 +26,7 @@ from ubt.artifacts.model_note import ModelNote
 from ubt.artifacts.store import default_store
 from ubt.common import choice
 from ubt.common.atomic_files import write_whole
+from ubt.common.ending import Cause, Ended, Exit
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import STUDY_FILE
 from ubt.config.dotted_paths import JsonObject
@@ -51,14 +52,14 @@ def clean_checkpoint(request: Request, address: str = INLINE) -> CleanedModel:
 
     Raises:
         UserError: with every mistake in what was given; if no setting could be run; or as `run_study`.
+        Ended: if it was interrupted, or stopped by a fault: the same call goes on.
     """
     with _as_options():
         study = study_for(request)
         run = _run_folder(request.out, study)
         end = run_study(study, run, address)
     if end.interrupted or not end.complete:
-        message = end.stopped or "was interrupted"
-        raise UserError(Problem("ubt clean", message, advice="run the same command again to go on"))
+        raise Ended(end.interrupted or Cause(end.stopped, Exit.FAULT))
     findings = load_run(run.path).findings
     chosen, qualified = _chosen(findings)
     from sweeps.run.clean_look import look  # noqa: PLC0415 — torch, 5 s, after all mistakes have been met

@@ -169,11 +169,20 @@ def latest_run(out: Path, name: str) -> RunFolder:
     Raises:
         UserError: if there is none.
     """
-    runs = [path for path in (out / name / STUDY_FILE, *out.glob(f"{name}-*/{STUDY_FILE}")) if _is_of(path, name)]
+    runs = _runs(out, name)
     if not runs:
         raise UserError(Problem("--resume", f"there is no run of `{name}` in {out}", advice="leave --resume out"))
     newest = max(runs, key=lambda path: (path.stat().st_mtime_ns, len(path.parent.name), path.parent.name))
     return RunFolder(newest.parent.absolute())
+
+
+def has_run(out: Path, name: str) -> bool:
+    """Tell whether there is a run of a study to go on with."""
+    return bool(_runs(out, name))
+
+
+def _runs(out: Path, name: str) -> list[Path]:
+    return [path for path in (out / name / STUDY_FILE, *out.glob(f"{name}-*/{STUDY_FILE}")) if _is_of(path, name)]
 
 
 def _is_of(path: Path, name: str) -> bool:

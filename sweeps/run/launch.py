@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from analysis import Summary, load_run, write_report
-from sweeps.backends.connection import INLINE, LOCAL, check_address, start_ray, stop_ray
+from analysis import Summary
+from sweeps.backends.connection import INLINE, LOCAL, check_address, start_ray
 from sweeps.backends.execute import run_inline, run_on_ray
 from sweeps.backends.fitness import Expected
+from sweeps.backends.lifetime import stop_ray
 from sweeps.backends.nodes import Nodes
 from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
-from sweeps.run.folder import RunFolder, check_same_study, latest_run, new_run, with_more_trials
+from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, close, report
+from sweeps.run.folder import RunFolder, check_same_study, has_run, latest_run, new_run, with_more_trials
 from sweeps.run.preflight import expected_of, prepare
 from sweeps.run.progress import Tally, progress_view
 from sweeps.scheduling.session import Listener, Session
@@ -25,12 +28,13 @@ from sweeps.search.proposals import Proposal
 from sweeps.study.config import Resources, StudyConfig
 from sweeps.tracking import Left, Tracker
 from ubt.artifacts.store import default_store
+from ubt.common.ending import GRACE_SECONDS, Cause, Exit, cause_of, current, orderly_end
 from ubt.trials.record import StageRecord, State, TrialRecord, write_record
 
 logger = logging.getLogger(__name__)
 
-FLUSH_SECONDS, INTERRUPTED_SECONDS = 60.0, 3.0
-"""How long the end of a sweep waits for MLflow; what is not sent by then waits on disk."""
+_RAY_SECONDS = 2.0
+"""How long an interrupted sweep waits for Ray's own end."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,28 @@ class SweepEnd:
     run: RunFolder
     summary: Summary | None
     """None if no trial got as far as a record."""
-    interrupted: bool
+    interrupted: Cause | None
+    """The signal that ended it."""
     complete: bool
     """Every trial of the study has ended."""
     all_done: bool
     """And every one well."""
     stopped: str
-    """Why no more trials were started; empty if nothing was in the way."""
+    """The fault for which no more trials were started; empty if there was none."""
     untracked: Left
     """What MLflow does not have of it."""
     mlflow_command: str
     report_fault: str = ""
     """Why there is no report; empty if there is one, or nothing to report."""
+
+    @property
+    def status(self) -> int:
+        """Return the exit status of a command that ends so."""
+        if self.interrupted:
+            return self.interrupted.status
+        if not self.complete:
+            return Exit.FAULT
+        return Exit.DONE if self.all_done and not self.report_fault else Exit.SOME_FAILED
 
 
 def sweep(
@@ -59,9 +73,11 @@ def sweep(
     out: Path | str = "runs",
     address: str = LOCAL,
     *,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     extend: bool = False,
     add_trials: int = 0,
+    grace_seconds: float = GRACE_SECONDS,
+    begun: Callable[[RunFolder], None] = lambda run: None,
 ) -> SweepEnd:
     """Run a study into a folder of its own: every trial, sharing every stage, then the report.
 
@@ -70,9 +86,12 @@ def sweep(
         out: folder of run folders; the run gets `out/NAME`, or the next free of `out/NAME-2` and so on.
         address: `local` (a Ray of our own on this machine), `inline` (this process, no Ray), `auto`, `HOST:PORT` or
             `ray://HOST:PORT` of a cluster.
-        resume: go on with the run of this study that was used last; what has ended there is not run again.
+        resume: go on with the run of this study that was used last; what has ended there is not run again. With
+            `"auto"` a run is begun if there is none.
         extend: like `resume`, though the search has changed.
         add_trials: like `resume`, with so many trials more than before; for an adaptive search.
+        grace_seconds: from a signal to the end; see `ubt sweep --grace`.
+        begun: called with the run's folder when the run has begun.
 
     Example:
         >>> end = sweep(load_study("smoke"), "runs", address="inline")  # doctest: +SKIP
@@ -82,26 +101,36 @@ def sweep(
     Raises:
         UserError: if the study differs from the run that goes on, or as `run_study`.
     """
-    if not (resume or extend or add_trials):
-        return run_study(study, new_run(Path(out), study.name), address)
-    run = latest_run(Path(out), study.name)
-    if add_trials:
-        study = with_more_trials(run, study, add_trials)
-    return run_study(check_same_study(run, study, extend=extend or bool(add_trials)), run, address)
+    begin = not (resume or extend or add_trials) or (resume == "auto" and not has_run(Path(out), study.name))
+    if begin:
+        run = new_run(Path(out), study.name)
+    else:
+        run = latest_run(Path(out), study.name)
+        if add_trials:
+            study = with_more_trials(run, study, add_trials)
+        study = check_same_study(run, study, extend=extend or bool(add_trials))
+    with orderly_end() as ending:
+        ending.grace_seconds = grace_seconds
+        return run_study(study, run, address, begun)
 
 
-def run_study(study: StudyConfig, run: RunFolder, address: str = LOCAL) -> SweepEnd:
+def run_study(
+    study: StudyConfig,
+    run: RunFolder,
+    address: str = LOCAL,
+    begun: Callable[[RunFolder], None] = lambda run: None,
+) -> SweepEnd:
     """Run the study's trials that no record in the run folder answers yet, and write the report.
 
     Raises:
-        UserError: if the store cannot be written, the data or weights cannot be read, or a cluster does not answer
-            or is lost; what was done by then is in the report.
+        UserError: if the store cannot be written, the data or weights cannot be read, or a cluster does not answer.
+        Ended: by a signal before the run has begun.
     """
     store = study.store or default_store()
     run.check_writable()
     if address not in (LOCAL, INLINE):
         check_address(address)  # before the data is decoded, which may take an hour
-    with ExitStack() as held:
+    with orderly_end() as ending, ExitStack() as held:
         if not run.new:
             held.enter_context(run.taken())
         images = prepare(study, store)
@@ -112,7 +141,10 @@ def run_study(study: StudyConfig, run: RunFolder, address: str = LOCAL) -> Sweep
         # A new run's folder is made last: a mistake met until here leaves nothing behind.
         taken = held.enter_context(run.taken()) if run.new else run
         study = study.with_search(study.search.for_workers(concurrent))
-        return _run(study, store, taken, address, concurrent, cluster)
+        with ending.closing():
+            known = taken.begin(study)
+            begun(taken)
+            return _run(study, store, taken, known, address, concurrent, cluster)
 
 
 @contextmanager
@@ -124,7 +156,7 @@ def _workers(address: str, resources: Resources) -> Iterator[int]:
     try:
         yield start_ray(address, resources)
     finally:
-        stop_ray()
+        stop_ray(current().left(FLUSH_SECONDS, LAST_SECONDS))
 
 
 @contextmanager
@@ -142,87 +174,67 @@ def _checked_nodes(expected: Expected, resources: Resources) -> Iterator[Nodes]:
 
 
 def _run(
-    study: StudyConfig, store: str, run: RunFolder, address: str, concurrent: int, cluster: Nodes | None
+    study: StudyConfig,
+    store: str,
+    run: RunFolder,
+    known: list[TrialRecord],
+    address: str,
+    concurrent: int,
+    cluster: Nodes | None,
 ) -> SweepEnd:
-    known = run.begin(study)
+    ending = current()
     tracker = Tracker(study.tracking, run.path)
     tracker.started()
     tally = Tally(study.trials, study.ca_floor, rule=study.rule)
     with progress_view(tally) as view:
         session = _session(study, store, run, known, [view, tracker])
         try:
-            interrupted = not _execute(session, study, address, concurrent, run, cluster)
+            cause = _execute(session, study, address, concurrent, run, cluster)
         except Exception:  # whatever it was, MLflow must not show a sweep that runs
             report(run, tracker, complete=False)
             tracker.close(INTERRUPTED_SECONDS)
             raise
-    if session.finished and not session.stopped:
+    fault = cause.text if cause and cause.status == Exit.FAULT else ""
+    complete = session.finished and not session.stopped and not cause
+    if complete:
         session.close()
-    complete = session.finished and not session.stopped
     reported = report(run, tracker, complete)
-    untracked = tracker.close(INTERRUPTED_SECONDS if interrupted else FLUSH_SECONDS)
+    untracked = close(tracker, INTERRUPTED_SECONDS if cause else FLUSH_SECONDS)
     return SweepEnd(
         run,
         reported.summary,
-        interrupted,
+        _signal(cause) or _signal(ending.cause),
         complete,
         session.all_done,
-        session.stopped,
+        fault or session.stopped,
         untracked,
         tracker.command,
         reported.fault,
     )
 
 
-@dataclass(frozen=True)
-class Reported:
-    """What came of the report."""
-
-    summary: Summary | None
-    """None if there are no records, or they cannot be summed up."""
-    fault: str = ""
-    """Why it could not be written."""
-
-
-def report(run: RunFolder, tracker: Tracker, complete: bool) -> Reported:
-    """Write the report of what there is, and tell MLflow that the sweep ended, also if there is a fault in it."""
-    if not any(run.records.glob("*.json")):
-        return Reported(None)
-    fault = ""
-    try:
-        summary: Summary | None = write_report(run.path).summary
-    except Exception as error:  # drawing and libraries may raise anything; what was measured is kept
-        fault = f"{type(error).__name__}: {error}"
-        logger.error("the report cannot be written, `ubt report %s` does it later: %s", run.path, fault)
-        logger.debug("where the report failed", exc_info=True)
-        summary = _summary(run)
-    tracker.finished(complete)
-    return Reported(summary, fault)
-
-
-def _summary(run: RunFolder) -> Summary | None:
-    try:
-        return load_run(run.path).summary
-    except Exception as error:  # noqa: BLE001 — as above: said there
-        logger.debug("the run cannot be summed up: %s", error)
-        return None
+def _signal(cause: Cause | None) -> Cause | None:
+    return cause if cause and cause.status != Exit.FAULT else None
 
 
 def _execute(
     session: Session, study: StudyConfig, address: str, concurrent: int, run: RunFolder, cluster: Nodes | None
-) -> bool:
-    """Run the trials; False if Ctrl-C ended it. What is done is in the store and the records either way."""
+) -> Cause | None:
+    """Run the trials; return what ended them early. What is done is in the store and the records either way."""
+    ending, cause = current(), None
     try:
         if address == INLINE:
-            run_inline(session)
+            with ending.interruptible():
+                run_inline(session)
         else:
             run_on_ray(session, study.resources, concurrent, run.path, cluster=cluster)
-    except KeyboardInterrupt:
-        return False
+    except KeyboardInterrupt as interrupt:
+        cause = cause_of(interrupt)
+        session.interrupt(cause.text)
     finally:
-        if address != INLINE:
-            stop_ray()  # its processes need not live through the report
-    return True
+        if address != INLINE:  # its processes need not live through the report
+            stop_ray(_RAY_SECONDS if cause else FLUSH_SECONDS)
+    return cause
 
 
 def _session(

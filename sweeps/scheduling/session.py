@@ -158,6 +158,11 @@ class Session:
         self.awaited.discard(key)
         self._scheduler.returned(key, done)
 
+    def interrupt(self, why: str) -> None:
+        """Give up what runs: its records say so, and a resume goes on with it."""
+        for record in self._newest.values():
+            self._write(record.model_copy(update={"state": State.INTERRUPTED, "reason": why}))
+
     def close(self) -> None:
         """Settle what the search has open, when all is done."""
         with self._stopping("the search cannot be written down"):
@@ -196,7 +201,7 @@ class Session:
         self._planned[name], self._proposal_of[name] = planned, proposal
         if known is None or not planned.is_answered_by(known):
             if known and (known.lost or not known.state.ended) and known.config == planned.assignment.config:
-                ended_by = f"{known.fault}: {known.reason}" if known.state.ended else "interrupted"
+                ended_by = f"{known.fault}: {known.reason}" if known.state.ended else known.reason or "interrupted"
                 self._earlier[name] = ended_attempts(known.attempts, ended_by)
             self._wait(planned)
             return

@@ -14,7 +14,13 @@ from ubt.config import get_path
 from ubt.trials.rates import Rates
 from ubt.trials.record import State, TrialRecord
 
-_STATUS = {State.RUNNING: "RUNNING", State.DONE: "FINISHED", State.PRUNED: "KILLED", State.FAILED: "FAILED"}
+_STATUS = {
+    State.RUNNING: "RUNNING",
+    State.DONE: "FINISHED",
+    State.PRUNED: "KILLED",
+    State.FAILED: "FAILED",
+    State.INTERRUPTED: "KILLED",
+}
 _LONGEST_VALUE, _LONGEST_NAME = 5000, 250
 """MLflow cuts or refuses longer ones (6000 for a parameter, 8000 for a tag)."""
 _BASE = ("victim", "defense", "metrics")

@@ -18,7 +18,7 @@ def test_the_json_is_as_promised(run_of, trial):
     )
     assert json.loads(summarise(find(run)).model_dump_json()) == {
         "name": "toy",
-        "states": {"RUNNING": 0, "DONE": 2, "PRUNED": 0, "FAILED": 1},
+        "states": {"RUNNING": 0, "DONE": 2, "PRUNED": 0, "FAILED": 1, "INTERRUPTED": 0},
         "compared": "",
         "poisoned": {"val": {"asr": 0.9, "ca": 0.82}, "test": {"asr": 0.89, "ca": 0.83}},
         "chosen": {

@@ -30,7 +30,6 @@ from ports import free_port
 from test_sweep_ray import command_of, computed, descendants, names, send_the_rest
 
 from sweeps.backends.connection import TRIALS_WAITING, capacity, check_address, start_ray
-from sweeps.backends.searcher import Interruption
 from sweeps.study.config import Resources
 from ubt.common.errors import UserError
 from ubt.trials.record import State, TrialRecord, read_records
@@ -131,17 +130,6 @@ def test_a_cluster_with_capacity_is_filled_and_a_given_number_is_kept(
     assert joined([{"CPU": 64}, {"CPU": 64}], cpus_per_trial=2) == 64
     assert joined([{"CPU": 64}], concurrent_trials=3) == 3
     assert not caplog.text
-
-
-def test_ctrl_c_waits_for_the_end_of_a_step_and_the_second_does_not() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with Interruption() as interruption:
-        interruption.on_step_begin(iteration=1, trials=[])
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            interruption.on_step_begin(iteration=2, trials=[])
-        assert signal.getsignal(signal.SIGINT) is before
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 @dataclass

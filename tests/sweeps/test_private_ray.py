@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from test_sweep_ray import descendants
 
-from sweeps.backends.connection import start_ray, stop_ray
+from sweeps.backends.connection import start_ray
+from sweeps.backends.lifetime import stop_ray
 from sweeps.backends.private import LOOPBACK, have_token, own_folder
 from sweeps.study.config import Resources
 

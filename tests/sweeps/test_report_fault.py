@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from toy_runs import begin
 
-from sweeps.run import launch
-from sweeps.run.launch import report
+from sweeps.run import finish
+from sweeps.run.finish import report
 
 
 class ToldTracker:
@@ -30,7 +30,7 @@ def test_a_report_that_cannot_be_written_is_told_and_the_sweep_ends_in_mlflow(
     run, tracker = begin(tmp_path), ToldTracker()
     run.records.mkdir()
     (run.records / "t0000.json").write_text("{")  # nor can it be summed up
-    monkeypatch.setattr(launch, "write_report", fail)
+    monkeypatch.setattr(finish, "write_report", fail)
     reported = report(run, tracker, complete=True)  # type: ignore[arg-type]
     assert reported.fault == "ZeroDivisionError: no width"
     assert reported.summary is None

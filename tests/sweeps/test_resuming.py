@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from toy_runs import RATIO, begin, study
 
-from sweeps.cli.app import resume_command
+from sweeps.cli.sweep import resume_command
 from sweeps.run.folder import RunFolder, check_same_study, tracking_of, with_more_trials
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study

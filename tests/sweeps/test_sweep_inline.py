@@ -98,7 +98,7 @@ def folder(swept: SweepEnd) -> Path:
 class TestOneSweep:
     def test_is_complete(self, swept: SweepEnd) -> None:
         assert swept.all_done
-        assert (swept.complete, swept.interrupted, swept.untracked.runs) == (True, False, 0)
+        assert (swept.complete, swept.interrupted, swept.untracked.runs) == (True, None, 0)
 
     def test_has_a_whole_record_of_each_trial(self, swept: SweepEnd) -> None:
         records = read_records(swept.run.records)
@@ -219,7 +219,7 @@ def test_an_interrupted_sweep_goes_on_as_if_nothing_had_happened(
     """In a fresh store, so that what is not computed again was computed before the interruption."""
     interrupted = interrupt(2)
     first = run_smoke(tmp_path, QUIET)
-    assert (first.interrupted, first.complete, first.all_done) == (True, False, False)
+    assert (first.status, first.complete, first.all_done) == (130, False, False)
     before = {path.name: path.read_bytes() for path in first.run.records.iterdir()}
     done = {name for name, text in before.items() if json.loads(text)["state"] == "DONE"}
     assert done == {f"{trial}.json" for trial in interrupted.ended}

@@ -12,8 +12,10 @@ from sweeps.cli.output import outcome_text, record_text
 from sweeps.run.folder import RunFolder
 from sweeps.run.launch import SweepEnd
 from sweeps.tracking import Left
+from ubt.common.ending import Cause
 from ubt.trials.record import State, TrialRecord
 
+SIGTERM = Cause.of_signal(15)
 POISONED, DEFENDED = Point(asr=0.93, ca=0.81), Point(asr=0.021, ca=0.8)
 CHOSEN = Chosen(trial="t0007", config={"defense.overfit_epochs": 3}, val=DEFENDED, test=DEFENDED, epoch=8)
 
@@ -36,7 +38,7 @@ def summary(**fields: Any) -> Summary:
 def outcome(told: Summary | None = None, **fields: Any) -> SweepEnd:
     described: dict[str, Any] = {
         "run": RunFolder(Path("/runs/toy")),
-        "interrupted": False,
+        "interrupted": None,
         "complete": True,
         "all_done": True,
         "stopped": "",
@@ -75,8 +77,8 @@ def test_what_was_not_measured_is_said_to_be_so() -> None:
     assert "poisoned model        not measured" in text
 
 
-@pytest.mark.parametrize(("interrupted", "why"), [(True, "Interrupted"), (False, "Not all trials have run")])
-def test_an_unfinished_sweep_says_how_to_go_on(interrupted: bool, why: str) -> None:
+@pytest.mark.parametrize(("interrupted", "why"), [(SIGTERM, "Interrupted"), (None, "Not all trials have run")])
+def test_an_unfinished_sweep_says_how_to_go_on(interrupted: Cause | None, why: str) -> None:
     text = outcome_text(outcome(summary(), interrupted=interrupted, complete=False), "ubt sweep toy --resume")
     assert text.endswith(f"{why}; what is done is kept. Go on with:\n  ubt sweep toy --resume")
 
@@ -93,7 +95,7 @@ def test_what_mlflow_lacks_comes_with_the_reason_and_the_command_that_sends_it()
 
 
 def test_without_any_record_there_is_no_report_to_point_at() -> None:
-    text = outcome_text(outcome(None, interrupted=True, complete=False), "ubt sweep toy --resume")
+    text = outcome_text(outcome(None, interrupted=SIGTERM, complete=False), "ubt sweep toy --resume")
     assert text.startswith("No trial has run.")
     assert "Report:" not in text
     assert "ubt sweep toy --resume" in text

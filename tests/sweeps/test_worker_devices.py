@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from sweeps.backends.connection import start_ray, stop_ray
+from sweeps.backends.connection import start_ray
+from sweeps.backends.lifetime import stop_ray
 from sweeps.study.config import Resources
 
 

@@ -149,7 +149,7 @@ def test_numbers_that_json_cannot_hold_never_enter_a_record():
 
 
 def test_only_a_running_trial_has_not_ended():
-    assert [state for state in State if not state.ended] == [State.RUNNING]
+    assert [state for state in State if not state.ended] == [State.RUNNING, State.INTERRUPTED]
 
 
 def test_evaluated_epochs_are_listed_with_their_stage_in_order():

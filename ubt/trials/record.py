@@ -37,11 +37,12 @@ class State(StrEnum):
     DONE = "DONE"
     PRUNED = "PRUNED"
     FAILED = "FAILED"
+    INTERRUPTED = "INTERRUPTED"
 
     @property
     def ended(self) -> bool:
         """Return whether nothing more will happen to the trial."""
-        return self is not State.RUNNING
+        return self not in {State.RUNNING, State.INTERRUPTED}
 
 
 class EpochRecord(Config):
@@ -141,9 +142,9 @@ class TrialRecord(Config):
     label: TrialLabel = NO_LABEL
     """What the design calls the trial: a component left out, or a cell of a comparison."""
     state: State
-    """RUNNING, DONE, PRUNED or FAILED."""
+    """RUNNING, DONE, PRUNED, FAILED, or INTERRUPTED with its sweep: a resume goes on with it."""
     reason: str = ""
-    """Why the trial failed or was pruned."""
+    """Why the trial failed, was pruned or was interrupted."""
     fault: str = ""
     """Kind of the failure: the name of the error's class."""
     lost: bool = False

@@ -1,0 +1,73 @@
+"""Ray in this process: started so that it leaves the process alone, and left within a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psutil
+
+_HEAD_LOST = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""After so long without its head Ray ends this process from C++. We notice earlier, and want to write a report."""
+
+
+def stop_ray(within_seconds: float = 30.0) -> None:
+    """Leave the cluster, or end the private one; what has not ended in that time is killed."""
+    import psutil  # noqa: PLC0415
+    import ray  # noqa: PLC0415
+
+    started = [child for process in _started_processes() for child in _with_descendants(process)]
+    leaving = threading.Thread(target=ray.shutdown, name="ubt-leaves-ray", daemon=True)
+    leaving.start()
+    leaving.join(within_seconds)
+    for process in started:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def _started_processes() -> list[int]:
+    """Return the ids of the processes of a Ray of our own."""
+    node: Any = getattr(import_module("ray._private.worker"), "_global_node", None)  # private: no public way
+    return [info.process.pid for infos in node.all_processes.values() for info in infos] if node else []
+
+
+def _with_descendants(pid: int) -> list[psutil.Process]:
+    """Return a process and all that it has started, workers for one: those that outlive it have no parent to ask."""
+    import psutil  # noqa: PLC0415
+
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """Keep signals and a lost head out of Ray's hands, as far as it would end this process from C++ for them.
+
+    What of Ray is named here is private (and Ray pinned): in public there is one of the three, a variable that has
+    to be set before Ray is imported.
+    """
+    modules: list[Any] = [import_module(f"ray._private.{name}") for name in ("ray_constants", "utils", "worker")]
+    constants, utils, worker = modules
+    of_sigterm, connect = utils.set_sigterm_handler, worker.connect
+
+    def patient_connect(*args: object, **options: object) -> object:
+        os.environ[_HEAD_LOST] = "600"  # now: it is for this process, and those of a Ray of our own are started
+        try:
+            return connect(*args, **options)
+        finally:
+            del os.environ[_HEAD_LOST]
+
+    constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True  # which answers SIGTERM with a stack
+    utils.set_sigterm_handler, worker.connect = lambda handler: None, patient_connect
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler, worker.connect = of_sigterm, connect

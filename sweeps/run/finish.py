@@ -1,0 +1,66 @@
+"""The end of a sweep: its report, and the news for MLflow, as long as there is time."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+
+from analysis import Summary, load_run, write_report
+from sweeps.run.folder import RunFolder
+from sweeps.tracking import Left, Tracker
+from ubt.common.ending import current
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS, INTERRUPTED_SECONDS = 60.0, 3.0
+"""How long the end of a sweep waits for MLflow; what is not sent by then waits on disk."""
+LAST_SECONDS = 0.5
+"""What is left of the time for the end of the process."""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What came of the report."""
+
+    summary: Summary | None
+    """None if there are no records, or they cannot be summed up."""
+    fault: str = ""
+    """Why it could not be written."""
+
+
+def report(run: RunFolder, tracker: Tracker, complete: bool) -> Reported:
+    """Write the report of what there is, and tell MLflow that the sweep ended, also if there is a fault in it."""
+    if not any(run.records.glob("*.json")):
+        return Reported(None)
+    fault = ""
+    try:
+        with current().step(LAST_SECONDS + INTERRUPTED_SECONDS / 2):
+            summary: Summary | None = write_report(run.path).summary
+    except KeyboardInterrupt:
+        fault = "no time was left"
+        summary = _summary(run)
+    except Exception as error:  # drawing and libraries may raise anything; what was measured is kept
+        fault = f"{type(error).__name__}: {error}"
+        logger.error("the report cannot be written, `ubt report %s` does it later: %s", run.path, fault)
+        logger.debug("where the report failed", exc_info=True)
+        summary = _summary(run)
+    tracker.finished(complete)
+    return Reported(summary, fault)
+
+
+def _summary(run: RunFolder) -> Summary | None:
+    try:
+        with suppress(KeyboardInterrupt), current().step(LAST_SECONDS + 0.5):
+            return load_run(run.path).summary
+    except Exception as error:  # noqa: BLE001 — as above: said there
+        logger.debug("the run cannot be summed up: %s", error)
+    return None
+
+
+def close(tracker: Tracker, at_most_seconds: float) -> Left:
+    """Send MLflow what it lacks, as long as there is time; return what is left."""
+    ending = current()
+    with suppress(KeyboardInterrupt), ending.step(LAST_SECONDS):
+        return tracker.close(ending.left(at_most_seconds, LAST_SECONDS))
+    return tracker.close(0.0)

@@ -16,6 +16,7 @@ from analysis.figures import FIGURES, Absent, FigureKind, drawn
 from analysis.findings import Findings, find
 from analysis.formatting import changes_text
 from analysis.gates import gate_table
+from analysis.nodes import node_table
 from analysis.page import front_table, opening, trial_table, unfinished
 from analysis.paper import embedded_figures
 from analysis.records import read_run
@@ -80,6 +81,7 @@ def render(findings: Findings, summary: Summary, comparison: Comparison | None) 
         front=front_table(findings),
         trials=trial_table(findings),
         gates=gate_table(findings),
+        nodes=node_table(findings),
         unfinished=unfinished(findings),
         provenance=provenance(findings),
         plotly=Markup(get_plotlyjs()),  # noqa: S704 — the library's own script

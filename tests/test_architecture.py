@@ -183,6 +183,7 @@ LAYERS = {
         "figures",
         "page",
         "gates",
+        "nodes",
         "cleaned",
         "paper",
         "report",

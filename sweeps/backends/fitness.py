@@ -9,13 +9,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from sweeps.backends.node_facts import Facts, code_of, python_version, versions
 from ubt.common.errors import UnfitNode
 from ubt.common.formatting import size
 from ubt.trials.assignment import Assignment
-from ubt.trials.record import State, TrialRecord
+from ubt.trials.record import Attempt, State, TrialRecord
 
 DISTRIBUTIONS = ("ubt-sweeper", "torch", "open_clip_torch", "numpy")
 MODULES = ("numpy", "torch", "open_clip", "ubt.engine.runner", "sweeps.backends.trainable")
@@ -139,10 +140,11 @@ def unanswered(cause: str) -> Finding:
     return Finding(f"its check failed: {cause}", "look at Ray's logs there; `ray status` says which nodes are up")
 
 
-def unfit_record(assignment: Assignment, finding: Finding) -> TrialRecord:
+def unfit_record(assignment: Assignment, finding: Finding, node: str) -> TrialRecord:
     """Return the record of a trial that a worker hands back: nothing of it has run."""
-    record = assignment.record(State.FAILED, f"its node is not fit for trials: {finding.what}")
-    return record.model_copy(update={"fault": UnfitNode.__name__, "lost": True})
+    record = assignment.record(State.FAILED, f"node {node} is not fit for trials: {finding.what}")
+    attempt = Attempt(started_at=datetime.now(UTC).isoformat(timespec="milliseconds"), node=node)
+    return record.model_copy(update={"fault": UnfitNode.__name__, "lost": True, "attempts": (attempt,)})
 
 
 def rows(findings: Iterable[tuple[str, Finding]]) -> list[tuple[str, str, str]]:

@@ -82,4 +82,4 @@ class UbtTrainable(tune.Trainable):
     def _refusal(self) -> dict[str, str]:
         if not (self._assignment and self._unfit):
             return {}
-        return {RECORD: unfit_record(self._assignment, self._unfit).model_dump_json()}
+        return {RECORD: unfit_record(self._assignment, self._unfit, self._runner.node).model_dump_json()}

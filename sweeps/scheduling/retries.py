@@ -13,8 +13,8 @@ What a rule can ask for, and who does it:
 - `times`: so often again. The trial waits in the stage scheduler once more, what it left undone is free, and the
   record's `attempts` say when, on which node and why each earlier run ended.
 - `leaves_node`: `Session.leave_node(trial, record)` is called, which whoever knows nodes sets. It keeps all trials off
-  the node that this one ran on, and says whether that was possible. If so the trial runs elsewhere, and no attempt is
-  counted; if not (no other node is left), the trial fails.
+  the node that this one ran on, and says whether that was possible. If so the trial runs elsewhere, which takes none
+  of its times; if not (no other node is left), the trial fails with what is wrong on each.
 - `waits`: the record's `waits_for` names the stage that another sweep computes. All trials that need it wait, others
   go first, no attempt is counted. `Session.awaited` has these stages; call `Session.arrived(key, done)` when one is in
   the store, or free to be computed here.

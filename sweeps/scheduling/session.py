@@ -74,6 +74,8 @@ class Session:
         self._retries = Retries(retries)
         self._earlier: dict[str, tuple[Attempt, ...]] = {}
         """Runs of trials that are run again, each with what ended it."""
+        self._unfit: dict[str, None] = {}
+        """Why nodes can run no trial, each reason once."""
         self._alone: dict[str, str] = {}
         self.awaited: set[str] = set()
         """Keys of stages that other sweeps compute and trials of this one wait for; see `arrived`."""
@@ -132,7 +134,8 @@ class Session:
             if again and self._run_again(trial, record, again):
                 return
             if again:  # which no node can run: what was given must differ
-                record = record.model_copy(update={"failure": Failure.MISTAKE})
+                told = "\n".join(["no node is left that can run it:", *self._unfit])
+                record = record.model_copy(update={"failure": Failure.MISTAKE, "reason": told})
         self.updated(record)
         self._newest.pop(trial, None)
         self._scheduler.ended(trial)
@@ -216,13 +219,15 @@ class Session:
 
     def _run_again(self, trial: str, record: TrialRecord, rule: Rule) -> bool:
         """Let a trial wait for another run; False if it has no other node to run on."""
-        if rule.leaves_node and not self.leave_node(trial, record):
-            return False
+        if rule.leaves_node:
+            self._unfit.setdefault(record.reason)
+            if not self.leave_node(trial, record):
+                return False
         before = self._earlier.get(trial, ())
         if rule.waits:
             self.awaited.add(record.waits_for)
             self._scheduler.elsewhere(record.waits_for)
-        elif rule.counts:
+        else:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             before = ended_attempts((*before, *record.attempts[-1:]), f"{record.fault}: {record.reason}", now)
         self._alone[trial] = rule.alone or self._alone.get(trial, "")

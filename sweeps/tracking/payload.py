@@ -56,6 +56,7 @@ def of_trial(record: TrialRecord, searched: Sequence[str]) -> Payload:
         tags={
             **{f"gate.{gate.gate}": gate.outcome for gate in record.gates},
             "node": record.attempts[-1].node if record.attempts else "",
+            "nodes": ", ".join(record.nodes),
             "state": record.state.value,
             "reason": text_of(record.reason),
             "seed": str(record.seed),

@@ -395,7 +395,9 @@ def test_a_trial_on_an_unfit_node_runs_elsewhere_as_long_as_there_is_another_nod
     assert left == ["node-0", "node-1", "node-2", "node-3", "node-4"]
     (record,) = read_records(toy.records)
     assert (record.state, record.lost, record.failed_by) == (State.FAILED, True, "mistake")
-    assert [each.node for each in record.attempts] == ["node-4"], "no attempt is counted elsewhere"
+    assert [each.node for each in record.attempts] == left
+    assert [bool(each.ended_by) for each in record.attempts] == [True] * 4 + [False]
+    assert record.reason.startswith("no node is left that can run it:\n")
 
 
 def test_a_trial_waits_for_another_sweep_and_others_go_first(tmp_path: Path) -> None:

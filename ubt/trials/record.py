@@ -218,6 +218,12 @@ class TrialRecord(Config):
         return tuple((stage.stage, epoch) for stage in self.stages for epoch in stage.epochs if epoch.val)
 
     @property
+    def nodes(self) -> tuple[str, ...]:
+        """Return the nodes that the trial ran on, and those that computed what it reused, in that order."""
+        ran = [attempt.node for attempt in self.attempts]
+        return tuple(dict.fromkeys(filter(None, [*ran, *(stage.node for stage in self.stages)])))
+
+    @property
     def stopped_by(self) -> GateOutcome | None:
         """Return the gate that ended the trial; None if none did."""
         return next((gate for gate in self.gates if gate.outcome == "stopped"), None)

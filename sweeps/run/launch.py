@@ -242,7 +242,7 @@ def _session(
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     return Session(
-        proposer=study.search.proposer(study, run.journal),
+        proposer=study.search.proposer(study, run.journal, known),
         planner=planner,
         replicates=len(study.seeds),
         scheduler=StageScheduler(stored_keys(store)),

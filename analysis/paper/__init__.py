@@ -162,8 +162,11 @@ def embedded_figures(findings: Findings) -> tuple[Embedded, ...]:
     """
     artifacts, found = attempt("figures of pairs", partial(Artifacts.of, findings.run)), []
     for kind in PAPER_FIGURES:
-        drawing = partial(_embedded, kind, findings, artifacts)
-        figure = artifacts if isinstance(artifacts, Absent) else attempt(kind.name, drawing)
+        figure: Embedded | Absent
+        if isinstance(artifacts, Absent):
+            figure = artifacts
+        else:
+            figure = attempt(kind.name, partial(_embedded, kind, findings, artifacts))
         if isinstance(figure, Absent):
             figure = Embedded(kind.name, kind.title, kind.caption, "", (figure.why,))
         found.append(figure)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.backends.connection import start_ray
 from sweeps.backends.execute import run_on_ray
@@ -35,6 +35,9 @@ from ubt.trials.config import TrialConfig
 from ubt.trials.rates import Rates
 from ubt.trials.record import StageRecord, State, TrialRecord
 
+if TYPE_CHECKING:
+    from ubt.engine.runner import TrialRunner
+
 WORKERS = 2
 RATES = Rates(
     ca=0.9,
@@ -52,8 +55,10 @@ RATES = Rates(
 class NothingRunner:
     """Runs stages that do nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: str) -> None:
         import open_clip  # noqa: F401, PLC0415 — the import is part of what is measured
+
+        self.node = node
 
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         """Yield a record after each stage, as the real runner does."""
@@ -69,10 +74,9 @@ class NothingRunner:
 class NothingTrainable(UbtTrainable):
     """Our trainable with a runner that does nothing."""
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Take on the first trial."""
-        self._runner = NothingRunner()  # type: ignore[assignment]
-        self._begin(config)
+    def runner_on(self, node: str) -> TrialRunner:
+        """Return the runner."""
+        return NothingRunner(node)  # type: ignore[return-value]
 
 
 def study(trials: int) -> StudyConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -14,6 +14,9 @@ from sweeps.backends.fitness import Finding, judge, unfit_record
 from sweeps.backends.node_facts import look
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import TrialRecord
+
+if TYPE_CHECKING:
+    from ubt.engine.runner import TrialRunner
 
 ASSIGNMENT, RECORD, NODES = "assignment", "record", "nodes"
 """Of a trial's configuration and of its results. `NODES` is there on a cluster: see `Nodes.for_workers`."""
@@ -31,12 +34,16 @@ class UbtTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Make the actor's runner and take on the first trial."""
-        from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch: for workers, not for the process that starts them
-
         self._node = ray.get_runtime_context().get_node_id()
-        self._runner = TrialRunner(node_name(self._node, ray.nodes()))  # type: ignore[no-untyped-call]
+        self._runner = self.runner_on(node_name(self._node, ray.nodes()))  # type: ignore[no-untyped-call]
         self._looked = False
         self._begin(config)
+
+    def runner_on(self, node: str) -> TrialRunner:
+        """Return what runs this actor's trials on the node of this name; measurements have one of their own."""
+        from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch: for workers, not for the process that starts them
+
+        return TrialRunner(node)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""

@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from s3_server import s3_server
 
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest
@@ -85,6 +89,38 @@ def test_a_published_artifact_outlasts_a_loss_of_power(tmp_path, monkeypatch):
     assert [name[:6] for name in written] == [".model", ".meta."], "content first"
     assert synced.count(KEY) == 2, "and the folder, in which each has its name"
     assert synced[-1] == KEY
+
+
+PARTS = st.sampled_from(["..", ".", "/", "\\", "\0", "\n", "~", "a", "meta.json", "", " ", "…", "C:"])
+WAYS_OUT = st.lists(PARTS, max_size=5).map("/".join) | st.text(max_size=8)
+
+
+@given(WAYS_OUT, WAYS_OUT, WAYS_OUT)
+def test_what_others_have_written_into_a_store_leads_to_nothing_outside_of_it(stage, key, file):
+    fields = {"stage": stage, "key": key, "base": f"{stage}/{key}", "version": 1, "seed": 0, "settings": {}}
+    payloads = {"model": {"file": file, "sha256": "", "size_bytes": 0}}
+    with suppress(ValidationError):
+        manifest = ArtifactManifest.model_validate({**fields, "inputs": {"clean": key}, "payloads": payloads})
+        root = Path("/store/artifacts")
+        for path in (f"{stage}/{key}/{file}", manifest.base):
+            found = Path(os.path.normpath(root / path))
+            assert found.is_relative_to(root)
+            assert len(found.relative_to(root).parts) == path.count("/") + 1
+
+
+@pytest.mark.parametrize(
+    "said", [{"stage": "unlearn"}, {"key": OTHER}, {"stage": "../.."}, {"key": ".."}, {"key": "/"}]
+)
+def test_a_description_that_leads_elsewhere_is_set_aside_and_nothing_else_touched(tmp_path, said):
+    store = ArtifactStore(tmp_path / "store")
+    elsewhere = store.publish(described(OTHER, "unlearn"), {"model": b"abc"})
+    store.publish(described(), {"model": b"abc"})
+    forged = tmp_path / "store" / "artifacts" / "detect_clean" / KEY / MANIFEST_FILE
+    forged.write_text(json.dumps({**json.loads(forged.read_text()), **said}))
+    for manifest in store.manifests():
+        assert manifest == elsewhere
+    assert not forged.exists()
+    assert store.read(elsewhere, "model") == b"abc"
 
 
 def test_an_artifact_lies_under_its_stage_and_key(store):

@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -308,3 +309,17 @@ def test_weights_of_another_model_are_refused(tmp_path, net, other):
     torch.save(open_clip.model.CLIP(embed_dim=128, **OTHERS[other]).state_dict(), path)
     with pytest.raises(UserError, match="cannot be loaded: "):
         load_weights(net, path)
+
+
+def test_an_archive_that_unpacks_to_what_no_weights_take_is_refused(tmp_path, small):
+    """A hundred thousand bytes of zeros that torch would unpack to gigabytes."""
+    torch.save(small, tmp_path / "stored.pt")
+    bomb = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(tmp_path / "stored.pt") as stored, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+        packed.writestr("archive/data/zeros", bytes(80 << 20))
+    assert bomb.stat().st_size < 1 << 20
+    with pytest.raises(UserError, match=r"it unpacks to 0\.1 GiB, which torch never writes"):
+        load_weights(tiny_net(), bomb)
+    load_weights(tiny_net(), tmp_path / "stored.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 from pydantic import AliasChoices, Field, JsonValue
 
@@ -19,10 +20,15 @@ MANIFEST_FILE = "meta.json"
 """Its name in the store, the same as in version 0.1, whose artifacts are found by it."""
 
 
+_PART = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+Name = Annotated[str, Field(pattern=f"^{_PART}$")]
+"""A part of a path in the store: what others have written there must lead to nothing outside of it."""
+
+
 class Payload(Config):
     """One file of an artifact."""
 
-    file: str
+    file: Name
     sha256: str
     size_bytes: int
 
@@ -30,15 +36,15 @@ class Payload(Config):
 class ArtifactManifest(Config):
     """What an artifact is, where it came from, and what was measured while it was made."""
 
-    stage: str
-    key: str
+    stage: Name
+    key: Name
     version: int
     seed: int | None
     settings: dict[str, JsonValue]
-    inputs: dict[str, str]
+    inputs: dict[str, Name]
     """Role → key of the artifact that filled it."""
     payloads: dict[str, Payload] = Field(default_factory=dict)
-    base: str | None = None
+    base: Annotated[str, Field(pattern=f"^{_PART}/{_PART}$")] | None = None
     """`stage/key` of the model that this one is stored as a difference from."""
     base_sha256: str = ""
     """Checksum of that model's payload: a base computed anew to other bits (on a GPU, say) is another base."""

@@ -14,6 +14,7 @@ from functools import partial
 from http.client import HTTPException
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Self
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -151,6 +152,28 @@ def _found(name: str, problems: list[Problem]) -> list[Path]:
     return []
 
 
+_MOST_BYTES = {CAPTION_SUFFIX: 1 << 20}
+_MOST_IMAGE_BYTES = 256 << 20
+"""Largest caption and image file that are read: a compressed or sparse member may say that it has any size."""
+_MOST_HEADER_BYTES = 1 << 20
+_HEADERS = frozenset((tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE))
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a shard. What is said of members (long names, say) is read whole, so it is limited, too."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _HEADERS and member.size > _MOST_HEADER_BYTES:
+            raise ValueError(f"a header in it is larger than {_MOST_HEADER_BYTES >> 20} MiB")
+        return member
+
+
+def _opened(shard: Path) -> tarfile.TarFile:
+    return tarfile.open(shard, tarinfo=_Member)
+
+
 def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
     """Yield the samples of `shards` in order, also those that lack an image or a caption.
 
@@ -158,7 +181,7 @@ def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sa
     """
     for shard in shards:
         try:
-            with tarfile.open(shard) as tar:
+            with _opened(shard) as tar:
                 for key, members in _grouped(tar):
                     yield _sample(f"{shard}: sample {key}", tar, members)
         except _DAMAGE as error:
@@ -168,7 +191,7 @@ def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sa
 def has_deep_images(shard: Path) -> bool:
     """Return whether a shard holds an image that `is_deep`; what cannot be read is reported when it is read."""
     try:
-        with tarfile.open(shard) as tar:
+        with _opened(shard) as tar:
             images = (
                 member for _, members in _grouped(tar) for name, member in members.items() if name in IMAGE_SUFFIXES
             )
@@ -255,6 +278,9 @@ def _sample(where: str, tar: tarfile.TarFile, members: Members) -> Sample:
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    most = _MOST_BYTES.get(member.name.rpartition(".")[2].lower(), _MOST_IMAGE_BYTES)
+    if member.size > most:
+        raise ValueError(f"{member.name} is larger than {most >> 20} MiB")
     stream = tar.extractfile(member)
     content = b"" if stream is None else stream.read()
     if len(content) != member.size:

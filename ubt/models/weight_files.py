@@ -36,6 +36,8 @@ OPENAI_KEYS = frozenset({"input_resolution", "context_length", "vocab_size"})
 """Keys that OpenAI's archives, and the state dicts exported from them, have beside the weights."""
 _HEADER_LIMIT_BYTES = 64 << 20
 """Names and shapes take a few hundred kilobytes; more is no header."""
+_MOST_TIMES = 4
+"""As much larger than its archive may what is in it be: torch does not compress, others may have."""
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, LookupError, RuntimeError, AttributeError, TypeError, RecursionError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
@@ -73,7 +75,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def check_kind(path: Path, where: str) -> None:
-    """Refuse a file that no weights are taken from, by its name, or because it holds code.
+    """Refuse a file that no weights are taken from, by its name, or because it holds code or unpacks to too much.
 
     Raises:
         UserError: with the kinds that there are, or how an archive's weights are exported.
@@ -84,6 +86,18 @@ def check_kind(path: Path, where: str) -> None:
         advice = f"if you trust it: torch.save(torch.jit.load('{path.name}', map_location='cpu').state_dict(), 'w.pt')"
         message = "cannot be loaded: it is a TorchScript archive, which holds code"
         raise UserError(Problem(where, message, path.name, advice))
+    if (unpacked := _unpacked_bytes(path)) > _MOST_TIMES * path.stat().st_size + _HEADER_LIMIT_BYTES:
+        message = f"cannot be loaded: it unpacks to {unpacked / 2**30:.1f} GiB, which torch never writes"
+        raise UserError(Problem(where, message, path.name, "weights are hardly any smaller when they are compressed"))
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """Return how much memory the files in an archive take; 0 for what is none, which is no larger than it looks."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(file.file_size for file in archive.infolist())
+    except _UNREADABLE:
+        return 0
 
 
 def weights_in(folder: Path) -> Path | None:

@@ -129,7 +129,7 @@ class TrialRecord(Config):
     """Version of this schema; records of earlier ones are migrated when they are read."""
     study: str
     """Name of the study that the trial is of."""
-    trial: str
+    trial: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the trial, unique in its study and usable as a file name."""
     number: int
     """Position in the study, from 0."""

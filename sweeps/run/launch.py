@@ -18,7 +18,7 @@ from sweeps.backends.lifetime import stop_ray
 from sweeps.backends.nodes import Nodes
 from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
-from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, afterwards, close, report
+from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, close, report
 from sweeps.run.folder import RunFolder, check_same_study, has_run, latest_run, new_run, with_more_trials
 from sweeps.run.preflight import expected_of, prepare
 from sweeps.run.progress import Tally, progress_view
@@ -197,7 +197,7 @@ def _run(
     fault = cause.text if cause and cause.status == Exit.FAULT else ""
     complete = session.finished and not session.stopped and not cause
     if complete:
-        afterwards("the search cannot be closed", session.close)
+        session.close()
     reported = report(run, tracker, complete)
     untracked = close(tracker, INTERRUPTED_SECONDS if cause else FLUSH_SECONDS)
     return SweepEnd(
@@ -242,7 +242,7 @@ def _session(
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     return Session(
-        proposer=study.search.proposer(study, run.journal, known),
+        proposer=study.search.proposer(study, run.journal),
         planner=planner,
         replicates=len(study.seeds),
         scheduler=StageScheduler(stored_keys(store)),

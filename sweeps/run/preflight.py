@@ -14,6 +14,7 @@ from sweeps.backends.fitness import Expected
 from sweeps.search.space import samples_of
 from sweeps.study.checks import problems_of
 from sweeps.study.config import StudyConfig
+from sweeps.tracking.faults import check_driver
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import Problem, UserError
 from ubt.config.base import kind_of
@@ -57,6 +58,7 @@ def prepare(study: StudyConfig, store: str) -> dict[str, int]:
 
         for model, poisoned in {(victim.model, victim.implant.checkpoint): None for victim in with_weights}:
             problems += problems_of(partial(check_weights, model, poisoned))
+    problems += problems_of(partial(check_driver, study.tracking.uri)) if study.tracking.enabled else []
     if problems:
         raise UserError(problems)
     for data in dict.fromkeys(victim.data for victim in victims):

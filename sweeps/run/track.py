@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from sweeps.run.folder import RunFolder, tracking_of
@@ -12,6 +14,9 @@ from sweeps.tracking.config import sqlite_path
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import STUDY_FILE
 from ubt.config import validate
+
+PATIENCE_SECONDS = 60.0
+"""How long `track` waits for any progress."""
 
 Show = Callable[[str], None]
 
@@ -34,7 +39,7 @@ def settings_for(run_folder: Path, uri: str | None = None) -> tuple[TrackingSett
 
 
 def track(
-    run_folder: Path, show: Show, uri: str | None = None, anew: bool = False, patience_seconds: float = 60.0
+    run_folder: Path, show: Show, uri: str | None = None, anew: bool = False, patience_seconds: float | None = None
 ) -> Left:
     """Send what MLflow lacks of a run, as long as there is progress, and return what is left.
 
@@ -49,14 +54,19 @@ def track(
         UserError: as `settings_for`, or if a sweep is at work in the folder, which sends it by itself.
     """
     settings, said_by = settings_for(run_folder, uri)
-    with RunFolder(run_folder.absolute()).taken():
+    with ExitStack() as held:
+        try:
+            held.enter_context(RunFolder(run_folder.absolute()).taken())
+        except UserError as error:
+            advice = "nothing need be done: a sweep sends it by itself, and says at its end what is left"
+            raise UserError(replace(problem, advice=advice) for problem in error.problems) from error
         tracker = Tracker(settings, run_folder)
         show(f"{run_folder}: to MLflow at {tracker.uri} (from {said_by})")
 
         def tell(runs: int, reason: str) -> None:
             show(f"{run_folder}: {runs} of MLflow's runs to look at" + (f"; waiting: {reason}" if reason else ""))
 
-        return tracker.catch_up(tell, patience_seconds, anew)
+        return tracker.catch_up(tell, patience_seconds or PATIENCE_SECONDS, anew)
 
 
 def runs_in(database: Path) -> list[Path]:

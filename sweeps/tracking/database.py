@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sweeps.tracking.faults import BlockedError, UnavailableError, fault_of
 from ubt.common.atomic_files import alone, whole_file
@@ -22,17 +21,18 @@ _SIDE_FILES = ("", "-journal", "-wal", "-shm")
 """What belongs to a sqlite database; a journal that stayed would be played into its successor."""
 _STILL_SECONDS, _STILL_EMPTY_SECONDS = 15.0, 2.0
 """Another program may be making an unfinished database right now: only one that rests is broken."""
+_SMALL_BYTES = 64 << 20
 _OLDER = "an older MLflow made it"
 
 _log = logging.getLogger(__name__)
 
 
-def made_ready(path: Path, doubted: bool = False) -> Path | None:
+def made_ready(path: Path, broken: str = "") -> Path | None:
     """See to it that MLflow finds a whole database at `path`; return where a broken one was set aside.
 
     Args:
         path: of the database; it need not exist.
-        doubted: MLflow has met something broken in it, so look at all of it.
+        broken: what MLflow has met in it that no look at it shows.
 
     Raises:
         TrackingFault: if there is a database that MLflow cannot use and that is not ours to replace, or not yet.
@@ -40,14 +40,14 @@ def made_ready(path: Path, doubted: bool = False) -> Path | None:
     """
     from sweeps.tracking.mlflow_sink import make_database  # noqa: PLC0415 — MLflow, 2 s
 
-    if not (doubted or _lacking(path)):
+    if not (broken or _lacking(path)):
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = None
     with alone(path), _tidied(path):
-        fault = _lacking(path) or (_damage(path) if doubted else "")
+        fault = broken or _lacking(path)
         if not fault:
-            return None  # another process was quicker, or something else was the matter
+            return None  # another process was quicker
         with whole_file(path) as unfinished:
             if fault != _OLDER or (fault := _upgraded(path, unfinished)):
                 make_database(unfinished)
@@ -77,8 +77,11 @@ def _lacking(path: Path) -> str:
             found = database.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else ()
             versions = [version for (version,) in found]
             runs = database.execute("SELECT 1 FROM runs LIMIT 1").fetchone() if "runs" in tables else None
+            checked = database.execute("PRAGMA quick_check(1)").fetchone()[0] if _is_small(path) else "ok"
     except sqlite3.DatabaseError as error:
         return _words(error)
+    if checked != "ok":
+        return str(checked)
     if tables and not tables & {"experiments", "runs"}:
         raise BlockedError(f"{path} is another program's database", "name another file in `tracking.uri`")
     newest, known = known_versions()
@@ -113,24 +116,9 @@ def _upgraded(path: Path, copy: Path) -> str:
     return ""
 
 
-def _damage(path: Path) -> str:
-    """Return what a look at every page and table finds; empty if nothing."""
-    from sweeps.tracking.mlflow_sink import make_database  # noqa: PLC0415
-
-    try:
-        with closing(_open(path)) as database:
-            found = str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
-            tables = _tables(database)
-    except sqlite3.DatabaseError as error:
-        return _words(error)
-    if found != "ok":
-        return found
-    with TemporaryDirectory() as folder:
-        whole = Path(folder) / "mlflow.db"
-        make_database(whole)
-        with closing(_open(whole)) as database:
-            missing = sorted(_tables(database) - tables)
-    return f"it has no table {', '.join(missing)}" if missing else ""
+def _is_small(path: Path) -> bool:
+    """Tell whether all pages can be looked at within a fraction of a second."""
+    return path.stat().st_size <= _SMALL_BYTES
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sweeps.tracking.contents import STUDY, Confirmed, Content, Ledger, RunContents
-from sweeps.tracking.faults import RefusedError, TrackingFault, fault_of
+from sweeps.tracking.faults import BrokenDatabaseError, RefusedError, TrackingFault, fault_of
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Sender:
         address: str,
         first_pause_seconds: float = 1.0,
     ) -> None:
-        """`connect` is told what went wrong over the connection before, if something did."""
+        """`connect` is told what went wrong over the connection before, if that was a new one."""
         self._contents, self._ledger, self._connect, self._address = contents, ledger, connect, address
         self._first_pause_seconds = first_pause_seconds
         self._sink: Sink | None = None
@@ -149,7 +149,7 @@ class Sender:
                 self._step()
             except BaseException as error:  # noqa: BLE001 — of what libraries raise nothing may end this thread
                 self._postpone(fault_of(error))
-            if last and self._failures:
+            if last and self._failures and not self._mending:
                 self._given_up.set()
 
     def _step(self) -> None:
@@ -171,7 +171,7 @@ class Sender:
         new = self._sink is None
         try:
             if self._sink is None:
-                self._sink = self._connect(self._fault)
+                self._sink = self._connect(self._fault if self._failures else None)
                 self.note(self._ledger.keep(self._sink.runs))
             if STUDY not in self._sink.runs:
                 subject = STUDY
@@ -220,17 +220,24 @@ class Sender:
 
     def _postpone(self, fault: TrackingFault) -> None:
         """Say once what is in the way, then pause, until closing at the longest."""
-        told = self._fault is not None and self._failures and type(self._fault) is type(fault)
+        told = self._failures > 0 and type(self._fault) is type(fault)
         self._fault = fault
         self._failures += 1
-        if not told:
+        if self._mending:
+            return
+        if not told or (self._failures == 2 and isinstance(fault, BrokenDatabaseError)):
             _log.warning(
-                "MLflow at %s %s (%s). The sweep goes on, its records keep everything, and it is tried again%s.",
+                "MLflow at %s %s (%s). It is tried again, and the run folder keeps everything%s.",
                 *(self._address, fault.headline, _shortened(str(fault))),
                 f". What to do: {fault.advice}" if fault.advice else "",
             )
         pause = self._first_pause_seconds * 2 ** min(self._failures - 1, 16)
         self._closing.wait(min(pause, _LONGEST_PAUSE_SECONDS))
+
+    @property
+    def _mending(self) -> bool:
+        """Tell whether the next connection may mend what is in the way."""
+        return isinstance(self._fault, BrokenDatabaseError) and self._failures == 1
 
 
 def _shortened(text: str, limit: int = 300) -> str:

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import re
 
-from sweeps.tracking.config import without_credentials
+from sweeps.tracking.config import is_remote, sqlite_path, without_credentials
+from ubt.common.errors import Problem, UserError
+
+_NOISE = re.compile(
+    r"\(raised as a result of [^)]*\) | \[SQL: .*| \(Background on this error .*|"
+    r"^.*Max retries exceeded.*\(Caused by \w+\([\"']?(\w+\([^)]*\): )?|[\"']\)+$"
+)
+"""What libraries put before and behind the words that matter: statements with their values, addresses, classes."""
 
 
 class TrackingFault(Exception):
@@ -19,7 +26,7 @@ class TrackingFault(Exception):
     """What a user can do about it; empty if waiting is all."""
 
     def __init__(self, reason: str, advice: str = "") -> None:
-        super().__init__(" ".join(without_credentials(reason).split()))
+        super().__init__(_NOISE.sub("", " ".join(without_credentials(reason).split())))
         self.advice = advice or self.advice
 
 
@@ -34,9 +41,7 @@ class BlockedError(TrackingFault):
 
 
 class BrokenDatabaseError(BlockedError):
-    """A file that is no whole database. One that MLflow keeps for us is set aside and filled anew."""
-
-    advice = "it is looked at, and set aside if it is broken"
+    """What MLflow keeps is broken. If it lies in a file of ours, that is set aside and filled anew."""
 
 
 class RefusedError(TrackingFault):
@@ -54,19 +59,22 @@ _LOG_IN = (
 )
 _LOG_IN_TO_DATABASE = "give an address with user and password: `ubt track RUN --uri …` or MLFLOW_TRACKING_URI"
 _ADDRESS = "check the address (`tracking.uri`, or `ubt track RUN --uri …`)"
-DRIVERS = {
-    "postgresql": "`pip install 'ubt-sweeper[postgres]'`",
-    "mysql": "`pip install pymysql`, and mysql+pymysql:// in the address",
-    "mssql": "`pip install pyodbc`",
+_DRIVERS = {
+    "psycopg": "`pip install 'ubt-sweeper[postgres]'`",
+    "MySQLdb": "`pip install pymysql`, and mysql+pymysql:// in the address",
+    "pyodbc": "`pip install pyodbc`",
 }
+"""What brings the module that SQLAlchemy imports for a database."""
+
 
 _TRANSIENT = re.compile(
     r"(?i)starting up|shutting down|in recovery|too many (clients|connections)|connection slots|"
     r"terminating connection|database is locked|disk is full|no space left|deadlock"
 )
 _WORDS: tuple[tuple[re.Pattern[str], type[TrackingFault], str], ...] = (
-    (re.compile(r"(?i)disk image is malformed|file is not a database|no such (table|column)|table \S+ already exists"),
-     BrokenDatabaseError, ""),
+    (re.compile(r"(?i)disk image is malformed|file is not a database|no such (table|column)|"
+                r"could not decode to utf-8|table \S+ already exists"),
+     BrokenDatabaseError, "have MLflow's database mended, or name another one with `ubt track RUN --uri …`"),
     (re.compile(r"(?i)readonly database|unable to open database file|permission denied|read-only file system"),
      BlockedError, "make its folder writable, or name another database with `ubt track RUN --uri …`"),
     (re.compile(r"(?i)password|authentication|access denied|pg_hba\.conf|login failed|role .* does not exist"),
@@ -101,9 +109,33 @@ def fault_of(error: BaseException, connecting: bool = False) -> TrackingFault:
     if code in _NEVER and not connecting:
         return RefusedError(text)
     if isinstance(error, ImportError):
-        return BlockedError(f"a library is missing: {error}", "install it here, and `ubt track RUN` sends the rest")
+        return BlockedError(
+            f"a library is missing: {error}", f"{_bringing(error)}; then `ubt track RUN` sends the rest"
+        )
     if not _TRANSIENT.search(text):
         for words, fault, advice in _WORDS:
             if words.search(text):
                 return fault(text, advice)
     return UnavailableError(text)
+
+
+def _bringing(error: ImportError) -> str:
+    return next((how for name, how in _DRIVERS.items() if name in str(error)), "install it here")
+
+
+def check_driver(uri: str | None) -> None:
+    """Check that what talks to a database is installed, so that it is not missed when the first trial has run.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if uri is None or is_remote(uri) or sqlite_path(uri):
+        return
+    import sqlalchemy  # noqa: PLC0415 — 0.3 s, and few studies need it
+
+    try:
+        sqlalchemy.make_url(uri).get_dialect().import_dbapi()
+    except (ImportError, sqlalchemy.exc.ArgumentError) as error:
+        advice = _bringing(error) if isinstance(error, ImportError) else "leave out what stands behind the `+`"
+        message = f"what talks to this database is not installed: {error}"
+        raise UserError(Problem("tracking.uri", message, without_credentials(uri), advice)) from error

@@ -28,7 +28,7 @@ class Tracker:
             # Not in the thread: Ray Tune may import MLflow before there is news.
             prepare_environment(sqlite_path(settings.address(self._run_folder)) is not None)
             self._sender = Sender(self._contents, self._ledger, self._connect, self.uri)
-        self._told = False
+        self._told, self._database = False, 0
 
     @property
     def uri(self) -> str:
@@ -108,7 +108,9 @@ class Tracker:
             if database := sqlite_path(uri):
                 from sweeps.tracking.database import made_ready  # noqa: PLC0415 — as below
 
-                made_ready(database, doubted=isinstance(fault, BrokenDatabaseError))
+                same = database.exists() and database.stat().st_ino == self._database
+                made_ready(database, str(fault) if same and isinstance(fault, BrokenDatabaseError) else "")
+                self._database = database.stat().st_ino
             from sweeps.tracking.mlflow_sink import MlflowSink  # noqa: PLC0415 — the sweep must not wait for it
 
             artifacts = artifacts_folder(uri, self._run_folder)

@@ -215,6 +215,5 @@ def test_a_whole_database_is_not_touched(database: Path) -> None:
     execute(RUN)(database)
     before = database.read_bytes(), database.stat().st_ino
     assert made_ready(database) is None
-    assert made_ready(database, doubted=True) is None
     assert (database.read_bytes(), database.stat().st_ino) == before
     assert others(database) == set()

@@ -89,6 +89,7 @@ HOMES = {
         "sweeps/backends/private.py",
         "sweeps/backends/searcher.py",
         "sweeps/backends/trainable.py",
+        "sweeps/backends/watch.py",
     },
     "optuna": {"sweeps/search/optuna_proposer.py"},
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},

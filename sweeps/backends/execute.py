@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.backends.connection import capacity, nodes
+from sweeps.backends.watch import watched
 from sweeps.scheduling.session import Session
 from sweeps.study.config import Resources
-from ubt.common.ending import Cause, Ended, Exit, current
+from ubt.common.ending import current
 from ubt.common.errors import Problem, UserError
+from ubt.common.exits import Cause, Ended, Exit
 
 if TYPE_CHECKING:
     from ray import tune
@@ -42,6 +44,7 @@ def run_inline(session: Session) -> None:
                 session.ended(assignment.trial, record)
             else:
                 session.updated(record)
+            current().check()
 
 
 def run_on_ray(
@@ -68,12 +71,13 @@ def run_on_ray(
     from sweeps.backends.searcher import Interruption, Order, SessionSearcher  # noqa: PLC0415
     from sweeps.backends.trainable import UbtTrainable  # noqa: PLC0415
 
+    ending = current()
     there = [node.resources for node in cluster.left] if cluster else nodes()
     searcher = SessionSearcher(session, min(concurrent, capacity(resources, there)), nodes=cluster)
     # Tune ends by looking for result files that we do not let it write, and complains of each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
-        with _staging(folder / "ray" / "staging"), current().patient(_STEP_SECONDS):
+        with _staging(folder / "ray" / "staging"), ending.patient(_STEP_SECONDS), watched(ending):
             # Not `tune.Tuner`, which over a Ray client moves itself, and a pickled session, to the cluster's head.
             tune.run(
                 trainable or UbtTrainable,
@@ -83,7 +87,7 @@ def run_on_ray(
                 resources_per_trial=WorkerRequest(resources, cluster),
                 search_alg=searcher,
                 scheduler=Order(searcher, cluster),
-                callbacks=[Interruption(current())],
+                callbacks=[Interruption(ending, session)],
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,

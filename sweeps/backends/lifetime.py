@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import psutil
+
+logger = logging.getLogger(__name__)
 
 _HEAD_LOST = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """After so long without its head Ray ends this process from C++. We notice earlier, and want to write a report."""
@@ -47,6 +50,10 @@ def _with_descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
+def _told(data: dict[str, Any], *_: object, **__: object) -> None:
+    logger.debug("Ray: %s", "\n".join(map(str, data.get("lines", ()))))
+
+
 @contextmanager
 def left_alone() -> Iterator[None]:
     """Keep signals and a lost head out of Ray's hands, as far as it would end this process from C++ for them.
@@ -66,6 +73,7 @@ def left_alone() -> Iterator[None]:
             del os.environ[_HEAD_LOST]
 
     constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True  # which answers SIGTERM with a stack
+    worker.print_to_stdstream = _told  # the last lines of a raylet's log, say, of one that has ended
     utils.set_sigterm_handler, worker.connect = lambda handler: None, patient_connect
     try:
         yield

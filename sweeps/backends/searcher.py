@@ -211,12 +211,36 @@ def error_text(trial: Trial) -> str:
 class Interruption(Callback):
     """Lets a sweep end between two of Tune's steps, a tenth of a second apart.
 
-    Within a call to a cluster an end could leave a lock of gRPC's taken, for which the disconnection then waits.
+    Within a call to a cluster an end could leave a lock of gRPC's taken, for which the disconnection then waits. If
+    there is time, every trial that runs comes to the end of its stage or epoch first.
     """
 
-    def __init__(self, ending: Ending) -> None:
+    def __init__(self, ending: Ending, session: Session) -> None:
         self._ending = ending
+        self._session = session
+        self._under_way: set[str] | None = None
 
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: object) -> None:
         """Tune begins a step."""
-        self._ending.check()
+        if not self._ending.seconds_for_work:
+            self._ending.check()
+            return
+        if self._under_way is None:
+            self._session.stop("it was interrupted")
+            self._under_way = {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
+        if not self._under_way:
+            self._ending.check()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: object
+    ) -> None:
+        """A trial has come to the end of a stage or epoch."""
+        if self._under_way is not None:
+            self._under_way.discard(trial.trial_id)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """A trial has ended."""
+        if self._under_way is not None:
+            self._under_way.discard(trial.trial_id)
+
+    on_trial_error = on_trial_complete

@@ -27,8 +27,9 @@ from sweeps.cli.store import store_app
 from sweeps.cli.sweep import SweepCommand, sweep
 from sweeps.cli.tracking import track, ui
 from ubt.artifacts.model_note import Format, Which
-from ubt.common.ending import Cause, Ending, Exit
+from ubt.common.ending import Ending
 from ubt.common.errors import Problem, UserError
+from ubt.common.exits import Cause, Exit
 
 app = typer.Typer(
     name="ubt",
@@ -232,7 +233,7 @@ def main() -> None:
 def _leave(ending: Ending, cause: Cause) -> NoReturn:
     """End the process at once: what Python or a library still wants to wait for may never come."""
     if not ending.told:
-        print(ending.last_words or cause.text, file=sys.stderr)
+        print(ending.farewell(cause), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(cause.status)

@@ -17,8 +17,8 @@ from sweeps.cli.options import DEFAULT_STORE
 from ubt.artifacts.lease_watch import DeadLeases, dead_leases, keys_in_use
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, StoredFile, default_store, local_cache
-from ubt.common.ending import Exit
 from ubt.common.errors import DamagedArtifact, Problem, UserError
+from ubt.common.exits import Exit
 from ubt.common.formatting import Align, duration, size, text_table
 from ubt.common.paths import RECORDS_FOLDER
 from ubt.data.images import KEPT

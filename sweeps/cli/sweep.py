@@ -64,7 +64,7 @@ def sweep(
 ) -> None:
     """Run a study: every trial, sharing every stage, then the report."""
     ending, go_on = current(), resume_command(sys.argv)
-    ending.last_words = f"Interrupted before the first trial. Start again with:\n  {shlex.join(['ubt', *sys.argv[1:]])}"
+    ending.last_words = f" before the first trial. Start again with:\n  {shlex.join(['ubt', *sys.argv[1:]])}"
     from sweeps.cli.output import outcome_text  # noqa: PLC0415
     from sweeps.run.launch import sweep as run_sweep  # noqa: PLC0415
     from sweeps.study.loading import load_study  # noqa: PLC0415
@@ -73,7 +73,7 @@ def sweep(
 
     def begun(run: RunFolder) -> None:
         report = f"`ubt report {shlex.quote(str(run.path))}` writes the report"
-        ending.last_words = f"Interrupted; what is done is kept, and {report}. Go on with:\n  {go_on}"
+        ending.last_words = f"; what is done is kept, and {report}. Go on with:\n  {go_on}"
 
     outcome = run_sweep(
         config,

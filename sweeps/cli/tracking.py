@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.options import RunArgument
-from ubt.common.ending import Exit
+from ubt.common.exits import Exit
 
 
 def ui(

@@ -26,8 +26,8 @@ from ubt.artifacts.model_note import ModelNote
 from ubt.artifacts.store import default_store
 from ubt.common import choice
 from ubt.common.atomic_files import write_whole
-from ubt.common.ending import Cause, Ended, Exit
 from ubt.common.errors import Problem, UserError
+from ubt.common.exits import Cause, Ended, Exit
 from ubt.common.paths import STUDY_FILE
 from ubt.config.dotted_paths import JsonObject
 

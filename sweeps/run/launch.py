@@ -16,6 +16,7 @@ from sweeps.backends.execute import run_inline, run_on_ray
 from sweeps.backends.fitness import Expected
 from sweeps.backends.lifetime import stop_ray
 from sweeps.backends.nodes import Nodes
+from sweeps.backends.watch import watched
 from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
 from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, close, report
@@ -28,7 +29,8 @@ from sweeps.search.proposals import Proposal
 from sweeps.study.config import Resources, StudyConfig
 from sweeps.tracking import Left, Tracker
 from ubt.artifacts.store import default_store
-from ubt.common.ending import GRACE_SECONDS, Cause, Exit, cause_of, current, orderly_end
+from ubt.common.ending import GRACE_SECONDS, current, orderly_end
+from ubt.common.exits import Cause, Exit, cause_of
 from ubt.trials.record import StageRecord, State, TrialRecord, write_record
 
 logger = logging.getLogger(__name__)
@@ -169,7 +171,8 @@ def _checked_nodes(expected: Expected, resources: Resources) -> Iterator[Nodes]:
     from sweeps.backends.node_tasks import RayCluster  # noqa: PLC0415 — Ray
 
     with closing(Nodes(expected, resources, RayCluster())) as nodes:
-        nodes.check()
+        with watched(current()):
+            nodes.check()
         yield nodes
 
 
@@ -199,7 +202,7 @@ def _run(
     if complete:
         session.close()
     reported = report(run, tracker, complete)
-    untracked = close(tracker, INTERRUPTED_SECONDS if cause else FLUSH_SECONDS)
+    untracked = close(tracker, INTERRUPTED_SECONDS if _signal(cause) else FLUSH_SECONDS)
     return SweepEnd(
         run,
         reported.summary,
@@ -224,7 +227,7 @@ def _execute(
     ending, cause = current(), None
     try:
         if address == INLINE:
-            with ending.interruptible():
+            with ending.patient(0.0):
                 run_inline(session)
         else:
             run_on_ray(session, study.resources, concurrent, run.path, cluster=cluster)

@@ -14,7 +14,8 @@ from contextlib import suppress
 import pytest
 
 from ubt.common.atomic_files import whole_file
-from ubt.common.ending import SIGNALS, Cause, Ended, Ending, Exit, current, orderly_end
+from ubt.common.ending import SIGNALS, Ending, current, orderly_end
+from ubt.common.exits import Cause, Ended, Exit
 
 PATIENCE_SECONDS = 60
 
@@ -190,7 +191,7 @@ STUCK = """
 import subprocess, sys, time
 from ubt.common.ending import Ending
 with Ending(hard=True) as ending:
-    ending.grace_seconds, ending.last_words = 0.5, "go on with: ubt"
+    ending.grace_seconds, ending.last_words = 0.5, ": go on with ubt"
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     print(child.pid, flush=True)
     with ending.held():
@@ -204,7 +205,7 @@ def test_a_process_that_is_stuck_ends_in_time_with_what_it_has_started() -> None
     child = int(stuck.stdout.readline())
     os.kill(stuck.pid, signal.SIGTERM)
     _, err = stuck.communicate(timeout=PATIENCE_SECONDS)
-    assert (stuck.returncode, err) == (143, "go on with: ubt\n")
+    assert (stuck.returncode, err) == (143, "Interrupted by SIGTERM: go on with ubt\n")
     deadline = time.monotonic() + PATIENCE_SECONDS
     while is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,6 +1,6 @@
-"""Real sweeps on a real, private Ray with two workers: what goes well, what fails, what is killed, Ctrl-C.
+"""Real sweeps on a real, private Ray with two workers: what goes well, what fails, what is killed, SIGTERM.
 
-Three starts of Ray, each by the command line in a process of its own. The process is ended by its id.
+Four starts of Ray, each by the command line in a process of its own. The process is ended by its id.
 """
 
 from __future__ import annotations
@@ -109,6 +109,14 @@ def command_of(pid: int) -> str:
         return ""
 
 
+def still_there(pids: list[int], seconds: float = 10.0) -> list[int]:
+    """Return which of some processes are there after a while; what has ended and nobody has asked about is not."""
+    deadline = time.monotonic() + seconds
+    while (there := [pid for pid in pids if command_of(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return there
+
+
 @pytest.fixture(scope="module")
 def started() -> Iterator[Callable[..., Ubt]]:
     """Start sweeps; those that a failed test leaves running are ended, with what they started."""
@@ -211,9 +219,11 @@ class TestTrouble:
 
 @dataclass
 class Interrupted:
-    """A sweep that got Ctrl-C after its first trial and within others, and its continuation."""
+    """A sweep that got SIGTERM after its first trial and within others, and its continuation."""
 
     first: tuple[int, str, str]
+    left: list[int]
+    """Processes that outlived it."""
     records: dict[str, bytes]
     artifacts: set[str]
     ubt: Ubt
@@ -227,19 +237,21 @@ def interrupted(started: Callable[..., Ubt], tmp_path_factory: pytest.TempPathFa
     ubt = started(folder, holds=holds)
     ubt.wait_for_stage("t0001", "unlearn")
     ubt.wait_until(lambda: any(record.state is State.DONE for record in ubt.records))
-    os.kill(ubt.process.pid, signal.SIGINT)
+    begun = descendants(ubt.process.pid)
+    os.kill(ubt.process.pid, signal.SIGTERM)
     holds.end()
     first = ubt.end()
+    left = still_there(begun)
     records = {path.name: path.read_bytes() for path in (ubt.run / "records").glob("*.json")}
     artifacts = {path.parent.name for path in (folder / "store").glob("artifacts/*/*/meta.json")}
     again = started(folder, "--resume")
-    return Interrupted(first, records, artifacts, again, again.end())
+    return Interrupted(first, left, records, artifacts, again, again.end())
 
 
 class TestInterruption:
-    def test_ctrl_c_ends_the_sweep_and_says_how_to_go_on(self, interrupted: Interrupted) -> None:
+    def test_sigterm_ends_the_sweep_and_says_how_to_go_on(self, interrupted: Interrupted) -> None:
         status, out, err = interrupted.first
-        assert status == 130, err
+        assert status == 143, err
         assert "Interrupted; what is done is kept. Go on with:" in out
         assert out.rstrip().endswith("--resume")
         assert "Traceback" not in err
@@ -247,7 +259,11 @@ class TestInterruption:
     def test_it_was_in_the_middle(self, interrupted: Interrupted) -> None:
         states = {name: json.loads(text)["state"] for name, text in interrupted.records.items()}
         assert states["t0000.json"] == "DONE"
-        assert states["t0001.json"] == "RUNNING"
+        assert states["t0001.json"] == "INTERRUPTED"
+        assert "RUNNING" not in states.values()
+
+    def test_no_process_outlives_it(self, interrupted: Interrupted) -> None:
+        assert interrupted.left == []
 
     def test_the_continuation_is_done(self, interrupted: Interrupted) -> None:
         status, out, err = interrupted.second
@@ -276,3 +292,20 @@ class TestInterruption:
     def test_the_report_shows_all_trials(self, interrupted: Interrupted) -> None:
         summary = json.loads((interrupted.ubt.run / "report" / "summary.json").read_text())
         assert summary["states"]["DONE"] == 4
+
+
+def test_a_lost_raylet_ends_the_sweep_in_order(started: Callable[..., Ubt], tmp_path: Path) -> None:
+    """For which Tune would wait for ever."""
+    ubt = started(tmp_path, holds=Holds(tmp_path / "holds", "pretrain", "t0000", "t0001", "t0002", "t0003"))
+    ubt.wait_for_stage("t0000", "pretrain")
+    begun = descendants(ubt.process.pid)
+    (raylet,) = [pid for pid in begun if command_of(pid).split(" ")[0].endswith("/raylet")]
+    os.kill(raylet, signal.SIGKILL)
+    status, out, err = ubt.end()
+    assert status == 3, err
+    assert "Stopped: Ray was lost: its process `raylet` on this machine has ended" in out
+    assert out.rstrip().endswith("--resume")
+    assert "Traceback" not in err
+    assert {record.state for record in ubt.records} == {State.INTERRUPTED}
+    assert (ubt.run / "report" / "index.html").is_file()
+    assert still_there(begun) == []

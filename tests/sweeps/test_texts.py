@@ -12,7 +12,7 @@ from sweeps.cli.output import outcome_text, record_text
 from sweeps.run.folder import RunFolder
 from sweeps.run.launch import SweepEnd
 from sweeps.tracking import Left
-from ubt.common.ending import Cause
+from ubt.common.exits import Cause
 from ubt.trials.record import State, TrialRecord
 
 SIGTERM = Cause.of_signal(15)

@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
-from enum import IntEnum
 from types import FrameType
 from typing import Any, Self
+
+from ubt.common.exits import Cause, Ended, Exit
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -33,45 +33,6 @@ _AGAIN_SECONDS = 1.0
 """What a library has swallowed is raised again after this time."""
 
 
-class Exit(IntEnum):
-    """Exit status of every command; a signal's is 128 and its number, as in a shell."""
-
-    DONE = 0
-    SOME_FAILED = 1
-    MISTAKE = 2
-    FAULT = 3
-    HANGUP = 128 + signal.SIGHUP
-    INTERRUPTED = 128 + signal.SIGINT
-    TERMINATED = 128 + signal.SIGTERM
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why a command ends before its work is done."""
-
-    text: str
-    status: int
-    """Exit status of the command."""
-
-    @classmethod
-    def of_signal(cls, number: int) -> Cause:
-        """Return the cause that a signal is; its status is the shell's."""
-        return cls(f"interrupted by {signal.Signals(number).name}", 128 + number)
-
-
-class Ended(KeyboardInterrupt):
-    """The command is to end now."""
-
-    def __init__(self, cause: Cause) -> None:
-        super().__init__(cause.text)
-        self.cause = cause
-
-
-def cause_of(interrupt: KeyboardInterrupt) -> Cause:
-    """Return the cause behind an interruption, also one that came about without us."""
-    return interrupt.cause if isinstance(interrupt, Ended) else Cause.of_signal(signal.SIGINT)
-
-
 class Ending:
     """Turns signals, or what another thread asks for, into one `Ended` in the main thread.
 
@@ -84,7 +45,7 @@ class Ending:
         """Why the command ends; None while nothing has happened."""
         self.grace_seconds = GRACE_SECONDS
         self.last_words = ""
-        """What is written if the process has to be ended, or ends before its command has told how."""
+        """How it goes on, for when the process has to be ended, or ends before its command has told."""
         self.told = False
         """The command has told how it ended."""
         self._hard, self._hurried, self._held = hard, False, 0
@@ -128,6 +89,10 @@ class Ending:
         if self._before:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
+    def farewell(self, cause: Cause) -> str:
+        """Return why it ended and how it goes on."""
+        return f"{cause.text[:1].upper()}{cause.text[1:]}{self.last_words}"
+
     def check(self) -> None:
         """Raise `Ended` if the command is to end: for loops, at a point where that is safe."""
         self._begin_if_asked()
@@ -144,13 +109,19 @@ class Ending:
             self._held -= 1
             self._look()
 
-    def interruptible(self) -> AbstractContextManager[None]:
-        """Raise within at once, as it is without this."""
-        return self._raising(lambda: 0.0)
+    @property
+    def seconds_for_work(self) -> float:
+        """Return how long work that is under way may go on; 0 without a signal, or without time to spare."""
+        return max(0.0, self._noted + self._extra_seconds - time.monotonic()) if self.cause else 0.0
+
+    @property
+    def _extra_seconds(self) -> float:
+        """What there is of time beyond that which an end needs."""
+        return 0.0 if self._hurried or math.isinf(self._deadline) else max(0.0, self.grace_seconds - GRACE_SECONDS)
 
     def patient(self, seconds: float) -> AbstractContextManager[None]:
         """Raise nothing within for a while after a first signal, so that a loop gets to its `check`."""
-        return self._raising(lambda: self._noted + (0.0 if self._hurried else seconds))
+        return self._raising(lambda: self._noted + (0.0 if self._hurried else seconds + self._extra_seconds))
 
     def closing(self) -> AbstractContextManager[None]:
         """Raise nothing within: what is left to do is done, step by step."""
@@ -214,7 +185,7 @@ class Ending:
             wait = None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
             if not select.select([doorbell], [], [], wait)[0]:
                 _kill_descendants()
-                os.write(2, f"{self.last_words}\n".encode())
+                os.write(2, f"{self.farewell(Cause.of_signal(first))}\n".encode())
                 os._exit(128 + first)
             rung = os.read(doorbell, 1)
             if not rung:

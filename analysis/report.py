@@ -21,7 +21,7 @@ from analysis.page import front_table, opening, trial_table, unfinished
 from analysis.paper import embedded_figures
 from analysis.records import read_run
 from analysis.rendering import template
-from analysis.summary import Summary, summarise
+from analysis.summary import FAILED_BY, Summary, summarise
 from analysis.tables import configurations_table, trials_table
 from ubt.common.atomic_files import write_whole
 from ubt.common.paths import REPORT_FOLDER
@@ -83,6 +83,7 @@ def render(findings: Findings, summary: Summary, comparison: Comparison | None) 
         gates=gate_table(findings),
         nodes=node_table(findings),
         unfinished=unfinished(findings),
+        blame=FAILED_BY,
         provenance=provenance(findings),
         plotly=Markup(get_plotlyjs()),  # noqa: S704 — the library's own script
     )

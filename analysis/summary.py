@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from pydantic import Field, JsonValue
@@ -13,6 +13,7 @@ from analysis.records import has_path
 from ubt.common.choice import KNOWS, RuleName
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config, get_path
+from ubt.trials.failures import Failure
 from ubt.trials.record import State, TrialRecord
 
 
@@ -73,6 +74,8 @@ class Summary(Config):
 
     name: str
     states: dict[State, int]
+    failures: dict[Failure, int] = Field(default_factory=dict)
+    """What failed trials failed by: a fault of a machine, somebody's mistake, or the method; those that occurred."""
     compared: str = ""
     """What a comparison compares, in words. It has several victims, and so neither `poisoned` nor `chosen`."""
     poisoned: Splits
@@ -104,6 +107,7 @@ def summarise(findings: Findings) -> Summary:
     return Summary(
         name=findings.run.name,
         states={state: states[state] for state in State},
+        failures=failures_of(records),
         compared=compared,
         poisoned=Splits(
             val=_point(victim.poisoned_val if victim else None),
@@ -129,6 +133,21 @@ def summarise(findings: Findings) -> Summary:
             saved=sum(stage.saved_seconds for stage in stages),
         ),
     )
+
+
+def failures_of(records: Iterable[TrialRecord]) -> dict[Failure, int]:
+    """Return what failed trials failed by, and how many by each."""
+    counts = Counter(record.failed_by for record in records)
+    return {failure: counts[failure] for failure in Failure if counts[failure]}
+
+
+def failures_text(failures: Mapping[Failure, int]) -> str:
+    """Say what failed trials failed by, in brackets: ` (1 by a fault, 2 by the method)`; nothing if none failed."""
+    told = ", ".join(f"{number:,} by {FAILED_BY[failure]}" for failure, number in failures.items())
+    return f" ({told})" if told else ""
+
+
+FAILED_BY = {Failure.FAULT: "a fault", Failure.MISTAKE: "a mistake", Failure.METHOD: "the method"}
 
 
 def wall_seconds(records: Iterable[TrialRecord]) -> float:

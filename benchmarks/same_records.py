@@ -22,6 +22,7 @@ SINCE_0_2 = {"gates", "classes", "per_class", "split", "subset", "clean_val"} | 
     "observed",
     "activation",
     "attribution_layers",
+    "asked_as",
 }
 """What records of before do not have."""
 INTERVALS = {"ca_low", "ca_high", "asr_low", "asr_high"}

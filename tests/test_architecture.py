@@ -91,7 +91,7 @@ HOMES = {
         "sweeps/backends/trainable.py",
         "sweeps/backends/watch.py",
     },
-    "optuna": {"sweeps/search/optuna_proposer.py"},
+    "optuna": {"sweeps/search/optuna_proposer.py", "sweeps/search/optuna_storage.py"},
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},
     "fsspec": {"ubt/artifacts/store.py", "ubt/data/shards.py"},
     "safetensors": {
@@ -272,6 +272,7 @@ CATCHES_ALL = {
     "sweeps/backends/node_facts.py": "whatever is wrong with a node is a fact about it",
     "sweeps/run/launch.py": "MLflow is told that a sweep ended, however it did",
     "sweeps/run/finish.py": "a report never costs a sweep",
+    "sweeps/search/optuna_storage.py": "Optuna carries out the operations of a damaged journal unchecked",
     "sweeps/tracking/delivery.py": "what MLflow and its libraries raise never costs a sweep nor ends the thread",
     "sweeps/tracking/tracker.py": "what they raise when a connection is made is told apart",
     "sweeps/tracking/database.py": "a migration over an unfinished database may raise anything",

@@ -160,9 +160,13 @@ def embedded_figures(findings: Findings) -> tuple[Embedded, ...]:
 
     One that cannot be drawn is absent: a figure never costs a report.
     """
-    artifacts, found = Artifacts.of(findings.run), []
+    artifacts, found = attempt("figures of pairs", partial(Artifacts.of, findings.run)), []
     for kind in PAPER_FIGURES:
-        figure = attempt(kind.name, partial(_embedded, kind, findings, artifacts))
+        figure: Embedded | Absent
+        if isinstance(artifacts, Absent):
+            figure = artifacts
+        else:
+            figure = attempt(kind.name, partial(_embedded, kind, findings, artifacts))
         if isinstance(figure, Absent):
             figure = Embedded(kind.name, kind.title, kind.caption, "", (figure.why,))
         found.append(figure)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from analysis import Summary
-from analysis.summary import Point
+from analysis.summary import Point, failures_text
 from sweeps.run.launch import SweepEnd
 from sweeps.tracking import Left
 from ubt.artifacts.model_note import ModelNote
 from ubt.common.formatting import describe, duration
 from ubt.trials.rates import Rates
-from ubt.trials.record import StageRecord, TrialRecord
+from ubt.trials.record import StageRecord, State, TrialRecord
 
 _QUIET_SECONDS = 10.0
 
@@ -68,7 +68,9 @@ def seldom() -> Callable[[str], None]:
 
 
 def _summary_lines(summary: Summary) -> list[str]:
-    states = ", ".join(f"{count} {state}" for state, count in summary.states.items() if count)
+    more = {State.FAILED: failures_text(summary.failures)}
+    counted = summary.states.items()
+    states = ", ".join(f"{count} {state}{more.get(state, '')}" for state, count in counted if count)
     seconds, stages = summary.seconds, summary.stages
     lines = [
         "",

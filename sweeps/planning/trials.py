@@ -99,6 +99,7 @@ class TrialPlanner:
             config=trial.as_json(),
             changes=proposal.changes,
             label=proposal.label,
+            asked_as=proposal.asked_as,
             data_key=self._data_key(trial.victim.data),
             files=self._files(trial),
             keys=tuple(node.key for node in pipeline),

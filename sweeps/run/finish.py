@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -45,8 +46,17 @@ def report(run: RunFolder, tracker: Tracker, complete: bool) -> Reported:
         logger.error("the report cannot be written, `ubt report %s` does it later: %s", run.path, fault)
         logger.debug("where the report failed", exc_info=True)
         summary = _summary(run)
-    tracker.finished(complete)
+    afterwards("MLflow cannot be told of the end", lambda: tracker.finished(complete))
     return Reported(summary, fault)
+
+
+def afterwards(trouble: str, step: Callable[[], None]) -> None:
+    """Take a step after the last trial: whatever is in its way, it does not end a sweep that has its results."""
+    try:
+        step()
+    except Exception as error:
+        logger.error("%s: %s: %s", trouble, type(error).__name__, error)
+        logger.debug("where that failed", exc_info=True)
 
 
 def _summary(run: RunFolder) -> Summary | None:

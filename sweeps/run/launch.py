@@ -19,7 +19,7 @@ from sweeps.backends.nodes import Nodes
 from sweeps.backends.watch import watched
 from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
-from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, close, report
+from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, afterwards, close, report
 from sweeps.run.folder import RunFolder, check_same_study, has_run, latest_run, new_run, with_more_trials
 from sweeps.run.preflight import expected_of, prepare
 from sweeps.run.progress import Tally, progress_view
@@ -200,7 +200,7 @@ def _run(
     fault = cause.text if cause and cause.status == Exit.FAULT else ""
     complete = session.finished and not session.stopped and not cause
     if complete:
-        session.close()
+        afterwards("the search cannot be closed", session.close)
     reported = report(run, tracker, complete)
     untracked = close(tracker, INTERRUPTED_SECONDS if _signal(cause) else FLUSH_SECONDS)
     return SweepEnd(
@@ -245,7 +245,7 @@ def _session(
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     return Session(
-        proposer=study.search.proposer(study, run.journal),
+        proposer=study.search.proposer(study, run.journal, known),
         planner=planner,
         replicates=len(study.seeds),
         scheduler=StageScheduler(stored_keys(store)),

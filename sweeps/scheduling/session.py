@@ -7,7 +7,7 @@ followed by another one, by the rules of `sweeps.scheduling.retries`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -76,6 +76,8 @@ class Session:
         """Runs of trials that are run again, each with what ended it."""
         self._unfit: dict[str, None] = {}
         """Why nodes can run no trial, each reason once."""
+        self._again: set[str] = set()
+        """Trials that wait for another run; their newest record says how the last one ended."""
         self._alone: dict[str, str] = {}
         self.awaited: set[str] = set()
         """Keys of stages that other sweeps compute and trials of this one wait for; see `arrived`."""
@@ -108,6 +110,7 @@ class Session:
             planned = self._planned[trial]
             failed = self._failed_victims.reason_to_skip(planned)
             if failed is None:
+                self._again.discard(trial)
                 return planned.assignment.model_copy(update={"alone": self._alone.get(trial, "")})
             self.ended(trial, failed)
             self._refill()
@@ -147,7 +150,8 @@ class Session:
     def crashed(self, trial: str, reason: str, fault: str = WORKER_DIED, node: str = "") -> None:
         """Note that a trial's worker is gone, and its node; what it had done stays in its record."""
         record = self._newest.get(trial) or self._planned[trial].assignment.record(State.RUNNING)
-        attempts = record.attempts or (Attempt(node=node),)
+        told = len(record.attempts) > len(self._earlier.get(trial, ()))  # this run has come to a record
+        attempts = record.attempts if told else (Attempt(node=node),)
         lost = {"state": State.FAILED, "reason": reason, "fault": fault, "lost": True, "failure": Failure.FAULT}
         self.ended(trial, record.model_copy(update={**lost, "attempts": attempts}))
 
@@ -155,6 +159,8 @@ class Session:
         """Let a trial wait again that no worker has taken on."""
         self._scheduler.ended(trial)
         self._wait(self._planned[trial])
+        if trial in self._newest:
+            self._again.add(trial)
 
     def arrived(self, key: str, done: bool) -> None:
         """Note that a stage that another sweep computed is in the store, or that nobody computes it any more."""
@@ -163,8 +169,11 @@ class Session:
 
     def interrupt(self, why: str) -> None:
         """Give up what runs: its records say so, and a resume goes on with it."""
-        for record in self._newest.values():
-            self._write(record.model_copy(update={"state": State.INTERRUPTED, "reason": why}))
+        self._give_up(self._newest, why)
+
+    def _give_up(self, trials: Iterable[str], why: str) -> None:
+        for trial in tuple(trials):
+            self._write(self._newest[trial].model_copy(update={"state": State.INTERRUPTED, "reason": why}))
 
     def close(self) -> None:
         """Settle what the search has open, when all is done."""
@@ -173,7 +182,9 @@ class Session:
 
     def stop(self, reason: str) -> None:
         """Start nothing more; what runs may end, and a resume runs the rest."""
-        self.stopped = self.stopped or reason
+        if not self.stopped:
+            self.stopped = reason
+            self._give_up(self._again, reason)
 
     def _refill(self) -> None:
         """Take the proposals that there are; trials that have a record are answered from it."""
@@ -234,7 +245,7 @@ class Session:
         waiting = {"state": State.RUNNING, "reason": "", "fault": "", "lost": False, "failure": None, "waits_for": ""}
         self._earlier[trial] = before
         self.updated(record.model_copy(update={**waiting, "attempts": ()}))
-        del self._newest[trial]
+        self._again.add(trial)
         self._scheduler.ended(trial)
         self._wait(self._planned[trial])
         return True

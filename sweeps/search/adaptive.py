@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -12,6 +13,7 @@ from sweeps.search.proposals import Proposal, Proposer
 from sweeps.search.space import Space
 from ubt.common.hashing import fingerprint
 from ubt.config.dotted_paths import JsonObject
+from ubt.trials.record import TrialRecord
 
 Sampler = Literal["tpe", "nsgaii", "gp", "random", "qmc"]
 
@@ -53,11 +55,12 @@ class Adaptive(Search):
         """Number of configurations after the base."""
         return self.n_trials - 1
 
-    def proposer(self, study: Study, journal: Path) -> Proposer:
+    def proposer(self, study: Study, journal: Path, known: Sequence[TrialRecord] = ()) -> Proposer:
         """Return Optuna's proposer. Its study is named after the run's folder, in which the journal lies.
 
         Raises:
             ValueError: if the lag has not been settled by `for_workers`.
+            UserError: if the journal cannot be written.
         """
         from sweeps.search.optuna_proposer import OptunaProposer  # noqa: PLC0415 — designs need no Optuna
 
@@ -66,7 +69,9 @@ class Adaptive(Search):
         # Another space is another Optuna study in the same journal: answers of one make no sense to the other.
         space = fingerprint(self.model_dump(mode="json", include={"space", "when", "sampler", "sampler_seed"}))
         name = f"{journal.parent.name}-{space[:8]}"
-        return OptunaProposer(self, study.base, self.lag, journal, name, study.ca_floor)
+        asked = [(record.asked_as.partition("/"), record.changes) for record in known]
+        recorded = {int(number): changes for (search, _, number), changes in asked if search == space[:8]}
+        return OptunaProposer(self, study.base, self.lag, journal, name, study.ca_floor, recorded)
 
     def for_workers(self, concurrent: int) -> Self:
         """Return the search with the lag that so many trials at a time want, unless it has one."""

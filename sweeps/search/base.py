@@ -35,6 +35,7 @@ from ubt.config.base import ByKind, kind_of
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.labels import NO_LABEL, TrialLabel
+from ubt.trials.record import TrialRecord
 
 
 class Study(Protocol):
@@ -157,8 +158,11 @@ class Search(Config):
         """Number of configurations, within `space`, that results decide; they come beyond those of `expand`."""
         return 0
 
-    def proposer(self, study: Study, journal: Path) -> Proposer:
-        """Return what proposes a study's configurations; it may keep its memory in the file `journal`."""
+    def proposer(self, study: Study, journal: Path, known: Sequence[TrialRecord] = ()) -> Proposer:
+        """Return what proposes a study's configurations; it may keep its memory in the file `journal`.
+
+        A run that goes on has `known` records: they are the truth, and the journal may be damaged or lost.
+        """
         return DesignProposer(study.proposals())
 
     # How it is checked and settled

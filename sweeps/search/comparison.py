@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -19,6 +19,7 @@ from ubt.attacks import AttackConfig
 from ubt.config import Config
 from ubt.config.dotted_paths import JsonObject
 from ubt.defenses import DefenseConfig
+from ubt.trials.record import TrialRecord
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _KNOB = "defense."
@@ -114,7 +115,7 @@ class Comparison(Search):
         trials = Trials(self)
         return trials.searched + trials.rows(trials.own)
 
-    def proposer(self, study: Study, journal: Path) -> Proposer:
+    def proposer(self, study: Study, journal: Path, known: Sequence[TrialRecord] = ()) -> Proposer:
         """Return what proposes the searches, and each row of the table when its search has ended."""
         return ComparisonProposer(self, study.ca_floor, study.rule)
 

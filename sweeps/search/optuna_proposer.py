@@ -3,7 +3,10 @@
 Configuration k is asked knowing the outcomes of exactly those up to k − lag, given in order, and with a sampler
 seeded by k. So the same study and lag give the same trials on any number of workers, and after any interruption; but
 a trial that was lost to a fault stays a failure to the search, though a resume runs it again.
-The only file that imports Optuna.
+
+A storage that was lost is rebuilt by asking again, and telling what the records say: the same questions with the same
+seeds, so the same answers. Where one differs (another version of Optuna, an outcome that was told otherwise), what has
+a record is asked for, so that no trial is left out and none is run beyond those that were asked for.
 """
 
 from __future__ import annotations
@@ -11,23 +14,21 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import JsonValue
 
 from sweeps.search.base import differing, identity
+from sweeps.search.optuna_storage import copied, open_storage, renewed
 from sweeps.search.proposals import Changes, Outcome, Proposal
-from sweeps.search.space import Dimension, Range, contains, space_size, tidy
+from sweeps.search.space import Dimension, Range, contains, samples_of, space_size, tidy
 from ubt.common.hashing import derive
 from ubt.config.dotted_paths import JsonObject, get_path
 
@@ -58,28 +59,40 @@ class OptunaProposer:
     """Proposes what an Optuna study asks for; distinct configurations only."""
 
     def __init__(
-        self, search: Adaptive, base: JsonObject, lag: int, journal: Path, name: str, ca_floor: float = 0.0
+        self,
+        search: Adaptive,
+        base: JsonObject,
+        lag: int,
+        journal: Path,
+        name: str,
+        ca_floor: float = 0.0,
+        recorded: Mapping[int, Changes] | None = None,
     ) -> None:
+        """Go on with the search in `journal`; `recorded` are the configurations that have a record, by number.
+
+        Raises:
+            UserError: if the journal cannot be written.
+        """
         self._search = search
+        self._name = name.rpartition("-")[2]
+        self._recorded = recorded or {}
         self._ca_floor = ca_floor
         self._base = base
         self._lag = lag
         self._distributions = {path: _distribution(d) for path, d in search.space.items()}
-        _drop_half_a_line(journal)
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        self._study = optuna.create_study(
-            storage=storage, study_name=name, directions=["minimize", "maximize"], load_if_exists=True
-        )
+        storage = open_storage(journal, name)
+        self._study = storage.study
         self._asked: dict[int, Proposal] = {}
         self._by_identity: dict[str, Proposal] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._told = 0
         self._repeats = 0
         self._complete = False
+        self._base_inside = self._base_parameters() is not None
         self._known = self._take_over()
+        self._compare_with_records(journal, name, storage.damage)
         self._numbers = [trial.number for trial in self._known]
         self._trials = {trial.number: Trial(self._study, trial._trial_id) for trial in self._known}
-        self._base_inside = self._base_parameters() is not None
         self._size = space_size(search.space) + (0 if self._base_inside else 1)
 
     @property
@@ -117,7 +130,8 @@ class OptunaProposer:
         self._tell_up_to(len(self._asked) - 1)
 
     def _remember(self, changes: Changes) -> Proposal:
-        proposal = Proposal(len(self._by_identity), changes)
+        number = len(self._by_identity)
+        proposal = Proposal(number, changes, asked_as=f"{self._name}/{number}")
         self._by_identity[identity(changes)] = proposal
         return proposal
 
@@ -149,8 +163,9 @@ class OptunaProposer:
         if question < len(self._known):
             return self._changes(self._known[question].params)
         self._study.sampler = self._sampler(question)
-        if question == 0 and (base := self._base_parameters()) is not None and not self._waiting():
-            self._study.enqueue_trial(base)
+        first = self._wanted(question) or (self._base_parameters() if question == 0 else None)
+        if first is not None and not self._waiting():
+            self._study.enqueue_trial(first)
         trial = self._study.ask(self._distributions)
         self._numbers.append(trial.number)
         self._trials[trial.number] = trial
@@ -163,6 +178,43 @@ class OptunaProposer:
             if trial.state is TrialState.RUNNING and trial.params.keys() != self._distributions.keys():
                 self._study.tell(trial.number, state=TrialState.FAIL)
         return [trial for trial in asked if trial.params.keys() == self._distributions.keys()]
+
+    def _compare_with_records(self, journal: Path, name: str, damage: str) -> None:
+        """Say so if the storage lacks what has a record; one that says otherwise than the records is set aside."""
+        numbered = self._by_number()
+        differs = any(
+            identity(self._recorded.get(number, changes)) != identity(changes) for number, changes in numbered
+        )
+        if differs or any(trial.state is TrialState.WAITING for trial in self._known):  # and yet has been asked
+            self._study, aside = renewed(journal, name)
+            self._known = []
+            numbered = self._by_number()
+            damage = f"contradicts the records, and is set aside as {aside.name}"
+        lacking = len(self._recorded.keys() - {number for number, _ in numbered})
+        if lacking or (damage and self._recorded):
+            reason = damage or f"lacks {lacking} of the configurations that have a record"
+            logger.warning("Optuna's storage %s %s: it is rebuilt from the records", journal, reason)
+
+    def _by_number(self) -> list[tuple[int, Changes]]:
+        """Return the configurations that the storage was asked for, each with its number."""
+        distinct: dict[str, Changes] = {} if self._base_inside else {identity({}): {}}
+        for trial in self._known:
+            changes = self._changes(trial.params)
+            distinct.setdefault(identity(changes), changes)
+        return list(enumerate(distinct.values()))
+
+    def _wanted(self, question: int) -> Changes | None:
+        """Return the point that has to be asked for, so that what has a record is answered by it; else None."""
+        changes = self._recorded.get(len(self._by_identity))
+        if changes is None:
+            return None
+        # What would be the answer? Asked of a copy, as a question cannot be taken back.
+        copy = copied(self._study)
+        copy.sampler = self._sampler(question)
+        if question == 0 and (base := self._base_parameters()) is not None and not self._waiting():
+            copy.enqueue_trial(base)
+        answer = identity(self._changes(copy.ask(self._distributions).params))
+        return None if answer in self._by_identity or answer == identity(changes) else self._point(changes)
 
     def _waiting(self) -> bool:
         return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
@@ -177,21 +229,22 @@ class OptunaProposer:
         """Return the base as a point of the space; None if it lies outside."""
         values = {path: get_path(self._base, path) for path in self._search.space}
         inside = all(contains(dimension, values[path]) for path, dimension in self._search.space.items())
-        return {path: _encoded(self._distributions[path], value) for path, value in values.items()} if inside else None
+        return self._encoded(values) if inside else None
+
+    def _point(self, changes: Changes) -> Changes | None:
+        """Return a point of the space that stands for a configuration; None if none does."""
+        values = {path: changes.get(path, get_path(self._base, path)) for path in self._search.space}
+        outside = [path for path, dimension in self._search.space.items() if not contains(dimension, values[path])]
+        point = self._encoded({**values, **{path: samples_of(self._search.space[path])[0][0] for path in outside}})
+        return point if identity(self._changes(point)) == identity(changes) else None
+
+    def _encoded(self, values: Changes) -> Changes:
+        return {path: _encoded(self._distributions[path], value) for path, value in values.items()}
 
     def _changes(self, parameters: dict[str, JsonValue]) -> Changes:
         """Return where a point differs from the base."""
         decoded = {path: _decoded(self._search.space[path], value) for path, value in parameters.items()}
         return differing(self._search.active(decoded, self._base), self._base)
-
-
-def _drop_half_a_line(journal: Path) -> None:
-    """Remove what a kill or a full disk left of the last line; Optuna would write behind it and read neither."""
-    if journal.exists():
-        content = journal.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(journal, whole)
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

@@ -42,14 +42,14 @@ def test_before_any_trial_is_done_it_says_that(told, trial):
 
 def test_the_effort_counts_trials_and_the_time_that_sharing_saved(told, trial):
     line = told(trial(0), trial(1, state="FAILED", changes={SAMPLES: 8}))
-    assert line.effort.startswith("2 trials: 1 done and 1 failed.")
+    assert line.effort.startswith("2 trials: 1 done and 1 failed (1 by a mistake).")
     assert "sharing 1 of 2 saved 10 s, 71.4% of the work" in line.effort
 
 
 def test_trials_in_one_state_are_told_shortly(told, trial):
     assert told(trial(0)).effort.startswith("1 trial, done.")
     assert told(trial(0, state="FAILED"), trial(1, state="FAILED")).effort == (
-        "2 trials, all failed. No stage is finished yet."
+        "2 trials, all failed (2 by a mistake). No stage is finished yet."
     )
 
 

@@ -79,7 +79,7 @@ def test_page_tables_and_summary_are_written_into_the_run(written, trial):
 def test_the_page_opens_with_the_result_on_the_test_split(page, trial):
     text = page(*sweep(trial)).text
     assert "Attack success falls from 89.0% to 11.0%, clean accuracy falls from 83.0% to 82.0%" in text
-    assert "5 trials: 3 done, 1 pruned and 1 failed." in text
+    assert "5 trials: 3 done, 1 pruned and 1 failed (1 by a mistake)." in text
     assert "saved 30 s" in text
 
 

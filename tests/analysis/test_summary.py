@@ -3,7 +3,8 @@ import json
 import pytest
 
 from analysis.findings import find
-from analysis.summary import summarise, wall_seconds
+from analysis.page import states_text
+from analysis.summary import failures_text, summarise, wall_seconds
 from ubt.common.choice import KNOWS
 from ubt.common.errors import UserError
 
@@ -19,6 +20,7 @@ def test_the_json_is_as_promised(run_of, trial):
     assert json.loads(summarise(find(run)).model_dump_json()) == {
         "name": "toy",
         "states": {"RUNNING": 0, "DONE": 2, "PRUNED": 0, "FAILED": 1, "INTERRUPTED": 0},
+        "failures": {"mistake": 1},
         "compared": "",
         "poisoned": {"val": {"asr": 0.9, "ca": 0.82}, "test": {"asr": 0.89, "ca": 0.83}},
         "chosen": {
@@ -84,3 +86,19 @@ def test_the_pause_before_a_resume_is_no_wall_time(trial):
 def test_a_start_that_is_no_time_is_told_with_its_trial(trial):
     with pytest.raises(UserError, match="trial-0: started_at"):
         wall_seconds([trial(0, started_at="yesterday")])
+
+
+def test_what_trials_failed_by_is_counted_apart_also_of_old_records(run_of, trial):
+    run = run_of(
+        trial(0),
+        trial(1, state="FAILED", fault="UnusableStore", lost=True),
+        trial(2, state="FAILED", fault="WeakImplant"),
+        trial(3, state="FAILED", fault="NotFinite"),
+        trial(4, state="FAILED", fault="UserError"),
+        trial(5, state="FAILED", fault="UnfitNode", lost=True, failure="mistake"),
+    )
+    summary = summarise(find(run))
+    assert summary.failures == {"fault": 1, "mistake": 2, "method": 2}
+    assert failures_text(summary.failures) == " (1 by a fault, 2 by a mistake, 2 by the method)"
+    assert failures_text({}) == ""
+    assert states_text(find(run)) == "6 trials: 1 done and 5 failed (1 by a fault, 2 by a mistake, 2 by the method)."

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,8 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from faults import FAULTS
@@ -106,4 +109,6 @@ def main() -> int:
 if __name__ == "__main__":
     if sys.platform != "linux":
         sys.exit("chaos needs /proc: Linux")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # what a round made is cleared away
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hosts import Host
 from processes import kill
 from scene import Scene, Sweep
 
@@ -75,7 +76,7 @@ def one_of(scene: Scene) -> Sweep:
 def kill_driver(scene: Scene) -> Doing:
     sweep = one_of(scene)
     hit(scene, {-signal.SIGKILL}, sweep)
-    sweep.process.kill()
+    os.kill(sweep.pid, signal.SIGKILL)
     yield from ()
 
 
@@ -109,19 +110,48 @@ def kill_head(scene: Scene) -> Doing:
     return kill_one(scene, "head", STOPPED)
 
 
+def a_node(scene: Scene) -> Host:
+    """Return a host that is not the head."""
+    up = [host for host in scene.hosts[1:] if host.up]
+    if not up:
+        raise Missed
+    return scene.dice.choice(up)
+
+
+@fault("kill -9 of a node, all at once", "hosts")
+def kill_node(scene: Scene) -> Doing:
+    """It is there again after a while, as a new node."""
+    host = a_node(scene)
+    hit(scene, STOPPED)
+    host.end()
+    yield a_while(scene)
+    if scene.processes("head"):
+        host.begin()
+        host.start_ray(scene.hosts[0])
+
+
+@fault("the network of a node is cut", "hosts")
+def cut_network(scene: Scene) -> Doing:
+    host = a_node(scene)
+    hit(scene, STOPPED)
+    host.unplug()
+    yield a_while(scene) * 2
+    host.plug_in()
+
+
 # Signals.
 
 
 def send(scene: Scene, number: signal.Signals, times: int) -> Doing:
     sweep = one_of(scene)
     hit(scene, {128 + number}, sweep)
-    to_all = number == signal.SIGINT and scene.dice.random() < 0.5  # as a terminal does for Ctrl-C
+    to_all = number == signal.SIGINT and scene.dice.random() < 0.5 and not sweep.inside  # as a terminal does for Ctrl-C
     sweep.told = time.monotonic()
     for once in range(times):
         if once:
             time.sleep(scene.dice.uniform(0.0, 3.0))
         with suppress(ProcessLookupError):
-            (os.killpg if to_all else os.kill)(sweep.process.pid, number)
+            (os.killpg if to_all else os.kill)(sweep.pid, number)
     yield from ()
 
 
@@ -185,7 +215,7 @@ def stop_worker(scene: Scene) -> Doing:
 def stop_driver(scene: Scene) -> Doing:
     sweep = one_of(scene)
     began = time.monotonic()
-    with stopped([sweep.process.pid]):
+    with stopped([sweep.pid]):
         yield STOP_SECONDS
     sweep.paused += time.monotonic() - began
 
@@ -275,7 +305,7 @@ def damage_before_use(scene: Scene) -> Doing:
     """Between two sweeps: the one that runs is killed first."""
     for sweep in scene.alive:
         hit(scene, {-signal.SIGKILL}, sweep)
-        sweep.process.kill()
+        os.kill(sweep.pid, signal.SIGKILL)
         sweep.process.wait()
     damage_artifacts(scene, 8)
     yield from ()
@@ -329,6 +359,14 @@ def mlflow_401(scene: Scene) -> Doing:
 def s3_killed(scene: Scene) -> Doing:
     hit(scene, STOPPED)
     server = scene.services.s3
+    server.kill()
+    yield a_while(scene)
+    server.start()
+
+
+@fault("PostgreSQL is killed", "postgres")
+def postgres_killed(scene: Scene) -> Doing:
+    server = scene.services.postgres
     server.kill()
     yield a_while(scene)
     server.start()

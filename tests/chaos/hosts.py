@@ -64,6 +64,8 @@ class Host:
     """What is its own on this machine's disk."""
     _network: str = ""
     _holder: subprocess.Popen[str] | None = None
+    _mounts: list[str] = field(default_factory=list)
+    """What it has instead of what this machine has: source, target, source, …"""
     environment: dict[str, str] = field(default_factory=dict)
     """What its processes are given beside this process's own."""
 
@@ -109,6 +111,37 @@ class Host:
         ray = [str(Path(sys.executable).with_name("ray")), "start", *role, f"--node-ip-address={self.address}"]
         options = [f"--num-cpus={cpus}", f"--object-store-memory={memory_bytes}"]
         self.run(*ray, *options, "--disable-usage-stats")
+
+    def begin(self) -> None:
+        """Start the host, as it was made; also after its end.
+
+        Raises:
+            RuntimeError: if that is not possible.
+        """
+        inside = [
+            "unshare",
+            "-m",
+            "-u",
+            "-p",
+            "-f",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-ec",
+            _HOLD,
+            "sh",
+            self.name,
+        ]
+        words = ["nsenter", f"--net=/run/netns/{self._network}", *inside, *self._mounts]
+        self._holder = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self._holder.stdout is not None
+        if self._holder.stdout.readline().strip() != "ready":
+            raise RuntimeError(f"{self.name} cannot be made")
+
+    @property
+    def up(self) -> bool:
+        """Tell whether it runs."""
+        return self._holder is not None and self._holder.poll() is None
 
     def unplug(self) -> None:
         """Cut the host off from the network."""
@@ -201,22 +234,15 @@ def _wired(host: Host, bridge: str, subnet: str) -> Iterator[None]:
 @contextmanager
 def _holding(host: Host, other: Mapping[Path, Path]) -> Iterator[None]:
     """Keep a process that holds the host's namespaces, with its mounts in place."""
-    pairs = [str(path) for target, source in other.items() for path in (source, target)]
-    inside = ["unshare", "-m", "-u", "-p", "-f", "--kill-child", "--mount-proc", "sh", "-ec", _HOLD, "sh", host.name]
-    entering = ["nsenter", f"--net=/run/netns/{host._network}"]
-    holder = subprocess.Popen(
-        [*entering, *inside, *pairs], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    host._holder = holder
+    host._mounts = [str(path) for target, source in other.items() for path in (source, target)]
     try:
-        assert holder.stdout is not None
-        if holder.stdout.readline().strip() != "ready":
-            raise RuntimeError(f"{host.name} cannot be made")
+        host.begin()
         yield
     finally:
         host.end()
-        holder.kill()
-        holder.wait(10)
+        if host._holder is not None:
+            host._holder.kill()
+            host._holder.wait(10)
 
 
 def cluster(made: Sequence[Host], cpus: int = 1) -> str:

@@ -14,9 +14,9 @@ _HOP = {"connection", "transfer-encoding", "keep-alive", "content-length", "host
 
 
 class Proxy:
-    """Listens on a loopback port and passes on what it is asked, as `mode` says."""
+    """Listens on a port of an address of this machine and passes on what it is asked, as `mode` says."""
 
-    def __init__(self, port_behind: int) -> None:
+    def __init__(self, port_behind: int, address: str = "127.0.0.1") -> None:
         self.mode = "pass"
         """`pass`, `slow`, or the status that every request is answered with."""
         proxy = self
@@ -67,7 +67,7 @@ class Proxy:
             def handle_error(self, *_: Any) -> None:
                 """Say nothing: whoever asked was killed."""
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server((address, 0), Handler)
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

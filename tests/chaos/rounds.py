@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import FAULTS, Doing, Missed
+from hosts import why_not
 from invariants import Undisturbed, broken, broken_by
 from scene import Scene, Sweep
 from services import Services
@@ -55,14 +56,16 @@ class Plan:
 def plan(seed: int, kinds: Sequence[str] = (), where: dict[str, str] | None = None) -> Plan:
     """Return the round that a seed stands for, of some kinds of faults and in some place only, if that is asked."""
     dice = random.Random(seed)
+    addresses = ("local",) * 4 + ("inline",) + (() if why_not() else ("2 hosts", "3 hosts"))
     place = {
-        "address": dice.choice(("local", "local", "local", "inline")),
+        "address": dice.choice(addresses),
         "store": dice.choice(("folder", "folder", "s3")),
-        "tracking": dice.choice(("sqlite", "server", "server")),
+        "tracking": dice.choice(("sqlite", "server", "server", "postgres")),
         "search": dice.choice(("grid", "optuna")),
         **(where or {}),
     }
     there = set(place.values()) | ({"ray"} if place["address"] != "inline" else set())
+    there |= {"hosts"} if place["address"].endswith(" hosts") else set()
     there |= {"mounts"} if os.geteuid() == 0 else set()
     names = [name for name, fault in FAULTS.items() if fault.needs <= there and name in (kinds or FAULTS)]
     drawn = dice.sample(names, min(len(names), dice.randint(3, 6)))

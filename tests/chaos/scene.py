@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hosts import PORT, Host, cluster, hosts
 from processes import end_all, environment, of_role
+from proxy import Proxy
 from services import BUCKET, Services
 
 from ubt.artifacts.manifest import MANIFEST_FILE
@@ -41,6 +43,8 @@ STUDY: dict[str, Any] = {
     "resources": {"concurrent_trials": 2},
     "seeds": [0, 1],
 }
+HOST = "UBT_CHAOS_HOST"
+"""Variable of all that runs on one host."""
 SPACE = {"defense.overfit_epochs": [1, 2], "defense.token_threshold": [0.05, 0.1]}
 SEARCHES: dict[str, dict[str, Any]] = {
     "grid": {"design": "grid", "space": SPACE},
@@ -67,6 +71,18 @@ class Sweep:
     told: float = 0.0
     """When it was told to end; 0 if it was not."""
     ended: float = 0.0
+    inside: bool = False
+    """It runs on a host: the process that we have only waits for it, and ends as it does."""
+
+    @property
+    def pid(self) -> int:
+        """Return the sweep's own process."""
+        if self.inside:
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+            with suppress(OSError):
+                if found := children.read_text().split():
+                    return int(found[0])
+        return self.process.pid
 
     @property
     def alive(self) -> bool:
@@ -99,7 +115,10 @@ class Scene:
         """`stage/key` → content of each description seen there → when it was seen first."""
         self.lasting: list[set[int]] = []
         """Of each fault that lasts: the statuses that a sweep may end with because of it."""
+        self.hosts: list[Host] = []
         self._watching = threading.Event()
+        self._tracking_uri: str | None = None
+        self._s3_at = ""
 
     @contextmanager
     def set_up(self) -> Iterator[Scene]:
@@ -109,11 +128,40 @@ class Scene:
                 disk.mkdir(parents=True)
                 if self.mounts:
                     held.enter_context(tmpfs(disk))
+            if self.on_hosts:
+                self.hosts = held.enter_context(
+                    hosts(self.folder / "hosts", int(self.where["address"][0]), mark=environment(self.name))
+                )
+            self._connect(held)
             self.study.write_text(yaml.safe_dump({"name": self.name, **self._study()}, sort_keys=False))
             held.callback(self._watching.set)
             threading.Thread(target=self._watch, daemon=True).start()
             held.callback(end_all, self.name)
             yield self
+
+    def _connect(self, held: ExitStack) -> None:
+        """Find out where the servers are, as the sweep sees them."""
+        tracking = self.where["tracking"]
+        if tracking == "postgres":
+            self._tracking_uri = self.services.postgres.new_database()
+        if tracking == "server":
+            self._tracking_uri = f"http://{self._seen(held, self.services.mlflow.proxy.port)}"
+        if self.where["store"] == "s3":
+            self._s3_at = self._seen(held, self.services.s3.port)
+
+    def _seen(self, held: ExitStack, port: int) -> str:
+        """Return the address of a server of this machine; hosts reach it on their bridge only."""
+        if not self.hosts:
+            return f"127.0.0.1:{port}"
+        gateway = self.hosts[0].address.rpartition(".")[0] + ".1"
+        proxy = Proxy(port, gateway)
+        held.callback(proxy.close)
+        return f"{gateway}:{proxy.port}"
+
+    @property
+    def on_hosts(self) -> bool:
+        """Tell whether the sweep runs on a cluster of hosts."""
+        return self.where["address"].endswith(" hosts")
 
     @property
     def mounts(self) -> bool:
@@ -147,27 +195,47 @@ class Scene:
     def start(self, name: str) -> Sweep:
         """Start a sweep, or go on with it."""
         words = [*UBT, "sweep", str(self.study), "--name", name, "--out", str(self.runs)]
-        words += ["--address", self.where["address"]]
+        words += ["--address", f"{self.hosts[0].address}:{PORT}" if self.hosts else self.where["address"]]
         if (self.run_folder(name) / "study.json").exists():
             words += ["--resume"]
-        variables = environment(self.name)
-        if self.where["store"] == "s3":
-            variables.update(self.services.s3.environment)
-        process = subprocess.Popen(
-            words,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=variables,
-            start_new_session=True,
-        )
-        sweep = Sweep(name, process)
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
+        if self.hosts:
+            self.mend_cluster()
+            process = self.hosts[0].start(*words, **options)
+        else:
+            process = subprocess.Popen(
+                words, text=True, errors="replace", env={**environment(self.name), **self._variables}, **options
+            )
+        sweep = Sweep(name, process, inside=bool(self.hosts))
         for statuses in self.lasting:  # 2: what is in the way before the first trial is told as a mistake
             sweep.expected |= statuses | {2} if statuses else set()
         self.sweeps.append(sweep)
         threading.Thread(target=self._read, args=(sweep,), daemon=True).start()
         return sweep
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        return self.services.s3.environment(self._s3_at) if self._s3_at else {}
+
+    def mend_cluster(self) -> None:
+        """Have Ray run on every host again; on all anew if the head is lost."""
+        head = self.hosts[0]
+        for host in self.hosts:
+            host.environment.update({**self._variables, HOST: host.name})
+        if not self._is_up(head, ("raylet", "head")):
+            for host in self.hosts:
+                host.end()
+                host.begin()
+            cluster(self.hosts)
+            return
+        for host in self.hosts[1:]:
+            if not self._is_up(host, ("raylet",)):
+                host.end()
+                host.begin()
+                host.start_ray(head)
+
+    def _is_up(self, host: Host, roles: tuple[str, ...]) -> bool:
+        return host.up and all(of_role(self.name, role, **{HOST: host.name}) for role in roles)
 
     def processes(self, role: str) -> list[int]:
         """Return the processes of the round that play a role of Ray's."""
@@ -184,7 +252,7 @@ class Scene:
     @property
     def tracking_uri(self) -> str | None:
         """MLflow's address; None for the database beside the run folder."""
-        return self.services.mlflow.uri if self.where["tracking"] == "server" else None
+        return self._tracking_uri
 
     def _read(self, sweep: Sweep) -> None:
         assert sweep.process.stdout is not None

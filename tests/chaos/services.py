@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from postgres_server import PostgresServer, postgres_server
 from proxy import Proxy
 
 BUCKET = "chaos"
@@ -63,11 +64,16 @@ class S3(Program):
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "s3"
         self.folder.mkdir()
-        port = free_port()
-        words = [sys.executable, str(Path(__file__).with_name("lasting_s3.py")), str(port), str(self.folder), BUCKET]
-        super().__init__(words, port, folder / "s3.log")
-        self.environment = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        self.port = free_port()
+        program = Path(__file__).with_name("lasting_s3.py")
+        words = [sys.executable, str(program), str(self.port), str(self.folder), BUCKET]
+        super().__init__(words, self.port, folder / "s3.log")
+
+    @staticmethod
+    def environment(endpoint: str) -> dict[str, str]:
+        """Return what a process needs to use the server at an address."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://{endpoint}",
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -88,7 +94,6 @@ class MlflowServer(Program):
         ]
         super().__init__(words, port, folder / "mlflow.log")
         self.proxy = Proxy(port)
-        self.uri = f"http://127.0.0.1:{self.proxy.port}"
 
 
 class Services:
@@ -98,6 +103,8 @@ class Services:
         self._folder = folder
         self._s3: S3 | None = None
         self._mlflow: MlflowServer | None = None
+        self._postgres: PostgresServer | None = None
+        self._held = ExitStack()
 
     @property
     def s3(self) -> S3:
@@ -115,8 +122,16 @@ class Services:
             self._mlflow.start()
         return self._mlflow
 
+    @property
+    def postgres(self) -> PostgresServer:
+        """The PostgreSQL server."""
+        if self._postgres is None:
+            self._postgres = self._held.enter_context(postgres_server())
+        return self._postgres
+
     def close(self) -> None:
         """End all of them."""
+        self._held.close()
         for program in (self._s3, self._mlflow):
             if program is not None:
                 program.kill()

@@ -1,5 +1,7 @@
 """The stages of one trial: reused, computed, repaired; and stopped where there is nothing to defend."""
 
+import json
+
 import pytest
 import torch
 from tiny_victim import run_trial, tiny_trial
@@ -106,6 +108,47 @@ def test_a_damaged_artifact_on_the_way_is_computed_again_and_the_record_says_so(
     repaired = ArtifactStore(root).manifest(stage, spoilt.key)
     assert repaired.payloads == spoilt.payloads, "the same bits"
     assert list((root / "artifacts" / stage / spoilt.key).glob(f"{MANIFEST_FILE}.damaged-*"))
+
+
+@pytest.mark.parametrize("damage", ["cut short", "empty", "gone", "unreadable as tensors"])
+def test_whatever_happens_to_a_file_between_check_and_use_it_is_computed_again(tiny_run, tmp_path, caplog, damage):
+    root = tiny_run.copy(tmp_path)
+    remove(root, "suspect")
+    store = ArtifactStore(root)
+    manifest = store.manifest("detect_clean", key("detect_clean"))
+    folder = root / "artifacts" / "detect_clean" / manifest.key
+    path = folder / manifest.payloads["tensors"].file
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "unreadable as tensors":  # with the right checksum: whoever wrote it had no tensors
+        store.publish(manifest, {"tensors": b"no tensors"})
+    elif damage != "gone":
+        path.write_bytes(content[: len(content) // 2] if damage == "cut short" else b"")
+    record = run_trial(root)[-1]
+    assert record.state == "DONE", record.reason
+    assert computed(record) == ["detect_clean", "suspect"]
+    assert not [entry for entry in caplog.records if entry.exc_info]
+
+
+@pytest.mark.parametrize("damage", ["no JSON", "a folder", "of another stage", "rates missing", "rates of nothing"])
+def test_a_description_that_was_damaged_is_no_description(tiny_run, tmp_path, caplog, damage):
+    root = tiny_run.copy(tmp_path)
+    path = root / "artifacts" / "evaluate" / key("evaluate") / MANIFEST_FILE
+    tree = json.loads(path.read_text())
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    elif damage == "no JSON":
+        path.write_text('{"stage": "evaluate", "key"')
+    else:
+        facts = {"rates missing": {}, "rates of nothing": {"val": {"ca": "high"}, "test": 1}}
+        other = {"stage": "overfit"} if damage == "of another stage" else {"facts": facts[damage]}
+        path.write_text(json.dumps({**tree, **other}))
+    record = run_trial(root)[-1]
+    assert record.state == "DONE", record.reason
+    assert computed(record) == ["evaluate"]
+    assert record.test == tiny_run.record.test
+    assert not [entry for entry in caplog.records if entry.exc_info]
 
 
 def test_damage_that_nobody_reads_is_left_for_who_does(tiny_run, tmp_path):

@@ -37,9 +37,15 @@ def first(still_open: list[Proposal]) -> int:
     return 0
 
 
-def proposer(folder: Path, lag: int = 3, base: dict[str, Any] = BASE, **search: Any) -> OptunaProposer:
+def proposer(
+    folder: Path,
+    lag: int = 3,
+    base: dict[str, Any] = BASE,
+    recorded: dict[int, Changes] | None = None,
+    **search: Any,
+) -> OptunaProposer:
     settings = Adaptive.model_validate({"space": SPACE, "n_trials": 7, "startup_trials": 3, **search})
-    return OptunaProposer(settings, base, lag, folder / "optuna.journal", "toy")
+    return OptunaProposer(settings, base, lag, folder / "optuna.journal", "toy", recorded=recorded)
 
 
 def study_in(folder: Path) -> optuna.Study:

@@ -39,6 +39,18 @@ def test_a_report_that_cannot_be_written_is_told_and_the_sweep_ends_in_mlflow(
     assert "Traceback" not in caplog.text
 
 
+def test_nothing_after_the_last_trial_ends_the_sweep(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(ToldTracker):
+        def finished(self, *end: object) -> None:
+            raise RuntimeError("MLflow fell over")
+
+    run = begin(tmp_path)
+    run.records.mkdir()
+    (run.records / "t0000.json").write_text("{")
+    assert report(run, Broken(), complete=True).summary is None  # type: ignore[arg-type]
+    assert "MLflow cannot be told of the end: RuntimeError: MLflow fell over" in caplog.text
+
+
 def test_without_records_there_is_nothing_to_report(tmp_path: Path) -> None:
     tracker = ToldTracker()
     assert report(begin(tmp_path), tracker, complete=False).fault == ""  # type: ignore[arg-type]

@@ -356,6 +356,35 @@ def test_a_trial_whose_worker_died_runs_again_and_says_when_where_and_why(tmp_pa
     assert toy.proposer.told == [(0, Outcome((0.1, 0.8)))]
 
 
+@pytest.mark.parametrize("end", ["interrupt", "stop"])
+def test_a_trial_that_waits_for_another_run_when_the_sweep_ends_says_so(tmp_path: Path, end: str) -> None:
+    toy = toy_session(tmp_path, [{}])
+    (assignment,) = toy.start_all()
+    toy.session.updated(begun(toy.running(assignment, "implant"), "1"))
+    toy.session.crashed(assignment.trial, "it died")
+    getattr(toy.session, end)("SIGTERM")
+    (record,) = read_records(toy.records)
+    assert (record.state, record.reason, record.attempts[-1].ended_by) == (
+        "INTERRUPTED",
+        "SIGTERM",
+        "WorkerDied: it died",
+    )
+    again = toy_session(tmp_path, [{}], known=[record])
+    (assignment,) = again.start_all()
+    again.session.ended(assignment.trial, begun(again.done(assignment), "2"))
+    (record,) = read_records(again.records)
+    assert [each.ended_by for each in record.attempts] == ["WorkerDied: it died", ""]
+
+
+def test_a_worker_that_dies_before_it_says_anything_is_an_attempt_too(tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{}])
+    for node in ("a", "b"):
+        (assignment,) = toy.start_all()
+        toy.session.crashed(assignment.trial, "it died", node=node)
+    (record,) = read_records(toy.records)
+    assert [each.node for each in record.attempts] == ["a", "b"]
+
+
 def test_what_a_trial_has_done_is_not_waited_for_when_it_runs_again(tmp_path: Path) -> None:
     toy = toy_session(tmp_path, TWO)
     (first,) = toy.start_all()

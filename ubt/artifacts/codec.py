@@ -55,7 +55,7 @@ def decode(store: ArtifactStore, manifest: ArtifactManifest, payload: str) -> di
         return {}
     try:
         return load(store.read(manifest, payload))
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, KeyError) as error:  # the latter for types and shapes that torch has not
         store.set_aside(manifest)
         raise DamagedArtifact(f"{manifest.stage} {manifest.key}: {payload} is no safetensors file") from error
 
@@ -77,7 +77,7 @@ def read_artifact(
         return Artifact(manifest, tensors, model)
     stage, _, key = manifest.base.partition("/")
     base = base_of(stage, key)
-    if base is None or base.manifest.payloads[MODEL].sha256 != manifest.base_sha256:
+    if base is None or base.model is None or base.manifest.payloads[MODEL].sha256 != manifest.base_sha256:
         store.set_aside(manifest)
         raise DamagedArtifact(
             f"{manifest.stage} {manifest.key}: the model it differs from, {manifest.base}, is gone or another"

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from glob import escape
 from pathlib import Path
+from typing import TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -23,10 +24,13 @@ from pydantic import ValidationError
 
 from ubt.artifacts.lease_files import FolderLeases, LeaseFiles, S3Leases
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest, Payload
+from ubt.artifacts.patience import patiently
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.hashing import digest_bytes
 from ubt.common.paths import cache_root, expanded
+
+Result = TypeVar("Result")
 
 _MANIFEST = re.escape(MANIFEST_FILE)
 _WRITTEN = re.compile(
@@ -59,8 +63,9 @@ class ArtifactStore:
         UserError: if the root is an address of a kind that fsspec does not know or lacks a package for.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, patience_seconds: float = 0.0) -> None:
         self.root = str(root)
+        self._patience_seconds = patience_seconds  # a command says at once what is wrong; a trial may wait
         address = self.root if "://" in self.root else str(expanded(root, f"store {root}"))
         try:
             # Listings must not be cached: other processes publish while this one lives.
@@ -80,12 +85,13 @@ class ArtifactStore:
     def has(self, stage: str, key: str) -> bool:
         """Return whether the artifact is there, whole."""
         with self._access("read"):
-            return bool(self._files.exists(self._path(stage, key, MANIFEST_FILE)))
+            return self._patiently("read", lambda: bool(self._files.exists(self._path(stage, key, MANIFEST_FILE))))
 
     def keys(self, stage: str) -> set[str]:
         """Return the keys of all published artifacts of a stage, with one listing."""
         with self._access("read"):
-            return {path.rsplit("/", 2)[1] for path in self._descriptions(stage)}
+            found = self._patiently("read", lambda: list(self._descriptions(stage)))
+            return {path.rsplit("/", 2)[1] for path in found}
 
     def manifest(self, stage: str, key: str) -> ArtifactManifest | None:
         """Return the artifact's description, or None if there is no such artifact.
@@ -96,11 +102,12 @@ class ArtifactStore:
         content = self._content(path)
         if content is None:
             return None
-        try:
-            return ArtifactManifest.model_validate_json(content)
-        except (ValidationError, UnicodeDecodeError):
-            self._move_aside(path)
-            return None
+        with suppress(ValidationError, UnicodeDecodeError):
+            found = ArtifactManifest.model_validate_json(content)
+            if (found.stage, found.key) == (stage, key):
+                return found
+        self._move_aside(path)
+        return None
 
     def manifest_now(self, stage: str, key: str) -> ArtifactManifest | None:
         """Return the same, also if it came into a folder on NFS just now: a client remembers what was not there."""
@@ -225,22 +232,27 @@ class ArtifactStore:
         except Exception as error:
             raise UnusableStore(Problem(f"store {self.root}", f"cannot be {what}: {error}", advice=_ADVICE)) from error
 
+    def _patiently(self, what: str, call: Callable[[], Result]) -> Result:
+        return patiently(call, self._patience_seconds, f"as the store {self.root} cannot be {what}")
+
     def _content(self, path: str) -> bytes | None:
         """Return a file's bytes, or None if there is no such file."""
         with self._access("read"):
             try:
-                content: bytes = self._files.cat_file(path)
+                content: bytes = self._patiently("read", lambda: self._files.cat_file(path))
             except FileNotFoundError:
                 return None
+            except IsADirectoryError:
+                return b""  # which is no content of any artifact's file
             return content
 
     def _write(self, path: str, content: bytes) -> None:
         """Write one file whole. Object stores do so by themselves; a folder needs a rename."""
         with self._access("written"):
             if isinstance(self._files, LocalFileSystem):
-                write_whole(Path(path), content, lasting=True)
+                self._patiently("written", lambda: write_whole(Path(path), content, lasting=True))
             else:
-                self._files.pipe_file(path, content)
+                self._patiently("written", lambda: self._files.pipe_file(path, content))
 
     def _descriptions(self, stage: str) -> Iterable[str]:
         """Return the paths of the descriptions of all artifacts of a stage."""
@@ -260,7 +272,8 @@ class ArtifactStore:
 
     def _move_aside(self, path: str) -> None:
         with self._access("written"), suppress(FileNotFoundError):  # another process met the same damage, and was first
-            self._files.mv(path, f"{path}.damaged-{uuid.uuid4().hex[:8]}")
+            aside = f"{path}.damaged-{uuid.uuid4().hex[:8]}"
+            self._patiently("written", lambda: self._files.mv(path, aside))
 
     def _index(self, data_key: str) -> str:
         return f"{self._root}/data/{data_key}.jsonl.gz"

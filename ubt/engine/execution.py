@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
 from ubt.artifacts.manifest import ArtifactManifest, utc_now
+from ubt.common.errors import DamagedArtifact
 from ubt.engine.context import (
     DiagnoseFunction,
     Earlier,
@@ -178,7 +179,10 @@ class Execution:
         if self._earlier is None:
             return None
         artifact = self._workspace.load(self._earlier.stage, self._earlier.key)
-        assert artifact is not None  # noqa: S101 — its manifest was read just now
+        if artifact is None:
+            raise DamagedArtifact(f"{self._earlier.stage} {self._earlier.key} has gone from the store")
+        if not self._earlier.epochs:
+            raise self._workspace.damaged(self._earlier, "says of no epoch")
         return Earlier(self._earlier.epochs[-1].epoch, artifact.weights, self._workspace.optimizer(self._earlier))
 
     @contextmanager

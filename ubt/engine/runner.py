@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from ubt.artifacts.codec import Artifact
 from ubt.artifacts.manifest import ArtifactManifest
+from ubt.artifacts.patience import WORKERS_PATIENCE_SECONDS
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import DamagedArtifact, Fault, NotFinite, StageFault, StoppedByGate, UnfitNode, UserError, Waits
 from ubt.common.registry import load_plugins
@@ -37,6 +38,8 @@ from ubt.trials.record import Attempt, StageRecord, State, TrialRecord
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+MEASURED = {"clean_rates": ("val",), "poisoned": ("val", "test"), "rates": ("val", "test")}
+"""Roles whose artifact says what a model is worth, and on which splits."""
 
 
 class PipelineRun:
@@ -81,8 +84,13 @@ class PipelineRun:
     def rates(self, role: str, split: str) -> Rates | None:
         """Return what the stage that fills a role (`poisoned`, `rates`) measured on a split, once it has run."""
         manifest = self._manifests.get(role)
-        facts = cast("dict[str, JsonValue]", manifest.facts[split]) if manifest else None
-        return Rates.model_validate({**facts, "split": split}) if facts else None
+        if manifest is None:
+            return None
+        try:
+            facts = cast("dict[str, JsonValue]", manifest.facts[split])
+            return Rates.model_validate({**facts, "split": split}) if facts else None
+        except (KeyError, TypeError, ValidationError) as error:
+            raise self._workspace.damaged(manifest, f"has no rates of the {split} split") from error
 
     def _pass(self) -> Iterator[StageRecord]:
         self.stages, self.gates = [], []
@@ -94,10 +102,18 @@ class PipelineRun:
             else:
                 yield from self._compute(node)
                 manifest = self._workspace.manifest(node.spec.name, node.key)
-                assert manifest is not None  # noqa: S101 — it was published just now
+                if manifest is None:
+                    raise DamagedArtifact(f"{node.spec.name} {node.key}, published just now, has gone from the store")
             self._manifests.update(dict.fromkeys(node.spec.provides, manifest))
+            self._check_rates(node)
             self._judge(node, manifest)
             yield self.stages[-1]  # now that `rates` knows what the stage measured
+
+    def _check_rates(self, node: Node) -> None:
+        """Read what a stage measured while it can still be computed again: no checksum watches over a description."""
+        for role in MEASURED.keys() & set(node.spec.provides):
+            for split in MEASURED[role]:
+                self.rates(role, split)
 
     def _judge(self, node: Node, manifest: ArtifactManifest) -> None:
         """Note what the stage's gates find; raises `StoppedByGate` if one finds no sense in going on."""
@@ -189,7 +205,7 @@ class TrialRunner:
         if kept is None or not kept.fits(*wanted) or kept.store.root != assignment.store:
             self._workspace = None  # let go of the old data before the new is loaded
             self._refuse(data_differs(trial.victim.data, assignment))
-            store = ArtifactStore(assignment.store)
+            store = ArtifactStore(assignment.store, WORKERS_PATIENCE_SECONDS)
             kept = Workspace(*wanted, store=store, image_cache=local_cache(assignment.store), node=self.node)
             self._workspace = kept
         return kept

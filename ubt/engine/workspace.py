@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ubt.artifacts.codec import OPTIMIZER, Artifact, decode, read_artifact
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
-from ubt.common.errors import StageFault
+from ubt.common.errors import DamagedArtifact, StageFault
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.poisoning import Feed, PoisonManifest, poisoned_pairs
 from ubt.methods.evaluation import Evaluator
@@ -86,6 +86,12 @@ class Workspace:
             return self._artifacts[key]
         manifest = self.store.manifest(stage, key)
         return None if manifest is None else self._remember(read_artifact(self.store, manifest, self.load))
+
+    def damaged(self, manifest: ArtifactManifest, how: str) -> DamagedArtifact:
+        """Set an artifact aside, forget it, and return the error that has it computed again."""
+        self._artifacts.pop(manifest.key, None)
+        self.store.set_aside(manifest)
+        return DamagedArtifact(f"{manifest.stage} {manifest.key} {how}, and was set aside")
 
     def remember(self, artifact: Artifact) -> Artifact:
         """Keep an artifact that was made here, so that the next stage need not read it back."""

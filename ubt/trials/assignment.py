@@ -33,6 +33,8 @@ class Assignment(Config):
     changes: dict[str, JsonValue] = Field(default_factory=dict)
     label: TrialLabel = NO_LABEL
     """What the design calls the trial."""
+    asked_as: str = ""
+    """Its configuration's place in a search that learns from results; see `TrialRecord`."""
     data_key: str
     """Fingerprint of the data's content, computed once, when the study was planned."""
     files: tuple[PlannedFile, ...] = ()
@@ -64,6 +66,7 @@ class Assignment(Config):
             config=self.config,
             changes=self.changes,
             label=self.label,
+            asked_as=self.asked_as,
             state=state,
             reason=reason,
             commit=self.commit,

@@ -141,6 +141,9 @@ class TrialRecord(Config):
     """Dotted path → value, for each leaf that differs from the study's base."""
     label: TrialLabel = NO_LABEL
     """What the design calls the trial: a component left out, or a cell of a comparison."""
+    asked_as: str = ""
+    """Place of its configuration in a search that learns from results, SEARCH/NUMBER, from which the search's storage
+    can be rebuilt; empty if the design knew it beforehand, and in records of before it was written down."""
     state: State
     """RUNNING, DONE, PRUNED, FAILED, or INTERRUPTED with its sweep: a resume goes on with it."""
     reason: str = ""

@@ -26,7 +26,7 @@ def parse(command, words):
 
 @pytest.mark.parametrize(("where", "words"), COMMANDS, ids=[f"{where} {' '.join(words)}" for where, words in COMMANDS])
 def test_a_command_is_understood(where, words):
-    program, *arguments = words
+    program, *arguments = words[1:] if words[0] == "srun" else words
     if program == "ubt":
         parse(root(), arguments)
     elif program == "ray":
@@ -38,7 +38,8 @@ def test_a_command_is_understood(where, words):
                 parse(root(), quoted.split()[1:])
     elif program == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in arguments), where
+        for target, is_set, _ in (argument.partition("=") for argument in arguments):
+            assert re.search(rf"^export .*\b{target}\b" if is_set else rf"^{target}:", makefile, re.MULTILINE), where
     elif program == "python":
         source = (ROOT / arguments[0]).read_text(encoding="utf-8")
         assert all(option in source for option in arguments if option.startswith("--")), where

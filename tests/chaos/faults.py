@@ -20,8 +20,8 @@ from processes import kill
 from scene import Scene, Sweep
 
 Doing = Iterator[float]
-STOPPED = {1}
-"""Statuses of a sweep that a fault stopped, or that lost trials to one. A resume goes on."""
+STOPPED = {1, 3}
+"""Statuses of a sweep that lost trials to a fault, or that one stopped. A resume goes on."""
 
 
 @dataclass(frozen=True)

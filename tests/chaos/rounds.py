@@ -68,7 +68,7 @@ def plan(seed: int, kinds: Sequence[str] = (), where: dict[str, str] | None = No
     there |= {"hosts"} if place["address"].endswith(" hosts") else set()
     there |= {"mounts"} if os.geteuid() == 0 else set()
     names = [name for name, fault in FAULTS.items() if fault.needs <= there and name in (kinds or FAULTS)]
-    drawn = dice.sample(names, min(len(names), dice.randint(3, 6)))
+    drawn = dice.sample(names, min(len(names), dice.randint(4, 8)))
     at = sorted(dice.choice((0, *range(STAGES))) for _ in drawn)
     moments = [Moment(name, n, dice.uniform(0.0, 1.0 if n else 8.0)) for name, n in zip(drawn, at, strict=True)]
     return Plan(seed, place, tuple(moments))

@@ -194,10 +194,8 @@ class Scene:
 
     def start(self, name: str) -> Sweep:
         """Start a sweep, or go on with it."""
-        words = [*UBT, "sweep", str(self.study), "--name", name, "--out", str(self.runs)]
+        words = [*UBT, "sweep", str(self.study), "--name", name, "--out", str(self.runs), "--resume=auto"]
         words += ["--address", f"{self.hosts[0].address}:{PORT}" if self.hosts else self.where["address"]]
-        if (self.run_folder(name) / "study.json").exists():
-            words += ["--resume"]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
         if self.hosts:
             self.mend_cluster()

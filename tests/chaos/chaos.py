@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def undisturbed(folder: Path, given: Services, searches: tuple[str, ...] = tuple
     return whole
 
 
+def kept(file: Path | None, make: Callable[[], Undisturbed]) -> Undisturbed:
+    """Return what a file holds of the undisturbed run; it is made and written there if there is none."""
+    if file is not None and file.exists():
+        return Undisturbed(**json.loads(file.read_text()))
+    made = make()
+    if file is not None:
+        file.write_text(json.dumps(asdict(made)))
+    return made
+
+
 def next_plan(dice: random.Random, happened: Counter[str], kinds: list[str], where: dict[str, str]) -> Plan:
     """Return the plan, of some candidates, whose faults have happened least."""
     candidates = [plan(dice.randrange(10**6), kinds, where) for _ in range(CANDIDATES)]
@@ -76,6 +87,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "ubt-chaos")
     parser.add_argument("--kinds", default="", help="only faults with one of these words in their name: `worker,full`")
     parser.add_argument("--where", default="", help="`address=local,store=s3`: this place only")
+    parser.add_argument("--undisturbed", type=Path, help="file that keeps what comes out where nothing goes wrong")
     given = parser.parse_args()
     rounds, seed = int(os.environ.get("CHAOS_ROUNDS", "20")), os.environ.get("CHAOS_SEED", "")
     words = [word for word in given.kinds.split(",") if word]
@@ -88,7 +100,7 @@ def main() -> int:
         folder = Path(scratch)
         os.environ.update(UBT_CACHE=str(folder / "cache"), MPLBACKEND="Agg")
         with services(folder) as servers:
-            expected = undisturbed(folder / "undisturbed", servers)
+            expected = kept(given.undisturbed, lambda: undisturbed(folder / "undisturbed", servers))
             for n in range(rounds):
                 happened = Counter(name for outcome in outcomes for name in outcome.done)
                 repeated = rounds == 1 and seed

@@ -14,9 +14,11 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from faults import FAULTS
 from invariants import Undisturbed, checksums_of, identity, rates_of
-from rounds import Outcome, Plan, plan, play
+from rounds import STOPPING, Outcome, Plan, plan, play
 from scene import SEARCHES, Scene
 from services import Services, services
 
@@ -81,6 +83,49 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join([*lines, f"{sum(happened.values())} faults in {len(outcomes)} rounds, of which {failed} failed"])
 
 
+class Session:
+    """The rounds of one call, several at a time if that is asked, each of these with servers of its own."""
+
+    def __init__(self, out: Path, folder: Path, expected: Undisturbed, draw: Callable[[Counter[str]], Plan]) -> None:
+        self._out, self._folder, self._expected, self._draw = out, folder, expected, draw
+        self._outcomes: list[Outcome] = []
+        self._taken: list[Plan] = []
+        self._lock = threading.Lock()
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Return what the rounds came to."""
+        return list(self._outcomes)
+
+    def play(self, rounds: int, deadline: float, place: int) -> None:
+        """Play rounds, one after the other, until so many were begun in all places, or the time is over."""
+        folder = self._folder / f"place-{place}"
+        folder.mkdir()
+        with services(folder) as servers:
+            while (drawn := self._next(rounds, deadline)) is not None:
+                keep = self._out / f"round-{drawn.seed}"
+                self._note(play(drawn, folder / str(drawn.seed), servers, self._expected, keep))
+
+    def _next(self, rounds: int, deadline: float) -> Plan | None:
+        with self._lock:
+            if len(self._taken) >= rounds or time.monotonic() > deadline or STOPPING.is_set():
+                return None
+            drawn = self._draw(Counter(moment.fault for taken in self._taken for moment in taken.moments))
+            self._taken.append(drawn)
+            print(f"round {len(self._taken)}/{rounds}, seed {drawn.seed}: {drawn.words}", flush=True)
+            return drawn
+
+    def _note(self, outcome: Outcome) -> None:
+        missed = f", missed: {', '.join(outcome.missed)}" if outcome.missed else ""
+        lines = [f"  seed {outcome.plan.seed}: {len(outcome.done)} faults, {outcome.seconds:.0f} s{missed}"]
+        lines += ["  WRONG " + problem.replace("\n", "\n    ") for problem in outcome.problems]
+        with self._lock:
+            self._outcomes.append(outcome)
+            print("\n".join(lines), flush=True)
+            text = json.dumps([asdict(each) for each in self._outcomes], indent=1)
+            (self._out / "chaos.json").write_text(text)
+
+
 def main() -> int:
     """Play the rounds that the environment asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -88,39 +133,37 @@ def main() -> int:
     parser.add_argument("--kinds", default="", help="only faults with one of these words in their name: `worker,full`")
     parser.add_argument("--where", default="", help="`address=local,store=s3`: this place only")
     parser.add_argument("--undisturbed", type=Path, help="file that keeps what comes out where nothing goes wrong")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="rounds at a time")
+    parser.add_argument("--minutes", type=float, default=10_000, help="begin no round after so many")
     given = parser.parse_args()
-    rounds, seed = int(os.environ.get("CHAOS_ROUNDS", "20")), os.environ.get("CHAOS_SEED", "")
+    deadline = time.monotonic() + 60 * given.minutes
+    rounds, seed = int(os.environ.get("CHAOS_ROUNDS") or 20), os.environ.get("CHAOS_SEED", "")
     words = [word for word in given.kinds.split(",") if word]
     kinds = [name for name in FAULTS if any(word in name for word in words)]
     where = dict(part.split("=") for part in given.where.split(",") if part)
     dice = random.Random(int(seed)) if seed else random.Random()
     given.out.mkdir(parents=True, exist_ok=True)
-    outcomes: list[Outcome] = []
+
+    def draw(happened: Counter[str]) -> Plan:
+        return plan(int(seed), kinds, where) if rounds == 1 and seed else next_plan(dice, happened, kinds, where)
+
     with tempfile.TemporaryDirectory(prefix="ubt-chaos-") as scratch:
         folder = Path(scratch)
         os.environ.update(UBT_CACHE=str(folder / "cache"), MPLBACKEND="Agg")
         with services(folder) as servers:
             expected = kept(given.undisturbed, lambda: undisturbed(folder / "undisturbed", servers))
-            for n in range(rounds):
-                happened = Counter(name for outcome in outcomes for name in outcome.done)
-                repeated = rounds == 1 and seed
-                drawn = plan(int(seed), kinds, where) if repeated else next_plan(dice, happened, kinds, where)
-                print(f"round {n + 1}/{rounds}, seed {drawn.seed}: {drawn.words}", flush=True)
-                outcome = play(drawn, folder / str(n), servers, expected, given.out / f"round-{drawn.seed}")
-                outcomes.append(outcome)
-                missed = f", missed: {', '.join(outcome.missed)}" if outcome.missed else ""
-                print(f"  {len(outcome.done)} faults, {outcome.seconds:.0f} s{missed}", flush=True)
-                for problem in outcome.problems:
-                    print("  WRONG " + problem.replace("\n", "\n    "), flush=True)
-                (given.out / "chaos.json").write_text(json.dumps([asdict(each) for each in outcomes], indent=1))
-    print(table(outcomes))
+        session = Session(given.out, folder, expected, draw)
+        with ThreadPoolExecutor(given.at_once) as places:
+            for playing in [places.submit(session.play, rounds, deadline, place) for place in range(given.at_once)]:
+                playing.result()
+    print(table(session.outcomes))
     print(f"written to {given.out / 'chaos.json'}")
-    return int(any(outcome.problems for outcome in outcomes))
+    return int(any(outcome.problems for outcome in session.outcomes))
 
 
 if __name__ == "__main__":
     if sys.platform != "linux":
         sys.exit("chaos needs /proc: Linux")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # what a round made is cleared away
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # what the rounds made is cleared away
+        signal.signal(number, lambda *_: STOPPING.set())
     sys.exit(main())

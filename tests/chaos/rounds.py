@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +27,10 @@ SWEEP_SECONDS = 400.0
 MOST_STARTS = 14
 STAGES = 30
 """About as many artifacts does a round's sweep make."""
+
+
+STOPPING = threading.Event()
+"""Set when no more is to be done: what is being played ends."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ class Round:
         """Start and resume sweeps until every one is done, with no fault left to happen."""
         self.scene.start(self.scene.name)
         while True:
-            time.sleep(0.1)
+            if STOPPING.wait(0.1):
+                raise InterruptedError("the round was stopped")
             self._end_faults()
             self._begin_fault()
             self._look_at_sweeps()
@@ -213,10 +219,8 @@ def _keep(scene: Scene, outcome: Outcome, keep: Path) -> None:
     keep.mkdir(parents=True, exist_ok=True)
     with suppress(OSError, shutil.Error):
         shutil.copytree(scene.runs, keep / "runs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("ray", "ballast"))
-    for n, sweep in enumerate(scene.sweeps):
-        (keep / f"{n}-{sweep.name}.log").write_text(
-            "".join(f"{at - sweep.started:7.1f} {line}" for at, line in sweep.lines)
-        )
+    for log in scene.folder.glob("*.log"):
+        shutil.copy(log, keep)
     (keep / "problems.txt").write_text("\n".join([outcome.plan.words, *outcome.problems]) + "\n")
 
 

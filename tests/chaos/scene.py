@@ -28,9 +28,9 @@ STUDY: dict[str, Any] = {
     "victim": {
         "data": {"kind": "scenes", "pretrain_pairs": 256, "train_pairs": 256, "val_images": 48, "test_images": 48},
         "model": {"name": "tiny-rn"},
-        "pretrain": {"epochs": 2, "batch_size": 64},
+        "pretrain": {"epochs": 1, "batch_size": 64},
         "attack": {"kind": "badnets", "poison_rate": 0.1},
-        "implant": {"epochs": 2, "batch_size": 64, "min_asr": 0},
+        "implant": {"epochs": 1, "batch_size": 64, "min_asr": 0},
     },
     "defense": {
         "kind": "ubt",
@@ -254,8 +254,11 @@ class Scene:
 
     def _read(self, sweep: Sweep) -> None:
         assert sweep.process.stdout is not None
-        for line in sweep.process.stdout:
-            sweep.lines.append((time.monotonic(), line))
+        with (self.folder / f"{len(self.sweeps)}-{sweep.name}.log").open("w") as log:
+            for line in sweep.process.stdout:
+                sweep.lines.append((at := time.monotonic(), line))
+                log.write(f"{at - sweep.started:7.1f} {line}")
+                log.flush()
 
     def _watch(self) -> None:
         while not self._watching.wait(0.2):

@@ -34,8 +34,8 @@ class Undisturbed:
     """Search → `stage/key` of each artifact → checksums of its payloads."""
 
 
-def broken_by(sweep: Sweep) -> list[str]:
-    """Return what is wrong with how one sweep behaved and ended."""
+def broken_by(sweep: Sweep, begun: bool) -> list[str]:
+    """Return what is wrong with how one sweep behaved and ended; `begun` if it has a run folder to go on with."""
     wrong = []
     status, output, who = sweep.process.returncode, sweep.output, f"{sweep.name} after {sweep.hit_by or 'nothing'}"
     if status not in sweep.expected:
@@ -44,7 +44,7 @@ def broken_by(sweep: Sweep) -> list[str]:
         wrong.append(f"{who}: a stack in the output: …{output[max(0, found.start() - 200) : found.end() + 1500]}")
     if sweep.quiet_seconds > QUIET_SECONDS + SLACK_SECONDS:
         wrong.append(f"{who}: {sweep.quiet_seconds:.0f} s without a line")
-    if status and status > 2 and "--resume" not in output:
+    if begun and status > 2 and "--resume" not in output:
         wrong.append(f"{who}: status {status} and no word of how to go on: …{output[-600:]}")
     if sweep.told and status != -9 and (seconds := sweep.ended - sweep.told) > END_SECONDS + SLACK_SECONDS:
         wrong.append(f"{who}: it took {seconds:.0f} s to end when told to")

@@ -184,7 +184,7 @@ class Round:
             if not sweep.alive:
                 sweep.ended = time.monotonic()
                 time.sleep(0.1)  # until what it printed last is read
-                self.outcome.problems += broken_by(sweep)
+                self.outcome.problems += broken_by(sweep, (self.scene.run_folder(sweep.name) / "study.json").exists())
                 self.outcome.sweeps.append(_told(sweep))
 
     def _not_done(self) -> list[str]:

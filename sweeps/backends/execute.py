@@ -68,7 +68,7 @@ def run_on_ray(
     from ray.tune.error import TuneError  # noqa: PLC0415
 
     from sweeps.backends.node_tasks import WorkerRequest  # noqa: PLC0415
-    from sweeps.backends.searcher import Interruption, Order, SessionSearcher  # noqa: PLC0415
+    from sweeps.backends.searcher import Interruption, Order, Retirement, SessionSearcher  # noqa: PLC0415
     from sweeps.backends.trainable import UbtTrainable  # noqa: PLC0415
 
     ending = current()
@@ -87,7 +87,7 @@ def run_on_ray(
                 resources_per_trial=WorkerRequest(resources, cluster),
                 search_alg=searcher,
                 scheduler=Order(searcher, cluster),
-                callbacks=[Interruption(ending, session)],
+                callbacks=[Interruption(ending, session), Retirement(searcher, cluster)],
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,

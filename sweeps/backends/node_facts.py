@@ -44,7 +44,8 @@ def look(asked: dict[str, Any]) -> Facts:
         try:
             found[name] = part(asked)
         except Exception as error:  # noqa: BLE001 — whatever it is, it is a fact about this node
-            found["failed"] = [name, str(error) if hasattr(error, "problems") else f"{type(error).__name__}: {error}"]
+            own = type(error).__module__.startswith("ubt.")
+            found["failed"] = [name, str(error) if own else f"{type(error).__name__}: {error}"]
         if "failed" in found or (name == "imports" and found[name]):
             break
     return {**found, "clock": time.time()}
@@ -83,7 +84,7 @@ def code_of(packages: Iterable[str]) -> dict[str, str]:
     """Return a digest over the sources of each package."""
     from ubt.common.registry import origin_of  # noqa: PLC0415
 
-    return {package: origin_of(package).source for package in packages}
+    return {package: origin_of(import_module(package).__name__).source for package in packages}
 
 
 def _code(asked: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from sweeps.backends.connection import capacity
@@ -156,8 +156,11 @@ class Nodes:
         return {"ray.io/node-id": f"!in({','.join(kept_off)})"} if kept_off else {}
 
     def for_workers(self) -> dict[str, Any]:
-        """Return what a worker is given to look at its node itself, should it start before the node's check is done."""
-        return {"expected": self._expected, "well": sorted(self._well)}
+        """Return what a worker is given to look at its node itself, should it start before the node's check is done.
+
+        Not the trials: a worker checks what each of its own is made of.
+        """
+        return {"expected": replace(self._expected, trials=()), "well": sorted(self._well)}
 
     def close(self) -> None:
         """Take the sweep's note out of the store."""

@@ -58,7 +58,7 @@ class SessionSearcher(Searcher):
         self._look_ahead()
         if self._next is None and self._session.finished:
             return Searcher.FINISHED
-        if self._next is None or self._warm.starting:
+        if self._next is None or self._warm.starting or self._warm.holding:
             return self._idle_trial(trial_id)
         assignment, self._next = self._next, None
         self._warm.taken()
@@ -160,7 +160,7 @@ class SessionSearcher(Searcher):
 class Order(FIFOScheduler):
     """Tune's own order, first come, first served; idle trials end when their workers are needed.
 
-    Workers on nodes in quarantine get no other trial.
+    Nodes in quarantine get none.
     """
 
     def __init__(self, searcher: SessionSearcher, nodes: Nodes | None = None) -> None:
@@ -189,15 +189,29 @@ class Order(FIFOScheduler):
         return self.STOP if ends else self.CONTINUE
 
     def on_trial_complete(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> None:
-        """See to it that the worker of a trial that has ended gets no other, if its node is in quarantine."""
+        """Put a node into quarantine whose worker has found that it is not fit."""
         if self._nodes and (unfit := result.get(UNFIT)):
             self._nodes.quarantine(result[NODE], *unfit)
-        if self._kept_off(result):
-            never_again(trial)
-            self._searcher.lost_worker()
 
     def _kept_off(self, result: dict[str, Any]) -> bool:
         return self._nodes is not None and result.get(NODE) in self._nodes.quarantined
+
+
+class Retirement(Callback):
+    """Lets the worker of a trial that has ended go, if its node is in quarantine: Tune would give it the next trial.
+
+    Tune calls this when its scheduler and searcher know of the end, which may be what puts the node into quarantine.
+    """
+
+    def __init__(self, searcher: SessionSearcher, nodes: Nodes | None) -> None:
+        self._searcher = searcher
+        self._nodes = nodes
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Trial, **info: object) -> None:
+        """A trial has ended, and its worker has not been given another one yet."""
+        if self._nodes and trial.last_result.get(NODE) in self._nodes.quarantined:
+            never_again(trial)
+            self._searcher.lost_worker()
 
 
 def error_text(trial: Trial) -> str:

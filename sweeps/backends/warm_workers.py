@@ -38,6 +38,11 @@ class WarmWorkers:
             return False
         return self._started < self._wanted or not all(self._up.values())
 
+    @property
+    def holding(self) -> bool:
+        """Tell whether an idle trial has a worker that the next assignment is to have. Without it that would wait."""
+        return any(self._up.values()) and not self._released
+
     def wanted(self, running: int) -> bool:
         """Tell whether one more idle trial is to start, given how many trials are running on workers."""
         return len(self._up) + running < self._wanted

@@ -108,6 +108,17 @@ def test_a_store_that_a_node_does_not_share_is_found_and_named(
     assert f"the store {expected.store} is another one there" in caplog.text
 
 
+def test_other_data_and_other_stages_of_a_node_are_found(expected: Expected) -> None:
+    other, planned = dict(expected.trials[0]), expected.trials
+    for name, said in (("data_key", "other content than the study"), ("keys", "stage `pretrain` has another key")):
+        cluster = Toy("a", "b")
+        cluster.differ["b"] = {"trials": [{**other, name: "other" if name == "data_key" else ["other"]}]}
+        with closing(nodes_of(cluster, replace(expected, trials=planned))) as nodes:
+            nodes.check()
+            (finding,) = nodes.findings["b"]
+            assert said in finding.what
+
+
 def test_a_store_that_shows_a_node_what_the_sweep_writes_but_not_the_other_way_is_found(expected: Expected) -> None:
     cluster = Toy("a", "b")
     cluster.differ["b"] = {"answer": ""}
@@ -247,10 +258,8 @@ WELL: Facts = {
     ],
 )
 def test_each_thing_that_makes_a_node_unfit_is_said(expected: Expected, path: str, value: Any, said: str) -> None:
-    trial = expected.trials[0]
     well = {**WELL, "python": expected.python, "versions": dict(expected.versions), "code": dict(expected.code)}
     well |= {"content": ""}
-    expected = replace(expected, trials=(trial,))
     assert judge(expected, well, gpus=2) is None
     found = judge(expected, set_path(well, path, value), gpus=2)
     assert found

@@ -106,6 +106,22 @@ def test_a_sweep_ends_with_one_message_when_no_node_can_start_a_worker(toy: Toy,
     assert not read_records(toy.records), "no trial was ended by it"
 
 
+def test_an_assignment_is_given_out_when_an_idle_trial_has_let_its_worker_go_for_it(tmp_path: Path) -> None:
+    """Else it might wait for a worker that no node has, while an idle trial keeps the one that there is."""
+    toy = toy_session(tmp_path, [{"victim.pretrain.epochs": epochs} for epochs in range(1, 5)])
+    searcher = SessionSearcher(toy.session, workers=2)
+    for idle in "ij":
+        assert searcher.suggest(trial_id=idle) == {ASSIGNMENT: None}
+    assert [searcher.releases_worker(idle) for idle in "ij"] == [False, True], "the second one completes the workers"
+    searcher.on_trial_complete(trial_id="j", result={"done": True})
+    start(searcher, "a")
+    assert searcher.suggest(trial_id="b") is None
+    assert searcher.releases_worker("i")
+    searcher.on_trial_complete(trial_id="i", result={"done": True})
+    start(searcher, "b")
+    start(searcher, "c")  # no idle one is left: it waits, and an autoscaler may add a node
+
+
 def test_a_sweep_begins_when_all_workers_are_up(toy: Toy) -> None:
     searcher = SessionSearcher(toy.session, workers=2)
     assert searcher.suggest(trial_id="a") == searcher.suggest(trial_id="b") == {ASSIGNMENT: None}

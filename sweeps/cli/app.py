@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -27,9 +26,9 @@ from sweeps.cli.store import store_app
 from sweeps.cli.sweep import SweepCommand, sweep
 from sweeps.cli.tracking import track, ui
 from ubt.artifacts.model_note import Format, Which
-from ubt.common.ending import Ending
+from ubt.common.ending import command_end
 from ubt.common.errors import Problem, UserError
-from ubt.common.exits import Cause, Exit
+from ubt.common.exits import Exit
 
 app = typer.Typer(
     name="ubt",
@@ -213,7 +212,7 @@ def main() -> None:
     """Run the command line; mistakes in what was given are printed once, without a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger().addFilter(lambda record: "No pretrained weights" not in record.getMessage())
-    with Ending(hard=True) as ending:
+    with command_end():
         try:
             app()
         except UserError as error:
@@ -225,15 +224,3 @@ def main() -> None:
             too_long = UserError(Problem("a path", "no file or folder can have so long a name", error.filename))
             print(mistakes_text(too_long), file=sys.stderr)
             sys.exit(Exit.MISTAKE)
-        finally:
-            if ending.cause is not None:
-                _leave(ending, ending.cause)
-
-
-def _leave(ending: Ending, cause: Cause) -> NoReturn:
-    """End the process at once: what Python or a library still wants to wait for may never come."""
-    if not ending.told:
-        print(ending.farewell(cause), file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(cause.status)

@@ -181,7 +181,7 @@ class TestTimeForRunningStages:
             interruption.on_step_begin(4, trials)
 
 
-INLINE = ["-c", "from sweeps.cli.app import main; main()", "sweep", "smoke", "--address", "inline", "--resume=auto"]
+INLINE = ["-c", "from sweeps.cli.start import main; main()", "sweep", "smoke", "--address", "inline", "--resume=auto"]
 
 
 @pytest.mark.slow
@@ -212,3 +212,22 @@ def test_a_sweep_in_this_process_ends_by_a_signal_and_goes_on_with_the_command_t
     out, err = second.communicate(timeout=PATIENCE_SECONDS)
     assert second.returncode == 0, err
     assert json.loads((run.report / "summary.json").read_text())["states"]["DONE"] == 4
+
+
+STARTING = """
+import builtins, os, signal, sys
+imported = builtins.__import__
+def interrupted(name, *rest):
+    if name == "typer":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return imported(name, *rest)
+builtins.__import__ = interrupted
+from sweeps.cli.start import main
+main()
+"""
+
+
+def test_a_signal_while_the_command_is_being_imported_ends_it_in_order() -> None:
+    words = [sys.executable, "-c", STARTING]
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert (ended.returncode, ended.stderr) == (143, "Interrupted by SIGTERM\n")

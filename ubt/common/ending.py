@@ -29,6 +29,8 @@ HURRY_SECONDS = 2.0
 
 _SAME_SECONDS = 0.3
 """Signals this close are one: a terminal, Slurm and systemd may each send one to every process of a job."""
+_EXIT_SECONDS = 0.4
+"""Of the time, what ending the process itself takes on a busy machine."""
 _AGAIN_SECONDS = 1.0
 """What a library has swallowed is raised again after this time."""
 
@@ -194,9 +196,9 @@ class Ending:
             if number not in SIGNALS:
                 continue
             if not first:
-                first, deadline = number, now + self.grace_seconds
+                first, deadline = number, now + self.grace_seconds - _EXIT_SECONDS
             elif now - latest > _SAME_SECONDS:
-                deadline = min(deadline, now + HURRY_SECONDS)
+                deadline = min(deadline, now + HURRY_SECONDS - _EXIT_SECONDS)
             latest = now
 
 
@@ -236,6 +238,27 @@ def orderly_end() -> Iterator[Ending]:
                 raise
         if ending.cause is not None and ending.cause.status in {Exit.HANGUP, Exit.TERMINATED}:
             raise SystemExit(ending.cause.status)
+
+
+@contextmanager
+def command_end() -> Iterator[None]:
+    """Be a command: signals end it in order, and a process that was to end does so without waiting for anything.
+
+    What Python or a library would still wait for may never come.
+    """
+    if _active is not None:
+        yield
+        return
+    with Ending(hard=True) as ending:
+        try:
+            yield
+        finally:
+            if ending.cause is not None:
+                if not ending.told:
+                    print(ending.farewell(ending.cause), file=sys.stderr)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(ending.cause.status)
 
 
 def _kill_descendants() -> None:

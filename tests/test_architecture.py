@@ -88,6 +88,7 @@ HOMES = {
         "sweeps/backends/node_tasks.py",
         "sweeps/backends/private.py",
         "sweeps/backends/searcher.py",
+        "sweeps/backends/silence.py",
         "sweeps/backends/trainable.py",
         "sweeps/backends/watch.py",
     },

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.backends.connection import capacity, nodes
 from sweeps.backends.watch import watched
+from sweeps.backends.work import Watchdog, stalled_record
+from sweeps.scheduling.retries import STALLED
 from sweeps.scheduling.session import Session
 from sweeps.study.config import Resources
 from ubt.common.ending import current
@@ -39,12 +41,15 @@ def run_inline(session: Session) -> None:
 
     runner = TrialRunner()
     while (assignment := session.next_assignment()) is not None:
-        for record in runner.run(assignment):
-            if record.state.ended:
-                session.ended(assignment.trial, record)
-            else:
-                session.updated(record)
-            current().check()
+        with Watchdog(assignment) as watchdog:
+            for record in runner.run(assignment):
+                if not record.state.ended:
+                    session.updated(record)
+                    current().check()
+        if watchdog.found and record.fault == STALLED:
+            record = stalled_record(record, *watchdog.found)
+        session.ended(assignment.trial, record)
+        current().check()
 
 
 def run_on_ray(
@@ -69,6 +74,7 @@ def run_on_ray(
 
     from sweeps.backends.node_tasks import WorkerRequest  # noqa: PLC0415
     from sweeps.backends.searcher import Interruption, Order, Retirement, SessionSearcher  # noqa: PLC0415
+    from sweeps.backends.silence import Silence  # noqa: PLC0415
     from sweeps.backends.trainable import UbtTrainable  # noqa: PLC0415
 
     ending = current()
@@ -87,7 +93,7 @@ def run_on_ray(
                 resources_per_trial=WorkerRequest(resources, cluster),
                 search_alg=searcher,
                 scheduler=Order(searcher, cluster),
-                callbacks=[Interruption(ending, session), Retirement(searcher, cluster)],
+                callbacks=[Interruption(ending, session), Retirement(searcher, cluster), Silence(searcher)],
                 num_samples=-1,
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,

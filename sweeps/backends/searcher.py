@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,20 @@ from ray.tune.search import Searcher
 from sweeps.backends.connection import node_of_actor
 from sweeps.backends.node_tasks import ask_again, never_again
 from sweeps.backends.nodes import Nodes
-from sweeps.backends.trainable import ASSIGNMENT, NODE, NODES, RECORD, UNFIT
+from sweeps.backends.trainable import ASSIGNMENT, NODE, NODES, RECORD, UNFIT, WAITS
 from sweeps.backends.warm_workers import WarmWorkers
 from sweeps.backends.worker_ends import WorkerEnd, end_of_worker
+from sweeps.scheduling.retries import STALLED
 from sweeps.scheduling.session import Session
 from ubt.common.ending import Ending
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import TrialRecord
+
+SILENT_SECONDS = 600.0
+"""After so long without a sign of life, of which there are two a minute, a worker is ended: it was stopped or hangs."""
+SAID_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
 
 Quarantine = Callable[[str, str], bool]
 """Keeps trials off the node with an id, for a reason; False if no other node is left."""
@@ -35,7 +44,12 @@ class SessionSearcher(Searcher):
     """Hands Tune a session's assignments. Tune calls by keyword, so the parameters keep its names."""
 
     def __init__(
-        self, session: Session, workers: int = 1, quarantine: Quarantine = _no_other_node, nodes: Nodes | None = None
+        self,
+        session: Session,
+        workers: int = 1,
+        quarantine: Quarantine = _no_other_node,
+        nodes: Nodes | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._session = session
@@ -51,6 +65,13 @@ class SessionSearcher(Searcher):
         self._ends: dict[str, WorkerEnd] = {}
         self.cannot_start = ""
         """Why no node could start a worker; empty if one did."""
+        self._clock = clock
+        self._heard: dict[str, float] = {}
+        """When each of Tune's trials last gave a sign of life, once it has given one."""
+        self._silenced: set[str] = set()
+        self._last_words: dict[str, TrialRecord] = {}
+        """Last records of trials whose workers have yet to end."""
+        self._said: dict[str, float] = {}
         session.leave_node = self._leave_node
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
@@ -87,7 +108,30 @@ class SessionSearcher(Searcher):
         """Pass on the record of a trial that is under way."""
         if trial_id in self._trials:
             self._node_of[self._trials[trial_id]] = result.get(NODE, "")
-            self._session.updated(TrialRecord.model_validate_json(result[RECORD]))
+            self._heard[trial_id] = self._clock()
+            if RECORD not in result:
+                self._say(self._trials[trial_id], result.get(WAITS, ""))
+                return
+            record = TrialRecord.model_validate_json(result[RECORD])
+            if record.state.ended:  # its worker ends next, as it stands still
+                self._last_words[trial_id] = record
+            else:
+                self._session.updated(record)
+
+    def silent(self, trial_id: str) -> bool:
+        """Tell whether one of Tune's trials gives no sign of life any more, once it has given one."""
+        heard = self._heard.get(trial_id)
+        if heard is None or self._clock() - heard < SILENT_SECONDS:
+            return False
+        del self._heard[trial_id]  # told once
+        self._silenced.add(trial_id)
+        return True
+
+    def _say(self, trial: str, waits: str) -> None:
+        """Say at most once a minute what a trial waits for."""
+        if waits and self._clock() - self._said.get(trial, -SAID_SECONDS) >= SAID_SECONDS:
+            self._said[trial] = self._clock()
+            _log.warning("%s waits for %s", trial, waits)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass on a trial's last record, or that its worker died."""
@@ -98,9 +142,17 @@ class SessionSearcher(Searcher):
                 self._give_up(end)
             return
         trial = self._trials.pop(trial_id)
-        if end.cannot_start:
+        self._heard.pop(trial_id, None)
+        if trial_id in self._last_words:
+            self._session.ended(trial, self._last_words.pop(trial_id))
+        elif end.cannot_start:
             self._session.put_back(trial)
             self._give_up(end)
+        elif trial_id in self._silenced:
+            self._silenced.discard(trial_id)
+            node, _ = node_of_actor(end.actor_id, end.ip)
+            reason = f"its process gave no sign of life for {SILENT_SECONDS / 60:.0f} min, and was ended"
+            self._session.crashed(trial, reason, STALLED, node)
         elif error or not result or RECORD not in result:
             node, node_id = node_of_actor(end.actor_id, end.ip)
             self._node_of[trial] = self._node_of.get(trial) or node_id
@@ -248,8 +300,8 @@ class Interruption(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: object
     ) -> None:
-        """A trial has come to the end of a stage or epoch."""
-        if self._under_way is not None:
+        """A trial has come to the end of a stage or epoch, if this is no mere sign of life."""
+        if self._under_way is not None and WAITS not in result:
             self._under_way.discard(trial.trial_id)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,13 @@ from ray import tune
 from sweeps.backends.connection import node_name
 from sweeps.backends.fitness import Finding, judge, unfit_record
 from sweeps.backends.node_facts import look
+from sweeps.backends.private import own_folder
+from sweeps.backends.turns import Turns
+from sweeps.backends.work import Work, stalled_record, stands_still
+from ubt.artifacts.manifest import utc_now
+from ubt.common.progress import PULSE
 from ubt.trials.assignment import Assignment
-from ubt.trials.record import TrialRecord
+from ubt.trials.record import Attempt, State, TrialRecord
 
 if TYPE_CHECKING:
     from ubt.engine.runner import TrialRunner
@@ -23,10 +29,18 @@ ASSIGNMENT, RECORD, NODES = "assignment", "record", "nodes"
 NODE, UNFIT = "node_id", "unfit"
 """Of a result: Ray's id of the worker's node, and what is wrong with it (`what`, `advice`) if it can run no trial."""
 
+WAITS = "waits"
+"""Of a result without a record, which is a sign of life: what the trial waits for, empty if it computes."""
+
 _STEP_SECONDS = 0.1
 """Stages shorter than this are reported together: a report costs more than they do."""
 _IDLE_SECONDS = 0.2
 """How often an idle trial asks whether it is to end."""
+_ALIVE_SECONDS = 30.0
+"""How often a long step gives a sign of life."""
+_LOOK_SECONDS = 1.0
+"""How often it is looked whether a stage still comes on, and whether it is this trial's turn."""
+_STALLED_STATUS = 70
 
 
 class UbtTrainable(tune.Trainable):
@@ -37,6 +51,9 @@ class UbtTrainable(tune.Trainable):
         self._node = ray.get_runtime_context().get_node_id()
         self._runner = self.runner_on(node_name(self._node, ray.nodes()))  # type: ignore[no-untyped-call]
         self._looked = False
+        gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        self._turns = Turns(own_folder(), [str(gpu) for gpu in gpus])
+        self._work = Work()
         self._begin(config)
 
     def runner_on(self, node: str) -> TrialRunner:
@@ -51,17 +68,48 @@ class UbtTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run on until the next stage or epoch ends; report the trial's record as JSON. An idle trial only waits."""
+        """Run on until the next stage or epoch ends; report the trial's record as JSON. An idle trial only waits.
+
+        What takes long gives signs of life in between. A trial that stands still is reported as ended by that, and this
+        process, in which it may stand for ever, ends with the next call.
+        """
+        if self._stalled:
+            os._exit(_STALLED_STATUS)  # an exception would wait for the thread that stands still
         if self._unfit:
             return {**self._refusal(), NODE: self._node, UNFIT: (self._unfit.what, self._unfit.advice), "done": True}
-        if self._records is None:
+        if self._records is None or self._assignment is None:
             time.sleep(_IDLE_SECONDS)
             return {NODE: self._node, "done": False}
-        deadline = time.perf_counter() + _STEP_SECONDS
-        record = next(self._records)
-        while not record.state.ended and time.perf_counter() < deadline:
-            record = next(self._records)
-        return {RECORD: record.model_dump_json(), NODE: self._node, "done": record.state.ended}
+        record, waits = self._next_record(self._assignment, self._records)
+        if record is None:
+            return {WAITS: waits, NODE: self._node, "done": False}
+        done = record.state.ended and not self._stalled
+        if record.state.ended or not self._assignment.alone:
+            self._turns.leave()
+        return {RECORD: record.model_dump_json(), NODE: self._node, "done": done}
+
+    def _next_record(self, assignment: Assignment, records: Iterator[TrialRecord]) -> tuple[TrialRecord | None, str]:
+        """Return the trial's newest record; None if it takes longer than a sign of life may, with what it waits for."""
+        began = time.monotonic()
+        while not self._turns.enter(assignment.alone):
+            if time.monotonic() - began > _ALIVE_SECONDS:
+                others = "the trials beside it, to be alone" if assignment.alone else "a trial that is alone here"
+                return None, f"{others}, as memory ran out before"
+            if assignment.gpus:
+                _give_back_gpu_memory()
+            time.sleep(_LOOK_SECONDS)
+        while True:
+            self._work.ask(records)
+            record = self._work.answer(_LOOK_SECONDS)
+            if record is not None:
+                self._newest = record
+                if record.state.ended or time.monotonic() - began > _STEP_SECONDS:
+                    return record, ""
+            elif what := stands_still(assignment):
+                self._stalled = True
+                return stalled_record(self._newest, what, self._work.where()), ""
+            elif time.monotonic() - began > _ALIVE_SECONDS:
+                return None, PULSE.waits_for
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: finished stages are in the store, and a restored trial finds them there."""
@@ -74,8 +122,13 @@ class UbtTrainable(tune.Trainable):
         self._assignment = Assignment.model_validate(given) if given is not None else None
         self._unfit = self._wrong_here(config.get(NODES))
         self._records: Iterator[TrialRecord] | None = None
+        self._turns.leave()
+        self._stalled = False
         if self._assignment:
             self._records = self._runner.run(self._assignment)
+            attempt = Attempt(started_at=utc_now(), node=self._runner.node, alone=self._assignment.alone)
+            begun = {"started_at": attempt.started_at, "attempts": (attempt,)}
+            self._newest = self._assignment.record(State.RUNNING).model_copy(update=begun)
 
     def _wrong_here(self, nodes: dict[str, Any] | None) -> Finding | None:
         """Return why no trial may run here: this worker may have started before its node was looked at."""
@@ -90,3 +143,10 @@ class UbtTrainable(tune.Trainable):
         if not (self._assignment and self._unfit):
             return {}
         return {RECORD: unfit_record(self._assignment, self._unfit, self._runner.node).model_dump_json()}
+
+
+def _give_back_gpu_memory() -> None:
+    """Give back what torch keeps of a GPU's memory without using it: a trial that is alone may need it."""
+    from torch import cuda  # noqa: PLC0415 — as above
+
+    cuda.empty_cache()

@@ -254,6 +254,7 @@ def _session(
         listeners=listeners,
         rule=study.rule,
         retries=study.resources.retries,
+        stall_minutes=study.resources.stall_minutes,
     )
 
 

@@ -272,7 +272,8 @@ def progress_view(tally: Tally, stream: TextIO | None = None) -> Bar | Lines:
 def _doing(record: TrialRecord) -> str:
     """Return what a trial is at: its stage, and its epoch if it has any; or why it is run again."""
     if record.runs_again:
-        return f"{record.trial} waits for run {len(record.attempts) + 1}; the last one ended by {record.runs_again}"
+        why = record.runs_again.splitlines()[0]
+        return f"{record.trial} waits for run {len(record.attempts) + 1}; the last one ended by {why}"
     if not record.stages:
         return f"{record.trial} is starting"
     stage = record.stages[-1]

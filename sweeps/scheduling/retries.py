@@ -43,6 +43,9 @@ WORKER_OUT_OF_MEMORY = "WorkerOutOfMemory"
 NODE_DIED = "NodeDied"
 """Its node is gone."""
 
+STALLED = "Stalled"
+"""A stage of it has not come on for too long, or its process gives no sign of life."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -69,6 +72,7 @@ RULES: Mapping[str, Rule] = {
     WORKER_OUT_OF_MEMORY: Rule(alone="node"),
     "MemoryError": Rule(alone="node"),
     "OutOfMemoryError": Rule(alone="gpu"),  # torch's
+    STALLED: Rule(times=1),
     "UnfitNode": Rule(leaves_node=True),
     "Waits": Rule(waits=True),
 }

@@ -18,6 +18,7 @@ from sweeps.planning.trials import PlannedTrial
 from sweeps.scheduling.outcomes import FailedVictims, TrialNumbers, mean_outcome, outcome_of
 from sweeps.scheduling.retries import WORKER_DIED, Retries, Rule
 from sweeps.scheduling.stage_scheduler import StageScheduler
+from sweeps.scheduling.stalls import StageTimes
 from sweeps.search.proposals import Outcome, Proposal, Proposer
 from ubt.common.choice import RuleName
 from ubt.trials.assignment import Assignment
@@ -55,6 +56,7 @@ class Session:
         listeners: Sequence[Listener] = (),
         rule: RuleName = "lowest_asr",
         retries: int = 2,
+        stall_minutes: float | None = None,
     ) -> None:
         self._proposer = proposer
         self._planner = planner
@@ -72,6 +74,7 @@ class Session:
         self._newest: dict[str, TrialRecord] = {}
         self._states: dict[str, State] = {}
         self._retries = Retries(retries)
+        self._stage_times = StageTimes(known, stall_minutes)
         self._earlier: dict[str, tuple[Attempt, ...]] = {}
         """Runs of trials that are run again, each with what ended it."""
         self._unfit: dict[str, None] = {}
@@ -111,7 +114,9 @@ class Session:
             failed = self._failed_victims.reason_to_skip(planned)
             if failed is None:
                 self._again.discard(trial)
-                return planned.assignment.model_copy(update={"alone": self._alone.get(trial, "")})
+                given = {"alone": self._alone.get(trial, ""), "stall_seconds": self._stage_times.seconds}
+                given |= {"stall_seconds_of": self._stage_times.seconds_of}
+                return planned.assignment.model_copy(update=given)
             self.ended(trial, failed)
             self._refill()
         return None
@@ -143,6 +148,7 @@ class Session:
         self._newest.pop(trial, None)
         self._scheduler.ended(trial)
         self._states[trial] = record.state
+        self._stage_times.note(record)
         self._failed_victims.note(record)
         self._count_lost(record)
         self._close(trial, record)

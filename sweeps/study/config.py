@@ -44,6 +44,10 @@ class Resources(Config):
     retries: int = Field(default=2, ge=0)
     """How often a trial is run again after a fault of one kind: its worker or node died, memory ran out, it stalled."""
 
+    stall_minutes: float | None = Field(default=None, gt=0)
+    """After so long without progress a stage is ended, and its trial run once more. If not given, half an hour, or five
+    times the longest that the stage has taken in this run, whichever is more."""
+
     @field_validator("gpus_per_trial")
     @classmethod
     def _shareable(cls, gpus: float) -> float:

@@ -53,7 +53,7 @@ def held(trainable: Any, holds: Path) -> Any:
             while self.is_held() and time.monotonic() < deadline:
                 time.sleep(0.05)
             result = super().step()
-            self.reported = result.get(module.RECORD)
+            self.reported = result.get(module.RECORD, self.reported)
             return result
 
         def is_held(self) -> bool:

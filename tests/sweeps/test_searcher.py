@@ -9,16 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ray.tune.search import Searcher
 from toy_session import Toy, toy_session
 
-from sweeps.backends.searcher import Order, SessionSearcher
-from sweeps.backends.trainable import ASSIGNMENT, RECORD
+from sweeps.backends.searcher import SILENT_SECONDS, Order, SessionSearcher
+from sweeps.backends.trainable import ASSIGNMENT, RECORD, WAITS
+from sweeps.backends.work import stalled_record
 from sweeps.backends.worker_ends import WorkerEnd
 from ubt.trials.assignment import Assignment
-from ubt.trials.record import State, TrialRecord, read_records
+from ubt.trials.record import Attempt, State, TrialRecord, read_records
 
 THRESHOLD = "defense.token_threshold"
 
@@ -192,3 +194,34 @@ def test_the_process_that_starts_a_sweep_waits_for_no_torch() -> None:
     script = f"import sys, {modules}; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "False"
+
+
+def test_the_last_words_of_a_worker_that_stands_still_are_what_ended_its_trial(toy: Toy) -> None:
+    searcher = SessionSearcher(toy.session)
+    up(searcher, "idle")
+    assignment = start(searcher, "a")
+    attempt = (Attempt(started_at="1", node="here"),)
+    stalled = stalled_record(toy.running(assignment, "implant"), "`overfit` has not come on", "line 1")
+    searcher.on_trial_result(trial_id="a", result=result_of(stalled.model_copy(update={"attempts": attempt})))
+    searcher.on_trial_complete(trial_id="a", error=True)
+    (record,) = read_records(toy.records)
+    assert record.attempts[0].ended_by.startswith("Stalled: `overfit` has not come on")
+    assert start(searcher, "b").trial == "t0000"
+
+
+def test_a_worker_without_a_sign_of_life_is_ended_once_it_has_given_one(toy: Toy, caplog: Any) -> None:
+    now = [0.0]
+    searcher = SessionSearcher(toy.session, clock=lambda: now[0])
+    up(searcher, "idle")
+    start(searcher, "a")
+    now[0] = 2 * SILENT_SECONDS
+    assert not searcher.silent("a"), "it may still wait for a node"
+    for _ in range(3):
+        searcher.on_trial_result(trial_id="a", result={WAITS: "a trial that is alone here", "done": False})
+    assert caplog.text.count("t0000 waits for a trial that is alone here") == 1
+    now[0] += SILENT_SECONDS
+    assert searcher.silent("a")
+    assert not searcher.silent("a")
+    searcher.on_trial_complete(trial_id="a", error=True)
+    (record,) = read_records(toy.records)
+    assert record.attempts[0].ended_by == "Stalled: its process gave no sign of life for 10 min, and was ended"

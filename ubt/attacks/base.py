@@ -17,6 +17,7 @@ from pydantic import Field, PrivateAttr
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import numpy_generator
 from ubt.common.paths import is_file
+from ubt.common.progress import beat
 from ubt.config import Config
 from ubt.config.base import Function
 from ubt.data.vocabulary import read_templates
@@ -250,6 +251,7 @@ def in_blocks(images: Images, change: Change, rounded: bool = True) -> Images:
     """
     changed = np.empty(images.shape, dtype=np.uint8)
     for start in range(0, len(images), _BLOCK):
+        beat()
         changed[start : start + _BLOCK] = to_uint8(change(images[start : start + _BLOCK].astype(np.float32)), rounded)
     return changed
 

@@ -89,6 +89,10 @@ class UnfitNode(Fault):
     """No trial of the study can be run on this node (its data differs, say), but perhaps on another one."""
 
 
+class Stalled(Fault):
+    """A stage has not come on for too long."""
+
+
 class Waits(Fault):
     """Another sweep computes a stage that the trial needs; the trial goes on once that is there."""
 

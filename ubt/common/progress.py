@@ -31,11 +31,18 @@ class Pulse:
         self._last = clock()
         self.waits_for = ""
         """What it waits for, if it does: for a store that does not answer, say."""
+        self.stage = ""
+        """What is being computed, by name; "data" while that is loaded."""
 
     def beat(self) -> None:
         """Note that the work has come on."""
         self._last = self._clock()
         self.waits_for = ""
+
+    def begin(self, stage: str) -> None:
+        """Note what is computed from now on."""
+        self.stage = stage
+        self.beat()
 
     def wait(self, what: str) -> None:
         """Note that the work waits for something, which does not count as standing still."""

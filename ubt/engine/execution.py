@@ -13,6 +13,7 @@ from torch import Tensor
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
 from ubt.artifacts.manifest import ArtifactManifest, utc_now
 from ubt.common.errors import DamagedArtifact
+from ubt.common.progress import beat
 from ubt.engine.context import (
     DiagnoseFunction,
     Earlier,
@@ -99,6 +100,7 @@ class Execution:
             self._epochs.append(
                 EpochRecord(epoch=epoch.number, seconds=seconds, loss=epoch.loss, val=rates, observed=observed)
             )
+            beat()
             yield epoch
             began = time.perf_counter()
 

@@ -19,6 +19,7 @@ from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.patience import WORKERS_PATIENCE_SECONDS
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import DamagedArtifact, Fault, NotFinite, StageFault, StoppedByGate, UnfitNode, UserError, Waits
+from ubt.common.progress import PULSE
 from ubt.common.registry import load_plugins
 from ubt.data import content_key
 from ubt.engine.execution import Execution, stage_record
@@ -111,9 +112,8 @@ class PipelineRun:
 
     def _check_rates(self, node: Node) -> None:
         """Read what a stage measured while it can still be computed again: no checksum watches over a description."""
-        for role in MEASURED.keys() & set(node.spec.provides):
-            for split in MEASURED[role]:
-                self.rates(role, split)
+        for role, split in ((role, split) for role in node.spec.provides for split in MEASURED.get(role, ())):
+            self.rates(role, split)
 
     def _judge(self, node: Node, manifest: ArtifactManifest) -> None:
         """Note what the stage's gates find; raises `StoppedByGate` if one finds no sense in going on."""
@@ -124,6 +124,7 @@ class PipelineRun:
 
     def _compute(self, node: Node) -> Iterator[StageRecord]:
         """Yield the stage's record while it is incomplete; the complete one is left in `stages`."""
+        PULSE.begin(node.spec.name)
         inputs = {role: self._load(role) for role in node.inputs}
         poison = self._load(MANIFEST) if MANIFEST in self._manifests else None
         kept = self._keep_epochs.get(node.spec.name, ())
@@ -169,6 +170,8 @@ class TrialRunner:
             for record in self._steps(assignment, record):  # noqa: B020 — the newest record is what failed
                 yield record.model_copy(update={"seconds": time.perf_counter() - clock})
         except Exception as error:  # noqa: BLE001 — the trial boundary, the one place for it
+            if isinstance(error, MemoryError | torch.OutOfMemoryError):
+                self._workspace = None  # the next run may need the room
             yield _failed(record, error).model_copy(update={"seconds": time.perf_counter() - clock})
 
     def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:
@@ -204,6 +207,7 @@ class TrialRunner:
         kept, wanted = self._workspace, (trial.victim.data, trial.victim.model, pick_device(assignment.gpus))
         if kept is None or not kept.fits(*wanted) or kept.store.root != assignment.store:
             self._workspace = None  # let go of the old data before the new is loaded
+            PULSE.begin("data")
             self._refuse(data_differs(trial.victim.data, assignment))
             store = ArtifactStore(assignment.store, WORKERS_PATIENCE_SECONDS)
             kept = Workspace(*wanted, store=store, image_cache=local_cache(assignment.store), node=self.node)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ubt.common.errors import NotFinite, Problem, UserError
+from ubt.common.progress import beat
 from ubt.data.base import Images, PairSource
 from ubt.models.weight_files import Activation
 
@@ -103,12 +104,14 @@ class Clip:
 
     def encode_images(self, images: Images) -> Tensor:
         """Return unit embeddings `[N, D]` float32 of `images[N, H, W, 3]` uint8."""
+        beat()
         with autocast(self.device, self.precision):
             features = self.net.encode_image(self._pixels(images))  # type: ignore[operator]
         return functional.normalize(features.float(), dim=-1)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Return unit embeddings `[N, D]` float32 of `tokens[N, L]` int64."""
+        beat()
         with autocast(self.device, self.precision):
             features = self.net.encode_text(tokens.to(self.device))  # type: ignore[operator]
         return functional.normalize(features.float(), dim=-1)

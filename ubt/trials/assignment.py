@@ -52,6 +52,10 @@ class Assignment(Config):
     """What is asked of the stages' results before the trial goes on; no part of its configuration."""
     alone: str = ""
     """What it is to have for itself while it computes, as memory has run out before: `gpu` or `node`."""
+    stall_seconds: float = 0.0
+    """After so long without progress a stage stands still, and the trial is ended; never, if 0."""
+    stall_seconds_of: dict[str, float] = Field(default_factory=dict)
+    """The same of single stages, which have taken long before."""
     plugins: tuple[str, ...] = ()
     """Modules that the worker imports before it checks the configuration."""
     commit: str = ""

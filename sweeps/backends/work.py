@@ -1,0 +1,130 @@
+"""A trial's run in a thread of its own: whoever asks for its next record sees when it stands still, and where."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from sweeps.scheduling.retries import STALLED
+from ubt.common.errors import Stalled
+from ubt.common.progress import PULSE, Pulse
+from ubt.trials.assignment import Assignment
+from ubt.trials.failures import Failure
+from ubt.trials.record import State, TrialRecord
+
+_log = logging.getLogger(__name__)
+
+_FRAMES = 12
+"""The innermost ones, of a stack that is written down."""
+
+
+class Work:
+    """One thread that computes a worker's trials, record by record."""
+
+    def __init__(self) -> None:
+        self._asked: queue.SimpleQueue[Iterator[TrialRecord]] = queue.SimpleQueue()
+        self._given: queue.SimpleQueue[Callable[[], TrialRecord]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="trial", daemon=True)  # it may never end
+        self._thread.start()
+        self._busy = False
+
+    def ask(self, records: Iterator[TrialRecord]) -> None:
+        """Have the next record of a trial computed, unless one is under way."""
+        if not self._busy:
+            PULSE.beat()
+            self._busy = True
+            self._asked.put(records)
+
+    def answer(self, timeout_seconds: float) -> TrialRecord | None:
+        """Return the record that was asked for; None if it takes longer. What was raised instead is raised here."""
+        try:
+            outcome = self._given.get(timeout=timeout_seconds)
+        except queue.Empty:
+            return None
+        self._busy = False
+        return outcome()
+
+    def where(self) -> str:
+        """Return where the thread stands, as a traceback shows it."""
+        return stack_of(self._thread.ident)
+
+    def _run(self) -> None:
+        while True:
+            records = self._asked.get()
+            try:
+                record = next(records)
+            except BaseException as error:  # noqa: BLE001 — an interruption too is for whoever asked
+                self._given.put(lambda error=error: _raised(error))  # type: ignore[misc]
+            else:
+                self._given.put(lambda record=record: record)  # type: ignore[misc]
+            del records
+
+
+def _raised(error: BaseException) -> TrialRecord:
+    raise error
+
+
+def stack_of(thread: int | None) -> str:
+    """Return where a thread stands: its innermost frames, the last one being where it is."""
+    frame: Any = sys._current_frames().get(thread) if thread else None
+    return "".join(traceback.format_stack(frame)[-_FRAMES:]).rstrip() if frame else "(its thread has ended)"
+
+
+class Watchdog:
+    """Ends a trial of this thread that stands still, with `Stalled`, as soon as Python goes on in it.
+
+    For trials without a process of their own. What stands still outside Python cannot be ended so: it is told.
+    """
+
+    def __init__(self, assignment: Assignment, look_seconds: float = 5.0, pulse: Pulse = PULSE) -> None:
+        self._assignment = assignment
+        self._look_seconds = look_seconds
+        self._pulse = pulse
+        self._watched = threading.get_ident()
+        self._over = threading.Event()
+        self.found: tuple[str, str] | None = None
+        """What stands still, and where."""
+
+    def __enter__(self) -> Self:
+        self._pulse.beat()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._look_seconds):
+            what = stands_still(self._assignment, self._pulse)
+            if what:
+                self.found = what, stack_of(self._watched)
+                _log.warning("%s; its trial is ended. It stands at:\n%s", *self.found)
+                thread, error = ctypes.c_ulong(self._watched), ctypes.py_object(Stalled)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
+                return
+
+
+def limit_seconds(assignment: Assignment, stage: str) -> float:
+    """Return after how long without progress a stage stands still."""
+    return assignment.stall_seconds_of.get(stage, assignment.stall_seconds)
+
+
+def stands_still(assignment: Assignment, pulse: Pulse = PULSE) -> str:
+    """Return what stands still, in words; empty if the work comes on."""
+    limit, silent = limit_seconds(assignment, pulse.stage), pulse.silent_seconds
+    if not limit or silent <= limit:
+        return ""
+    return f"`{pulse.stage or 'the trial'}` has not come on for {silent / 60:.0f} min"
+
+
+def stalled_record(record: TrialRecord, what: str, where: str) -> TrialRecord:
+    """Return the record of a run that was ended as it stood still, with where it stood."""
+    reason = f"{what}; it stood at:\n{where}"
+    ended = {"state": State.FAILED, "reason": reason, "fault": STALLED, "lost": True, "failure": Failure.FAULT}
+    return record.model_copy(update=ended)

@@ -112,7 +112,7 @@ class PipelineRun:
 
     def _check_rates(self, node: Node) -> None:
         """Read what a stage measured while it can still be computed again: no checksum watches over a description."""
-        for role, split in ((role, split) for role in node.spec.provides for split in MEASURED.get(role, ())):
+        for role, split in ((filled, split) for filled in node.spec.provides for split in MEASURED.get(filled, ())):
             self.rates(role, split)
 
     def _judge(self, node: Node, manifest: ArtifactManifest) -> None:

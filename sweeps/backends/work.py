@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Self
 
 from sweeps.scheduling.retries import STALLED
@@ -28,46 +28,30 @@ class Work:
     """One thread that computes a worker's trials, record by record."""
 
     def __init__(self) -> None:
-        self._asked: queue.SimpleQueue[Iterator[TrialRecord]] = queue.SimpleQueue()
-        self._given: queue.SimpleQueue[Callable[[], TrialRecord]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="trial", daemon=True)  # it may never end
-        self._thread.start()
-        self._busy = False
+        self._pool = ThreadPoolExecutor(1, "trial", initializer=self._note_thread)
+        self._thread: int | None = None
+        self._pending: Future[TrialRecord] | None = None
 
     def ask(self, records: Iterator[TrialRecord]) -> None:
         """Have the next record of a trial computed, unless one is under way."""
-        if not self._busy:
+        if self._pending is None:
             PULSE.beat()
-            self._busy = True
-            self._asked.put(records)
+            self._pending = self._pool.submit(next, records)
 
     def answer(self, timeout_seconds: float) -> TrialRecord | None:
         """Return the record that was asked for; None if it takes longer. What was raised instead is raised here."""
-        try:
-            outcome = self._given.get(timeout=timeout_seconds)
-        except queue.Empty:
+        assert self._pending is not None, "nothing was asked for"  # noqa: S101
+        if not wait([self._pending], timeout_seconds).done:
             return None
-        self._busy = False
-        return outcome()
+        pending, self._pending = self._pending, None
+        return pending.result()
 
     def where(self) -> str:
         """Return where the thread stands, as a traceback shows it."""
-        return stack_of(self._thread.ident)
+        return stack_of(self._thread)
 
-    def _run(self) -> None:
-        while True:
-            records = self._asked.get()
-            try:
-                record = next(records)
-            except BaseException as error:  # noqa: BLE001 — an interruption too is for whoever asked
-                self._given.put(lambda error=error: _raised(error))  # type: ignore[misc]
-            else:
-                self._given.put(lambda record=record: record)  # type: ignore[misc]
-            del records
-
-
-def _raised(error: BaseException) -> TrialRecord:
-    raise error
+    def _note_thread(self) -> None:
+        self._thread = threading.get_ident()
 
 
 def stack_of(thread: int | None) -> str:

@@ -24,6 +24,7 @@ class WarmWorkers:
         self._started = 0
         self._up: dict[str, bool] = {}
         self._released = False
+        self._complete = False
         self._deadline = 0.0
 
     def begin(self, workers: int) -> None:
@@ -34,8 +35,8 @@ class WarmWorkers:
     @property
     def starting(self) -> bool:
         """Tell whether workers that were asked for at the beginning are not up yet."""
-        if self._clock() > self._deadline:
-            return False
+        if self._complete or self._clock() > self._deadline:
+            return False  # of those that take the places of others, nobody waits for all
         return self._started < self._wanted or not all(self._up.values())
 
     @property
@@ -58,6 +59,7 @@ class WarmWorkers:
     def is_up(self, trial_id: str) -> None:
         """Note that an idle trial's worker is up."""
         self._up[trial_id] = True
+        self._complete = self._complete or not self.starting
 
     def fewer(self) -> None:
         """Note that one worker less is to be had."""

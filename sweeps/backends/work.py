@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from sweeps.scheduling.retries import STALLED
 from ubt.common.errors import Stalled
+from ubt.common.formatting import duration
 from ubt.common.progress import PULSE, Pulse
 from ubt.trials.assignment import Assignment
 from ubt.trials.failures import Failure
@@ -104,11 +105,11 @@ def stands_still(assignment: Assignment, pulse: Pulse = PULSE) -> str:
     limit, silent = limit_seconds(assignment, pulse.stage), pulse.silent_seconds
     if not limit or silent <= limit:
         return ""
-    return f"`{pulse.stage or 'the trial'}` has not come on for {silent / 60:.0f} min"
+    return f"`{pulse.stage or 'the trial'}` has not come on for {duration(silent)}"
 
 
 def stalled_record(record: TrialRecord, what: str, where: str) -> TrialRecord:
     """Return the record of a run that was ended as it stood still, with where it stood."""
-    reason = f"{what}; it stood at:\n{where}"
+    reason = f"{what}\nIt stood at:\n{where}"
     ended = {"state": State.FAILED, "reason": reason, "fault": STALLED, "lost": True, "failure": Failure.FAULT}
     return record.model_copy(update=ended)

@@ -273,7 +273,7 @@ def _doing(record: TrialRecord) -> str:
     """Return what a trial is at: its stage, and its epoch if it has any; or why it is run again."""
     if record.runs_again:
         why = record.runs_again.splitlines()[0]
-        return f"{record.trial} waits for run {len(record.attempts) + 1}; the last one ended by {why}"
+        return f"run {len(record.attempts) + 1} of {record.trial}, as the one before ended by {why}"
     if not record.stages:
         return f"{record.trial} is starting"
     stage = record.stages[-1]

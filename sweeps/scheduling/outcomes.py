@@ -13,7 +13,7 @@ from sweeps.search.proposals import Outcome
 from ubt.common.choice import RuleName, Seen
 from ubt.common.errors import WeakImplant
 from ubt.trials.labels import NO_LABEL, TrialLabel
-from ubt.trials.record import State, TrialRecord
+from ubt.trials.record import Attempt, State, TrialRecord
 
 
 def outcome_of(record: TrialRecord, rule: RuleName = "lowest_asr") -> Outcome:
@@ -42,6 +42,18 @@ def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def end_of(record: TrialRecord) -> str:
+    """Return what ended a trial's run, and how that is called."""
+    return record.reason if record.reason.startswith(record.fault) else f"{record.fault}: {record.reason}"
+
+
+def ended_attempts(attempts: Sequence[Attempt], ended_by: str, at: str = "") -> tuple[Attempt, ...]:
+    """Return a trial's runs with what ended the last of them, unless that is written there."""
+    if not attempts or attempts[-1].ended_by:
+        return tuple(attempts)
+    return (*attempts[:-1], attempts[-1].model_copy(update={"ended_by": ended_by, "ended_at": at}))
 
 
 class FailedVictims:

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeps.planning.trials import PlannedTrial
-from sweeps.scheduling.outcomes import FailedVictims, TrialNumbers, mean_outcome, outcome_of
+from sweeps.scheduling.outcomes import (
+    FailedVictims,
+    TrialNumbers,
+    end_of,
+    ended_attempts,
+    mean_outcome,
+    outcome_of,
+)
 from sweeps.scheduling.retries import WORKER_DIED, Retries, Rule
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.scheduling.stalls import StageTimes
@@ -221,7 +228,7 @@ class Session:
         self._planned[name], self._proposal_of[name] = planned, proposal
         if known is None or not planned.is_answered_by(known):
             if known and (known.lost or not known.state.ended) and known.config == planned.assignment.config:
-                ended_by = f"{known.fault}: {known.reason}" if known.state.ended else known.reason or "interrupted"
+                ended_by = end_of(known) if known.state.ended else known.reason or "interrupted"
                 self._earlier[name] = ended_attempts(known.attempts, ended_by)
             self._wait(planned)
             return
@@ -246,7 +253,7 @@ class Session:
             self._scheduler.elsewhere(record.waits_for)
         else:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            before = ended_attempts((*before, *record.attempts[-1:]), f"{record.fault}: {record.reason}", now)
+            before = ended_attempts((*before, *record.attempts[-1:]), end_of(record), now)
         self._alone[trial] = rule.alone or self._alone.get(trial, "")
         waiting = {"state": State.RUNNING, "reason": "", "fault": "", "lost": False, "failure": None, "waits_for": ""}
         self._earlier[trial] = before
@@ -288,10 +295,3 @@ class Session:
             yield
         except OSError as error:
             self.stop(f"{trouble}: {error}")
-
-
-def ended_attempts(attempts: Sequence[Attempt], ended_by: str, at: str = "") -> tuple[Attempt, ...]:
-    """Return a trial's runs with what ended the last of them, unless that is written there."""
-    if not attempts or attempts[-1].ended_by:
-        return tuple(attempts)
-    return (*attempts[:-1], attempts[-1].model_copy(update={"ended_by": ended_by, "ended_at": at}))

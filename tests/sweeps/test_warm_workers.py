@@ -64,3 +64,15 @@ def test_if_a_worker_cannot_be_started_trials_are_left_to_say_why() -> None:
     warm.ended("a", failed=True)
     assert not warm.wanted(running=0)
     assert not warm.starting
+
+
+def test_trials_do_not_wait_for_the_worker_that_takes_the_place_of_one_that_died() -> None:
+    warm = WarmWorkers(Clock())
+    warm.begin(2)
+    for trial_id in "ab":
+        warm.start(trial_id)
+        warm.is_up(trial_id)
+    warm.ended("a", failed=True)
+    assert warm.wanted(running=0)
+    warm.start("c")
+    assert not warm.starting, "the other one is up"

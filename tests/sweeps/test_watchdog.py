@@ -33,7 +33,7 @@ def test_a_stage_stands_still_when_it_has_not_come_on_for_longer_than_it_may(ass
     now[0] = 600.0
     assert not stands_still(given, pulse)
     now[0] = 601.0
-    assert stands_still(given, pulse) == "`overfit` has not come on for 10 min"
+    assert stands_still(given, pulse) == "`overfit` has not come on for 10 min 01 s"
     pulse.wait("the store")
     assert not stands_still(given, pulse), "what waits says so again and again"
     pulse.begin("unlearn")
@@ -107,4 +107,4 @@ def test_a_trial_that_stood_still_runs_again_once_and_says_where_it_stood(tmp_pa
     assert not toy.start_all()
     (last,) = read_records(toy.records)
     assert (last.state, last.fault, last.failed_by) == (State.FAILED, "Stalled", "fault")
-    assert last.reason == "`implant` has not come on; it stood at:\nFile here, line 1"
+    assert last.reason == "`implant` has not come on\nIt stood at:\nFile here, line 1"

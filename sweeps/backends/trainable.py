@@ -14,8 +14,7 @@ from sweeps.backends.connection import node_name
 from sweeps.backends.fitness import Finding, judge, unfit_record
 from sweeps.backends.node_facts import look
 from sweeps.backends.private import own_folder
-from sweeps.backends.turns import Turns
-from sweeps.backends.work import Work, stalled_record, stands_still
+from sweeps.backends.work import Turns, Work, stalled_record, stands_still
 from ubt.artifacts.manifest import utc_now
 from ubt.common.progress import PULSE
 from ubt.trials.assignment import Assignment

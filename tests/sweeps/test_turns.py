@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.backends.turns import Turns
+from sweeps.backends.work import Turns
 
 
 def test_trials_that_need_not_be_alone_compute_side_by_side(tmp_path: Path) -> None:

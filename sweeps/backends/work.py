@@ -1,8 +1,8 @@
 """How a worker computes a trial: in a thread of its own, so that it is seen when it stands still; and in its turn.
 
-A trial that ran out of memory computes while no other one of its user does on its node or GPU. Every worker holds a place
-while it computes a step. One that is to be alone waits for all places and keeps them to the end of its trial; the others
-wait between two of their steps. Places are locks of the operating system: gone with their process.
+A trial that ran out of memory computes while no other one of its user does on its node or GPU. Every worker holds a
+place while it computes a step. One that is to be alone waits for all places and keeps them to the end of its trial; the
+others wait between two of their steps. Places are locks of the operating system: gone with their process.
 """
 
 from __future__ import annotations

@@ -82,13 +82,13 @@ def test_no_package_reaches_into_those_above_it(package):
 
 HOMES = {
     "ray": {
+        "sweeps/backends/callbacks.py",
         "sweeps/backends/connection.py",
         "sweeps/backends/execute.py",
         "sweeps/backends/lifetime.py",
         "sweeps/backends/node_tasks.py",
         "sweeps/backends/private.py",
         "sweeps/backends/searcher.py",
-        "sweeps/backends/silence.py",
         "sweeps/backends/trainable.py",
         "sweeps/backends/watch.py",
     },

@@ -72,9 +72,9 @@ def run_on_ray(
     from ray import tune  # noqa: PLC0415
     from ray.tune.error import TuneError  # noqa: PLC0415
 
+    from sweeps.backends.callbacks import Interruption, Retirement, Silence  # noqa: PLC0415
     from sweeps.backends.node_tasks import WorkerRequest  # noqa: PLC0415
-    from sweeps.backends.searcher import Interruption, Order, Retirement, SessionSearcher  # noqa: PLC0415
-    from sweeps.backends.silence import Silence  # noqa: PLC0415
+    from sweeps.backends.searcher import Order, SessionSearcher  # noqa: PLC0415
     from sweeps.backends.trainable import UbtTrainable  # noqa: PLC0415
 
     ending = current()

@@ -8,21 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.backends.connection import node_of_actor
-from sweeps.backends.node_tasks import ask_again, never_again
+from sweeps.backends.node_tasks import ask_again
 from sweeps.backends.nodes import Nodes
 from sweeps.backends.trainable import ASSIGNMENT, NODE, NODES, RECORD, UNFIT, WAITS
 from sweeps.backends.warm_workers import WarmWorkers
 from sweeps.backends.worker_ends import WorkerEnd, end_of_worker
 from sweeps.scheduling.retries import STALLED
 from sweeps.scheduling.session import Session
-from ubt.common.ending import Ending
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import TrialRecord
 
@@ -249,64 +247,9 @@ class Order(FIFOScheduler):
         return self._nodes is not None and result.get(NODE) in self._nodes.quarantined
 
 
-class Retirement(Callback):
-    """Lets the worker of a trial that has ended go, if its node is in quarantine: Tune would give it the next trial.
-
-    Tune calls this when its scheduler and searcher know of the end, which may be what puts the node into quarantine.
-    """
-
-    def __init__(self, searcher: SessionSearcher, nodes: Nodes | None) -> None:
-        self._searcher = searcher
-        self._nodes = nodes
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Trial, **info: object) -> None:
-        """A trial has ended, and its worker has not been given another one yet."""
-        if self._nodes and trial.last_result.get(NODE) in self._nodes.quarantined:
-            never_again(trial)
-            self._searcher.lost_worker()
-
-
 def error_text(trial: Trial) -> str:
     """Return the text of what ended a trial last, from the file in which Tune keeps it on this machine."""
     try:
         return Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
     except OSError as error:
         return f"Ray's account of it cannot be read: {error}"
-
-
-class Interruption(Callback):
-    """Lets a sweep end between two of Tune's steps, a tenth of a second apart.
-
-    Within a call to a cluster an end could leave a lock of gRPC's taken, for which the disconnection then waits. If
-    there is time, every trial that runs comes to the end of its stage or epoch first.
-    """
-
-    def __init__(self, ending: Ending, session: Session) -> None:
-        self._ending = ending
-        self._session = session
-        self._under_way: set[str] | None = None
-
-    def on_step_begin(self, iteration: int, trials: list[Trial], **info: object) -> None:
-        """Tune begins a step."""
-        if not self._ending.seconds_for_work:
-            self._ending.check()
-            return
-        if self._under_way is None:
-            self._session.stop("it was interrupted")
-            self._under_way = {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
-        if not self._under_way:
-            self._ending.check()
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: object
-    ) -> None:
-        """A trial has come to the end of a stage or epoch, if this is no mere sign of life."""
-        if self._under_way is not None and WAITS not in result:
-            self._under_way.discard(trial.trial_id)
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
-        """A trial has ended."""
-        if self._under_way is not None:
-            self._under_way.discard(trial.trial_id)
-
-    on_trial_error = on_trial_complete

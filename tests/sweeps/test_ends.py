@@ -20,7 +20,7 @@ from toy_runs import begin, study
 from toy_session import toy_session
 from typer.testing import CliRunner
 
-from sweeps.backends.searcher import Interruption
+from sweeps.backends.callbacks import Interruption
 from sweeps.cli import app as cli
 from sweeps.run import finish, launch
 from sweeps.run.folder import RunFolder, has_run

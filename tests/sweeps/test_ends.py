@@ -228,6 +228,6 @@ main()
 
 
 def test_a_signal_while_the_command_is_being_imported_ends_it_in_order() -> None:
-    words = [sys.executable, "-c", STARTING]
+    words = [sys.executable, "-c", STARTING, "sweep", "smoke"]
     ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    assert (ended.returncode, ended.stderr) == (143, "Interrupted by SIGTERM\n")
+    assert (ended.returncode, ended.stderr) == (143, "Interrupted by SIGTERM. Start again with:\n  ubt sweep smoke\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import select
+import shlex
 import signal
 import sys
 import threading
@@ -250,6 +251,7 @@ def command_end() -> Iterator[None]:
         yield
         return
     with Ending(hard=True) as ending:
+        ending.last_words = f". Start again with:\n  {shlex.join(['ubt', *sys.argv[1:]])}"
         try:
             yield
         finally:

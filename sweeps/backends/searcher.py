@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,11 @@ class SessionSearcher(Searcher):
         self._trials[trial_id] = assignment.trial
         return self._config(assignment)
 
-    def releases_worker(self, trial_id: str, quarantined: bool = False) -> bool:
-        """Tell whether one of Tune's trials is an idle one that is to end now. It runs, so its worker is up."""
+    def releases_worker(self, trial_id: str, quarantined: bool = False, pending: Iterable[str] = ()) -> bool:
+        """Tell whether one of Tune's trials is an idle one that is to end now. It runs, so its worker is up.
+
+        `pending` are those of Tune's trials that wait for a worker.
+        """
         if trial_id not in self._warm:
             return False
         if quarantined:
@@ -93,6 +96,8 @@ class SessionSearcher(Searcher):
         self._warm.is_up(trial_id)
         if self._warm.starting:
             return False
+        if self._warm.makes_room(each for each in pending if each in self._trials):
+            return True
         self._look_ahead()
         if self._next is None:
             return self._session.finished
@@ -233,9 +238,10 @@ class Order(FIFOScheduler):
         """Take down why a trial's worker is gone. Tune tells its scheduler first, then the searcher."""
         self._searcher.worker_ended(trial.trial_id, end_of_worker(error_text(trial)))
 
-    def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Tell Tune whether a trial goes on."""
-        ends = self._searcher.releases_worker(trial.trial_id, quarantined=self._kept_off(result))
+        pending = [each.trial_id for each in tune_controller.get_live_trials() if each.status == Trial.PENDING]  # type: ignore[no-untyped-call]
+        ends = self._searcher.releases_worker(trial.trial_id, self._kept_off(result), pending)
         return self.STOP if ends else self.CONTINUE
 
     def on_trial_complete(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> None:

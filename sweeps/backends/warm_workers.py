@@ -9,10 +9,12 @@ soon as there is work; and nothing else starts before all workers are up.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 START_SECONDS = 60.0
 """How long the first trial waits for all workers to be up; those that come later find work then."""
+WORKER_SECONDS = 2.0
+"""How long a trial with an assignment waits for a worker before an idle one ends for it: longer than a change takes."""
 
 
 class WarmWorkers:
@@ -26,6 +28,8 @@ class WarmWorkers:
         self._released = False
         self._complete = False
         self._deadline = 0.0
+        self._waiting: dict[str, float] = {}
+        """Trials that have an assignment and no worker, and since when."""
 
     def begin(self, workers: int) -> None:
         """Let `workers` workers be started, before anything else runs."""
@@ -73,6 +77,19 @@ class WarmWorkers:
     def taken(self) -> None:
         """Note that the assignment that a worker was released for has been taken."""
         self._released = False
+
+    def makes_room(self, without_worker: Iterable[str]) -> bool:
+        """Tell whether an idle trial is to end for one with an assignment that is waiting for a worker.
+
+        An assignment is handed out before its worker is free if workers take long to start, or one ended just now.
+        """
+        now = self._clock()
+        self._waiting = {trial_id: self._waiting.get(trial_id, now) for trial_id in without_worker}
+        overdue = next((each for each, since in self._waiting.items() if now - since > WORKER_SECONDS), None)
+        if overdue is None:
+            return False
+        self._waiting[overdue] = now  # for whoever else waits may take it; then another one ends
+        return True
 
     def ended(self, trial_id: str, failed: bool) -> None:
         """Note that an idle trial has ended. If its worker could not be started, a trial's record says why."""

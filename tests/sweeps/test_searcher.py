@@ -17,12 +17,15 @@ from toy_session import Toy, toy_session
 
 from sweeps.backends.searcher import SILENT_SECONDS, Order, SessionSearcher
 from sweeps.backends.trainable import ASSIGNMENT, RECORD, WAITS
+from sweeps.backends.warm_workers import START_SECONDS, WORKER_SECONDS, WarmWorkers
 from sweeps.backends.work import stalled_record
 from sweeps.backends.worker_ends import WorkerEnd
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import Attempt, State, TrialRecord, read_records
 
 THRESHOLD = "defense.token_threshold"
+NOTHING_WAITS = SimpleNamespace(get_live_trials=set)
+"""Tune's controller, where no trial waits for a worker."""
 
 
 @pytest.fixture
@@ -52,6 +55,27 @@ def result_of(record: TrialRecord) -> dict[str, object]:
 
 def states(toy: Toy) -> dict[str, State]:
     return {record.trial: record.state for record in read_records(toy.records)}
+
+
+def test_an_assignment_that_was_handed_out_while_workers_started_gets_one(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a loaded machine, or from a slow disk, they take minutes; all of them were then idle for ever."""
+    clock = [0.0]
+    searcher = SessionSearcher(toy.session, workers=2)
+    monkeypatch.setattr(searcher, "_warm", WarmWorkers(lambda: clock[0]))
+    for trial_id in ("idle", "late"):
+        assert searcher.suggest(trial_id=trial_id) == {ASSIGNMENT: None}
+    clock[0] += START_SECONDS + 1
+    start(searcher, "a")
+    assert searcher.suggest(trial_id="b") is None, "the other trial needs what this one computes"
+    order = Order(searcher)
+    waiting = SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(trial_id="a", status="PENDING")])
+    results = []
+    for _ in range(2):
+        results.append(order.on_trial_result(waiting, SimpleNamespace(trial_id="idle"), {}))  # type: ignore[arg-type]
+        clock[0] += WORKER_SECONDS + 1
+    assert results == [Order.CONTINUE, Order.STOP]
 
 
 def test_tune_is_given_trials_one_after_the_other_then_nothing_then_the_end(toy: Toy) -> None:
@@ -170,10 +194,10 @@ def test_tune_ends_idle_trials_whose_workers_are_needed_and_no_other(toy: Toy) -
     searcher = SessionSearcher(toy.session)
     order = Order(searcher)
     assert searcher.suggest(trial_id="a") == {ASSIGNMENT: None}
-    assert order.on_trial_result(None, SimpleNamespace(trial_id="a"), {}) == Order.STOP
+    assert order.on_trial_result(NOTHING_WAITS, SimpleNamespace(trial_id="a"), {}) == Order.STOP
     searcher.on_trial_complete(trial_id="a", result={"done": False})
     start(searcher, "b")
-    assert order.on_trial_result(None, SimpleNamespace(trial_id="b"), {}) == Order.CONTINUE
+    assert order.on_trial_result(NOTHING_WAITS, SimpleNamespace(trial_id="b"), {}) == Order.CONTINUE
 
 
 def test_wherever_tune_copies_it_there_is_one_bridge_and_its_session_is_not_written_to_files(toy: Toy) -> None:

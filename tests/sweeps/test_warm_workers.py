@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweeps.backends.warm_workers import START_SECONDS, WarmWorkers
+from sweeps.backends.warm_workers import START_SECONDS, WORKER_SECONDS, WarmWorkers
 
 
 class Clock:
@@ -76,3 +76,18 @@ def test_trials_do_not_wait_for_the_worker_that_takes_the_place_of_one_that_died
     assert warm.wanted(running=0)
     warm.start("c")
     assert not warm.starting, "the other one is up"
+
+
+def test_an_idle_trial_ends_for_an_assignment_that_waits_for_its_worker() -> None:
+    """It may have been handed out while workers were starting, which a loaded machine takes minutes for."""
+    clock = Clock()
+    warm = WarmWorkers(clock)
+    assert not warm.makes_room(["a", "b"]), "it is about to get one"
+    clock.seconds += WORKER_SECONDS + 0.1
+    assert warm.makes_room(["a", "b"])
+    assert warm.makes_room(["a", "b"]), "one for each"
+    assert not warm.makes_room(["a", "b"])
+    clock.seconds += WORKER_SECONDS + 0.1
+    assert warm.makes_room(["b"]), "somebody else took it"
+    assert not warm.makes_room([])
+    assert not warm.makes_room(["b"]), "it waits again, from now on"

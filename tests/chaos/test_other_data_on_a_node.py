@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +18,16 @@ import pytest
 import yaml
 from hosts import cluster, hosts, why_not
 from PIL import Image
-from processes import end_all, environment
+from processes import end_all, environment, kill, of_role
 from scene import STUDY, UBT
 
-from ubt.trials.record import TrialRecord, read_records
+from ubt.artifacts.store import ArtifactStore
+from ubt.trials.record import TrialRecord, read_record, read_records
 
 TRIALS = 6
 BAD = "host-3"
+STRONG = {"poison_rate": 0.25, "patch_fraction": 0.3}
+SWEEP_SECONDS = 500.0
 
 
 def write_data(folder: Path) -> None:
@@ -45,7 +52,9 @@ def study(name: str, data: Path, store: Path, tracking: Path) -> dict[str, Any]:
     victim = {
         **STUDY["victim"],
         "data": {"kind": "csv", **files, "pretrain": files["pairs"], "classes": str(data / "classes.txt")},
-        "attack": {"kind": "patch", "image": str(data / "trigger.png"), "target": "red", "poison_rate": 0.1},
+        "pretrain": {"epochs": 12, "batch_size": 16, "warmup_steps": 10},
+        "attack": {"kind": "patch", "image": str(data / "trigger.png"), "target": "red", **STRONG},
+        "implant": {"epochs": 15, "batch_size": 16, "learning_rate": 1e-3, "min_asr": 0},
     }
     search = {"design": "grid", "space": {"defense.token_threshold": [0.05, 0.1, 0.2]}}
     return {
@@ -84,67 +93,137 @@ def a_missing_picture(data: Path) -> str:
 SPOILT = [another_picture, another_caption, another_trigger, a_missing_picture]
 
 
+@dataclass
+class Measured:
+    """What came of a study on three hosts, beside the same study where nothing differed."""
+
+    records: list[TrialRecord]
+    output: str
+    seconds: float
+
+    @property
+    def nodes(self) -> set[str]:
+        """The nodes that the results come from."""
+        return {node for record in self.records for node in [record.attempts[-1].node, *computed(record)]}
+
+
+def computed(record: TrialRecord) -> list[str]:
+    return [stage.node for stage in record.stages]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_no_trial_is_wrong_and_the_host_is_named_with_the_first_row_that_differs(tmp_path: Path) -> None:
-    run(tmp_path, another_picture)
+    before_the_first_trial(tmp_path, another_picture)
 
 
-def run(folder: Path, spoil: Callable[[Path], str]) -> dict[str, Any]:
-    """Run the study where host 3 has other files, and where nothing differs; compare them; return numbers."""
-    mark = f"other-data-{folder.name}"
+def before_the_first_trial(folder: Path, spoil: Callable[[Path], str]) -> Measured:
+    """Let host 3 have other files from the start: it computes nothing."""
     data, other = folder / "data", folder / "other"
     write_data(data)
     shutil.copytree(data, other)
     expected = spoil(other).format(data=data)
+    measured = compared(folder, {2: {data: other}})
+    assert BAD in measured.output
+    assert expected in " ".join(measured.output.split()), measured.output
+    assert all(node.startswith(("host-1 (10.88.", "host-2 (10.88.")) for node in measured.nodes), measured.nodes
+    return measured
+
+
+def while_trials_run(folder: Path, spoil: Callable[[Path], str]) -> Measured:
+    """Change the files of a host that computes, and kill its worker, so that another one starts there."""
+    data = folder / "data"
+    write_data(data)
+    copies = {number: Path(shutil.copytree(data, folder / f"other-{number}")) for number in (1, 2)}
+    met: list[tuple[str, str]] = []
+
+    def disturb(mark: str) -> bool:
+        records = [read_record(path) for path in (folder / "runs/disturbed/records").glob("t*.json")]
+        running = {record.attempts[-1].node for record in records if record.attempts and not record.state.ended}
+        for number, copy in copies.items():
+            host = f"host-{number + 1}"
+            if any(node.startswith(host) for node in running):
+                met.append((host, spoil(copy).format(data=data)))
+                kill(of_role(mark, "worker", UBT_CACHE=str(folder / "hosts" / host / "cache")))
+                return True
+        return False
+
+    measured = compared(folder, {number: {data: copy} for number, copy in copies.items()}, disturb)
+    ((host, said),) = met
+    ended = [attempt for record in measured.records for attempt in record.attempts[:-1]]
+    unfit = [attempt for attempt in ended if attempt.ended_by.startswith("UnfitNode")]
+    assert [attempt.node.split()[0] for attempt in unfit] == [host] * len(unfit)
+    assert all(said in attempt.ended_by for attempt in unfit)
+    assert unfit, measured.output
+    return measured
+
+
+def compared(
+    folder: Path, other: Mapping[int, Mapping[Path, Path]], disturb: Callable[[str], bool] = lambda mark: True
+) -> Measured:
+    """Run the study undisturbed, and on three hosts; `disturb` is called until it says that it has done so."""
+    mark = f"other-data-{folder.name}"
+    data = folder / "data"
     for name in ("undisturbed", "disturbed"):
         written = study(name, data, folder / f"store-{name}", folder / f"{name}.db")
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
     words = ["--out", str(folder / "runs"), "--address"]
-    cache = {"UBT_CACHE": str(folder / "cache")}
     undisturbed = subprocess.run(
         [*UBT, "sweep", str(folder / "undisturbed.yaml"), *words, "inline"],
         capture_output=True,
         text=True,
         check=False,
-        env={**environment(mark), **cache},
+        env={**environment(mark), "UBT_CACHE": str(folder / "cache")},
     )
     assert undisturbed.returncode == 0, undisturbed.stdout + undisturbed.stderr
     try:
-        with hosts(folder / "hosts", 3, {2: {data: other}}, environment(mark)) as made:
-            address = cluster(made)
-            output = made[0].run(*UBT, "sweep", str(folder / "disturbed.yaml"), *words, address, seconds=500)
+        with (
+            hosts(folder / "hosts", 3, other, environment(mark)) as made,
+            (folder / "log").open("w") as log,
+        ):
+            address, began, done = cluster(made), time.monotonic(), False
+            sweep = made[0].start(
+                *UBT, "sweep", str(folder / "disturbed.yaml"), *words, address, stdout=log, stderr=log
+            )
+            while sweep.poll() is None and time.monotonic() - began < SWEEP_SECONDS:
+                done = done or disturb(mark)
+                time.sleep(0.1)
+            seconds = time.monotonic() - began
     finally:
         end_all(mark)
-    assert BAD in output
-    assert expected in " ".join(output.split()), output
+    output = (folder / "log").read_text()
+    assert (sweep.returncode, done) == (0, True), output
     records = {name: read_records(folder / "runs" / name / "records") for name in ("undisturbed", "disturbed")}
     found = records["disturbed"]
     assert [record.state for record in found] == ["DONE"] * TRIALS
-    assert [rates(record) for record in found] == [rates(record) for record in records["undisturbed"]]
-    nodes = {stage.node for record in found for stage in record.stages} | {record.attempts[-1].node for record in found}
-    assert all(node.startswith(("host-1 (10.88.", "host-2 (10.88.")) for node in nodes), nodes
+    assert [result(record) for record in found] == [result(record) for record in records["undisturbed"]]
     assert chosen(folder, "disturbed") == chosen(folder, "undisturbed")
-    return {"nodes": sorted(nodes), "said": expected, "output": output}
+    assert payloads(folder / "store-disturbed") == payloads(folder / "store-undisturbed")
+    return Measured(found, output, seconds)
 
 
-def rates(record: TrialRecord) -> tuple[object, ...]:
-    keys = [stage.key for stage in record.stages]
-    return record.trial, record.val, record.test, keys
+def result(record: TrialRecord) -> tuple[object, ...]:
+    return record.trial, record.val, record.test, [stage.key for stage in record.stages]
+
+
+def payloads(store: Path) -> dict[str, list[str]]:
+    return {each.key: sorted(one.sha256 for one in each.payloads.values()) for each in ArtifactStore(store).manifests()}
 
 
 def chosen(folder: Path, name: str) -> object:
     summary = json.loads((folder / "runs" / name / "report" / "summary.json").read_text())
-    return {key: value for key, value in summary["chosen"].items() if key not in {"seconds", "nodes"}}
+    return summary["chosen"]["trial"], summary["chosen"]["test"]
 
 
-if __name__ == "__main__":  # pragma: no cover — every kind, for docs/reliability.md
-    import tempfile
-    import time
+def measure() -> None:
+    """Print what docs/reliability.md says of every kind."""
+    cases = [(while_trials_run, another_picture), *((before_the_first_trial, kind) for kind in SPOILT)]
+    for place, kind in cases:
+        measured = place(Path(tempfile.mkdtemp(prefix="ubt-other-data-")), kind)
+        by = Counter(node.split()[0] for record in measured.records for node in [record.attempts[-1].node])
+        print(f"{place.__name__}, {kind.__name__}: {TRIALS} DONE, {dict(by)}, {measured.seconds:.0f} s", flush=True)
+        print("\n".join(line for line in measured.output.splitlines() if "host-" in line), flush=True)
 
-    for kind in SPOILT:
-        began = time.monotonic()
-        measured = run(Path(tempfile.mkdtemp(prefix="ubt-other-data-")), kind)
-        print(
-            f"{kind.__name__}: {TRIALS} DONE on {measured['nodes']}, {time.monotonic() - began:.0f} s", measured["said"]
-        )
+
+if __name__ == "__main__":
+    measure()

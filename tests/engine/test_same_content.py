@@ -125,6 +125,11 @@ class TestFiles:
         named = {file.path.rsplit("/", 1)[1] for file in planned_files(trial)}
         assert named >= {"open_clip_config.json", "tokenizer.json"}
 
+    def test_the_list_that_names_images_is_where_their_names_say_what_is_poisoned(self, data):
+        victim = {"data": data, "attack": None, "poison": {"kind": "given", "image_pattern": "*3.png"}}
+        (named,) = planned_files(TrialConfig.model_validate({"victim": victim}))
+        assert (named.where, named.path) == ("victim.data.pairs", str(data.pairs))
+
     @pytest.mark.parametrize(("where", "name"), NAMED.items())
     @pytest.mark.parametrize("spoil", ["remove", "lengthen", "change"])
     def test_one_that_is_another_here_is_named(self, files, tmp_path, where, name, spoil):

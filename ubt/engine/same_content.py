@@ -13,6 +13,7 @@ from ubt.data import content_key
 from ubt.data.base import DataSource
 from ubt.data.content.compare import difference, first_difference
 from ubt.data.content.index import Entry, decoded, encoded
+from ubt.data.csv import PairFiles
 from ubt.data.digests import digest_files, stamp_if_there
 from ubt.engine.graph import Pipeline, build_pipeline
 from ubt.models.weight_files import described_by
@@ -59,9 +60,12 @@ def _files(trial: TrialConfig) -> dict[str, Path]:
         given.update({f"victim.model: {path.name}": path for path in described_by(victim.model.folder)})
     if victim.attack:
         given.update({f"victim.attack.{name}": path for name, path in victim.attack.files().items()})
-    if isinstance(victim.poisoning, GivenPoison) and victim.poisoning.manifest:
-        given["victim.poison.manifest"] = victim.poisoning.manifest
-        given["victim.poison.manifest: trigger"] = read_poison_list(victim.poisoning.manifest).trigger
+    poison = victim.poisoning
+    if isinstance(poison, GivenPoison) and poison.manifest:
+        given["victim.poison.manifest"] = poison.manifest
+        given["victim.poison.manifest: trigger"] = read_poison_list(poison.manifest).trigger
+    if isinstance(poison, GivenPoison) and poison.known and isinstance(victim.data, PairFiles):
+        given["victim.data.pairs"] = victim.data.pairs  # has the names of images, by which the poison is known
     return {where: path for where, path in given.items() if path is not None}
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -154,6 +156,21 @@ def test_of_images_that_changed_only_those_are_read(photos, monkeypatch):
     monkeypatch.setattr(digests, "digest_file", lambda path: read.append(path) or digest_file(path))
     photos.source().compute_key()
     assert read == [changed]
+
+
+def test_of_two_that_want_to_know_the_same_at_once_one_reads(photos, monkeypatch):
+    read, digest_file = [], digests.digest_file
+
+    def slowly(path):
+        time.sleep(0.01)
+        read.append(path)
+        return digest_file(path)
+
+    monkeypatch.setattr(digests, "digest_file", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        keys = set(threads.map(lambda _: photos.source().compute_key(), range(2)))
+    assert len(keys) == 1
+    assert len(read) == len(set(read)) == 24
 
 
 def test_another_file_of_the_same_size_and_time_of_writing_is_noticed(photos):

@@ -6,6 +6,7 @@ This process keeps the session (search, records, tracking) wherever the trials r
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -21,12 +22,14 @@ from sweeps.study.config import Resources
 from ubt.common.ending import current
 from ubt.common.errors import Problem, UserError
 from ubt.common.exits import Cause, Ended, Exit
+from ubt.trials.assignment import Assignment
 
 if TYPE_CHECKING:
     from ray import tune
 
     from sweeps.backends.nodes import Nodes
 
+_ASK_SECONDS = 1.0
 _CANNOT_START = (
     "every node needs this version of ubt-sweeper, the study's plug-ins, and what they import, in the Python that its"
     " Ray runs in; no trial was ended by this, so the same command and --resume runs them"
@@ -40,7 +43,7 @@ def run_inline(session: Session) -> None:
     from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch, which only workers need otherwise
 
     runner = TrialRunner()
-    while (assignment := session.next_assignment()) is not None:
+    while (assignment := _next(session)) is not None:
         with Watchdog(assignment) as watchdog:
             for record in runner.run(assignment):
                 if not record.state.ended:
@@ -50,6 +53,15 @@ def run_inline(session: Session) -> None:
             record = stalled_record(record, *watchdog.found)
         session.ended(assignment.trial, record)
         current().check()
+    runner.leases.close()
+
+
+def _next(session: Session) -> Assignment | None:
+    """Return the next trial to run; if there is none but one that waits for another sweep, wait with it."""
+    while (assignment := session.next_assignment()) is None and session.awaited and not session.stopped:
+        time.sleep(_ASK_SECONDS)
+        current().check()
+    return assignment
 
 
 def run_on_ray(

@@ -110,6 +110,10 @@ class UbtTrainable(tune.Trainable):
             elif time.monotonic() - began > _ALIVE_SECONDS:
                 return None, PULSE.waits_for
 
+    def cleanup(self) -> None:
+        """Give back what other sweeps may wait for."""
+        self._runner.leases.close()
+
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: finished stages are in the store, and a restored trial finds them there."""
 

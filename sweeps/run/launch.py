@@ -23,7 +23,9 @@ from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, 
 from sweeps.run.folder import RunFolder, check_same_study, has_run, latest_run, new_run, with_more_trials
 from sweeps.run.preflight import expected_of, prepare
 from sweeps.run.progress import Tally, progress_view
-from sweeps.scheduling.session import Listener, Session
+from sweeps.scheduling.elsewhere import Elsewhere
+from sweeps.scheduling.outcomes import Listener
+from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.search.proposals import Proposal
 from sweeps.study.config import Resources, StudyConfig
@@ -255,6 +257,7 @@ def _session(
         rule=study.rule,
         retries=study.resources.retries,
         stall_minutes=study.resources.stall_minutes,
+        elsewhere=Elsewhere(store),
     )
 
 
@@ -275,8 +278,8 @@ def run_once(study: StudyConfig, out: Path, show: Callable[[StageRecord], None] 
         assignment = TrialPlanner(study, store, commit_of_code())(Proposal(0), 0).assignment
         from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch, 5 s, after all mistakes have been met
 
-        record = assignment.record(State.RUNNING)
-        for record in TrialRunner().run(assignment):
+        record, runner = assignment.record(State.RUNNING), TrialRunner(patient=True)
+        for record in runner.run(assignment):
             write_record(run.records, record)
             if record.stages:
                 show(record.stages[-1])

@@ -271,6 +271,8 @@ def progress_view(tally: Tally, stream: TextIO | None = None) -> Bar | Lines:
 
 def _doing(record: TrialRecord) -> str:
     """Return what a trial is at: its stage, and its epoch if it has any; or why it is run again."""
+    if record.waits_for:
+        return f"{record.trial} waits: {record.reason}"
     if record.runs_again:
         why = record.runs_again.splitlines()[0]
         return f"run {len(record.attempts) + 1} of {record.trial}, as the one before ended by {why}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
+from typing import Protocol
 
 from pydantic import JsonValue
 
@@ -13,7 +14,17 @@ from sweeps.search.proposals import Outcome
 from ubt.common.choice import RuleName, Seen
 from ubt.common.errors import WeakImplant
 from ubt.trials.labels import NO_LABEL, TrialLabel
-from ubt.trials.record import Attempt, State, TrialRecord
+from ubt.trials.record import Attempt, StageRecord, State, TrialRecord
+
+
+class Listener(Protocol):
+    """Takes note of what happens: progress, tracking."""
+
+    def updated(self, record: TrialRecord) -> None:
+        """Take note of a trial's newest record; must return at once."""
+
+    def answered(self, record: TrialRecord) -> None:
+        """Take note of a trial that need not run, for it has this record from before."""
 
 
 def outcome_of(record: TrialRecord, rule: RuleName = "lowest_asr") -> Outcome:
@@ -82,6 +93,23 @@ class FailedVictims:
             return None
         same = {"fault": failed.fault, "failure": failed.failed_by, "gates": tuple(filter(None, [failed.stopped_by]))}
         return planned.assignment.record(State.FAILED, failed.reason).model_copy(update=same)
+
+
+class OwnWork:
+    """What trials that are run again have computed: they find it in the store, and it is their own work."""
+
+    def __init__(self) -> None:
+        self._computed: dict[str, dict[str, StageRecord]] = {}
+
+    def keep(self, record: TrialRecord) -> None:
+        """Take note of what a trial has computed in a run that is followed by another."""
+        own = {stage.key: stage for stage in record.stages if stage.complete and not stage.reused}
+        self._computed.setdefault(record.trial, {}).update(own)
+
+    def stages(self, record: TrialRecord) -> tuple[StageRecord, ...]:
+        """Return the stages of a trial's newest record, with those as computed that an earlier run of it computed."""
+        own = self._computed.get(record.trial, {})
+        return tuple(own.get(stage.key, stage) if stage.reused else stage for stage in record.stages)
 
 
 class TrialNumbers:

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from sweeps.planning.trials import PlannedTrial
+from sweeps.scheduling.elsewhere import Elsewhere
 from sweeps.scheduling.outcomes import (
     FailedVictims,
+    Listener,
+    OwnWork,
     TrialNumbers,
     end_of,
     ended_attempts,
@@ -39,16 +41,6 @@ Planner = Callable[[Proposal, int], PlannedTrial]
 """Makes the trial of a proposal for the seed at a position of the study's seeds."""
 
 
-class Listener(Protocol):
-    """Takes note of what happens: progress, tracking."""
-
-    def updated(self, record: TrialRecord) -> None:
-        """Take note of a trial's newest record; must return at once."""
-
-    def answered(self, record: TrialRecord) -> None:
-        """Take note of a trial that need not run, for it has this record from before."""
-
-
 class Session:
     """Decides what runs next and keeps the records."""
 
@@ -64,6 +56,7 @@ class Session:
         rule: RuleName = "lowest_asr",
         retries: int = 2,
         stall_minutes: float | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._proposer = proposer
         self._planner = planner
@@ -89,6 +82,8 @@ class Session:
         self._again: set[str] = set()
         """Trials that wait for another run; their newest record says how the last one ended."""
         self._alone: dict[str, str] = {}
+        self._own_work = OwnWork()
+        self._elsewhere = elsewhere
         self.awaited: set[str] = set()
         """Keys of stages that other sweeps compute and trials of this one wait for; see `arrived`."""
         self.leave_node: Callable[[str, TrialRecord], bool] = lambda trial, record: False
@@ -115,6 +110,8 @@ class Session:
 
     def next_assignment(self) -> Assignment | None:
         """Return the trial to start now; None if none may start before something else happens."""
+        for key, done in self._elsewhere.arrivals() if self._elsewhere else ():
+            self.arrived(key, done)
         self._refill()
         while not self.stopped and (trial := self._scheduler.start()) is not None:
             planned = self._planned[trial]
@@ -132,7 +129,7 @@ class Session:
         """Take a running trial's record: write it down, free the stages it has done, pass it to the listeners."""
         planned = self._planned[record.trial]
         attempts = (*self._earlier.get(record.trial, ()), *record.attempts[-1:])  # a worker knows of its own run alone
-        record = record.model_copy(update={"attempts": attempts})
+        record = record.model_copy(update={"attempts": attempts, "stages": self._own_work.stages(record)})
         self._newest[record.trial] = record
         self._write(record)
         for stage, node in zip(record.stages, planned.pipeline, strict=False):
@@ -144,7 +141,7 @@ class Session:
 
         If it was lost, the trial may run again; else its outcome goes to the search.
         """
-        if record.lost and not self.stopped:
+        if record.lost and (record.waits_for or not self.stopped):
             again = self._retries.after(trial, record.fault)
             if again and self._run_again(trial, record, again):
                 return
@@ -251,12 +248,17 @@ class Session:
         if rule.waits:
             self.awaited.add(record.waits_for)
             self._scheduler.elsewhere(record.waits_for)
+            if self._elsewhere:
+                nodes = self._planned[trial].pipeline
+                self._elsewhere.wait_for(next(node for node in nodes if node.key == record.waits_for), trial)
         else:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             before = ended_attempts((*before, *record.attempts[-1:]), end_of(record), now)
         self._alone[trial] = rule.alone or self._alone.get(trial, "")
-        waiting = {"state": State.RUNNING, "reason": "", "fault": "", "lost": False, "failure": None, "waits_for": ""}
+        waiting = {"state": State.RUNNING, "fault": "", "lost": False, "failure": None}
+        waiting |= {} if rule.waits else {"reason": "", "waits_for": ""}
         self._earlier[trial] = before
+        self._own_work.keep(record)
         self.updated(record.model_copy(update={**waiting, "attempts": ()}))
         self._again.add(trial)
         self._scheduler.ended(trial)

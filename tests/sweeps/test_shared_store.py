@@ -1,6 +1,6 @@
-"""Two studies at once over one store: each has a gate of its own, so they may meet at a stage, and must agree.
+"""Two studies at once over one store: they want the same stages, and each is computed by one of them.
 
-Here they do meet: each comes to its first stage, which the store then lacks, and waits there for the other.
+They do meet: one comes to its first stage, which the store then lacks, and computes it until the other wants it too.
 """
 
 from __future__ import annotations
@@ -22,21 +22,25 @@ MEETING = """
 import sys, time
 from pathlib import Path
 from sweeps.cli.app import main
+from ubt.common.errors import Waits
 from ubt.stages import victim
 
-mine, other, patience = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-sys.argv = ["ubt", *sys.argv[4:]]
-pretrain = victim.pretrain
+waits, patience = Path(sys.argv[1]), float(sys.argv[2])
+sys.argv = ["ubt", *sys.argv[3:]]
+pretrain, begun = victim.pretrain, Waits.__init__
+
+def note(fault, *what):
+    waits.touch()
+    begun(fault, *what)
 
 def meet(context):
-    mine.touch()
     deadline = time.monotonic() + patience
-    while not other.exists():
+    while not waits.exists():
         assert time.monotonic() < deadline, "the other study does not come"
         time.sleep(0.01)
     return pretrain(context)
 
-victim.pretrain = meet
+Waits.__init__, victim.pretrain = note, meet
 main()
 """
 
@@ -49,9 +53,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given += ["--set", "search.n_trials=2", "--set", "tracking.enabled=false"]
     running = []
     try:
-        for name, other in (NAMES, NAMES[::-1]):
-            meeting = [str(folder / f"{name}-is-there"), str(folder / f"{other}-is-there"), str(PATIENCE_SECONDS)]
-            running.append(subprocess.Popen([sys.executable, "-c", MEETING, *meeting, *given, "--name", name]))
+        for name in NAMES:
+            meeting = [sys.executable, "-c", MEETING, str(folder / "one-waits"), str(PATIENCE_SECONDS)]
+            running.append(subprocess.Popen([*meeting, *given, "--name", name]))
         assert [process.wait(timeout=PATIENCE_SECONDS) for process in running] == [0, 0]
     finally:
         for process in running:
@@ -65,9 +69,10 @@ def records(swept: Path, name: str) -> list[TrialRecord]:
 
 
 @pytest.mark.slow
-def test_both_have_computed_the_stage_at_which_they_met(swept: Path) -> None:
-    firsts = [records(swept, name)[0].stages[0] for name in NAMES]
-    assert [(stage.stage, stage.reused) for stage in firsts] == [("pretrain", False)] * 2
+def test_no_stage_is_computed_by_both(swept: Path) -> None:
+    one, other = ({s.key for r in records(swept, name) for s in r.stages if not s.reused} for name in NAMES)
+    assert one | other == {manifest.key for manifest in ArtifactStore(swept / "store").manifests()}
+    assert one & other == set()
 
 
 @pytest.mark.slow
@@ -79,8 +84,16 @@ def test_both_are_done_with_the_same_numbers(swept: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_store_is_whole(swept: Path) -> None:
+def test_waiting_is_no_attempt(swept: Path) -> None:
+    assert all(len(record.attempts) == 1 for name in NAMES for record in records(swept, name))
+
+
+@pytest.mark.slow
+def test_the_store_is_whole_and_nothing_is_held(swept: Path) -> None:
     store = ArtifactStore(str(swept / "store"))
     metas = list(store.manifests())
     assert metas
     assert damaged(store, metas) == []
+    files = store.lease_files()
+    assert files
+    assert (files.slots(), files.processes()) == ([], {})

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeps.planning.trials import PlannedTrial, trial_name
-from sweeps.scheduling.session import Listener, Session
+from sweeps.scheduling.elsewhere import Elsewhere
+from sweeps.scheduling.outcomes import Listener
+from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.search.proposals import Changes, Outcome, Proposal
 from ubt.config import set_path
@@ -134,8 +136,11 @@ def toy_session(
     listeners: Sequence[Listener] = (),
     keep_epochs: dict[str, tuple[int, ...]] | None = None,
     gates: Gates = DEFAULT_GATES,
+    elsewhere: Elsewhere | None = None,
 ) -> Toy:
     proposer, planner = ToyProposer(layout, lag), ToyPlanner(replicates, keep_epochs or {}, gates)
     records = folder / "records"
-    session = Session(proposer, planner, replicates, StageScheduler(), records, list(known), listeners)
+    session = Session(
+        proposer, planner, replicates, StageScheduler(), records, list(known), listeners, elsewhere=elsewhere
+    )
     return Toy(session, proposer, planner, records)

@@ -5,6 +5,7 @@ Whether a process is dead, one who waits judges by the time that passes for hims
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +14,18 @@ from urllib.parse import quote, unquote
 
 from ubt.artifacts.heartbeat import Heartbeat
 from ubt.artifacts.lease_files import LeaseFiles
+from ubt.common.formatting import duration
 
 DEAD_SECONDS = 45.0
 """A process counts as dead when its heartbeat has not changed for so long; it writes one every ten seconds."""
-LOOK_SECONDS = 7.5
+LOOK_SECONDS, LEASE_SECONDS = 2.0, 6.0
+"""Who waits looks so often whether an artifact is there, and whether its lease is held."""
+COUNTED_SECONDS = 7.5
 """Silence is counted up to so long from one look to the next: who looks was perhaps asleep himself."""
+FIRST_LINE_SECONDS, LINE_SECONDS = 30.0, 60.0
+"""Who waits says so after the first of these, and then so often."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,13 +97,54 @@ class LeaseWatch:
         heard = self._heard.get(process)
         if heard is None or heard.content != content:
             heard = self._heard[process] = _Heard(content, now)
-        heard.silent_seconds += min(now - heard.at, LOOK_SECONDS)
+        heard.silent_seconds += min(now - heard.at, COUNTED_SECONDS)
         heard.at = now
         if heard.silent_seconds < DEAD_SECONDS and not heartbeat.gone:
             return heartbeat
         del self._heard[process]
         self._files.silence(process)
         return None
+
+
+class Wait:
+    """A wait for one artifact that another process computes."""
+
+    def __init__(
+        self,
+        slot: str,
+        waiting: str,
+        there: Callable[[], bool],
+        watch: LeaseWatch,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._slot = slot
+        self._waiting = waiting
+        self._there = there
+        self._watch = watch
+        self._clock = clock
+        self._began = clock()
+        self._looked_at = -LEASE_SECONDS
+        self._line_at = self._began + FIRST_LINE_SECONDS
+        self._seen = Look()
+
+    def look(self) -> bool | None:
+        """Return whether the artifact is there, or False if nobody computes it any more; None while it is computed.
+
+        Raises:
+            UnusableStore: if that cannot be seen.
+        """
+        now = self._clock()
+        if now >= self._line_at:
+            self._line_at = now + LINE_SECONDS
+            waited, stage = duration(now - self._began), self._slot.partition("/")[0]
+            logger.warning("%s waits for `%s` since %s: %s computes it", self._waiting, stage, waited, self._seen)
+        if self._there():
+            return True
+        if now - self._looked_at < LEASE_SECONDS:
+            return None
+        self._looked_at = now
+        self._seen = self._watch.look(self._slot)
+        return None if self._seen.heartbeat else False
 
 
 def keys_in_use(files: LeaseFiles, since: datetime) -> frozenset[str]:

@@ -15,23 +15,25 @@ import torch
 from pydantic import JsonValue, ValidationError
 
 from ubt.artifacts.codec import Artifact
+from ubt.artifacts.leases import Leases
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.patience import WORKERS_PATIENCE_SECONDS
 from ubt.artifacts.store import ArtifactStore, local_cache
-from ubt.common.errors import DamagedArtifact, Fault, NotFinite, StageFault, StoppedByGate, UnfitNode, UserError, Waits
+from ubt.common.errors import DamagedArtifact, NotFinite, StoppedByGate, UnfitNode
 from ubt.common.progress import PULSE
 from ubt.common.registry import load_plugins
 from ubt.data import content_key
 from ubt.engine.execution import Execution, stage_record
+from ubt.engine.failed import failed
 from ubt.engine.gates import Judged, finite_weights, judge, stop
 from ubt.engine.graph import Node, Pipeline, build_pipeline
 from ubt.engine.same_content import data_differs, files_differ, keys_differ
 from ubt.engine.spec import MANIFEST
+from ubt.engine.stage_leases import ProcessLeases, StageLeases
 from ubt.engine.workspace import Workspace
 from ubt.models.clip import pick_device, use_threads
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
-from ubt.trials.failures import failure_of
 from ubt.trials.gates import GateOutcome, Gates
 from ubt.trials.rates import Rates
 from ubt.trials.record import Attempt, StageRecord, State, TrialRecord
@@ -54,6 +56,7 @@ class PipelineRun:
         keep_epochs: Mapping[str, tuple[int, ...]],
         gates: Gates | None = None,
         computed_by: str = "",
+        leases: StageLeases | None = None,
     ) -> None:
         self.stages: list[StageRecord] = []
         self.gates: list[GateOutcome] = []
@@ -63,6 +66,7 @@ class PipelineRun:
         self._keep_epochs = keep_epochs
         self._thresholds = gates or Gates()
         self._computed_by = computed_by
+        self._leases = leases or StageLeases(Leases(None), workspace.store, computed_by, pipeline)
         self._manifests: dict[str, ArtifactManifest] = {}
         """By role, as the newest stage fills it."""
         self._computed: dict[str, StageRecord] = {}  # by key: what this trial did, whatever happened later
@@ -72,6 +76,7 @@ class PipelineRun:
 
         Raises:
             StageFault: if a stage cannot produce a usable artifact, or a gate finds no sense in going on from one.
+            Waits: if another process computes a stage just now.
         """
         for attempt in range(_ATTEMPTS):
             try:
@@ -97,11 +102,15 @@ class PipelineRun:
         self.stages, self.gates = [], []
         self._manifests = {}
         for node in self._pipeline:
+            looked_at = time.monotonic()
             manifest = self._workspace.manifest(node.spec.name, node.key)
+            if manifest is None:
+                with self._leases.held(node, looked_at) as manifest:
+                    if manifest is None:
+                        yield from self._compute(node)
             if manifest is not None:
                 self.stages.append(self._computed.get(node.key) or stage_record(manifest, reused=True))
             else:
-                yield from self._compute(node)
                 manifest = self._workspace.manifest(node.spec.name, node.key)
                 if manifest is None:
                     raise DamagedArtifact(f"{node.spec.name} {node.key}, published just now, has gone from the store")
@@ -154,10 +163,11 @@ VERSIONS = {name: version(name) for name in ("torch", "open_clip_torch", "numpy"
 class TrialRunner:
     """Runs one trial after the other in this process, keeping what they share in memory."""
 
-    def __init__(self, node: str = "") -> None:
+    def __init__(self, node: str = "", patient: bool = False) -> None:
         self.node = node or platform.node()
         """What the node that this process runs on is called in records."""
         self._workspace: Workspace | None = None
+        self.leases = ProcessLeases(patient)
 
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         """Yield the trial's record after every stage and epoch; the last one is DONE or FAILED with a reason."""
@@ -172,7 +182,7 @@ class TrialRunner:
         except Exception as error:  # noqa: BLE001 — the trial boundary, the one place for it
             if isinstance(error, MemoryError | torch.OutOfMemoryError):
                 self._workspace = None  # the next run may need the room
-            yield _failed(record, error).model_copy(update={"seconds": time.perf_counter() - clock})
+            yield failed(record, error).model_copy(update={"seconds": time.perf_counter() - clock})
 
     def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:
         use_threads(assignment.threads)
@@ -183,7 +193,8 @@ class TrialRunner:
         pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)
         self._refuse(keys_differ(pipeline, assignment))
         name = f"{assignment.study}/{assignment.trial}"
-        run = PipelineRun(pipeline, trial, workspace, assignment.keep_epochs, assignment.gates, name)
+        leases = self.leases.of_trial(workspace.store, name, pipeline)
+        run = PipelineRun(pipeline, trial, workspace, assignment.keep_epochs, assignment.gates, name, leases)
         data = workspace.data
         found = {"device": str(workspace.device), "classes": tuple(data.classes), "skipped": dict(data.skipped)}
         record = record.model_copy(update=found)
@@ -253,7 +264,9 @@ def run_trial(
         gpus=gpus,
         gates=gates or Gates(),
     )
-    *_, last = TrialRunner().run(assignment)
+    runner = TrialRunner(patient=True)
+    *_, last = runner.run(assignment)
+    runner.leases.close()
     return last
 
 
@@ -268,33 +281,3 @@ def _so_far(record: TrialRecord, run: PipelineRun) -> TrialRecord:
             "poisoned_test": run.rates("poisoned", "test"),
         }
     )
-
-
-def _failed(record: TrialRecord, error: Exception) -> TrialRecord:
-    """Return the record with its reason. Only an unforeseen error is worth a traceback in the log."""
-    kind, lost = _kind(error), says_nothing_of_the_trial(error)
-    if isinstance(error, StageFault | UserError | Fault):
-        reason = str(error)
-    else:
-        logger.error("trial %s failed", record.trial, exc_info=None if lost else error)
-        reason = f"{kind}: {error}"
-    return record.model_copy(
-        update={
-            "state": State.FAILED,
-            "reason": reason,
-            "fault": kind,
-            "lost": lost,
-            "failure": failure_of(kind, lost),
-            "waits_for": error.key if isinstance(error, Waits) else "",
-        }
-    )
-
-
-def _kind(error: Exception) -> str:
-    """Return the name of an error's class, by which a sweep knows what to do; numpy has a `MemoryError` of its own."""
-    return "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
-
-
-def says_nothing_of_the_trial(error: Exception) -> bool:
-    """Return whether an error comes from disk, network, store or memory, and might not come again."""
-    return isinstance(error, OSError | MemoryError | torch.OutOfMemoryError | Fault)

@@ -147,7 +147,7 @@ class TrialRecord(Config):
     state: State
     """RUNNING, DONE, PRUNED, FAILED, or INTERRUPTED with its sweep: a resume goes on with it."""
     reason: str = ""
-    """Why the trial failed, was pruned or was interrupted."""
+    """Why the trial failed, was pruned or was interrupted; or what it waits for (`waits_for`)."""
     fault: str = ""
     """Kind of the failure: the name of the error's class."""
     lost: bool = False
@@ -155,7 +155,7 @@ class TrialRecord(Config):
     failure: Failure | None = None
     """What it failed by: `fault`, `mistake` or `method`; null in records of before, which `failed_by` goes by too."""
     waits_for: str = ""
-    """Key of the stage that another sweep computes, if that ended this run of the trial."""
+    """Key of the stage that another sweep computes, while the trial waits for it."""
     stages: tuple[StageRecord, ...] = ()
     """What its stages did, in their order."""
     gates: tuple[GateOutcome, ...] = ()

@@ -1,0 +1,70 @@
+"""Stages that other sweeps on the same store compute, and trials of this one wait for.
+
+A thread looks whether they are there yet, as a store may take its time to answer; the session is told when it asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+from ubt.artifacts.lease_watch import LOOK_SECONDS, LeaseWatch, Wait
+from ubt.artifacts.leases import NO_LEASES
+from ubt.artifacts.store import ArtifactStore
+from ubt.engine.graph import Node
+from ubt.engine.stage_leases import slot_of
+
+logger = logging.getLogger(__name__)
+
+
+class Elsewhere:
+    """Looks for stages in a store until they are there, or nobody computes them any more."""
+
+    def __init__(self, store: str) -> None:
+        self._store = ArtifactStore(store)
+        files = self._store.lease_files()
+        self._watch = LeaseWatch(files) if files else None
+        self._waits: dict[str, Wait] = {}
+        self._arrived: SimpleQueue[tuple[str, bool]] = SimpleQueue()
+        self._lock = threading.Lock()
+        if files is None:
+            logger.warning(NO_LEASES, f"the store {store}")
+
+    def wait_for(self, node: Node, trial: str) -> None:
+        """Look for a stage that a trial needs."""
+        if self._watch is None:
+            self._arrived.put((node.key, False))
+            return
+        wait = Wait(slot_of(node), trial, lambda: self._store.has(node.spec.name, node.key), self._watch)
+        with self._lock:
+            idle = not self._waits
+            self._waits.setdefault(node.key, wait)
+        if idle:
+            threading.Thread(target=self._look, name="waits", daemon=True).start()
+
+    def arrivals(self) -> list[tuple[str, bool]]:
+        """Return the stages that are there, and those (False) that nobody computes any more, each once."""
+        found = []
+        with suppress(Empty):
+            while True:
+                found.append(self._arrived.get_nowait())
+        return found
+
+    def _look(self) -> None:
+        """Look every few seconds as long as something is waited for."""
+        pause = threading.Event()
+        while True:
+            with self._lock:
+                waits = list(self._waits.items())
+            for key, wait in waits:
+                with suppress(OSError):  # the store does not answer: perhaps the next time
+                    if (there := wait.look()) is not None:
+                        with self._lock:
+                            del self._waits[key]
+                        self._arrived.put((key, there))
+            with self._lock:
+                if not self._waits:
+                    return
+            pause.wait(LOOK_SECONDS)

@@ -104,7 +104,10 @@ def _store(asked: dict[str, Any]) -> bool:
     store = ArtifactStore(asked["store"])
     if asked["answer"]:
         store.write_note(asked["answer"])
-    return sees(store, asked["token"])
+    shared = sees(store, asked["token"])
+    if asked["answer"] and not shared:  # nobody else would ever find it there
+        store.remove_note(asked["answer"])
+    return shared
 
 
 def sees(store: ArtifactStore, note: str) -> bool:

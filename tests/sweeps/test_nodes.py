@@ -103,6 +103,7 @@ def test_a_store_that_a_node_does_not_share_is_found_and_named(
         nodes.check()
         assert nodes.quarantined == {"b"}
         assert nodes.selector == {"ray.io/node-id": "!in(b)"}
+    assert notes_in(str(tmp_path / "own")) == []
     assert "1 of 2 nodes get no trials" in caplog.text
     assert "host-b (10.0.0.1)" in caplog.text
     assert f"the store {expected.store} is another one there" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,7 +66,9 @@ class Watch:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    details = getattr(error, "details", None)  # gRPC's errors say what happened there, and much else in their text
+    text = str(details() if callable(details) else error).strip()
+    return (text or type(error).__name__).splitlines()[0]
 
 
 def _look_here() -> tuple[Look, tuple[type[Exception], ...]]:
@@ -93,6 +96,8 @@ def _over_client(client: Any) -> Look:  # noqa: ANN401 — Ray has no types here
 def _as_node() -> Look:
     module: Any = import_module("ray._private.worker")  # private: there is no public way to ask with a time limit
     node, worker = module._global_node, module.global_worker
+    host, _, port = node.gcs_address.rpartition(":")
+    head = host.strip("[]"), int(port)
     here = worker.core_worker.get_current_node_id()
     ours = {name: node.all_processes.get(name, []) for name in ("gcs_server", "raylet")}
 
@@ -100,6 +105,7 @@ def _as_node() -> Look:
         for name, infos in ours.items():
             if any(info.process.poll() is not None for info in infos):
                 return f"its process `{name}` on this machine has ended (killed, or out of memory?)"
+        socket.create_connection(head, ANSWER_SECONDS).close()  # Ray's client may wait for a head that is gone
         (alive,) = worker.gcs_client.check_alive([here], timeout=ANSWER_SECONDS)
         return "" if alive else "its head takes this machine's node for dead (its raylet or an agent of it has ended?)"
 

@@ -33,6 +33,7 @@ from sweeps.tracking import Left, Tracker
 from ubt.artifacts.store import default_store
 from ubt.common.ending import GRACE_SECONDS, current, orderly_end
 from ubt.common.exits import Cause, Exit, cause_of
+from ubt.common.progress import waiting_for
 from ubt.trials.record import StageRecord, State, TrialRecord, write_record
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,9 @@ def _workers(address: str, resources: Resources) -> Iterator[int]:
         yield 1
         return
     try:
-        yield start_ray(address, resources)
+        with waiting_for("Ray to start"):
+            concurrent = start_ray(address, resources)
+        yield concurrent
     finally:
         stop_ray(current().left(FLUSH_SECONDS, LAST_SECONDS))
 

@@ -125,6 +125,7 @@ def kill_node(scene: Scene) -> Doing:
     hit(scene, STOPPED)
     host.end()
     yield a_while(scene)
+    host.plug_in()  # another fault may have cut it off
     if scene.processes("head"):
         host.begin()
         host.start_ray(scene.hosts[0])
@@ -215,7 +216,7 @@ def stop_worker(scene: Scene) -> Doing:
 def stop_driver(scene: Scene) -> Doing:
     sweep = one_of(scene)
     began = time.monotonic()
-    with stopped([sweep.pid]):
+    with stopped([sweep.process.pid, sweep.pid]):  # which are the same one, but on a host
         yield STOP_SECONDS
     sweep.paused += time.monotonic() - began
 

@@ -1,10 +1,12 @@
+import io
 import logging
 import sys
+from threading import Event
 
 import pytest
 
 from ubt.common import progress as module
-from ubt.common.progress import progress
+from ubt.common.progress import progress, waiting_for
 
 
 @pytest.fixture
@@ -40,3 +42,20 @@ def test_a_terminal_gets_a_bar_and_no_lines(log, monkeypatch, capsys):
     assert list(progress(range(3), 3, "decoding")) == [0, 1, 2]
     assert "decoding" in capsys.readouterr().err
     assert not log.messages
+
+
+def test_what_is_waited_for_is_said_only_if_it_takes_long() -> None:
+    stream, said = io.StringIO(), Event()
+    with waiting_for("nothing", stream, every_seconds=3600):
+        pass
+    assert not stream.getvalue()
+
+    class Noting(io.StringIO):
+        def write(self, text: str) -> int:
+            said.set()
+            return super().write(text)
+
+    noting = Noting()
+    with waiting_for("Ray to start", noting, every_seconds=0.001):
+        assert said.wait(60)
+    assert noting.getvalue().startswith("waiting for Ray to start since")

@@ -6,10 +6,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import track
+
+from ubt.common.formatting import duration
 
 Item = TypeVar("Item")
 
@@ -79,3 +83,21 @@ def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         if tenths > reported and time.monotonic() - silent_since >= QUIET_SECONDS:
             reported, silent_since = tenths, time.monotonic()
             _log.info("%s: %d %% (%d of %d)", label, 10 * tenths, done, total)
+
+
+@contextmanager
+def waiting_for(what: str, stream: TextIO | None = None, every_seconds: float = 30.0) -> Iterator[None]:
+    """Say what is waited for, if it takes long, again and again."""
+    over, began = Event(), time.monotonic()
+
+    def say() -> None:
+        while not over.wait(every_seconds):
+            print(
+                f"waiting for {what} since {duration(time.monotonic() - began)}", file=stream or sys.stderr, flush=True
+            )
+
+    Thread(target=say, name="waiting", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -33,7 +33,6 @@ from sweeps.tracking import Left, Tracker
 from ubt.artifacts.store import default_store
 from ubt.common.ending import GRACE_SECONDS, current, orderly_end
 from ubt.common.exits import Cause, Exit, cause_of
-from ubt.common.progress import waiting_for
 from ubt.trials.record import StageRecord, State, TrialRecord, write_record
 
 logger = logging.getLogger(__name__)
@@ -159,9 +158,7 @@ def _workers(address: str, resources: Resources) -> Iterator[int]:
         yield 1
         return
     try:
-        with waiting_for("Ray to start"):
-            concurrent = start_ray(address, resources)
-        yield concurrent
+        yield start_ray(address, resources)
     finally:
         stop_ray(current().left(FLUSH_SECONDS, LAST_SECONDS))
 

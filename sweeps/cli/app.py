@@ -29,6 +29,7 @@ from ubt.artifacts.model_note import Format, Which
 from ubt.common.ending import command_end
 from ubt.common.errors import Problem, UserError
 from ubt.common.exits import Exit
+from ubt.common.secrets import without_credentials
 
 app = typer.Typer(
     name="ubt",
@@ -208,9 +209,19 @@ def doctor(
     raise typer.Exit(Exit.DONE if all(finding.well for finding in findings) else Exit.SOME_FAILED)
 
 
+class ShownLine(logging.Formatter):
+    """Lines of the log, and tracebacks in it, without the passwords in addresses."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return without_credentials(super().format(record))
+
+
 def main() -> None:
     """Run the command line; mistakes in what was given are printed once, without a traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(ShownLine("%(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addFilter(lambda record: "No pretrained weights" not in record.getMessage())
     with command_end():
         try:

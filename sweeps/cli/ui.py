@@ -14,8 +14,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sweeps.tracking.config import is_remote, sqlite_path, without_credentials
+from sweeps.tracking.config import is_remote, sqlite_path
 from ubt.common.errors import Problem, UserError
+from ubt.common.secrets import without_credentials
 
 _PORTS_TRIED = 50
 _START_SECONDS, _END_SECONDS = 120.0, 10.0

@@ -55,7 +55,7 @@ class PlannedTrial:
         the trial again, too: its stages are all in the store.
         """
         confirmed = all(map(self.assignment.gates.confirm, record.gates))
-        same = record.config == self.assignment.config and record.seed == self.assignment.seed
+        same = record.config == self.assignment.recorded_config and record.seed == self.assignment.seed
         keys, done = [node.key for node in self.pipeline], [stage.key for stage in record.stages]
         same_work = done == keys if record.state is State.DONE else bool(done) and done == keys[: len(done)]
         return record.state.ended and not record.lost and same and same_work and confirmed

@@ -43,7 +43,7 @@ def look(study: StudyConfig, record: TrialRecord, store: str, has_reference: boo
     Raises:
         UserError: if the store has lost something since.
     """
-    trial = TrialConfig.model_validate(record.config)
+    trial = study.trial(record.changes)
     use_threads(study.resources.cpus_per_trial)
     device = pick_device(study.resources.gpus_per_trial)
     workspace = Workspace(trial.victim.data, trial.victim.model, device, ArtifactStore(store), local_cache(store))

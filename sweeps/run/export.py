@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 
 from analysis import Run, load_run
 from sweeps.study.config import Resources
-from sweeps.tracking.config import without_credentials
 from ubt.artifacts.export import Destination, write_model
 from ubt.artifacts.model_note import Format, ModelNote, Origin, Which
 from ubt.artifacts.store import ArtifactStore, default_store, local_cache
@@ -17,6 +16,7 @@ from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError
 from ubt.common.formatting import duration
 from ubt.common.paths import STUDY_FILE
 from ubt.common.registry import load_plugins
+from ubt.common.secrets import without_credentials
 from ubt.config import read_json, validate
 from ubt.config.dotted_paths import JsonObject
 from ubt.data import content_key

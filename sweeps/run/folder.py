@@ -17,10 +17,11 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import JsonValue
 
 from sweeps.study.config import StudyConfig
-from sweeps.tracking.config import TrackingSettings, without_credentials
+from sweeps.tracking.config import TrackingSettings
 from ubt.common.atomic_files import NO_LOCKS, set_aside, write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE, is_file
+from ubt.common.secrets import without_credentials
 from ubt.config import read_json, validate
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.migration import migrated_study

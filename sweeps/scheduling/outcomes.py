@@ -87,7 +87,7 @@ class FailedVictims:
         The victim's whole configuration has to be the same: with another `min_asr` it may pass.
         """
         found = (self._found_by[node.key] for node in planned.pipeline if node.key in self._found_by)
-        victim = planned.assignment.config["victim"]
+        victim = planned.assignment.recorded_config["victim"]
         failed = next((record for record in found if record.config["victim"] == victim), None)
         if failed is None:
             return None

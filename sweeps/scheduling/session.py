@@ -30,6 +30,7 @@ from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.scheduling.stalls import StageTimes
 from sweeps.search.proposals import Outcome, Proposal, Proposer
 from ubt.common.choice import RuleName
+from ubt.common.secrets import without_credentials
 from ubt.trials.assignment import Assignment
 from ubt.trials.failures import Failure
 from ubt.trials.record import Attempt, State, TrialRecord, write_record
@@ -193,7 +194,7 @@ class Session:
     def stop(self, reason: str) -> None:
         """Start nothing more; what runs may end, and a resume runs the rest."""
         if not self.stopped:
-            self.stopped = reason
+            self.stopped = without_credentials(reason)
             self._give_up(self._again, reason)
 
     def _refill(self) -> None:
@@ -214,7 +215,7 @@ class Session:
     def _plan(self, proposal: Proposal) -> list[PlannedTrial]:
         """Return the proposal's trials, under the number that the configuration has in this run."""
         first, replicates = self._planner(proposal, 0), proposal.replicates or self._replicates
-        number = self._numbers.number(proposal.number, first.assignment.config, proposal.label)
+        number = self._numbers.number(proposal.number, first.assignment.recorded_config, proposal.label)
         if number == proposal.number:
             return [first, *(self._planner(proposal, position) for position in range(1, replicates))]
         numbered = replace(proposal, number=number)
@@ -224,7 +225,7 @@ class Session:
         name, known = planned.name, self._known.get(planned.name)
         self._planned[name], self._proposal_of[name] = planned, proposal
         if known is None or not planned.is_answered_by(known):
-            if known and (known.lost or not known.state.ended) and known.config == planned.assignment.config:
+            if known and (known.lost or not known.state.ended) and known.config == planned.assignment.recorded_config:
                 ended_by = end_of(known) if known.state.ended else known.reason or "interrupted"
                 self._earlier[name] = ended_attempts(known.attempts, ended_by)
             self._wait(planned)

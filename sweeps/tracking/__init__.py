@@ -5,8 +5,8 @@ the sweep goes on. What MLflow shall show is derived from the run folder, and wh
 sent, by the sweep or later by `ubt track`. Importing this loads no MLflow.
 """
 
-from sweeps.tracking.config import TrackingSettings, without_credentials
+from sweeps.tracking.config import TrackingSettings
 from sweeps.tracking.delivery import Left
 from sweeps.tracking.tracker import Tracker
 
-__all__ = ["Left", "Tracker", "TrackingSettings", "without_credentials"]
+__all__ = ["Left", "Tracker", "TrackingSettings"]

@@ -12,19 +12,11 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ubt.common.secrets import without_credentials
 from ubt.config import Config
 
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 _SQLITE = re.compile(r"sqlite(\+[a-z0-9_]+)?:///")
-# A password may hold `/` and `@` when somebody forgot to escape it: up to the last `@` is hidden, so that an
-# address is rather shown too short than with half a password.
-_USER_AND_PASSWORD = re.compile(r"(?<=://)[^/\s:@\"'<>]*:[^\s\"'<>]*@|(?<=://)[^/\s@\"'<>]+@")
-_SECRET_IN_QUERY = re.compile(r"(?i)([?&][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s\"'<>]+")
-
-
-def without_credentials(text: str) -> str:
-    """Return `text`, an address or a message that quotes one, without its user and password."""
-    return _SECRET_IN_QUERY.sub(r"\1…", _USER_AND_PASSWORD.sub("", text))
 
 
 def is_remote(uri: str) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-from sweeps.tracking.config import is_remote, sqlite_path, without_credentials
+from sweeps.tracking.config import is_remote, sqlite_path
 from ubt.common.errors import Problem, UserError
+from ubt.common.secrets import without_credentials
 
 _NOISE = re.compile(
     r"\(raised as a result of [^)]*\) | \[SQL: .*| \(Background on this error .*|"

@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from sweeps.tracking.config import TrackingSettings, artifacts_folder, sqlite_path, without_credentials
+from sweeps.tracking.config import TrackingSettings, artifacts_folder, sqlite_path
 from sweeps.tracking.contents import STUDY, Ledger, RunContents
 from sweeps.tracking.delivery import Left, Sender, Sink, prepare_environment
 from sweeps.tracking.faults import BrokenDatabaseError, TrackingFault, fault_of
+from ubt.common.secrets import without_credentials
 from ubt.trials.record import TrialRecord
 
 

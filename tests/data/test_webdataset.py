@@ -254,6 +254,26 @@ class TestAddresses:
         assert key == source().content_key()
         assert len(remote.load(24, tmp_path / "cache").train) == 6
 
+    def test_a_user_and_a_password_open_what_is_protected_and_go_no_further(self, source, shards, own_cache):
+        asked = []
+
+        class Protected(SimpleHTTPRequestHandler):
+            def do_GET(self):
+                asked.append((self.path, self.headers["Authorization"]))
+                if self.path.startswith("/moved"):
+                    self.send_response(302)
+                    self.send_header("Location", f"http://localhost:{self.server.server_port}/train-000.tar")
+                    self.end_headers()
+                else:
+                    super().do_GET()
+
+        handler = partial(Protected, directory=str(shards))
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            source(pairs=f"http://ann:s%2Fc%40t@127.0.0.1:{server.server_port}/moved.tar").content_key()
+            server.shutdown()
+        assert asked == [("/moved.tar", "Basic YW5uOnMvY0B0"), ("/train-000.tar", None)]
+
     def test_a_connection_that_breaks_leaves_nothing(self, source, own_cache):
         class Breaking(SimpleHTTPRequestHandler):
             def do_GET(self):

@@ -356,13 +356,13 @@ class TestResume:
         assert run.study.read_text() == before
         assert [path.name for path in run.path.iterdir()] == ["study.json"]
 
-    def test_with_a_record_that_is_damaged(self, ubt: Ubt, tmp_path: Path) -> None:
+    def test_with_a_record_of_a_later_version(self, ubt: Ubt, tmp_path: Path) -> None:
         run = RunFolder(tmp_path / "runs/smoke")
         run.write_study(load_study("smoke", ["search.lag=4"]))
         run.records.mkdir()
-        (run.records / "t0000.json").write_text("{")
+        (run.records / "t0000.json").write_text('{"version": 99}')
         told = ubt("sweep", "smoke", "--address", "inline", "--resume", "--out", tmp_path / "runs")
-        assert_told(told, "t0000.json", "is not a trial record", "remove the file")
+        assert_told(told, "t0000.json", "is no record of version", "99", "remove the file")
 
 
 def test_the_schema_of_a_study_is_json(ubt: Ubt) -> None:

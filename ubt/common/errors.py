@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ubt.common.secrets import without_credentials
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -22,13 +24,14 @@ class Problem:
 
     def __str__(self) -> str:
         advice = f"\n    → {self.advice}" if self.advice else ""
-        return f"{self.said}{advice}"
+        return f"{self.said}{without_credentials(advice)}"
 
     @property
     def said(self) -> str:
-        """Return it without the advice, on one line."""
+        """Return it without the advice."""
         given = "" if self.given is None else f" (given: {_shortened(self.given)})"
-        return f"{_middle_out(self.where, 500)}: {_middle_out(self.message, 2000)}{given}"
+        where, message = (without_credentials(text) for text in (self.where, self.message))
+        return f"{_middle_out(where, 500)}: {_middle_out(message, 2000)}{given}"
 
 
 LISTED = 20
@@ -106,7 +109,7 @@ class Waits(Fault):
 
 
 def _shortened(value: object, limit: int = 120) -> str:
-    text = repr(value)
+    text = without_credentials(repr(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import tarfile
 import zlib
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ from http.client import HTTPException
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Self
-from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import Request, urlopen
 
 from braceexpand import braceexpand
 
@@ -75,12 +76,26 @@ def _fetch_from_cloud(address: str, path: Path) -> None:
 def _fetch(address: str, path: Path) -> None:
     if urlsplit(address).scheme.lower() not in _WEB:
         raise ValueError("the address is neither http nor https")
-    with urlopen(address, timeout=_TIMEOUT_SECONDS) as reply, path.open("wb") as stream:  # noqa: S310 — checked
+    with urlopen(_request(address), timeout=_TIMEOUT_SECONDS) as reply, path.open("wb") as stream:  # noqa: S310 — checked
         shutil.copyfileobj(reply, stream)
         promised = reply.headers.get("Content-Length")
     # A connection that breaks looks like the end of the file.
     if promised is not None and int(promised) != path.stat().st_size:
         raise OSError(f"{path.stat().st_size} of {promised} bytes came")
+
+
+def _request(address: str) -> Request:
+    """Return what is asked for; urllib takes a user and a password in an address for its host, and quotes them."""
+    parts = urlsplit(address)
+    try:
+        user, password, _ = unquote(parts.username or ""), unquote(parts.password or ""), parts.port
+    except ValueError:
+        raise ValueError("host and port cannot be read: in a password / is written %2F, and @ is %40") from None
+    request = Request(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))  # noqa: S310 — checked
+    if user:
+        # Not sent on to another host that this one may lead to.
+        request.add_unredirected_header("Authorization", f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}")
+    return request
 
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -170,10 +185,6 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _opened(shard: Path) -> tarfile.TarFile:
-    return tarfile.open(shard, tarinfo=_Member)
-
-
 def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
     """Yield the samples of `shards` in order, also those that lack an image or a caption.
 
@@ -181,7 +192,7 @@ def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sa
     """
     for shard in shards:
         try:
-            with _opened(shard) as tar:
+            with tarfile.open(shard, tarinfo=_Member) as tar:
                 for key, members in _grouped(tar):
                     yield _sample(f"{shard}: sample {key}", tar, members)
         except _DAMAGE as error:
@@ -191,7 +202,7 @@ def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sa
 def has_deep_images(shard: Path) -> bool:
     """Return whether a shard holds an image that `is_deep`; what cannot be read is reported when it is read."""
     try:
-        with _opened(shard) as tar:
+        with tarfile.open(shard, tarinfo=_Member) as tar:
             images = (
                 member for _, members in _grouped(tar) for name, member in members.items() if name in IMAGE_SUFFIXES
             )

@@ -7,6 +7,7 @@ import logging
 import torch
 
 from ubt.common.errors import Fault, StageFault, UserError, Waits
+from ubt.common.secrets import without_credentials
 from ubt.trials.failures import failure_of
 from ubt.trials.record import State, TrialRecord
 
@@ -24,7 +25,7 @@ def failed(record: TrialRecord, error: Exception) -> TrialRecord:
     return record.model_copy(
         update={
             "state": State.FAILED,
-            "reason": reason,
+            "reason": without_credentials(reason),
             "fault": kind,
             "lost": lost,
             "failure": failure_of(kind, lost),

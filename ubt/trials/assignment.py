@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import cast
+
 from pydantic import Field, JsonValue
 
+from ubt.common.secrets import without_credentials
 from ubt.config import Config
+from ubt.config.dotted_paths import JsonObject
 from ubt.trials.gates import Gates
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import State, TrialRecord
@@ -60,6 +65,11 @@ class Assignment(Config):
     """Modules that the worker imports before it checks the configuration."""
     commit: str = ""
 
+    @property
+    def recorded_config(self) -> JsonObject:
+        """Return the configuration as records have it: without users and passwords in addresses."""
+        return _shown(self.config)
+
     def record(self, state: State, reason: str = "") -> TrialRecord:
         """Return the record of this trial before anything has run."""
         return TrialRecord(
@@ -67,11 +77,17 @@ class Assignment(Config):
             trial=self.trial,
             number=self.number,
             seed=self.seed,
-            config=self.config,
-            changes=self.changes,
+            config=self.recorded_config,
+            changes=_shown(self.changes),
             label=self.label,
             asked_as=self.asked_as,
             state=state,
             reason=reason,
             commit=self.commit,
         )
+
+
+def _shown(tree: JsonObject) -> JsonObject:
+    text = json.dumps(tree)
+    shown = without_credentials(text)
+    return tree if shown == text else cast(JsonObject, json.loads(shown))

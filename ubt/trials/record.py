@@ -16,6 +16,7 @@ from pydantic import Field, JsonValue
 from ubt.common.atomic_files import write_whole
 from ubt.common.choice import Candidate, Seen
 from ubt.common.errors import Problem, UserError
+from ubt.common.secrets import without_credentials
 from ubt.config import Config
 from ubt.trials.failures import Failure, failure_of
 from ubt.trials.gates import GateOutcome
@@ -243,6 +244,7 @@ def write_record(folder: Path, record: TrialRecord) -> Path:
     """
     # One line for a list of counts: there are a thousand classes in ImageNet. No string in JSON holds a line's end.
     text = _COUNTS.sub(lambda found: re.sub(r"\s+", "", found[0]), record.model_dump_json(indent=1))
+    text = without_credentials(text)  # whatever a library has put into a reason
     return write_whole(folder / f"{record.trial}.json", text + "\n", lasting=record.state.ended)
 
 

@@ -10,9 +10,9 @@ from sweeps.tracking.config import (
     artifacts_folder,
     sqlite_address,
     sqlite_path,
-    without_credentials,
 )
 from ubt.common.errors import UserError
+from ubt.common.secrets import without_credentials
 from ubt.config import validate
 
 

@@ -15,6 +15,7 @@ from sweeps.backends.private import LOOPBACK, kept_private
 from sweeps.study.config import Resources
 from ubt.common import ending
 from ubt.common.errors import Problem, UserError
+from ubt.common.progress import waiting_for
 
 Node = Mapping[str, float]
 """What a node has, as Ray says it: {"CPU": 8.0, "GPU": 1.0, …}."""
@@ -150,7 +151,7 @@ def start_ray(address: str, resources: Resources) -> int:
 
         # It says at each start that Ray asks for a token, which is what we want.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-        with left_alone():
+        with left_alone(), waiting_for("Ray to start"):
             if address == LOCAL:
                 _start_private(resources)
             else:

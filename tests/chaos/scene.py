@@ -23,7 +23,7 @@ from services import BUCKET, Services
 
 from ubt.artifacts.manifest import MANIFEST_FILE
 
-UBT = [sys.executable, "-c", "from sweeps.cli.app import main; main()"]
+UBT = [sys.executable, "-c", "from sweeps.cli.start import main; main()"]
 STUDY: dict[str, Any] = {
     "victim": {
         "data": {"kind": "scenes", "pretrain_pairs": 256, "train_pairs": 256, "val_images": 48, "test_images": 48},

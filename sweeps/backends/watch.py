@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -26,7 +27,8 @@ def watched(ending: Ending) -> Iterator[None]:
     look, unanswered = _look_here()
     over = threading.Event()
     watch = Watch(look, unanswered, over.wait)
-    thread = threading.Thread(target=watch.run, args=(ending.ask,), name="ubt-watches-ray", daemon=True)
+    lost = partial(ending.ask_or_end, within_seconds=ANSWER_SECONDS)  # the main thread may wait for the head in C++
+    thread = threading.Thread(target=watch.run, args=(lost,), name="ubt-watches-ray", daemon=True)
     thread.start()
     try:
         yield

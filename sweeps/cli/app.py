@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.clean import clean
+from sweeps.cli.ends import command_end
 from sweeps.cli.mistakes import mistakes_text
 from sweeps.cli.options import (
     DEFAULT_STORE,
@@ -26,7 +27,6 @@ from sweeps.cli.store import store_app
 from sweeps.cli.sweep import SweepCommand, sweep
 from sweeps.cli.tracking import track, ui
 from ubt.artifacts.model_note import Format, Which
-from ubt.common.ending import command_end
 from ubt.common.errors import Problem, UserError
 from ubt.common.exits import Exit
 from ubt.common.secrets import without_credentials

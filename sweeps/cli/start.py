@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ubt.common.ending import command_end
+from sweeps.cli.ends import command_end
 
 
 def main() -> None:

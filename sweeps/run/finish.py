@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from analysis import Summary, load_run, write_report
 from sweeps.run.folder import RunFolder
+from sweeps.scheduling.session import Session
 from sweeps.tracking import Left, Tracker
 from ubt.common.ending import current
+from ubt.common.exits import Cause
 
 logger = logging.getLogger(__name__)
 
@@ -74,3 +76,14 @@ def close(tracker: Tracker, at_most_seconds: float) -> Left:
     with suppress(KeyboardInterrupt), ending.step(LAST_SECONDS):
         return tracker.close(ending.left(at_most_seconds, LAST_SECONDS))
     return tracker.close(0.0)
+
+
+def stand_in(session: Session, run: RunFolder, tracker: Tracker) -> Callable[[Cause], None]:
+    """Return what ends a sweep from another thread, when the main one is stuck: Ray may wait in C++ for a lost head."""
+
+    def end(cause: Cause) -> None:
+        session.interrupt(cause.text)
+        report(run, tracker, complete=False)
+        close(tracker, INTERRUPTED_SECONDS)
+
+    return end

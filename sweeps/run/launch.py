@@ -19,7 +19,7 @@ from sweeps.backends.nodes import Nodes
 from sweeps.backends.watch import watched
 from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
-from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, afterwards, close, report
+from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, afterwards, close, report, stand_in
 from sweeps.run.folder import RunFolder, check_same_study, has_run, latest_run, new_run, with_more_trials
 from sweeps.run.preflight import expected_of, prepare
 from sweeps.run.progress import Tally, progress_view
@@ -37,8 +37,7 @@ from ubt.trials.record import StageRecord, State, TrialRecord, write_record
 
 logger = logging.getLogger(__name__)
 
-_RAY_SECONDS = 2.0
-"""How long an interrupted sweep waits for Ray's own end."""
+_RAY_SECONDS = 2.0  # how long an interrupted sweep waits for Ray's own end
 
 
 @dataclass(frozen=True)
@@ -193,6 +192,7 @@ def _run(
     tally = Tally(study.trials, study.ca_floor, rule=study.rule)
     with progress_view(tally) as view:
         session = _session(study, store, run, known, [view, tracker])
+        ending.at_worst = stand_in(session, run, tracker)
         try:
             cause = _execute(session, study, address, concurrent, run, cluster)
         except Exception:  # whatever it was, MLflow must not show a sweep that runs

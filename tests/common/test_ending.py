@@ -193,8 +193,8 @@ from ubt.common.ending import Ending
 with Ending(hard=True) as ending:
     ending.grace_seconds, ending.last_words = 0.5, ": go on with ubt"
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    print(child.pid, flush=True)
     with ending.held():
+        print(child.pid, flush=True)
         time.sleep(600)
 """
 
@@ -218,6 +218,25 @@ def is_alive(pid: int) -> bool:
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
+
+
+OUT_OF_REACH = """
+import signal, threading, time
+from ubt.common.ending import Ending
+from ubt.common.exits import Cause
+with Ending(hard=True) as ending:
+    ending.at_worst, ending.last_words = lambda cause: print(cause.text), ": go on with ubt"
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # as in a call to C++ that looks at no signal
+    threading.Thread(target=ending.ask_or_end, args=(Cause("the head was lost", 3), 0.2)).start()
+    time.sleep(600)
+"""
+
+
+def test_where_no_signal_gets_the_thread_that_asks_ends_it() -> None:
+    words = [sys.executable, "-u", "-c", OUT_OF_REACH]
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert (ended.returncode, ended.stdout) == (3, "the head was lost\n")
+    assert ended.stderr == "The head was lost: go on with ubt\n"
 
 
 FORKED = """

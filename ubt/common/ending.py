@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import select
-import shlex
 import signal
 import sys
 import threading
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from ubt.common.exits import Cause, Ended, Exit
 
@@ -49,6 +48,8 @@ class Ending:
         self.grace_seconds = GRACE_SECONDS
         self.last_words = ""
         """How it goes on, for when the process has to be ended, or ends before its command has told."""
+        self.at_worst: Callable[[Cause], None] = lambda cause: None
+        """What another thread does for the main one if that is stuck."""
         self.told = False
         """The command has told how it ended."""
         self._hard, self._hurried, self._held = hard, False, 0
@@ -91,6 +92,16 @@ class Ending:
         self._asked = self._asked or cause
         if self._before:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    def ask_or_end(self, cause: Cause, within_seconds: float) -> None:
+        """Let the command end, from another thread; end it here if the main thread is stuck where no signal gets."""
+        self.ask(cause)
+        limit = time.monotonic() + within_seconds
+        while self.cause is None and time.monotonic() < limit:
+            time.sleep(0.1)
+        if self.cause is None and self._hard:
+            self.at_worst(cause)
+            self._end_now(cause)
 
     def farewell(self, cause: Cause) -> str:
         """Return why it ended and how it goes on."""
@@ -187,9 +198,7 @@ class Ending:
         while True:
             wait = None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
             if not select.select([doorbell], [], [], wait)[0]:
-                _kill_descendants()
-                os.write(2, f"{self.farewell(Cause.of_signal(first))}\n".encode())
-                os._exit(128 + first)
+                self._end_now(Cause.of_signal(first))
             rung = os.read(doorbell, 1)
             if not rung:
                 return os.close(doorbell)
@@ -202,8 +211,22 @@ class Ending:
                 deadline = min(deadline, now + HURRY_SECONDS - _EXIT_SECONDS)
             latest = now
 
+    def _end_now(self, cause: Cause) -> NoReturn:
+        import psutil  # noqa: PLC0415 — for the worst case alone
+
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                child.kill()
+        os.write(2, f"{self.farewell(cause)}\n".encode())
+        os._exit(cause.status)
+
 
 _active: Ending | None = None
+
+
+def is_watched() -> bool:
+    """Tell whether an end is being watched for."""
+    return _active is not None
 
 
 def current() -> Ending:
@@ -239,36 +262,6 @@ def orderly_end() -> Iterator[Ending]:
                 raise
         if ending.cause is not None and ending.cause.status in {Exit.HANGUP, Exit.TERMINATED}:
             raise SystemExit(ending.cause.status)
-
-
-@contextmanager
-def command_end() -> Iterator[None]:
-    """Be a command: signals end it in order, and a process that was to end does so without waiting for anything.
-
-    What Python or a library would still wait for may never come.
-    """
-    if _active is not None:
-        yield
-        return
-    with Ending(hard=True) as ending:
-        ending.last_words = f". Start again with:\n  {shlex.join(['ubt', *sys.argv[1:]])}"
-        try:
-            yield
-        finally:
-            if ending.cause is not None:
-                if not ending.told:
-                    print(ending.farewell(ending.cause), file=sys.stderr)
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(ending.cause.status)
-
-
-def _kill_descendants() -> None:
-    import psutil  # noqa: PLC0415 — for the worst case alone
-
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            child.kill()
 
 
 _masks: list[set[signal.Signals | int]] = []

@@ -308,7 +308,7 @@ class TestAuto:
         assert [record.state for record in grown.records] == [State.DONE] * 3
         assert list(grown.notes["when lost"].values()) == [State.RUNNING]
         (lost,) = [record for record in grown.records if record.trial in grown.notes["when lost"]]
-        assert lost.stages[0].reused, "the attempt before had published it"
+        assert lost.stages[0].ended_at < lost.attempts[-1].started_at, "the attempt before had published it"
 
     def test_a_node_that_joins_without_a_package_that_works_is_named_and_gets_no_trial(self, grown: Sweep) -> None:
         assert "1 of 2 nodes get no trials" in grown.err

@@ -186,7 +186,7 @@ class TestTrouble:
         assert troubled.killed
         first, _, third = troubled.ubt.records
         assert (first.state, third.state) == (State.DONE, State.DONE)
-        assert first.stages[0].reused, "the attempt before had published it"
+        assert first.stages[0].ended_at < first.attempts[-1].started_at, "the attempt before had published it"
         killed, last = first.attempts
         assert killed.ended_by == f"WorkerDied: the worker process was killed or crashed (node {last.node})"
         assert last.started_at > killed.ended_at > killed.started_at

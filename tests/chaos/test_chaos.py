@@ -18,7 +18,7 @@ SHORT = Plan(
     (
         Moment("kill -9 of a worker", 4, 0.3),
         Moment("artifacts are damaged during use", 10, 0.0),
-        Moment("kill -9 of the driver", 14, 0.1),
+        Moment("SIGTERM once", 16, 0.1),
     ),
 )
 

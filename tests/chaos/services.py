@@ -92,7 +92,8 @@ class MlflowServer(Program):
             "--artifacts-destination",
             str(folder / "art"),
         ]
-        super().__init__(words, port, folder / "mlflow.log")
+        # Its queue of jobs is three more processes.
+        super().__init__(words, port, folder / "mlflow.log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
         self.proxy = Proxy(port)
 
 

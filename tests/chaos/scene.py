@@ -211,6 +211,12 @@ class Scene:
         threading.Thread(target=self._read, args=(sweep,), daemon=True).start()
         return sweep
 
+    def track(self, name: str) -> str:
+        """Run `ubt track`; return what it says if it fails."""
+        words = [*UBT, "track", str(self.run_folder(name))]
+        done = subprocess.run(words, text=True, capture_output=True, env=environment(self.name), check=False)
+        return f"ubt track ends with {done.returncode}: {done.stdout}{done.stderr}" if done.returncode else ""
+
     @property
     def _variables(self) -> dict[str, str]:
         return self.services.s3.environment(self._s3_at) if self._s3_at else {}

@@ -213,7 +213,12 @@ class Scene:
 
     def track(self, name: str) -> str:
         """Run `ubt track`; return what it says if it fails."""
-        words = [*UBT, "track", str(self.run_folder(name))]
+        words = [
+            *UBT,
+            "track",
+            str(self.run_folder(name)),
+            *(["--uri", self.tracking_uri] if self.tracking_uri else []),
+        ]
         done = subprocess.run(words, text=True, capture_output=True, env=environment(self.name), check=False)
         return f"ubt track ends with {done.returncode}: {done.stdout}{done.stderr}" if done.returncode else ""
 

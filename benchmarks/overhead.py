@@ -60,6 +60,9 @@ class NothingRunner:
 
         self.node = node
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         """Yield a record after each stage, as the real runner does."""
         record = assignment.record(State.RUNNING)

@@ -274,6 +274,7 @@ CATCHES_ALL = {
     "sweeps/run/launch.py": "MLflow is told that a sweep ended, however it did",
     "sweeps/run/finish.py": "a report never costs a sweep",
     "sweeps/search/optuna_storage.py": "Optuna carries out the operations of a damaged journal unchecked",
+    "sweeps/scheduling/elsewhere.py": "a thread that ended would leave trials waiting: they go on and meet it",
     "sweeps/tracking/delivery.py": "what MLflow and its libraries raise never costs a sweep nor ends the thread",
     "sweeps/tracking/tracker.py": "what they raise when a connection is made is told apart",
     "sweeps/tracking/database.py": "a migration over an unfinished database may raise anything",

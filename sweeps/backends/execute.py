@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,18 +42,17 @@ def run_inline(session: Session) -> None:
     """Run trials in this process until the session has finished: for debugging, and for tests of everything else."""
     from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch, which only workers need otherwise
 
-    runner = TrialRunner()
-    while (assignment := _next(session)) is not None:
-        with Watchdog(assignment) as watchdog:
-            for record in runner.run(assignment):
-                if not record.state.ended:
-                    session.updated(record)
-                    current().check()
-        if watchdog.found and record.fault == STALLED:
-            record = stalled_record(record, *watchdog.found)
-        session.ended(assignment.trial, record)
-        current().check()
-    runner.leases.close()
+    with closing(TrialRunner()) as runner:
+        while (assignment := _next(session)) is not None:
+            with Watchdog(assignment) as watchdog:
+                for record in runner.run(assignment):
+                    if not record.state.ended:
+                        session.updated(record)
+                        current().check()
+            if watchdog.found and record.fault == STALLED:
+                record = stalled_record(record, *watchdog.found)
+            session.ended(assignment.trial, record)
+            current().check()
 
 
 def _next(session: Session) -> Assignment | None:

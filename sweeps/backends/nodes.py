@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from sweeps.backends.connection import capacity
 from sweeps.backends.fitness import Expected, Finding, clock, judge, not_shared, rows, unanswered
 from sweeps.backends.node_facts import Facts, sees
 from sweeps.study.config import Resources
-from ubt.artifacts.store import ArtifactStore
+from ubt.artifacts.store import ArtifactStore, UnusableStore
 from ubt.common.errors import Problem, UserError
 from ubt.common.formatting import text_table
 
@@ -164,7 +165,11 @@ class Nodes:
 
     def close(self) -> None:
         """Take the sweep's note out of the store."""
-        self._store.remove_note(self._expected.token)
+        self._remove_note(self._expected.token)
+
+    def _remove_note(self, note: str) -> None:
+        with suppress(UnusableStore):  # one that is left behind is a stray
+            self._store.remove_note(note)
 
     @property
     def count(self) -> int:
@@ -217,7 +222,7 @@ class Nodes:
         found = judge(self._expected, answer, self._known[node].resources.get("GPU", 0))
         if found is None and not sees(self._store, self._answer(node)):
             found = not_shared(self._expected.store)
-        self._store.remove_note(self._answer(node))
+        self._remove_note(self._answer(node))
         if found is None:
             self._well.add(node)
         for finding in (found, clock(answer["clock"] - self._now())):

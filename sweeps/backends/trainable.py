@@ -112,7 +112,7 @@ class UbtTrainable(tune.Trainable):
 
     def cleanup(self) -> None:
         """Give back what other sweeps may wait for."""
-        self._runner.leases.close()
+        self._runner.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: finished stages are in the store, and a restored trial finds them there."""

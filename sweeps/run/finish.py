@@ -11,6 +11,7 @@ from analysis import Summary, load_run, write_report
 from sweeps.run.folder import RunFolder
 from sweeps.scheduling.session import Session
 from sweeps.tracking import Left, Tracker
+from sweeps.tracking.faults import fault_of
 from ubt.common.ending import current
 from ubt.common.exits import Cause
 
@@ -71,11 +72,17 @@ def _summary(run: RunFolder) -> Summary | None:
 
 
 def close(tracker: Tracker, at_most_seconds: float) -> Left:
-    """Send MLflow what it lacks, as long as there is time; return what is left."""
+    """Send MLflow what it lacks, as long as there is time; return what is left. It does not end a sweep either."""
     ending = current()
-    with suppress(KeyboardInterrupt), ending.step(LAST_SECONDS):
-        return tracker.close(ending.left(at_most_seconds, LAST_SECONDS))
-    return tracker.close(0.0)
+    try:
+        with suppress(KeyboardInterrupt), ending.step(LAST_SECONDS):
+            return tracker.close(ending.left(at_most_seconds, LAST_SECONDS))
+        return tracker.close(0.0)
+    except Exception as error:
+        fault = fault_of(error)
+        logger.error("MLflow cannot be told of the end: %s", fault)
+        logger.debug("where that failed", exc_info=True)
+        return Left(1, str(fault), fault.advice)
 
 
 def stand_in(session: Session, run: RunFolder, tracker: Tracker) -> Callable[[Cause], None]:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -186,20 +187,18 @@ def _run(
     concurrent: int,
     cluster: Nodes | None,
 ) -> SweepEnd:
-    ending = current()
     tracker = Tracker(study.tracking, run.path)
     tracker.started()
     tally = Tally(study.trials, study.ca_floor, rule=study.rule)
     with progress_view(tally) as view:
         session = _session(study, store, run, known, [view, tracker])
-        ending.at_worst = stand_in(session, run, tracker)
+        current().at_worst = stand_in(session, run, tracker)
         try:
             cause = _execute(session, study, address, concurrent, run, cluster)
         except Exception:  # whatever it was, MLflow must not show a sweep that runs
             report(run, tracker, complete=False)
-            tracker.close(INTERRUPTED_SECONDS)
+            close(tracker, INTERRUPTED_SECONDS)
             raise
-    fault = cause.text if cause and cause.status == Exit.FAULT else ""
     complete = session.finished and not session.stopped and not cause
     if complete:
         afterwards("the search cannot be closed", session.close)
@@ -208,10 +207,10 @@ def _run(
     return SweepEnd(
         run,
         reported.summary,
-        _signal(cause) or _signal(ending.cause),
+        _signal(cause) or _signal(current().cause),
         complete,
         session.all_done,
-        fault or session.stopped,
+        cause.text if cause and not _signal(cause) else session.stopped,
         untracked,
         tracker.command,
         reported.fault,
@@ -236,6 +235,9 @@ def _execute(
     except KeyboardInterrupt as interrupt:
         cause = cause_of(interrupt)
         session.interrupt(cause.text)
+    except Exception as error:
+        session.interrupt(f"the sweep ended: {str(error).partition(chr(10))[0] or type(error).__name__}")
+        raise
     finally:
         if address != INLINE:  # its processes need not live through the report
             stop_ray(_RAY_SECONDS if cause else FLUSH_SECONDS)
@@ -278,23 +280,21 @@ def run_once(study: StudyConfig, out: Path, show: Callable[[StageRecord], None] 
         assignment = TrialPlanner(study, store, commit_of_code())(Proposal(0), 0).assignment
         from ubt.engine.runner import TrialRunner  # noqa: PLC0415 — torch, 5 s, after all mistakes have been met
 
-        record, runner = assignment.record(State.RUNNING), TrialRunner(patient=True)
-        for record in runner.run(assignment):
-            write_record(run.records, record)
-            if record.stages:
-                show(record.stages[-1])
+        record = assignment.record(State.RUNNING)
+        with closing(TrialRunner(patient=True)) as runner:
+            for record in runner.run(assignment):
+                write_record(run.records, record)
+                if record.stages:
+                    show(record.stages[-1])
         return record
 
 
 def commit_of_code() -> str:
     """Return the commit this code is at, with a `+` if it was changed; "" outside a checkout."""
     folder = Path(__file__).parent
+    run = partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=True)
     try:
-        head = _git(folder, "rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+        head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        return head + ("+" if run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip() else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()

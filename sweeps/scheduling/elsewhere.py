@@ -59,12 +59,21 @@ class Elsewhere:
             with self._lock:
                 waits = list(self._waits.items())
             for key, wait in waits:
-                with suppress(OSError):  # the store does not answer: perhaps the next time
-                    if (there := wait.look()) is not None:
-                        with self._lock:
-                            del self._waits[key]
-                        self._arrived.put((key, there))
+                if (there := self._seen(wait)) is not None:
+                    with self._lock:
+                        del self._waits[key]
+                    self._arrived.put((key, there))
             with self._lock:
                 if not self._waits:
                     return
             pause.wait(LOOK_SECONDS)
+
+    def _seen(self, wait: Wait) -> bool | None:
+        """Return what a look has shown; a trial that is let go on meets the fault behind what nobody foresaw itself."""
+        try:
+            return wait.look()
+        except OSError:  # the store does not answer: perhaps the next time
+            return None
+        except Exception:
+            logger.exception("a stage cannot be waited for; the trial that needs it goes on")
+            return False

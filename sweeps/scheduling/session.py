@@ -116,8 +116,7 @@ class Session:
         self._refill()
         while not self.stopped and (trial := self._scheduler.start()) is not None:
             planned = self._planned[trial]
-            failed = self._failed_victims.reason_to_skip(planned)
-            if failed is None:
+            if (failed := self._failed_victims.reason_to_skip(planned)) is None:
                 self._again.discard(trial)
                 given = {"alone": self._alone.get(trial, ""), "stall_seconds": self._stage_times.seconds}
                 given |= {"stall_seconds_of": self._stage_times.seconds_of}
@@ -167,11 +166,13 @@ class Session:
         self.ended(trial, record.model_copy(update={**lost, "attempts": attempts}))
 
     def put_back(self, trial: str) -> None:
-        """Let a trial wait again that no worker has taken on."""
+        """Let a trial wait that is to run again, or that no worker has taken on."""
         self._scheduler.ended(trial)
         self._wait(self._planned[trial])
         if trial in self._newest:
             self._again.add(trial)
+            if self.stopped:
+                self._give_up([trial], self.stopped)
 
     def arrived(self, key: str, done: bool) -> None:
         """Note that a stage that another sweep computed is in the store, or that nobody computes it any more."""
@@ -183,8 +184,9 @@ class Session:
         self._give_up(self._newest, why)
 
     def _give_up(self, trials: Iterable[str], why: str) -> None:
-        for trial in tuple(trials):
-            self._write(self._newest[trial].model_copy(update={"state": State.INTERRUPTED, "reason": why}))
+        end = {"state": State.INTERRUPTED, "reason": why, "waits_for": ""}
+        for record in [self._newest[trial] for trial in trials]:
+            self._write(record.model_copy(update=end))
 
     def close(self) -> None:
         """Settle what the search has open, when all is done."""
@@ -261,9 +263,7 @@ class Session:
         self._earlier[trial] = before
         self._own_work.keep(record)
         self.updated(record.model_copy(update={**waiting, "attempts": ()}))
-        self._again.add(trial)
-        self._scheduler.ended(trial)
-        self._wait(self._planned[trial])
+        self.put_back(trial)
         return True
 
     def _close(self, trial: str, record: TrialRecord) -> None:

@@ -164,8 +164,11 @@ class RunContents:
     @property
     def status_by_records(self) -> str:
         """Return how a sweep that nobody saw end stands: complete as far as one can tell, or cut off."""
-        states = [json.loads(path.read_text(encoding="utf-8")).get("state") for path in self._records.glob("*.json")]
-        return "FINISHED" if self._summary and "RUNNING" not in states else "KILLED"
+        ended = True
+        for path in self._records.glob("*.json"):
+            with suppress(UserError):  # one that is damaged says nothing
+                ended = ended and read_record(path).state.ended
+        return "FINISHED" if self._summary and ended else "KILLED"
 
     def subjects(self) -> list[str]:
         """Return all that there is to show, the study first."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -18,7 +19,7 @@ from s3_server import s3_server
 from ubt.artifacts import leases as leases_module
 from ubt.artifacts.heartbeat import own_heartbeat
 from ubt.artifacts.lease_files import LeaseFiles
-from ubt.artifacts.lease_watch import DEAD_SECONDS, Lease, LeaseWatch
+from ubt.artifacts.lease_watch import DEAD_SECONDS, Lease, LeaseWatch, keys_in_use
 from ubt.artifacts.leases import BEAT_SECONDS, IDLE_SECONDS, LINGER_SECONDS, HeldElsewhere, Leases
 from ubt.artifacts.store import ArtifactStore
 
@@ -148,7 +149,31 @@ def test_one_that_was_only_asleep_does_not_free_the_lease_of_who_took_over() -> 
     asleep.pass_to(100.0)
     asleep.release()
     asleep.pass_to(102.0)
-    assert Lease.named(SLOT, files.held[SLOT]).process == other.holds[SLOT].process
+    assert Lease(SLOT, files.held[SLOT]).process == other.holds[SLOT].process
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{}", b'{"host": "a", "pid": 99999999999999999999}'])
+def test_a_heartbeat_that_cannot_be_read_is_one_as_long_as_it_changes(content: bytes) -> None:
+    files = MemoryLeases()
+    dead, other = Process(files), Process(files)
+    dead.take()
+    files.beats[dead.holds[SLOT].process] = content
+    watch = LeaseWatch(files, lambda: other.now)
+    while other.now < DEAD_SECONDS:
+        assert watch.look(SLOT).heartbeat
+        other.now += 5
+    assert watch.look(SLOT).heartbeat is None
+    assert keys_in_use(files, datetime.min.replace(tzinfo=UTC)) == frozenset()
+
+
+@pytest.mark.parametrize("who", ["study" * 29 + "abc/t0000", "ü" * 60, "", "\x1b[2J\nx/t0000"])
+def test_a_lease_of_the_dead_can_be_taken_whatever_it_is_for(who: str) -> None:
+    files = MemoryLeases()
+    dead, other = Process(files), Process(files)
+    dead.leases.take(SLOT, who)
+    assert str(LeaseWatch(files).look(SLOT)).isprintable()
+    files.beats.clear()
+    assert other.take()
 
 
 def test_a_stage_costs_two_requests_and_a_process_one_heartbeat() -> None:

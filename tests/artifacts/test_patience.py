@@ -11,6 +11,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ubt.artifacts.patience import is_passing, patiently
 from ubt.artifacts.store import ArtifactStore, UnusableStore
+from ubt.common.errors import Problem
+
+
+def said_of_a_store(cause: Exception) -> UnusableStore:
+    error = UnusableStore(Problem("store s3://bucket", f"cannot be written: {cause}"))
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
@@ -29,6 +36,8 @@ from ubt.artifacts.store import ArtifactStore, UnusableStore
         (OSError(errno.EROFS, "Read-only file system"), False),
         (FileNotFoundError(), False),
         (RuntimeError("a bug"), False),
+        (said_of_a_store(ConnectionResetError()), True),
+        (said_of_a_store(PermissionError(errno.EACCES, "Access Denied")), False),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

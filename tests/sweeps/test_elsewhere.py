@@ -75,13 +75,14 @@ def test_what_a_trial_computed_before_it_waited_counts_as_computed(tmp_path: Pat
     assert len(found.attempts) <= 1
 
 
-def test_a_trial_that_waits_when_the_sweep_stops_has_not_failed(tmp_path: Path) -> None:
+def test_a_trial_that_waits_when_the_sweep_stops_has_not_failed_and_is_not_left_running(tmp_path: Path) -> None:
     toy = toy_session(tmp_path, [{}], elsewhere=Arrivals())
     (first,) = toy.start_all()
     toy.session.stop("the disk is full")
     toy.session.ended(first.trial, waits(toy, first, "implant", "poison")[0])
     (found,) = read_records(toy.records)
-    assert (found.state, found.lost, bool(found.waits_for)) == (State.RUNNING, False, True)
+    assert (found.state, found.lost, found.reason) == (State.INTERRUPTED, False, "the disk is full")
+    assert not found.waits_for
     assert toy.session.finished
 
 
@@ -122,6 +123,19 @@ def test_a_lease_that_is_released_is_noticed(tmp_path: Path, node: Node, monkeyp
     elsewhere.wait_for(node, "t0000")
     assert looked_for(elsewhere) == [(node.key, True)]
     leases.close()
+
+
+def test_a_wait_that_meets_what_nobody_foresaw_lets_its_trial_go_on(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def look(wait: Wait) -> bool | None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Wait, "look", look)
+    elsewhere = Elsewhere(str(tmp_path))
+    elsewhere.wait_for(node, "t0000")
+    assert looked_for(elsewhere) == [(node.key, False)]
+    assert "RuntimeError: a bug" in caplog.text
 
 
 def test_a_store_without_leases_is_told_and_nothing_is_waited_for(node: Node, caplog: pytest.LogCaptureFixture) -> None:

@@ -27,6 +27,7 @@ from sweeps.run.folder import RunFolder, has_run
 from sweeps.run.launch import SweepEnd, sweep
 from sweeps.tracking import Left
 from ubt.common.ending import GRACE_SECONDS, Ending
+from ubt.common.errors import Problem, UserError
 from ubt.common.exits import Cause, Ended, Exit
 from ubt.trials.record import Attempt, State, read_records
 
@@ -231,3 +232,19 @@ def test_a_signal_while_the_command_is_being_imported_ends_it_in_order() -> None
     words = [sys.executable, "-c", STARTING, "sweep", "smoke"]
     ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (ended.returncode, ended.stderr) == (143, "Interrupted by SIGTERM. Start again with:\n  ubt sweep smoke\n")
+
+
+def test_a_sweep_that_ends_by_a_mistake_leaves_no_record_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_node_is_left(session: object) -> None:
+        raise UserError(Problem("node host-3", "has other content"))
+
+    toy = toy_session(tmp_path, [{}])
+    (assignment,) = toy.start_all()
+    toy.session.updated(toy.running(assignment))
+    monkeypatch.setattr(launch, "run_inline", no_node_is_left)
+    with pytest.raises(UserError):
+        launch._execute(toy.session, study(), "inline", 1, RunFolder(tmp_path), None)
+    (record,) = read_records(toy.records)
+    assert (record.state, record.reason) == (State.INTERRUPTED, "the sweep ended: node host-3: has other content")

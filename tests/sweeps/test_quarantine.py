@@ -42,6 +42,9 @@ class Says(UbtTrainable):
     def runner_on(self, node: str) -> Any:
         return self
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         attempt = Attempt(started_at=os.urandom(4).hex(), node=self._node)
         if "MARKED" not in os.environ and assignment.number < 2:

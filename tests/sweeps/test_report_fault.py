@@ -8,7 +8,8 @@ import pytest
 from toy_runs import begin
 
 from sweeps.run import finish
-from sweeps.run.finish import report
+from sweeps.run.finish import close, report
+from sweeps.tracking import Left
 
 
 class ToldTracker:
@@ -44,11 +45,16 @@ def test_nothing_after_the_last_trial_ends_the_sweep(tmp_path: Path, caplog: pyt
         def finished(self, *end: object) -> None:
             raise RuntimeError("MLflow fell over")
 
+        def close(self, timeout_seconds: float) -> Left:
+            raise RuntimeError("it fell over again")
+
     run = begin(tmp_path)
     run.records.mkdir()
     (run.records / "t0000.json").write_text("{")
     assert report(run, Broken(), complete=True).summary is None  # type: ignore[arg-type]
     assert "MLflow cannot be told of the end: RuntimeError: MLflow fell over" in caplog.text
+    left = close(Broken(), 1.0)  # type: ignore[arg-type]
+    assert (left.runs, left.reason) == (1, "RuntimeError: it fell over again")
 
 
 def test_without_records_there_is_nothing_to_report(tmp_path: Path) -> None:

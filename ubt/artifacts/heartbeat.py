@@ -7,6 +7,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
+from pydantic import Field, ValidationError
+
 from ubt.config import Config
 
 
@@ -14,7 +16,7 @@ class Heartbeat(Config):
     """What a process that computes writes down of itself every few seconds."""
 
     host: str
-    pid: int
+    pid: int = Field(ge=0, lt=1 << 31)
     kernel: str = ""
     """Which start of which machine, and which of its containers, the process's number belongs to; empty if unknown."""
     started: str = ""
@@ -22,6 +24,14 @@ class Heartbeat(Config):
     beat: int = 0
     keys: tuple[str, ...] = ()
     """Keys of the artifacts that the trial it is at consists of."""
+
+    @classmethod
+    def read(cls, content: bytes) -> Heartbeat:
+        """Return what a process has written; of what nobody can read (empty after a loss of power, say), that it is."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError:
+            return cls(host="an unknown host", pid=0)
 
     @property
     def gone(self) -> bool:

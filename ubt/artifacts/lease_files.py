@@ -174,7 +174,7 @@ class S3Leases(LeaseFiles):
     def holder(self, slot: str) -> str | None:
         """As `LeaseFiles.holder`."""
         content = self._content(self._held + slot)
-        return None if content is None else content.decode()
+        return None if content is None else content.decode(errors="replace")
 
     def free(self, slot: str, name: str) -> None:
         """As `LeaseFiles.free`."""

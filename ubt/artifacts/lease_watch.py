@@ -34,21 +34,23 @@ class Lease:
 
     slot: str
     """`STAGE/KEY`: of a chain of epochs, the key that all its lengths share."""
-    process: str
-    serial: int
-    who: str
-    """`STUDY/TRIAL`."""
-
-    @property
-    def name(self) -> str:
-        """Return the name under which the slot is held, unique to this lease."""
-        return f"{self.process}.{self.serial}.{quote(self.who, safe='')[:150]}"
+    name: str
+    """Under which the slot is held, unique to this lease: `PROCESS.SERIAL.STUDY%2FTRIAL`."""
 
     @classmethod
-    def named(cls, slot: str, name: str) -> Lease:
-        """Return the lease that has this name."""
-        process, serial, who = (*name.split(".", 2), "", "")[:3]
-        return cls(slot, process, int(serial) if serial.isdigit() else 0, unquote(who))
+    def of(cls, slot: str, process: str, serial: int, who: str) -> Lease:
+        """Return a process's lease, by its number there, for a trial `STUDY/TRIAL`."""
+        return cls(slot, f"{process}.{serial}.{quote(who, safe='')[:150]}")
+
+    @property
+    def process(self) -> str:
+        """Return the name of the heartbeat without which the lease is nobody's."""
+        return self.name.partition(".")[0]
+
+    @property
+    def who(self) -> str:
+        """Return `STUDY/TRIAL`."""
+        return unquote((*self.name.split(".", 2), "", "")[2])
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Look:
     def __str__(self) -> str:
         if self.lease is None or self.heartbeat is None:
             return "nobody"
-        return f"{self.lease.who} on {self.heartbeat.host} (process {self.heartbeat.pid})"
+        told = f"{self.lease.who} on {self.heartbeat.host} (process {self.heartbeat.pid})"
+        return "".join(letter if letter.isprintable() else "?" for letter in told)  # another one wrote it
 
 
 @dataclass
@@ -85,7 +88,7 @@ class LeaseWatch:
         name = self._files.holder(slot)
         if name is None:
             return Look()
-        lease = Lease.named(slot, name)
+        lease = Lease(slot, name)
         return Look(lease, self._living(lease.process))
 
     def _living(self, process: str) -> Heartbeat | None:
@@ -93,7 +96,7 @@ class LeaseWatch:
         content = self._files.heartbeat(process)
         if content is None:
             return None
-        heartbeat, now = Heartbeat.model_validate_json(content), self._clock()
+        heartbeat, now = Heartbeat.read(content), self._clock()
         heard = self._heard.get(process)
         if heard is None or heard.content != content:
             heard = self._heard[process] = _Heard(content, now)
@@ -150,7 +153,7 @@ class Wait:
 def keys_in_use(files: LeaseFiles, since: datetime) -> frozenset[str]:
     """Return the keys of what trials that compute just now consist of; a heartbeat from before `since` is no sign."""
     alive = (files.heartbeat(process) for process, beaten in files.processes().items() if beaten >= since)
-    heartbeats = map(Heartbeat.model_validate_json, filter(None, alive))
+    heartbeats = [Heartbeat.read(content) for content in alive if content is not None]
     return frozenset(key for heartbeat in heartbeats if not heartbeat.gone for key in heartbeat.keys)
 
 
@@ -176,5 +179,5 @@ def dead_leases(files: LeaseFiles, before: datetime) -> DeadLeases:
     """Return what has no heartbeat, or one from before a time."""
     beaten = files.processes()
     silent = tuple(process for process, at in beaten.items() if at < before)
-    leases = [Lease.named(*held) for held in files.slots()]
+    leases = [Lease(*held) for held in files.slots()]
     return DeadLeases(tuple(one for one in leases if one.process in silent or one.process not in beaten), silent)

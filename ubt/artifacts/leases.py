@@ -71,7 +71,7 @@ class Leases:
         with self._lock:
             files = self._come_alive(tuple(keys))
             self._serial += 1
-            lease = Lease(slot, self._process, self._serial, who)
+            lease = Lease.of(slot, self._process, self._serial, who)
             if files is None:
                 return lease
             watch, look = LeaseWatch(files, self._clock), Look()

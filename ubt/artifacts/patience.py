@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
+from ubt.common.errors import UserError
 from ubt.common.progress import PULSE
 
 Result = TypeVar("Result")
@@ -46,6 +47,8 @@ def is_passing(error: BaseException) -> bool:
     """Tell whether an error of a file system may well be gone soon. A refusal, a full disk or a missing file is not."""
     if isinstance(error, TimeoutError | ConnectionError):
         return True
+    if isinstance(error, UserError):  # with the store's place around what its client says
+        return error.__cause__ is not None and is_passing(error.__cause__)
     if isinstance(error, OSError) and error.errno in _PASSING:
         return True
     return not _PASSING_CLASSES.isdisjoint(kind.__name__ for kind in type(error).__mro__)

@@ -232,6 +232,10 @@ class ArtifactStore:
         except Exception as error:
             raise UnusableStore(Problem(f"store {self.root}", f"cannot be {what}: {error}", advice=_ADVICE)) from error
 
+    def patiently(self, call: Callable[[], Result]) -> Result:
+        """Return what `call` returns, which uses leases in this store: tried again, too, while the store stumbles."""
+        return self._patiently("used", call)
+
     def _patiently(self, what: str, call: Callable[[], Result]) -> Result:
         return patiently(call, self._patience_seconds, f"as the store {self.root} cannot be {what}")
 

@@ -100,8 +100,10 @@ class Ending:
         while self.cause is None and time.monotonic() < limit:
             time.sleep(0.1)
         if self.cause is None and self._hard:
-            self.at_worst(cause)
-            self._end_now(cause)
+            try:
+                self.at_worst(cause)
+            finally:
+                self._end_now(cause)
 
     def farewell(self, cause: Cause) -> str:
         """Return why it ended and how it goes on."""

@@ -6,6 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -167,7 +168,11 @@ class TrialRunner:
         self.node = node or platform.node()
         """What the node that this process runs on is called in records."""
         self._workspace: Workspace | None = None
-        self.leases = ProcessLeases(patient)
+        self._leases = ProcessLeases(patient)
+
+    def close(self) -> None:
+        """Give back what other processes may wait for."""
+        self._leases.close()
 
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         """Yield the trial's record after every stage and epoch; the last one is DONE or FAILED with a reason."""
@@ -193,7 +198,7 @@ class TrialRunner:
         pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)
         self._refuse(keys_differ(pipeline, assignment))
         name = f"{assignment.study}/{assignment.trial}"
-        leases = self.leases.of_trial(workspace.store, name, pipeline)
+        leases = self._leases.of_trial(workspace.store, name, pipeline)
         run = PipelineRun(pipeline, trial, workspace, assignment.keep_epochs, assignment.gates, name, leases)
         data = workspace.data
         found = {"device": str(workspace.device), "classes": tuple(data.classes), "skipped": dict(data.skipped)}
@@ -264,9 +269,8 @@ def run_trial(
         gpus=gpus,
         gates=gates or Gates(),
     )
-    runner = TrialRunner(patient=True)
-    *_, last = runner.run(assignment)
-    runner.leases.close()
+    with closing(TrialRunner(patient=True)) as runner:
+        *_, last = runner.run(assignment)
     return last
 
 

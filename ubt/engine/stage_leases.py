@@ -55,7 +55,7 @@ class StageLeases:
     def _taken(self, node: Node) -> Lease:
         while True:
             try:
-                return self._leases.take(slot_of(node), self._trial, self._keys)
+                return self._store.patiently(lambda: self._leases.take(slot_of(node), self._trial, self._keys))
             except HeldElsewhere as held:
                 if not self._patient:
                     raise Waits(node.key, f"`{node.spec.name}` is being computed by {held}") from held
@@ -65,7 +65,7 @@ class StageLeases:
         files = self._store.lease_files()
         assert files is not None  # noqa: S101 — else nobody could hold a lease
         wait = Wait(slot_of(node), self._trial, lambda: self._store.has(node.spec.name, node.key), LeaseWatch(files))
-        while wait.look() is None:
+        while self._store.patiently(wait.look) is None:
             time.sleep(LOOK_SECONDS)
 
 

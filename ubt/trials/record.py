@@ -187,7 +187,7 @@ class TrialRecord(Config):
     seconds: float = 0.0
     """Wall time of the trial in its worker."""
     attempts: tuple[Attempt, ...] = ()
-    """Every start of the trial, the newest last: several if its worker or node died, or a resume took it up again."""
+    """Every start of the trial, the newest last: several if a fault ended one, or a resume took it up again."""
 
     @property
     def failed_by(self) -> Failure | None:

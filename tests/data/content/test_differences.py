@@ -14,6 +14,7 @@ from photographs import photo, write_shard, write_table
 
 from ubt.data import digests
 from ubt.data.coco import CocoCaptions
+from ubt.data.content import index
 from ubt.data.content.compare import first_difference
 from ubt.data.content.index import Entry, decoded, encoded
 from ubt.data.parquet import ParquetFiles
@@ -189,6 +190,12 @@ def test_an_index_that_is_damaged_says_so(photos):
     for damaged in (content[:-20], b"no index", content[:10] + b"!!!!" + content[14:]):
         with pytest.raises(ValueError, match=r"damaged|Invalid JSON"):
             list(decoded(damaged))
+
+
+def test_an_index_that_was_made_to_fill_the_memory_is_none(monkeypatch):
+    monkeypatch.setattr(index, "_MOST_BYTES", 100)
+    with pytest.raises(ValueError, match="Invalid JSON"):
+        list(decoded(encoded([Entry("row", text="x" * 10_000)])))
 
 
 ENTRIES = st.lists(

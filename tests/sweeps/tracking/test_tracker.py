@@ -10,8 +10,10 @@ import pytest
 from conftest import ToyRun
 
 from sweeps.tracking import Tracker, TrackingSettings
+from sweeps.tracking.contents import RunContents
 from ubt.common.atomic_files import write_whole
-from ubt.trials.record import State
+from ubt.common.paths import RECORDS_FOLDER
+from ubt.trials.record import State, write_record
 
 PATIENCE_SECONDS = 120  # on a busy machine; only a failure takes it
 
@@ -83,6 +85,20 @@ def test_nothing_stays_running_of_a_sweep_that_was_cut_off(toy: ToyRun, make_rec
     tracker.finished(complete=True)
     assert tracker.close(PATIENCE_SECONDS).runs == 0
     assert set(toy.statuses().values()) == {"FINISHED"}
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [(State.DONE, "FINISHED"), (State.RUNNING, "KILLED"), (State.INTERRUPTED, "KILLED")]
+)
+def test_records_tell_how_a_sweep_stands_that_nobody_saw_end(
+    tmp_path: Path, make_record, state: State, status: str
+) -> None:
+    run = ToyRun(tmp_path).begin()
+    run.report()
+    write_record(tmp_path / RECORDS_FOLDER, make_record(0, 2, State.DONE))
+    write_record(tmp_path / RECORDS_FOLDER, make_record(1, 2, state))
+    (tmp_path / RECORDS_FOLDER / "trial-2.json").write_text("")  # the disk was full
+    assert RunContents(tmp_path).status_by_records == status
 
 
 def test_with_a_dead_server_nothing_is_lost_and_the_next_one_gets_all(

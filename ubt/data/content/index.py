@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -17,6 +18,8 @@ from ubt.data.digests import in_threads, known_digests, stamp_if_there
 
 _AT_A_TIME = 256
 """Files that are read ahead of what is asked for."""
+_MOST_BYTES = 16 << 20
+"""Of one entry: captions of shards have a megabyte at most, which JSON may write with six letters for one."""
 _DIGITS = 16
 """Of a digest that are kept: whether data differs is told by its key, the index only finds out where."""
 
@@ -95,7 +98,8 @@ def decoded(content: bytes) -> Iterator[Entry]:
     """
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content), mode="rb") as packed:
-            yield from map(_entry.validate_json, packed)
+            # No line is longer: what was made to unpack to more is cut, and no entry.
+            yield from map(_entry.validate_json, iter(partial(packed.readline, _MOST_BYTES), b""))
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"it is damaged: {error}") from error
 

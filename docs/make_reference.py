@@ -47,7 +47,7 @@ COMMANDS_HEAD = """\
 |---|---|---|
 | 0 | all done | |
 | 1 | some trials failed, or the report could not be written | look at the report; the failed trials are a result |
-| 2 | a mistake in what was given | the message says what |
+| 2 | a mistake in what was given, or no node that is fit for it | the message says what |
 | 3 | a fault stopped it: the cluster, a disk, eight trials lost in a row | `--resume` once that is mended |
 | 129, 130, 143 | ended by SIGHUP, SIGINT (Ctrl-C), SIGTERM | `--resume` |
 

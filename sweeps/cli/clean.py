@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sweeps.cli.options import SetOption
+from ubt.common.ending import current
+from ubt.common.exits import Ended
 
 if TYPE_CHECKING:
     from sweeps.run.clean import CleanedModel
@@ -46,7 +49,12 @@ def clean(
         settings=settings,
         assignments=tuple(assignments or ()),
     )
-    print(cleaned_text(clean_checkpoint(given, address)))
+    try:
+        print(cleaned_text(clean_checkpoint(given, address)))
+    except Ended as ended:
+        print(current().farewell(ended.cause), file=sys.stderr)
+        current().told = True
+        raise typer.Exit(ended.cause.status) from ended
 
 
 def cleaned_text(found: CleanedModel) -> str:

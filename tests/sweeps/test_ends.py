@@ -22,11 +22,12 @@ from typer.testing import CliRunner
 
 from sweeps.backends.callbacks import Interruption
 from sweeps.cli import app as cli
+from sweeps.cli.ends import command_end
 from sweeps.run import finish, launch
 from sweeps.run.folder import RunFolder, has_run
 from sweeps.run.launch import SweepEnd, sweep
 from sweeps.tracking import Left
-from ubt.common.ending import GRACE_SECONDS, Ending
+from ubt.common.ending import GRACE_SECONDS, Ending, current
 from ubt.common.errors import Problem, UserError
 from ubt.common.exits import Cause, Ended, Exit
 from ubt.trials.record import Attempt, State, read_records
@@ -232,6 +233,19 @@ def test_a_signal_while_the_command_is_being_imported_ends_it_in_order() -> None
     words = [sys.executable, "-c", STARTING, "sweep", "smoke"]
     ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (ended.returncode, ended.stderr) == (143, "Interrupted by SIGTERM. Start again with:\n  ubt sweep smoke\n")
+
+
+def test_a_cleaning_that_a_fault_stops_says_so_and_how_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*given: object) -> None:
+        raise Ended(Cause("the disk is full", Exit.FAULT))
+
+    monkeypatch.setattr("sweeps.run.clean.clean_checkpoint", stopped)
+    words = ["clean", "--model", "RN50", "--checkpoint", "m.pt", "--pairs", "p.csv", "--out", "clean"]
+    with command_end():
+        current().last_words = ". Start again with: ubt clean …"
+        result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == Exit.FAULT
+    assert result.output == "The disk is full. Start again with: ubt clean …\n"
 
 
 def test_a_sweep_that_ends_by_a_mistake_leaves_no_record_that_runs(

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0
 """How long nodes may take to answer before it is said which do not, and the sweep begins without them if it can."""
+STORE_SECONDS = 10.0
+"""How long the store may stumble before what is asked of it here ends the sweep."""
 LOOK_SECONDS, ASK_SECONDS = 5.0, 1.0
 """How often it is looked for nodes that join, and for answers of theirs."""
 
@@ -69,7 +71,7 @@ class Nodes:
     ) -> None:
         self._expected, self._resources, self._cluster = expected, resources, cluster
         self._seconds, self._now = seconds, now
-        self._store = ArtifactStore(expected.store)
+        self._store = ArtifactStore(expected.store, STORE_SECONDS)
         self._known: dict[str, Node] = {}
         self._asked: dict[str, float] = {}
         """Nodes that have not answered, and since when."""

@@ -1,4 +1,4 @@
-"""What the commands share: their arguments, and the status they end with."""
+"""What the commands share: their arguments and options."""
 
 from __future__ import annotations
 

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperCommand
 
+from sweeps.cli.mistakes import mistakes_text
 from sweeps.cli.options import JsonOption, NameOption, OutOption, SetOption, StudyArgument
 from ubt.common.ending import GRACE_SECONDS, current
+from ubt.common.errors import UserError
+from ubt.common.exits import Exit
 
 if TYPE_CHECKING:
     from typer._click.core import Context
@@ -71,20 +74,30 @@ def sweep(
 
     config = load_study(study, assignments or (), name)
 
+    runs: list[RunFolder] = []
+
     def begun(run: RunFolder) -> None:
+        runs.append(run)
         report = f"`ubt report {shlex.quote(str(run.path))}` writes the report"
         ending.last_words = f"; what is done is kept, and {report}. Go on with:\n  {go_on}"
 
-    outcome = run_sweep(
-        config,
-        out,
-        address,
-        resume="auto" if resume_auto else resume,
-        extend=extend,
-        add_trials=add_trials,
-        grace_seconds=grace,
-        begun=begun,
-    )
+    try:
+        outcome = run_sweep(
+            config,
+            out,
+            address,
+            resume="auto" if resume_auto else resume,
+            extend=extend,
+            add_trials=add_trials,
+            grace_seconds=grace,
+            begun=begun,
+        )
+    except UserError as error:
+        if not runs:
+            raise
+        going_on = f"What is done is kept. When that is mended, go on with:\n  {go_on}"  # no node is left, say
+        print(f"{mistakes_text(error)}\n{going_on}", file=sys.stderr)
+        raise typer.Exit(Exit.MISTAKE) from error
     if as_json:
         print(json.dumps(outcome.summary.model_dump(mode="json") if outcome.summary else None))
     else:

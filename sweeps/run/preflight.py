@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -43,7 +43,7 @@ def prepare(study: StudyConfig, store: str) -> dict[str, int]:
     problems: list[Problem] = []
     images: dict[str, int] = {}
     trials = trials_of(study)
-    victims = list(dict.fromkeys(trial.victim for trial in trials))
+    victims = victims_of(trials)
     by_data: dict[tuple[DataSource, int], list[TrialConfig]] = {}
     for trial in trials:
         victim = trial.victim
@@ -160,9 +160,9 @@ def _parts(trial: TrialConfig) -> tuple[object, ...]:
     return (victim.data, victim.model, victim.implant.checkpoint, victim.poison, triggers, kinds)
 
 
-def victims_of(study: StudyConfig) -> list[VictimConfig]:
-    """Return the victims that trials have, as `trials_of`."""
-    return list(dict.fromkeys(trial.victim for trial in trials_of(study)))
+def victims_of(trials: Iterable[TrialConfig]) -> list[VictimConfig]:
+    """Return the distinct victims of trials."""
+    return list(dict.fromkeys(trial.victim for trial in trials))
 
 
 def trials_of(study: StudyConfig) -> list[TrialConfig]:

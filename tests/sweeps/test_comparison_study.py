@@ -14,7 +14,7 @@ from sweeps.cli.plan import plan_text
 from sweeps.planning.plan import plan_study
 from sweeps.planning.trials import TrialPlanner, shared_epochs
 from sweeps.run.folder import check_same_study, new_run, with_more_trials
-from sweeps.run.preflight import victims_of
+from sweeps.run.preflight import trials_of, victims_of
 from sweeps.run.progress import Tally
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
@@ -187,7 +187,7 @@ class TestPlan:
         assert shared_epochs(study()) == {"overfit": (1, 2, 4)}
 
     def test_every_victim_is_prepared_and_every_trial_counted(self) -> None:
-        assert {victim.attack.as_json()["kind"] for victim in victims_of(study())} == {"badnets", "sig"}
+        assert {victim.attack.as_json()["kind"] for victim in victims_of(trials_of(study()))} == {"badnets", "sig"}
         assert study().trials == 12
 
     def test_searches_measure_nothing_but_the_objectives(self) -> None:

@@ -235,6 +235,25 @@ def test_a_signal_while_the_command_is_being_imported_ends_it_in_order() -> None
     assert (ended.returncode, ended.stderr) == (143, "Interrupted by SIGTERM. Start again with:\n  ubt sweep smoke\n")
 
 
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_mistake_met_in_the_middle_says_how_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_begun: bool
+) -> None:
+    def no_node_is_left(*given: object, begun: Callable[[RunFolder], None], **options: object) -> None:
+        if has_begun:
+            begun(RunFolder(tmp_path))
+        raise UserError(Problem("node host-3", "has other content"))
+
+    monkeypatch.setattr(launch, "sweep", no_node_is_left)
+    result = CliRunner().invoke(cli.app, ["sweep", "smoke"])
+    if has_begun:
+        assert result.exit_code == Exit.MISTAKE
+        assert "node host-3: has other content" in result.output
+        assert result.output.rstrip().endswith("--resume")
+    else:
+        assert isinstance(result.exception, UserError)
+
+
 def test_a_cleaning_that_a_fault_stops_says_so_and_how_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*given: object) -> None:
         raise Ended(Cause("the disk is full", Exit.FAULT))

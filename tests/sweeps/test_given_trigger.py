@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from sweeps.cli.app import main
-from sweeps.run.preflight import prepare, victims_of
+from sweeps.run.preflight import prepare, trials_of, victims_of
 from sweeps.study.loading import load_study
 from ubt.common.errors import StageFault, UserError
 from ubt.engine.context import PrivilegedContext
@@ -58,7 +58,7 @@ def test_those_of_a_search_and_of_a_comparison_lie_there_too(write: Write, tmp_p
     a, b = png(tmp_path / "a.png"), png(tmp_path / "b.png", 1)
     grid = {"design": "grid", "space": {"victim.attack.image": ["a.png", "b.png"]}}
     study = load_study(write({"kind": "patch", "image": "a.png"}, search=grid))
-    assert [victim.attack.files() for victim in victims_of(study)] == [{"image": a}, {"image": b}]
+    assert [victim.attack.files() for victim in victims_of(trials_of(study))] == [{"image": a}, {"image": b}]
     compared = {
         "design": "comparison",
         "attacks": {"mine": {"kind": "overlay", "image": "b.png"}},
@@ -66,7 +66,7 @@ def test_those_of_a_search_and_of_a_comparison_lie_there_too(write: Write, tmp_p
     }
     defenses = {"none": {"defense": {"kind": "none"}}}
     study = load_study(write({"kind": "badnets"}, search={**compared, "defenses": defenses}))
-    assert {"image": b} in [victim.attack.files() for victim in victims_of(study)]
+    assert {"image": b} in [victim.attack.files() for victim in victims_of(trials_of(study))]
 
 
 def test_the_content_of_the_file_makes_the_key_and_not_its_place(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_comparison_of_published_attacks_is_planned(write: Write, tmp_path: Pa
     defenses = {"none": {"defense": {"kind": "none"}}}
     compared = {"design": "comparison", "attacks": attacks, "search_on": ["kitty"], "defenses": defenses}
     study = load_study(write({"kind": "badnets"}, search=compared))
-    found = {victim.attack.kind for victim in victims_of(study)}
+    found = {victim.attack.kind for victim in victims_of(trials_of(study))}
     assert found >= {attack["kind"] for attack in attacks.values()}
 
 

@@ -86,13 +86,14 @@ def check_kind(path: Path, where: str) -> None:
         advice = f"if you trust it: torch.save(torch.jit.load('{path.name}', map_location='cpu').state_dict(), 'w.pt')"
         message = "cannot be loaded: it is a TorchScript archive, which holds code"
         raise UserError(Problem(where, message, path.name, advice))
-    if (unpacked := _unpacked_bytes(path)) > _MOST_TIMES * path.stat().st_size + _HEADER_LIMIT_BYTES:
+    unpacked = _unpacked_bytes(path)
+    if unpacked and unpacked > _MOST_TIMES * path.stat().st_size + _HEADER_LIMIT_BYTES:
         message = f"cannot be loaded: it unpacks to {unpacked / 2**30:.1f} GiB, which torch never writes"
         raise UserError(Problem(where, message, path.name, "weights are hardly any smaller when they are compressed"))
 
 
 def _unpacked_bytes(path: Path) -> int:
-    """Return how much memory the files in an archive take; 0 for what is none, which is no larger than it looks."""
+    """Return how much memory the files in an archive take; 0 for what is none (as large as it looks) or is missing."""
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(file.file_size for file in archive.infolist())

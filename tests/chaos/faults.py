@@ -22,6 +22,8 @@ from scene import Scene, Sweep
 Doing = Iterator[float]
 STOPPED = {1, 3}
 """Statuses of a sweep that lost trials to a fault, or that one stopped. A resume goes on."""
+REFUSED = STOPPED | {2}
+"""What is in the way before the first trial is a mistake to a sweep: a store that cannot be written, say."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +99,17 @@ def kill_worker(scene: Scene) -> Doing:
 
 @fault("kill -9 of a raylet", "ray")
 def kill_raylet(scene: Scene) -> Doing:
-    return kill_one(scene, "raylet", STOPPED)
+    return kill_one(scene, "raylet", REFUSED)
 
 
 @fault("kill -9 of a Ray agent", "ray")
 def kill_agent(scene: Scene) -> Doing:
-    return kill_one(scene, scene.dice.choice(("agent", "runtime agent")), STOPPED)
+    return kill_one(scene, scene.dice.choice(("agent", "runtime agent")), REFUSED)
 
 
 @fault("kill -9 of the head", "ray")
 def kill_head(scene: Scene) -> Doing:
-    return kill_one(scene, "head", STOPPED)
+    return kill_one(scene, "head", REFUSED)
 
 
 def a_node(scene: Scene) -> Host:
@@ -122,7 +124,7 @@ def a_node(scene: Scene) -> Host:
 def kill_node(scene: Scene) -> Doing:
     """It is there again after a while, as a new node."""
     host = a_node(scene)
-    hit(scene, STOPPED)
+    hit(scene, REFUSED)
     host.end()
     yield a_while(scene)
     host.plug_in()  # another fault may have cut it off
@@ -134,7 +136,7 @@ def kill_node(scene: Scene) -> Doing:
 @fault("the network of a node is cut", "hosts")
 def cut_network(scene: Scene) -> Doing:
     host = a_node(scene)
-    hit(scene, STOPPED)
+    hit(scene, REFUSED)
     host.unplug()
     yield a_while(scene) * 2
     host.plug_in()
@@ -243,14 +245,14 @@ def a_while(scene: Scene) -> float:
 
 @fault("the store is full", "mounts", "folder")
 def store_full(scene: Scene) -> Doing:
-    hit(scene, STOPPED)
+    hit(scene, REFUSED)
     with full(scene.disk):
         yield a_while(scene)
 
 
 @fault("the store is read-only", "mounts", "folder")
 def store_read_only(scene: Scene) -> Doing:
-    hit(scene, STOPPED)
+    hit(scene, REFUSED)
     remount = ["mount", "-o", "remount"]
     for _ in range(50):  # it is refused while a file is open for writing
         if not subprocess.run([*remount, "-r", str(scene.disk)], capture_output=True, check=False).returncode:
@@ -266,7 +268,7 @@ def store_read_only(scene: Scene) -> Doing:
 
 @fault("the run folder is full", "mounts")
 def runs_full(scene: Scene) -> Doing:
-    hit(scene, STOPPED)
+    hit(scene, REFUSED)
     with full(scene.runs):
         yield a_while(scene)
 
@@ -358,7 +360,7 @@ def mlflow_401(scene: Scene) -> Doing:
 
 @fault("the S3 server is killed", "s3")
 def s3_killed(scene: Scene) -> Doing:
-    hit(scene, STOPPED)
+    hit(scene, REFUSED)
     server = scene.services.s3
     server.kill()
     yield a_while(scene)

@@ -69,6 +69,8 @@ def plan(seed: int, kinds: Sequence[str] = (), where: dict[str, str] | None = No
         "search": dice.choice(("grid", "optuna")),
         **(where or {}),
     }
+    if place["address"].endswith(" hosts") and place["tracking"] == "postgres":
+        place["tracking"] = "server"  # PostgreSQL listens for this machine only
     there = set(place.values()) | ({"ray"} if place["address"] != "inline" else set())
     there |= {"hosts"} if place["address"].endswith(" hosts") else set()
     there |= {"mounts"} if os.geteuid() == 0 else set()

@@ -20,6 +20,7 @@ from sweeps.study.config import Resources
 from ubt.artifacts.store import ArtifactStore, UnusableStore
 from ubt.common.errors import Problem, UserError
 from ubt.common.formatting import text_table
+from ubt.common.progress import waiting_for
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,8 @@ class Nodes:
         Raises:
             UserError: if the store cannot be written, or no node is fit.
         """
-        self.ask()
+        with waiting_for("the nodes to look at themselves"):
+            self.ask()
         self._tell(self.findings)
         self._check_left()
 

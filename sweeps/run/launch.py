@@ -34,7 +34,6 @@ from sweeps.tracking import Left, Tracker
 from ubt.artifacts.store import default_store
 from ubt.common.ending import GRACE_SECONDS, current, orderly_end
 from ubt.common.exits import Cause, Exit, cause_of
-from ubt.common.progress import waiting_for
 from ubt.trials.record import StageRecord, State, TrialRecord, write_record
 
 logger = logging.getLogger(__name__)
@@ -175,7 +174,6 @@ def _checked_nodes(expected: Expected, resources: Resources) -> Iterator[Nodes]:
 
     with closing(Nodes(expected, resources, RayCluster())) as nodes:
         with watched(current()):
-            with waiting_for("the nodes to look at themselves"):
             nodes.check()
         yield nodes
 

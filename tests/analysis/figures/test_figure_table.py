@@ -41,11 +41,10 @@ def test_without_a_done_trial_a_figure_says_why_it_is_absent(kind, run_of, trial
 
 
 @EVERY_FIGURE
-def test_names_of_trials_cannot_bring_markup(kind, run_of, trial):
-    nasty = trial(1, trial="<a href='x'>", changes={SAMPLES: "<b>8", RATIO: 0.5})
+def test_values_of_trials_cannot_bring_markup(kind, run_of, trial):
+    nasty = trial(1, changes={SAMPLES: "<b>8", RATIO: 0.5})  # in a name it is refused where the record is read
     figure = kind.figure(find(run_of(trial(0), nasty)))
     texts = json.dumps(figure.to_plotly_json(), default=str)
-    assert "<a href" not in texts
     assert "<b>8" not in texts
 
 

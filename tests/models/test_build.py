@@ -85,7 +85,7 @@ def test_a_name_that_is_far_off_gets_examples():
 def test_a_tag_that_the_model_does_not_have_is_refused_with_those_it_has():
     with pytest.raises(UserError, match=r"victim\.model\.pretrained: unknown tag; allowed: .*openai.*'opnai'"):
         build_clip(ModelSettings(name="RN50", pretrained="opnai"), 0, CPU)
-    with pytest.raises(UserError, match="none: give a `checkpoint`"):
+    with pytest.raises(UserError, match="none, as open_clip has no weights for this name"):
         build_clip(ModelSettings(name="tiny-rn", pretrained="openai"), 0, CPU)
 
 

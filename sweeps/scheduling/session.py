@@ -185,7 +185,7 @@ class Session:
 
     def _give_up(self, trials: Iterable[str], why: str) -> None:
         end = {"state": State.INTERRUPTED, "reason": why, "waits_for": ""}
-        for record in [self._newest[trial] for trial in trials]:
+        for record in [one for one in map(self._newest.__getitem__, trials) if not one.state.ended]:
             self._write(record.model_copy(update=end))
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
+_LONGEST_FOLDER = 36
+"""Characters: a socket's path has 107 at most, and Ray's own part of it takes up to 71."""
 _MODE, _TOKEN, _TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.backends import connection as ray_connection
+from sweeps.backends import lifetime
 from sweeps.backends.connection import start_ray
 from sweeps.cli import doctor
 from sweeps.cli.doctor import Finding, diagnose
@@ -19,7 +20,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Starting Ray takes seconds and is tested with the sweeps; here it only says that it was asked to."""
     calls: list[str] = []
     monkeypatch.setattr(ray_connection, "start_ray", lambda address, resources: calls.append(address) or 2)
-    monkeypatch.setattr(ray_connection, "stop_ray", lambda: calls.append("stopped"))
+    monkeypatch.setattr(lifetime, "stop_ray", lambda: calls.append("stopped"))
     return calls
 
 

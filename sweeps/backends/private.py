@@ -50,8 +50,10 @@ def own_folder() -> Path:
     """
     from ray._common.utils import get_default_system_temp_dir  # noqa: PLC0415 — $RAY_TMPDIR, $TMPDIR, /tmp
 
-    shared = get_default_system_temp_dir()  # type: ignore[no-untyped-call]
-    folder = Path(shared, f"ubt-{os.getuid()}")
+    shared, name = get_default_system_temp_dir(), f"ubt-{os.getuid()}"  # type: ignore[no-untyped-call]
+    if len(f"{shared}/{name}") > _LONGEST_FOLDER:
+        shared = "/tmp"  # noqa: S108 — shared by all, which is why the folder in it is this user's alone
+    folder = Path(shared, name)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,9 +94,19 @@ class TestToken:
 
 class TestFolder:
     @pytest.fixture
-    def shared(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-        return tmp_path
+    def shared(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        """A folder for temporary files whose name is as short as they are."""
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            monkeypatch.setenv("RAY_TMPDIR", folder)
+            yield Path(folder)
+
+    def test_leaves_room_for_the_names_of_sockets(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        long = tmp_path / ("long" * 10)
+        long.mkdir()
+        monkeypatch.setenv("RAY_TMPDIR", str(long))
+        socket = own_folder() / "ray" / "session_2026-11-26_03-17-18_459451_4194304" / "sockets" / "plasma_store"
+        assert len(str(socket)) <= 107
+        assert not list(long.iterdir())
 
     def test_is_closed_to_others_and_used_again(self, shared: Path) -> None:
         folder = own_folder()

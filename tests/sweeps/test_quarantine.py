@@ -40,6 +40,7 @@ class Says(UbtTrainable):
     """Trials that end at once and say where they ran; on a node that is marked they are handed back."""
 
     def runner_on(self, node: str) -> Any:
+        self.node = node
         return self
 
     def close(self) -> None:

@@ -20,7 +20,6 @@ from sweeps.scheduling.retries import STALLED
 from sweeps.scheduling.session import Session
 from sweeps.study.config import Resources
 from ubt.common.ending import current
-from ubt.common.errors import Problem, UserError
 from ubt.common.exits import Cause, Ended, Exit
 from ubt.trials.assignment import Assignment
 
@@ -30,10 +29,6 @@ if TYPE_CHECKING:
     from sweeps.backends.nodes import Nodes
 
 _ASK_SECONDS = 1.0
-_CANNOT_START = (
-    "every node needs this version of ubt-sweeper, the study's plug-ins, and what they import, in the Python that its"
-    " Ray runs in; no trial was ended by this, so the same command and --resume runs them"
-)
 _STEP_SECONDS = 2.0
 """How long a step of Tune's may take to its end when the sweep is to end."""
 
@@ -118,8 +113,7 @@ def run_on_ray(
     except (TuneError, OSError) as error:
         last = str(error).strip().splitlines()[-1:]
         raise Ended(Cause(f"Ray Tune ended early: {''.join(last)}", Exit.FAULT)) from error
-    if searcher.cannot_start:
-        raise UserError(Problem("the sweep's workers", searcher.cannot_start, advice=_CANNOT_START))
+    searcher.check_startable()
 
 
 @contextmanager

@@ -21,12 +21,17 @@ from sweeps.backends.warm_workers import WarmWorkers
 from sweeps.backends.worker_ends import WorkerEnd, end_of_worker
 from sweeps.scheduling.retries import STALLED
 from sweeps.scheduling.session import Session
+from ubt.common.errors import Problem, UserError
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import TrialRecord
 
 SILENT_SECONDS = 600.0
 """After so long without a sign of life, of which there are two a minute, a worker is ended: it was stopped or hangs."""
 SAID_SECONDS = 60.0
+_CANNOT_START = (
+    "every node needs this version of ubt-sweeper, the study's plug-ins, and what they import, in the Python that its"
+    " Ray runs in; no trial was ended by this, so the same command and --resume runs them"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -172,6 +177,15 @@ class SessionSearcher(Searcher):
             self.cannot_start = reason
             self._session.stop(reason)
 
+    def check_startable(self, running: bool = False) -> None:
+        """Raise if workers can start on no node, once none is running: what waits for one would wait for ever.
+
+        Raises:
+            UserError: with what keeps them from it.
+        """
+        if self.cannot_start and not running:
+            raise UserError(Problem("the sweep's workers", self.cannot_start, advice=_CANNOT_START))
+
     def _leave_node(self, trial: str, record: TrialRecord) -> bool:
         return self._quarantine(self._node_of.get(trial, ""), record.reason)
 
@@ -231,6 +245,7 @@ class Order(FIFOScheduler):
             if self._nodes.changes != self._changes:
                 self._changes = self._nodes.changes
                 ask_again(tune_controller)
+        self._searcher.check_startable(running=any(each.status == Trial.RUNNING for each in live(tune_controller)))
         chosen: Trial | None = super().choose_trial_to_run(tune_controller)
         return chosen
 
@@ -240,7 +255,7 @@ class Order(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Tell Tune whether a trial goes on."""
-        pending = [each.trial_id for each in tune_controller.get_live_trials() if each.status == Trial.PENDING]  # type: ignore[no-untyped-call]
+        pending = [each.trial_id for each in live(tune_controller) if each.status == Trial.PENDING]
         ends = self._searcher.releases_worker(trial.trial_id, self._kept_off(result), pending)
         return self.STOP if ends else self.CONTINUE
 
@@ -251,6 +266,12 @@ class Order(FIFOScheduler):
 
     def _kept_off(self, result: dict[str, Any]) -> bool:
         return self._nodes is not None and result.get(NODE) in self._nodes.quarantined
+
+
+def live(controller: TuneController) -> Iterable[Trial]:
+    """Return those of Tune's trials that have not ended."""
+    trials: set[Trial] = controller.get_live_trials()  # type: ignore[no-untyped-call]
+    return trials
 
 
 def error_text(trial: Trial) -> str:

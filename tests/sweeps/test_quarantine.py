@@ -104,3 +104,22 @@ def test_if_no_node_is_fit_it_is_said_what_is_wrong_with_each(marked: Path, tmp_
         nodes.check()
     assert len(caught.value.problems) == 2
     assert "`no_such_module` cannot be imported in " in str(caught.value)
+
+
+class NeverStarts(UbtTrainable):
+    """Trials whose workers cannot start on any node."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        raise ModuleNotFoundError("No module named 'lacking'")
+
+
+@pytest.mark.timeout(120)  # it waited for ever: what waits for a worker on a third node never ends by itself
+def test_if_workers_can_start_on_no_node_the_sweep_ends(marked: Path, tmp_path: Path) -> None:
+    toy = toy_session(tmp_path, [{"victim.pretrain.epochs": epochs} for epochs in range(10, 16)])
+    expected = Expected(str(tmp_path / "store"), modules=("numpy",))
+    with closing(Nodes(expected, Resources(), RayCluster())) as nodes:
+        nodes.check()
+        with pytest.raises(UserError, match=r"the sweep's workers: .*No module named 'lacking'"):
+            run_on_ray(toy.session, Resources(), 8, tmp_path, NeverStarts, nodes)
+        assert not nodes.left
+    assert not read_records(tmp_path / "records")

@@ -52,7 +52,7 @@ class PostgresServer:
     def kill(self) -> None:
         """Kill the main process as kill -9 does; its children notice and end."""
         os.kill(self.pid, signal.SIGKILL)
-        # In a container nobody may take note of its end, and the next start would wait for it.
+        # In a container its end may go unnoticed, and the next start would wait for it.
         (self._data / "postmaster.pid").unlink()
 
     @property

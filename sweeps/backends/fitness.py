@@ -92,7 +92,7 @@ _PARTS = {
     "plugins": ("plug-ins cannot be imported", "install them on every node, or have their files at the same path"),
     "store": ("the store cannot be used", "every node must reach the store and may write to it"),
     "gpus": ("its GPUs cannot be looked at", "does `nvidia-smi` work there?"),
-    "room": ("decoded images cannot be kept", "name another folder with $UBT_CACHE there"),
+    "disk": ("decoded images cannot be kept", "name another folder with $UBT_CACHE there"),
     "content": (
         "a trial cannot be prepared",
         "every node needs the same plug-ins, data and weights",
@@ -107,9 +107,9 @@ def _surroundings(expected: Expected, facts: Facts, gpus: float) -> Finding | No
     if facts["gpus"] is not None and facts["gpus"] < gpus:
         what = f"Ray says that it has {gpus:g} GPUs, and torch sees {facts['gpus']}"
         return Finding(what, "is torch built for GPUs there, and the driver new enough for it? See `nvidia-smi`")
-    room = facts["room"]
-    if room["needed"] > room["free"]:
-        what = f"decoded images take {size(room['needed'])} in {room['folder']}, and {size(room['free'])} are free"
+    disk = facts["disk"]
+    if disk["needed"] > disk["free"]:
+        what = f"decoded images take {size(disk['needed'])} in {disk['folder']}, and {size(disk['free'])} are free"
         return Finding(what, "free some space there, or name another folder with $UBT_CACHE")
     return None
 

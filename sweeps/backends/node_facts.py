@@ -36,14 +36,14 @@ def look(asked: dict[str, Any]) -> Facts:
         "plugins": _plugins,
         "store": _store,
         "gpus": _gpus,
-        "room": _room,
+        "disk": _disk,
         "content": _content,
     }
     same = found["python"] == asked["python"] and found["versions"] == asked["versions"]
     for name, part in parts.items() if same else ():
         try:
             found[name] = part(asked)
-        except Exception as error:  # noqa: BLE001 — whatever it is, it is a fact about this node
+        except Exception as error:  # noqa: BLE001 — any error is a fact about this node
             own = type(error).__module__.startswith("ubt.")
             found["failed"] = [name, str(error) if own else f"{type(error).__name__}: {error}"]
         if "failed" in found or (name == "imports" and found[name]):
@@ -105,7 +105,7 @@ def _store(asked: dict[str, Any]) -> bool:
     if asked["answer"]:
         store.write_note(asked["answer"])
     shared = sees(store, asked["token"])
-    if asked["answer"] and not shared:  # nobody else would ever find it there
+    if asked["answer"] and not shared:  # no other process would ever find it there
         store.remove_note(asked["answer"])
     return shared
 
@@ -136,7 +136,7 @@ def _gpus(asked: dict[str, Any]) -> int | None:
     return int(counted.stdout)
 
 
-def _room(asked: dict[str, Any]) -> dict[str, Any]:
+def _disk(asked: dict[str, Any]) -> dict[str, Any]:
     """Return the folder for decoded images, the bytes that are still to be written there, and those that are free."""
     from ubt.artifacts.store import local_cache  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
 """The nodes of a cluster: each is looked at before a trial runs there, and one that is not fit gets none: quarantine.
 
 Quarantine is a label selector in what Ray is asked for a trial's worker: "on any node but these". So it binds this
-sweep alone, holds nobody's CPUs, works on a busy node, and is over when the sweep ends. What runs there may end.
+sweep alone, takes no CPUs from others, works on a busy node, and is over when the sweep ends. What runs there may end.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Nodes:
 
     def quarantine(self, node: str, reason: str, advice: str = "mend it, then restart Ray there") -> bool:
         """Start no more trials on a node, by Ray's id of it; it is said once. Return whether another node is left."""
-        if node not in self._known:  # nothing can be kept off what nobody knows
+        if node not in self._known:  # an unknown node cannot be kept out
             return False
         if node not in self.quarantined:
             self._found(node, Finding(reason, advice))

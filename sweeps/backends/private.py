@@ -1,6 +1,6 @@
 """A Ray of our own, for this user on this machine: out of reach from the network, and closed to who has no token.
 
-Ray's head, raylet and workers listen on all interfaces, whatever address they are told, unless Ray takes the machine
+Ray's head, raylet and workers listen on all interfaces, even if they are given an address, unless Ray takes the machine
 for one that has no network: then they listen on the loopback interface alone. Other users of the machine reach that,
 too, which the token is for. They could also replace Ray's sockets and logs, whose folders it opens to everybody; so
 these lie in a folder that only this user may enter.

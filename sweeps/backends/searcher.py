@@ -101,7 +101,7 @@ class SessionSearcher(Searcher):
         self._warm.is_up(trial_id)
         if self._warm.starting:
             return False
-        if self._warm.makes_room(each for each in pending if each in self._trials):
+        if self._warm.frees_a_worker(each for each in pending if each in self._trials):
             return True
         self._look_ahead()
         if self._next is None:

@@ -40,7 +40,7 @@ class WarmWorkers:
     def starting(self) -> bool:
         """Tell whether workers that were asked for at the beginning are not up yet."""
         if self._complete or self._clock() > self._deadline:
-            return False  # of those that take the places of others, nobody waits for all
+            return False  # of those that take the places of others, none waits for all
         return self._started < self._wanted or not all(self._up.values())
 
     @property
@@ -78,7 +78,7 @@ class WarmWorkers:
         """Note that the assignment that a worker was released for has been taken."""
         self._released = False
 
-    def makes_room(self, without_worker: Iterable[str]) -> bool:
+    def frees_a_worker(self, without_worker: Iterable[str]) -> bool:
         """Tell whether an idle trial is to end for one with an assignment that is waiting for a worker.
 
         An assignment is handed out before its worker is free if workers take long to start, or one ended just now.
@@ -88,7 +88,7 @@ class WarmWorkers:
         overdue = next((each for each, since in self._waiting.items() if now - since > WORKER_SECONDS), None)
         if overdue is None:
             return False
-        self._waiting[overdue] = now  # for whoever else waits may take it; then another one ends
+        self._waiting[overdue] = now  # as another waiting trial may take it; then one more idle trial ends
         return True
 
     def ended(self, trial_id: str, failed: bool) -> None:

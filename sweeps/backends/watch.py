@@ -15,7 +15,7 @@ from ubt.common.ending import Ending
 from ubt.common.exits import Cause, Exit
 
 Look = Callable[[], str]
-"""Says what is gone for good, or nothing if all is there; raises what `unanswered` says if nobody answers."""
+"""Says what is gone for good, or nothing if all is there; raises what `unanswered` says if no process answers."""
 
 PAUSE_SECONDS, ANSWER_SECONDS, SILENT_SECONDS = 3.0, 5.0, 16.0
 """Between two looks; for an answer; without any, until it counts as lost. Together they stay below 30 s."""

@@ -154,12 +154,12 @@ class Turns:
 
     def _enter(self, name: str, exclusive: bool) -> bool:
         if exclusive:  # and keep others from entering while it waits for those that are in
-            return self._lock(f"{name}.turn", fcntl.LOCK_EX) and self._lock(f"{name}.room", fcntl.LOCK_EX)
-        if f"{name}.room" in self._held:
+            return self._lock(f"{name}.turn", fcntl.LOCK_EX) and self._lock(f"{name}.shared", fcntl.LOCK_EX)
+        if f"{name}.shared" in self._held:
             return True
         if not self._lock(f"{name}.turn", fcntl.LOCK_SH):
             return False
-        entered = self._lock(f"{name}.room", fcntl.LOCK_SH)
+        entered = self._lock(f"{name}.shared", fcntl.LOCK_SH)
         if (turn := self._held.pop(f"{name}.turn", None)) is not None:  # else this node has no locks
             os.close(turn)
         return entered

@@ -54,7 +54,7 @@ def report(run: RunFolder, tracker: Tracker, complete: bool) -> Reported:
 
 
 def afterwards(trouble: str, step: Callable[[], None]) -> None:
-    """Take a step after the last trial: whatever is in its way, it does not end a sweep that has its results."""
+    """Take a step after the last trial: an error in it does not end a sweep that has its results."""
     try:
         step()
     except Exception as error:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Elsewhere:
-    """Looks for stages in a store until they are there, or nobody computes them any more."""
+    """Looks for stages in a store until they are there, or no process computes them any more."""
 
     def __init__(self, store: str) -> None:
         self._store = ArtifactStore(store)
@@ -45,7 +45,7 @@ class Elsewhere:
             threading.Thread(target=self._look, name="waits", daemon=True).start()
 
     def arrivals(self) -> list[tuple[str, bool]]:
-        """Return the stages that are there, and those (False) that nobody computes any more, each once."""
+        """Return the stages that are there, and those (False) that no process computes any more, each once."""
         found = []
         with suppress(Empty):
             while True:
@@ -69,7 +69,7 @@ class Elsewhere:
             pause.wait(LOOK_SECONDS)
 
     def _seen(self, wait: Wait) -> bool | None:
-        """Return what a look has shown; a trial that is let go on meets the fault behind what nobody foresaw itself."""
+        """Return what a look has shown; a trial that is let go on meets the fault behind an unforeseen error itself."""
         try:
             return wait.look()
         except OSError:  # the store does not answer: perhaps the next time

@@ -12,9 +12,9 @@ What a rule can ask for, and who does it:
 
 - `times`: so often again. The trial waits in the stage scheduler once more, what it left undone is free, and the
   record's `attempts` say when, on which node and why each earlier run ended.
-- `leaves_node`: `Session.leave_node(trial, record)` is called, which whoever knows nodes sets. It keeps all trials off
-  the node that this one ran on, and says whether that was possible. If so the trial runs elsewhere, which takes none
-  of its times; if not (no other node is left), the trial fails with what is wrong on each.
+- `leaves_node`: `Session.leave_node(trial, record)` is called, which the backend sets. It keeps all trials off the
+  node that this one ran on, and says whether that was possible. If so the trial runs elsewhere, which takes none of
+  its times; if not (no other node is left), the trial fails with what is wrong on each.
 - `waits`: the record's `waits_for` names the stage that another sweep computes. All trials that need it wait, others
   go first, no attempt is counted. `Session.awaited` has these stages; call `Session.arrived(key, done)` when one is in
   the store, or free to be computed here.
@@ -54,7 +54,7 @@ class Rule:
     times: int | None = None
     """How often a trial is run again for it, at most `resources.retries`; as often as that if None."""
     alone: str = ""
-    """What the trial then has for itself: `gpu` or `node`, with whatever else computes there standing still."""
+    """What the trial then has for itself: `gpu` or `node`, with everything else that computes there standing still."""
     leaves_node: bool = False
     """The node gets no more trials; the trial runs on another one, as often as there is another."""
     waits: bool = False

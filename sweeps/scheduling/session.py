@@ -175,7 +175,7 @@ class Session:
                 self._give_up([trial], self.stopped)
 
     def arrived(self, key: str, done: bool) -> None:
-        """Note that a stage that another sweep computed is in the store, or that nobody computes it any more."""
+        """Note that a stage that another sweep computed is in the store, or that no process computes it any more."""
         self.awaited.discard(key)
         self._scheduler.returned(key, done)
 

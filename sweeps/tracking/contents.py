@@ -71,7 +71,7 @@ class Ledger:
         self._path = self._folder / "confirmed.jsonl"
         self.confirmed: dict[str, Confirmed] = {}
         self.status = ""
-        """How the study's run stood last: RUNNING, FINISHED or KILLED; empty if nobody noted it."""
+        """How the study's run stood last: RUNNING, FINISHED or KILLED; empty if that was not noted."""
         with suppress(OSError):
             for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
                 self._read(line)
@@ -93,7 +93,7 @@ class Ledger:
         return made
 
     def note_status(self, status: str) -> None:
-        """Remember how the sweep stands, for whoever sends the rest later."""
+        """Remember how the sweep stands, for the process that sends the rest later."""
         self.status = status
         self._append({"status": status})
 
@@ -163,7 +163,7 @@ class RunContents:
 
     @property
     def status_by_records(self) -> str:
-        """Return how a sweep that nobody saw end stands: complete as far as one can tell, or cut off."""
+        """Return how a sweep stands whose end was not recorded: complete as far as one can tell, or cut off."""
         ended = True
         for path in self._records.glob("*.json"):
             with suppress(UserError):  # one that is damaged says nothing

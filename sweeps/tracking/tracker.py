@@ -74,7 +74,7 @@ class Tracker:
         """Send what can be sent within the time; return what is left for `ubt track`."""
         if self._sender is None or not self._told:
             return Left()
-        if self._contents.status == "RUNNING":  # nobody said how it ended
+        if self._contents.status == "RUNNING":  # how it ended was not recorded
             self.finished(complete=False)
         return self._sender.close(timeout_seconds)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hosts import Host
@@ -158,34 +159,9 @@ def send(scene: Scene, number: signal.Signals, times: int) -> Doing:
     yield from ()
 
 
-@fault("SIGINT once")
-def interrupt(scene: Scene) -> Doing:
-    return send(scene, signal.SIGINT, 1)
-
-
-@fault("SIGINT twice")
-def interrupt_twice(scene: Scene) -> Doing:
-    return send(scene, signal.SIGINT, 2)
-
-
-@fault("SIGTERM once")
-def terminate(scene: Scene) -> Doing:
-    return send(scene, signal.SIGTERM, 1)
-
-
-@fault("SIGTERM twice")
-def terminate_twice(scene: Scene) -> Doing:
-    return send(scene, signal.SIGTERM, 2)
-
-
-@fault("SIGHUP once")
-def hang_up(scene: Scene) -> Doing:
-    return send(scene, signal.SIGHUP, 1)
-
-
-@fault("SIGHUP twice")
-def hang_up_twice(scene: Scene) -> Doing:
-    return send(scene, signal.SIGHUP, 2)
+for _signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for _times, _often in ((1, "once"), (2, "twice")):
+        fault(f"{_signal.name} {_often}")(partial(send, number=_signal, times=_times))
 
 
 STOP_SECONDS = 60.0

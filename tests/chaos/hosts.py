@@ -203,7 +203,7 @@ def hosts(
 
 
 def _names(folder: Path, known: Sequence[tuple[str, str]]) -> dict[Path, Path]:
-    """Return what the hosts have in /etc: they know each other's names, and ask nobody, for nobody would answer."""
+    """Return what the hosts have in /etc: they know each other's names, and ask no name server."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "hosts").write_text(
         "".join(f"{address} {name}\n" for address, name in [("127.0.0.1", "localhost"), *known])

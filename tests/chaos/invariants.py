@@ -1,4 +1,4 @@
-"""What must be so after a round, whatever happened in it."""
+"""What must be so after every round."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def rates_of(record: TrialRecord) -> Rates:
 
 
 def identity(record: TrialRecord) -> str:
-    """Return what a trial was, whatever it is called."""
+    """Return what a trial was, apart from its name."""
     return json.dumps([record.config, record.seed], sort_keys=True)
 
 

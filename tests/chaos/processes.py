@@ -1,4 +1,4 @@
-"""Processes of one round: found by a mark in their environment, whatever became of their parents."""
+"""Processes of one round: found by a mark in their environment, even if their parents have ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A proxy in front of a server that can be told to fail: to be slow, to answer 500, or to refuse whoever asks."""
+"""A proxy in front of a server that can be told to fail: to be slow, to answer 500, or to refuse every request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Proxy:
                 try:
                     self.answer(*self.passed_on(body))
                 except (OSError, http.client.HTTPException):
-                    self.close_connection = True  # as if nobody listened
+                    self.close_connection = True  # as if nothing listened
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_any  # noqa: N815
 
@@ -65,7 +65,7 @@ class Proxy:
             daemon_threads = True
 
             def handle_error(self, *_: Any) -> None:
-                """Say nothing: whoever asked was killed."""
+                """Say nothing: the client was killed."""
 
         self._server = Server((address, 0), Handler)
         self.port: int = self._server.server_address[1]

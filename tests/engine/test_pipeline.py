@@ -120,7 +120,7 @@ def test_whatever_happens_to_a_file_between_check_and_use_it_is_computed_again(t
     path = folder / manifest.payloads["tensors"].file
     content = path.read_bytes()
     path.unlink()
-    if damage == "unreadable as tensors":  # with the right checksum: whoever wrote it had no tensors
+    if damage == "unreadable as tensors":  # with the right checksum, but written without tensors
         store.publish(manifest, {"tensors": b"no tensors"})
     elif damage != "gone":
         path.write_bytes(content[: len(content) // 2] if damage == "cut short" else b"")

@@ -238,7 +238,7 @@ WELL: Facts = {
     "plugins": None,
     "store": True,
     "gpus": None,
-    "room": {"folder": "/cache/images", "needed": 10, "free": 20},
+    "disk": {"folder": "/cache/images", "needed": 10, "free": 20},
 }
 
 
@@ -254,7 +254,7 @@ WELL: Facts = {
         ("failed", ["content", "no attack `mine`"], "a trial cannot be prepared: no attack `mine`"),
         ("store", False, "is another one there"),
         ("gpus", 1, "Ray says that it has 2 GPUs, and torch sees 1"),
-        ("room.free", 5, "decoded images take 10 bytes in /cache/images, and 5 bytes are free"),
+        ("disk.free", 5, "decoded images take 10 bytes in /cache/images, and 5 bytes are free"),
         ("content", "pairs.csv: row 3", "it has other content than the study: pairs.csv: row 3"),
     ],
 )

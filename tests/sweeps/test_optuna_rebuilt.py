@@ -100,7 +100,7 @@ def test_a_search_goes_on_as_if_nothing_had_happened(
     damage(folder / "optuna.journal", chance)
     for _ in range(2):  # and once more, on what it has become
         assert changes_of(drive(proposer(folder, recorded=known))) == undisturbed[0]
-        if damage is not drop_a_line:  # what is left may be told before its time, which nobody sees
+        if damage is not drop_a_line:  # what is left may be told before its time, which does not show
             assert told(folder) == undisturbed[1]
         assert all(trial.state.is_finished() for trial in study_in(folder).trials)
 

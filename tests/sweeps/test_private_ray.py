@@ -100,7 +100,7 @@ class TestFolder:
             monkeypatch.setenv("RAY_TMPDIR", folder)
             yield Path(folder)
 
-    def test_leaves_room_for_the_names_of_sockets(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_leaves_space_for_the_names_of_sockets(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         long = tmp_path / ("long" * 10)
         long.mkdir()
         monkeypatch.setenv("RAY_TMPDIR", str(long))

@@ -110,7 +110,7 @@ def command_of(pid: int) -> str:
 
 
 def still_there(pids: list[int], seconds: float = 10.0) -> list[int]:
-    """Return which of some processes are there after a while; what has ended and nobody has asked about is not."""
+    """Return which of some processes are there after a while; what has ended and was not asked about is not."""
     deadline = time.monotonic() + seconds
     while (there := [pid for pid in pids if command_of(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -82,12 +82,12 @@ def test_an_idle_trial_ends_for_an_assignment_that_waits_for_its_worker() -> Non
     """It may have been handed out while workers were starting, which a loaded machine takes minutes for."""
     clock = Clock()
     warm = WarmWorkers(clock)
-    assert not warm.makes_room(["a", "b"]), "it is about to get one"
+    assert not warm.frees_a_worker(["a", "b"]), "it is about to get one"
     clock.seconds += WORKER_SECONDS + 0.1
-    assert warm.makes_room(["a", "b"])
-    assert warm.makes_room(["a", "b"]), "one for each"
-    assert not warm.makes_room(["a", "b"])
+    assert warm.frees_a_worker(["a", "b"])
+    assert warm.frees_a_worker(["a", "b"]), "one for each"
+    assert not warm.frees_a_worker(["a", "b"])
     clock.seconds += WORKER_SECONDS + 0.1
-    assert warm.makes_room(["b"]), "somebody else took it"
-    assert not warm.makes_room([])
-    assert not warm.makes_room(["b"]), "it waits again, from now on"
+    assert warm.frees_a_worker(["b"]), "somebody else took it"
+    assert not warm.frees_a_worker([])
+    assert not warm.frees_a_worker(["b"]), "it waits again, from now on"

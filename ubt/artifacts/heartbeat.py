@@ -27,7 +27,7 @@ class Heartbeat(Config):
 
     @classmethod
     def read(cls, content: bytes) -> Heartbeat:
-        """Return what a process has written; of what nobody can read (empty after a loss of power, say), that it is."""
+        """Return what a process has written; of what cannot be read (empty after a loss of power, say), that it is."""
         try:
             return cls.model_validate_json(content)
         except ValidationError:

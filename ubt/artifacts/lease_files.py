@@ -30,7 +30,7 @@ class LeaseFiles(ABC):
 
     @abstractmethod
     def take(self, slot: str, name: str) -> bool:
-        """Hold a slot under a name, if nobody holds it; of several that try at once, one succeeds."""
+        """Hold a slot under a name, if it is free; of several that try at once, one succeeds."""
 
     @abstractmethod
     def holder(self, slot: str) -> str | None:

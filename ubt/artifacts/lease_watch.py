@@ -44,7 +44,7 @@ class Lease:
 
     @property
     def process(self) -> str:
-        """Return the name of the heartbeat without which the lease is nobody's."""
+        """Return the name of the heartbeat without which the lease has no holder."""
         return self.name.partition(".")[0]
 
     @property
@@ -131,7 +131,7 @@ class Wait:
         self._seen = Look()
 
     def look(self) -> bool | None:
-        """Return whether the artifact is there, or False if nobody computes it any more; None while it is computed.
+        """Return whether the artifact is there, or False if no process computes it any more; None while it is computed.
 
         Raises:
             UnusableStore: if that cannot be seen.
@@ -159,7 +159,7 @@ def keys_in_use(files: LeaseFiles, since: datetime) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class DeadLeases:
-    """What processes have left that are dead: leases that nobody has taken over, and heartbeats that have stopped."""
+    """What dead processes have left: leases that no other has taken over, and heartbeats that have stopped."""
 
     leases: tuple[Lease, ...] = ()
     processes: tuple[str, ...] = ()

@@ -89,7 +89,7 @@ class Leases:
     def must_look_again(self, looked_at: float) -> bool:
         """Tell whether an artifact may be there that was not at a time before its lease was taken, which it is now.
 
-        Whoever published it in between has kept its lease for a while, so that it could not be taken within that.
+        The process that published it in between has kept its lease for a while, so that it could not be taken then.
         """
         return self._files is not None and (
             self._files.looks_may_be_old or self._clock() - looked_at > LINGER_SECONDS / 2

@@ -120,7 +120,7 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path):
             if not path.exists():
-                with whole_file(path, lasting=True) as unfinished:  # nobody looks whether it is what was made
+                with whole_file(path, lasting=True) as unfinished:  # its content is not checked again
                     make(unfinished)
     return path
 

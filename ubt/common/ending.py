@@ -1,4 +1,4 @@
-"""One orderly end of a command: a signal is noted at once, answered where that is safe, and in time whatever happens.
+"""One orderly end of a command: a signal is noted at once, answered where that is safe, and always in time.
 
 `Ended` is raised in the main thread, so that every `finally` on the way out rolls back what is being written. Where
 that would do harm (while Ray starts, say) it waits; a thread ends the process if all of it takes too long.

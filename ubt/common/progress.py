@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 class Pulse:
     """When the work of this process last came on, and what it waits for: what a watchdog looks at.
 
-    Whoever works in a loop beats in it; to beat costs less than a microsecond. Images and captions that a model sees,
+    A long loop beats in each round; to beat costs less than a microsecond. Images and captions that a model sees,
     epochs, blocks of poisoned images and everything in `progress` beat already.
     """
 

@@ -186,7 +186,7 @@ class TrialRunner:
                 yield record.model_copy(update={"seconds": time.perf_counter() - clock})
         except Exception as error:  # noqa: BLE001 — the trial boundary, the one place for it
             if isinstance(error, MemoryError | torch.OutOfMemoryError):
-                self._workspace = None  # the next run may need the room
+                self._workspace = None  # the next run may need the memory
             yield failed(record, error).model_copy(update={"seconds": time.perf_counter() - clock})
 
     def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:

@@ -63,7 +63,7 @@ class StageLeases:
 
     def _wait(self, node: Node) -> None:
         files = self._store.lease_files()
-        assert files is not None  # noqa: S101 — else nobody could hold a lease
+        assert files is not None  # noqa: S101 — without them no lease is held
         wait = Wait(slot_of(node), self._trial, lambda: self._store.has(node.spec.name, node.key), LeaseWatch(files))
         while self._store.patiently(wait.look) is None:
             time.sleep(LOOK_SECONDS)

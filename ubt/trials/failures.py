@@ -13,7 +13,7 @@ class Failure(StrEnum):
     FAULT = "fault"
     """The machine, a worker, a disk, the network or memory: it says nothing of the configuration."""
     MISTAKE = "mistake"
-    """What was given, or code: a module that cannot be imported, data that differs, an error nobody foresaw."""
+    """What was given, or code: a module that cannot be imported, data that differs, an unforeseen error."""
     METHOD = "method"
     """The configuration itself: a loss that is not finite, a gate, an implant that is too weak. It is a result."""
 

@@ -244,7 +244,7 @@ def write_record(folder: Path, record: TrialRecord) -> Path:
     """
     # One line for a list of counts: there are a thousand classes in ImageNet. No string in JSON holds a line's end.
     text = _COUNTS.sub(lambda found: re.sub(r"\s+", "", found[0]), record.model_dump_json(indent=1))
-    text = without_credentials(text)  # whatever a library has put into a reason
+    text = without_credentials(text)  # a library may have put one into a reason
     return write_whole(folder / f"{record.trial}.json", text + "\n", lasting=record.state.ended)
 
 

@@ -1,4 +1,4 @@
-"""Two nodes have other data under the same path: the first row that differs is found, whatever kind the data is of."""
+"""Two nodes have other data under the same path: the first row that differs is found, for every kind of data."""
 
 import json
 import os

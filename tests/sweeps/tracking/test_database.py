@@ -1,4 +1,4 @@
-"""MLflow's database in a file: whole or not there, whatever happens while it is made, and mended when it is broken."""
+"""MLflow's database in a file: whole or not there, even if its making is interrupted, and mended when it is broken."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def version_before_the_last() -> str:
 
 
 def half_made(path: Path) -> None:
-    """As a kill amid the migrations leaves it: `table … already exists` for whoever goes on with them."""
+    """As a kill amid the migrations leaves it: `table … already exists` to a process that goes on with them."""
     execute(OLDER.format(version_before_the_last()), RUN, "DROP TABLE latest_metrics")(path)
 
 
@@ -92,7 +92,7 @@ def database(run_folder: Path) -> Path:
 
 
 def rest(path: Path) -> None:
-    """Let it look as if nobody had written to it for a minute."""
+    """Let it look as if it had not been written to for a minute."""
     before = path.stat().st_mtime - 60
     os.utime(path, (before, before))
 

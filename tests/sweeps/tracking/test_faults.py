@@ -39,7 +39,7 @@ KINDS = [
     (Coded("INTERNAL_ERROR", "API request failed with error code 500 != 200"), UnavailableError, ""),
     (Coded("TEMPORARILY_UNAVAILABLE", "(sqlite3.OperationalError) database is locked"), UnavailableError, ""),
     (OSError(28, "No space left on device"), UnavailableError, ""),
-    (RuntimeError("something nobody thought of"), UnavailableError, ""),
+    (RuntimeError("something unforeseen"), UnavailableError, ""),
     (RuntimeError(POSTGRES + "Connection refused"), UnavailableError, ""),
     (RuntimeError(POSTGRES + "FATAL:  the database system is starting up"), UnavailableError, ""),
     (RuntimeError(POSTGRES + "FATAL:  sorry, too many clients already"), UnavailableError, ""),

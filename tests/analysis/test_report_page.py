@@ -61,7 +61,7 @@ def sweep(trial):
         trial(0, asr=0.3, ca=0.82),
         trial(1, asr=0.1, ca=0.81, changes={SAMPLES: 8}),
         trial(2, asr=0.0, ca=0.5, changes={SAMPLES: 512}),
-        trial(3, state="FAILED", reason="the loss is not finite", changes={SAMPLES: 16}),
+        trial(3, state="FAILED", reason="the loss is not finite", fault="NotFinite", changes={SAMPLES: 16}),
         trial(4, state="PRUNED", reason="worse than the median", changes={SAMPLES: 32}),
     ]
 
@@ -80,13 +80,13 @@ def test_page_tables_and_summary_are_written_into_the_run(written, trial):
 def test_the_page_opens_with_the_result_on_the_test_split(page, trial):
     text = page(*sweep(trial)).text
     assert "Attack success falls from 89.0% to 11.0%, clean accuracy falls from 83.0% to 82.0%" in text
-    assert "5 trials: 3 done, 1 pruned and 1 failed (1 by a mistake)." in text
+    assert "5 trials: 3 done, 1 pruned and 1 failed (1 by the method)." in text
     assert "saved 30 s" in text
 
 
 def test_failures_stand_with_their_reasons(page, trial):
     text = page(*sweep(trial)).text
-    assert "trial-3 failed by a mistake the loss is not finite" in text
+    assert "trial-3 failed by the method the loss is not finite" in text
     assert "trial-4 pruned worse than the median" in text
 
 

@@ -15,7 +15,7 @@ def test_the_json_is_as_promised(run_of, trial):
     run = run_of(
         trial(0, asr=0.3, ca=0.85),
         trial(1, asr=0.1, ca=0.81, changes={SAMPLES: 8, "defense.token_threshold": 0.3}),
-        trial(2, state="FAILED", changes={SAMPLES: 16}),
+        trial(2, state="FAILED", fault="UserError", changes={SAMPLES: 16}),
     )
     assert json.loads(summarise(find(run)).model_dump_json()) == {
         "name": "toy",
@@ -96,9 +96,10 @@ def test_what_trials_failed_by_is_counted_apart_also_of_old_records(run_of, tria
         trial(3, state="FAILED", fault="NotFinite"),
         trial(4, state="FAILED", fault="UserError"),
         trial(5, state="FAILED", fault="UnfitNode", lost=True, failure="mistake"),
+        trial(6, state="FAILED"),  # by what is not known
     )
     summary = summarise(find(run))
     assert summary.failures == {"fault": 1, "mistake": 2, "method": 2}
     assert failures_text(summary.failures) == " (1 by a fault, 2 by a mistake, 2 by the method)"
     assert failures_text({}) == ""
-    assert states_text(find(run)) == "6 trials: 1 done and 5 failed (1 by a fault, 2 by a mistake, 2 by the method)."
+    assert states_text(find(run)) == "7 trials: 1 done and 6 failed (1 by a fault, 2 by a mistake, 2 by the method)."

@@ -21,8 +21,13 @@ class Failure(StrEnum):
 _OF_THE_METHOD = {error.__name__ for error in (StageFault, StoppedByGate, NotFinite, WeakImplant)}
 
 
-def failure_of(fault: str, lost: bool) -> Failure:
-    """Return what a trial failed by, from the name of the error's class and whether it says nothing of the trial."""
+def failure_of(fault: str, lost: bool) -> Failure | None:
+    """Return what a trial failed by, from the name of the error's class and whether it says nothing of the trial.
+
+    None if there is no name, as in old records: then it is not known.
+    """
     if lost:
         return Failure.FAULT
+    if not fault:
+        return None
     return Failure.METHOD if fault in _OF_THE_METHOD else Failure.MISTAKE

@@ -191,7 +191,7 @@ class TrialRecord(Config):
 
     @property
     def failed_by(self) -> Failure | None:
-        """Return what the trial failed by, also of records from before that was written down; None if it did not."""
+        """Return what the trial failed by, if it did and if that is known: old records may not say so."""
         if self.state is not State.FAILED:
             return None
         return self.failure or failure_of(self.fault, self.lost)

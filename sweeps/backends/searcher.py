@@ -35,13 +35,6 @@ _CANNOT_START = (
 
 _log = logging.getLogger(__name__)
 
-Quarantine = Callable[[str, str], bool]
-"""Keeps trials off the node with an id, for a reason; False if no other node is left."""
-
-
-def _no_other_node(node: str, why: str) -> bool:
-    return False
-
 
 class SessionSearcher(Searcher):
     """Hands Tune a session's assignments. Tune calls by keyword, so the parameters keep its names."""
@@ -50,7 +43,6 @@ class SessionSearcher(Searcher):
         self,
         session: Session,
         workers: int = 1,
-        quarantine: Quarantine = _no_other_node,
         nodes: Nodes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,7 +54,6 @@ class SessionSearcher(Searcher):
         self._warm = WarmWorkers()
         self._next: Assignment | None = None
         self._asked = False
-        self._quarantine = nodes.quarantine if nodes else quarantine
         self._node_of: dict[str, str] = {}
         """Ray's id of the node that a trial, by its own name, runs on; once it has said so."""
         self._ends: dict[str, WorkerEnd] = {}
@@ -185,6 +176,10 @@ class SessionSearcher(Searcher):
         """
         if self.cannot_start and not running:
             raise UserError(Problem("the sweep's workers", self.cannot_start, advice=_CANNOT_START))
+
+    def _quarantine(self, node: str, reason: str) -> bool:
+        """Start no more trials on a node; False if no other is left, as on one machine."""
+        return self._nodes is not None and self._nodes.quarantine(node, reason)
 
     def _leave_node(self, trial: str, record: TrialRecord) -> bool:
         return self._quarantine(self._node_of.get(trial, ""), record.reason)

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from ray.tune.search import Searcher
 from toy_session import Toy, toy_session
 
+from sweeps.backends.nodes import Nodes
 from sweeps.backends.searcher import SILENT_SECONDS, Order, SessionSearcher
 from sweeps.backends.trainable import ASSIGNMENT, RECORD, WAITS
 from sweeps.backends.warm_workers import START_SECONDS, WORKER_SECONDS, WarmWorkers
@@ -39,10 +41,10 @@ def start(searcher: SessionSearcher, trial_id: str) -> Assignment:
     return Assignment.model_validate(config[ASSIGNMENT])
 
 
-def up(searcher: SessionSearcher, *trial_ids: str) -> None:
+def up(searcher: SessionSearcher, *trial_ids: str, **on_a_cluster: object) -> None:
     """Let the sweep begin: each of Tune's trials becomes an idle one whose worker comes up, and ends."""
     for trial_id in trial_ids:
-        assert searcher.suggest(trial_id=trial_id) == {ASSIGNMENT: None}
+        assert searcher.suggest(trial_id=trial_id) == {ASSIGNMENT: None, **on_a_cluster}
     for trial_id in trial_ids:
         searcher.releases_worker(trial_id)
         searcher.on_trial_complete(trial_id=trial_id, result={"done": True})
@@ -116,11 +118,11 @@ def test_a_trial_without_an_end_of_its_own_has_lost_its_worker(toy: Toy, lost: d
 
 @pytest.mark.parametrize("idle", [True, False])
 def test_a_sweep_ends_with_one_message_when_no_node_can_start_a_worker(toy: Toy, idle: bool) -> None:
-    left: list[str] = []
-    searcher = SessionSearcher(toy.session, quarantine=lambda node, why: len(left) < 2 and not left.append(why))
+    quarantine = Mock(side_effect=[True, True, False])
+    searcher = SessionSearcher(toy.session, nodes=Mock(spec=Nodes, quarantine=quarantine, for_workers=dict))
     end = WorkerEnd(what="workers cannot start: ModuleNotFoundError: No module named 'plugin'", cannot_start=True)
     if not idle:
-        up(searcher, "idle")
+        up(searcher, "idle", nodes={})
     for trial_id in "abc":
         assert not searcher.cannot_start
         searcher.suggest(trial_id=trial_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,10 @@ from sweeps.scheduling.retries import STALLED
 from sweeps.scheduling.session import Session
 from sweeps.study.config import Resources
 from ubt.common.ending import current
+from ubt.common.errors import Stalled
 from ubt.common.exits import Cause, Ended, Exit
 from ubt.trials.assignment import Assignment
+from ubt.trials.record import State
 
 if TYPE_CHECKING:
     from ray import tune
@@ -39,12 +41,13 @@ def run_inline(session: Session) -> None:
 
     with closing(TrialRunner()) as runner:
         while (assignment := _next(session)) is not None:
-            with Watchdog(assignment) as watchdog:
+            watchdog, record = Watchdog(assignment), assignment.record(State.RUNNING)
+            with suppress(Stalled), watchdog:  # which may be raised where the trial has just ended, too
                 for record in runner.run(assignment):
                     if not record.state.ended:
                         session.updated(record)
                         current().check()
-            if watchdog.found and record.fault == STALLED:
+            if watchdog.found and (not record.state.ended or record.fault == STALLED):
                 record = stalled_record(record, *watchdog.found)
             session.ended(assignment.trial, record)
             current().check()
@@ -76,6 +79,7 @@ def run_on_ray(
         UserError: if no node is fit any more; likewise.
     """
     from ray import tune  # noqa: PLC0415
+    from ray.exceptions import RayError  # noqa: PLC0415
     from ray.tune.error import TuneError  # noqa: PLC0415
 
     from sweeps.backends.callbacks import Interruption, Retirement, Silence  # noqa: PLC0415
@@ -110,9 +114,9 @@ def run_on_ray(
             )
     except ConnectionError as error:
         raise Ended(Cause(f"the cluster was lost: {error}", Exit.FAULT)) from error
-    except (TuneError, OSError) as error:
+    except (TuneError, RayError, OSError) as error:
         last = str(error).strip().splitlines()[-1:]
-        raise Ended(Cause(f"Ray Tune ended early: {''.join(last)}", Exit.FAULT)) from error
+        raise Ended(Cause(f"Ray ended the trials early: {''.join(last)}", Exit.FAULT)) from error
     searcher.check_startable()
 
 

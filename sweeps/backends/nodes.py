@@ -216,7 +216,12 @@ class Nodes:
             if node in self._held:
                 self._held.remove(node)
                 self.changes += 1
-            self._take(node, answer)
+            try:
+                self._take(node, answer)
+            except UnusableStore:
+                if not self._well:
+                    raise
+                del self._known[node]  # it joined while the store stumbled; what runs meets that too. It is asked anew
 
     def _take(self, node: str, answer: Facts | str) -> None:
         """Judge a node by its answer."""

@@ -81,6 +81,7 @@ class Watchdog:
         self._pulse = pulse
         self._watched = threading.get_ident()
         self._over = threading.Event()
+        self._ending = threading.Lock()
         self.found: tuple[str, str] | None = None
         """What stands still, and where."""
 
@@ -90,17 +91,19 @@ class Watchdog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._over.set()
+        with self._ending:
+            self._over.set()
 
     def _watch(self) -> None:
         while not self._over.wait(self._look_seconds):
-            what = stands_still(self._assignment, self._pulse)
-            if what:
-                self.found = what, stack_of(self._watched)
-                _log.warning("%s; its trial is ended. It stands at:\n%s", *self.found)
-                thread, error = ctypes.c_ulong(self._watched), ctypes.py_object(Stalled)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
-                return
+            with self._ending:  # so that nothing is raised after the block
+                what = "" if self._over.is_set() else stands_still(self._assignment, self._pulse)
+                if what:
+                    self.found = what, stack_of(self._watched)
+                    _log.warning("%s; its trial is ended. It stands at:\n%s", *self.found)
+                    thread, error = ctypes.c_ulong(self._watched), ctypes.py_object(Stalled)
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
+                    return
 
 
 def limit_seconds(assignment: Assignment, stage: str) -> float:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -18,12 +20,18 @@ from ubt.engine.stage_leases import slot_of
 
 logger = logging.getLogger(__name__)
 
+UNSEEN_SECONDS = 120.0
+"""How long a store may not answer before the trials that wait go on, and tell of it by what they meet."""
+
 
 class Elsewhere:
     """Looks for stages in a store until they are there, or no process computes them any more."""
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = ArtifactStore(store)
+        self._clock = clock
+        self._unseen_since: float | None = None
+        """Since when the store does not answer; None if it does."""
         files = self._store.lease_files()
         self._watch = LeaseWatch(files) if files else None
         self._waits: dict[str, Wait] = {}
@@ -71,9 +79,16 @@ class Elsewhere:
     def _seen(self, wait: Wait) -> bool | None:
         """Return what a look has shown; a trial that is let go on meets the fault behind an unforeseen error itself."""
         try:
-            return wait.look()
-        except OSError:  # the store does not answer: perhaps the next time
-            return None
+            seen = wait.look()
+            self._unseen_since = None
+            return seen
+        except OSError as error:  # the store does not answer: perhaps the next time
+            now = self._clock()
+            if self._unseen_since is None:
+                self._unseen_since = now
+                text = "stages of other sweeps are waited for, and cannot be seen: %s"
+                logger.warning(text, str(error).partition("\n")[0])
+            return False if now - self._unseen_since > UNSEEN_SECONDS else None
         except Exception:
             logger.exception("a stage cannot be waited for; the trial that needs it goes on")
             return False

@@ -239,6 +239,14 @@ def test_where_no_signal_gets_the_thread_that_asks_ends_it() -> None:
     assert ended.stderr == "The head was lost: go on with ubt\n"
 
 
+def test_a_library_that_is_out_of_reach_tells_and_leaves_the_process_alone() -> None:
+    text = OUT_OF_REACH.replace("hard=True", "").replace("time.sleep(600)", "time.sleep(1.5); print('still here')")
+    words = [sys.executable, "-u", "-c", text]
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert ended.stdout.startswith("the head was lost\nstill here\n")
+    assert "The head was lost: go on with ubt\nThe call waits in Ray and may not return" in ended.stderr
+
+
 FORKED = """
 import os, signal, time
 from ubt.common.ending import Ending

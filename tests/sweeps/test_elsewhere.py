@@ -10,11 +10,12 @@ from memory_leases import MemoryLeases
 from toy_session import Toy, toy_session
 
 from sweeps.scheduling import elsewhere as elsewhere_module
-from sweeps.scheduling.elsewhere import Elsewhere
+from sweeps.scheduling.elsewhere import UNSEEN_SECONDS, Elsewhere
 from ubt.artifacts import lease_watch
 from ubt.artifacts.lease_watch import LeaseWatch, Wait
 from ubt.artifacts.leases import Leases
-from ubt.artifacts.store import ArtifactStore
+from ubt.artifacts.store import ArtifactStore, UnusableStore
+from ubt.common.errors import Problem
 from ubt.engine.graph import Node, build_pipeline
 from ubt.engine.stage_leases import slot_of
 from ubt.trials.config import TrialConfig
@@ -136,6 +137,23 @@ def test_a_wait_that_meets_what_nobody_foresaw_lets_its_trial_go_on(
     elsewhere.wait_for(node, "t0000")
     assert looked_for(elsewhere) == [(node.key, False)]
     assert "RuntimeError: a bug" in caplog.text
+
+
+def test_a_store_that_does_not_answer_is_waited_for_a_while_and_told_of_once(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = iter(range(0, 10_000, 50))
+
+    def look(wait: Wait) -> bool | None:
+        raise UnusableStore([Problem("the store", "no answer")])
+
+    monkeypatch.setattr(Wait, "look", look)
+    monkeypatch.setattr(elsewhere_module, "LOOK_SECONDS", 0.01)
+    elsewhere = Elsewhere(str(tmp_path), clock=lambda: next(seconds))
+    elsewhere.wait_for(node, "t0000")
+    assert looked_for(elsewhere) == [(node.key, False)]
+    assert next(seconds) > UNSEEN_SECONDS
+    assert caplog.text.count("cannot be seen: the store: no answer") == 1
 
 
 def test_a_store_without_leases_is_told_and_nothing_is_waited_for(node: Node, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,6 +20,7 @@ import pytest
 from ray import cloudpickle
 
 from sweeps.backends import node_facts
+from sweeps.backends import nodes as nodes_module
 from sweeps.backends.connection import node_name
 from sweeps.backends.fitness import Expected, judge
 from sweeps.backends.node_facts import Facts, look
@@ -27,8 +28,8 @@ from sweeps.backends.nodes import LOOK_SECONDS, PATIENCE_SECONDS, Node, Nodes
 from sweeps.run.preflight import expected_of
 from sweeps.study.config import Resources
 from sweeps.study.loading import load_study
-from ubt.artifacts.store import ArtifactStore
-from ubt.common.errors import UserError
+from ubt.artifacts.store import ArtifactStore, UnusableStore
+from ubt.common.errors import Problem, UserError
 from ubt.config.dotted_paths import set_path
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -198,6 +199,26 @@ def test_a_node_that_joins_is_looked_at_within_seconds_and_asked_once(
         cluster.seconds += LOOK_SECONDS
         nodes.poll()
     assert caplog.text.count("host-b") == 1
+
+
+def test_a_node_that_joins_while_the_store_stumbles_is_asked_anew(
+    expected: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumbles(*_: object) -> bool:
+        raise UnusableStore([Problem("the store", "no answer")])
+
+    cluster = Toy("a")
+    with closing(nodes_of(cluster, expected)) as nodes:
+        nodes.check()
+        cluster.there.append(node("b"))
+        with monkeypatch.context() as during:
+            during.setattr(nodes_module, "sees", stumbles)
+            cluster.seconds += LOOK_SECONDS
+            nodes.poll()
+        assert nodes.for_workers()["well"] == ["a"]
+        cluster.seconds += LOOK_SECONDS
+        nodes.poll()
+        assert nodes.for_workers()["well"] == ["a", "b"]
 
 
 def test_a_sweep_ends_when_its_last_node_is_gone_and_the_one_that_joins_is_not_fit(expected: Expected) -> None:

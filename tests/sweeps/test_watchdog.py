@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from toy_session import toy_session
 
+from sweeps.backends import work as work_module
 from sweeps.backends.work import Watchdog, Work, stalled_record, stands_still
 from sweeps.scheduling.stalls import LEAST_SECONDS, TIMES, StageTimes
 from ubt.common.errors import Stalled
@@ -96,6 +97,20 @@ def test_a_trial_of_this_process_that_stands_still_is_ended(assignment: Assignme
     assert watchdog.found
     assert "has not come on" in watchdog.found[0]
     assert "in test_a_trial_of_this_process_that_stands_still_is_ended" in watchdog.found[1]
+
+
+def test_nothing_is_raised_after_the_block(assignment: Assignment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that ends while the watchdog judges it waits for the verdict."""
+    judging = threading.Event()
+
+    def slowly(*_: object) -> str:
+        judging.set()
+        time.sleep(0.2)
+        return "it stands still"
+
+    monkeypatch.setattr(work_module, "stands_still", slowly)
+    with pytest.raises(Stalled), Watchdog(assignment, look_seconds=0.01, pulse=Pulse()):
+        assert judging.wait(30)
 
 
 def test_a_trial_that_stood_still_runs_again_once_and_says_where_it_stood(tmp_path: Path) -> None:

@@ -94,16 +94,24 @@ class Ending:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
     def ask_or_end(self, cause: Cause, within_seconds: float) -> None:
-        """Let the command end, from another thread; end it here if the main thread is stuck where no signal gets."""
+        """Let the command end, from another thread; end it here if the main thread is stuck where no signal gets.
+
+        A library must not end the process: it does what is left to do, and says that the call does not return.
+        """
         self.ask(cause)
         limit = time.monotonic() + within_seconds
         while self.cause is None and time.monotonic() < limit:
             time.sleep(0.1)
-        if self.cause is None and self._hard:
-            try:
-                self.at_worst(cause)
-            finally:
+        if self.cause is not None:
+            return
+        try:
+            self.at_worst(cause)
+        finally:
+            if self._hard:
                 self._end_now(cause)
+            os.write(
+                2, f"{self.farewell(cause)}\nThe call waits in Ray and may not return: end this process.\n".encode()
+            )
 
     def farewell(self, cause: Cause) -> str:
         """Return why it ended and how it goes on."""

@@ -100,11 +100,10 @@ def together(kind: str, address: str, trials: int, folder: Path) -> dict[str, ob
 
 def killed(kind: str, trials: int, folder: Path, where: str) -> dict[str, object]:
     """Kill the sweep that computes the implant, and measure what becomes of the other."""
-    (folder / "alone").mkdir()
-    began = time.monotonic()
-    start("alone", str(folder / "alone" / "store"), folder, trials, "inline").wait()
-    alone = time.monotonic() - began
     with store_of(kind, folder) as store:
+        began = time.monotonic()
+        start("alone", f"{store}-alone", folder, trials, "inline").wait()
+        alone = time.monotonic() - began
         files = ArtifactStore(store).lease_files()
         assert files is not None
         victim = start(NAMES[0], store, folder, trials, "inline", where)

@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 # The variable silences a notice that is about the theme's future, not about these pages.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo install test check docs format lock tree fuzz chaos clean
+.PHONY: demo install test check clusters docs format lock tree fuzz chaos clean
 
 demo: install  ## build the embedded victim and sweep UBT's four knobs over it
 	$(BIN)/ubt sweep demo
@@ -33,6 +33,10 @@ check: install  ## format, lint, types, docs, tests
 	$(BIN)/mypy
 	$(MKDOCS)
 	$(PYTEST) --cov --cov-report=term:skip-covered
+
+# One at a time: each has a cluster of its own.
+clusters: install  ## the tests on clusters: minutes
+	$(BIN)/python -m pytest -m clusters tests
 
 docs: install  ## write the reference pages anew and build the site into site/
 	$(BIN)/python docs/make_reference.py

@@ -20,9 +20,9 @@ OTHERS = {
     "benchmarks/": "what docs/performance.md measures, each a script",
     "mkdocs.yml": "the site's settings",
     "cluster.yaml": "a Ray cluster-launcher file: one CPU head, GPU workers that come and go",
-    "Makefile": "`demo`, `install`, `test`, `check`, `docs`, `format`, `lock`, `tree`",
+    "Makefile": "`demo`, `install`, `test`, `check`, `clusters`, `docs`, `format`, `lock`, `tree`, `fuzz`, `chaos`",
     "requirements.lock": "every dependency with version and hashes",
-    ".ci/run": "what CI runs: `make check`",
+    ".ci/run": "what CI runs: `make check`, then `make clusters`",
 }
 WIDTH = 34
 

@@ -41,16 +41,21 @@ def test_before_any_trial_is_done_it_says_that(told, trial):
 
 
 def test_the_effort_counts_trials_and_the_time_that_sharing_saved(told, trial):
-    line = told(trial(0), trial(1, state="FAILED", changes={SAMPLES: 8}))
+    line = told(trial(0), trial(1, state="FAILED", fault="ValueError", changes={SAMPLES: 8}))
     assert line.effort.startswith("2 trials: 1 done and 1 failed (1 by a mistake).")
     assert "sharing 1 of 2 saved 10 s, 71.4% of the work" in line.effort
 
 
 def test_trials_in_one_state_are_told_shortly(told, trial):
     assert told(trial(0)).effort.startswith("1 trial, done.")
-    assert told(trial(0, state="FAILED"), trial(1, state="FAILED")).effort == (
+    failed = {"state": "FAILED", "fault": "ValueError"}
+    assert told(trial(0, **failed), trial(1, **failed)).effort == (
         "2 trials, all failed (2 by a mistake). No stage is finished yet."
     )
+
+
+def test_what_an_old_record_failed_by_is_not_guessed(told, trial):
+    assert told(trial(0, state="FAILED")).effort.startswith("1 trial, failed. ")
 
 
 def test_a_run_that_shared_nothing_says_so(told, trial):

@@ -111,7 +111,7 @@ def computed(record: TrialRecord) -> list[str]:
     return [stage.node for stage in record.stages]
 
 
-@pytest.mark.slow
+@pytest.mark.clusters
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_no_trial_is_wrong_and_the_host_is_named_with_the_first_row_that_differs(tmp_path: Path) -> None:
     before_the_first_trial(tmp_path, another_picture)

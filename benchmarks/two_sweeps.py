@@ -64,7 +64,7 @@ def start(
     """Start a sweep of the study `smoke`; what it prints goes to a file."""
     given = ["smoke", "--name", name, "--out", str(folder), "--address", address, "--set", f"store={store}"]
     given += ["--set", "tracking.enabled=false", "--set", f"search.n_trials={trials}"]
-    given += ["--set", "victim.implant.epochs=20"]  # so long that the other sweep comes while it is computed
+    given += ["--set", "victim.implant.epochs=80"]  # so long that the other sweep comes while it is computed
     given += ["--set", 'search.space={"defense.overfit_epochs": [1, 2], "defense.unlearn_samples": [8, 12, 16, 24]}']
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen([sys.executable, "-c", SWEEP, where, *given], stdout=log, stderr=log)

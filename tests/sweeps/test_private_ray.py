@@ -13,13 +13,21 @@ from pathlib import Path
 import pytest
 from test_sweep_ray import descendants
 
-from sweeps.backends.connection import start_ray
-from sweeps.backends.lifetime import stop_ray
 from sweeps.backends.private import LOOPBACK, have_token, own_folder
-from sweeps.study.config import Resources
 
 ASK = "from ray._raylet import GcsClient; print(len(GcsClient(address={!r}).get_all_node_info(timeout=5)))"
 LISTENING = "0A"
+PRIVATE = """
+import sys
+import ray
+from sweeps.backends.connection import start_ray
+from sweeps.backends.lifetime import stop_ray
+from sweeps.study.config import Resources
+start_ray("local", Resources(concurrent_trials=1))
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+stop_ray()
+"""
 
 
 @pytest.fixture
@@ -135,23 +143,29 @@ class TestFolder:
 
 
 @pytest.fixture
-def address(home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a private Ray, started where the environment asks for none that is safe."""
-    import ray
-    from ray._raylet import AuthenticationTokenLoader
+def private(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[int, str]]:
+    """The process that has a private Ray, started where the environment asks for none that is safe; its address.
 
+    A process of its own, as Ray keeps for good whether it wants tokens, which a later test's cluster does not.
+    """
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("r")))
-    start_ray("local", Resources(concurrent_trials=1))
-    yield ray.get_runtime_context().gcs_address
-    stop_ray()
-    AuthenticationTokenLoader.instance().reset_cache()  # other tests have another home
+    words = [sys.executable, "-c", PRIVATE]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield process.pid, process.stdout.readline().strip()
+        process.stdin.close()
+        assert process.wait(60) == 0
 
 
 @pytest.mark.slow
-def test_a_private_ray_is_out_of_reach(address: str, home: Path) -> None:
+def test_a_private_ray_is_out_of_reach(private: tuple[int, str], home: Path) -> None:
+    process, address = private
     assert address.startswith(f"{LOOPBACK}:")
-    ours = {str(os.getpid()), *map(str, descendants(os.getpid()))}
+    ours = {str(process), *map(str, descendants(process))}
     listening = [where for pid, where in listeners() if pid in ours]
     assert len(listening) >= 5, "head, raylet, its agents, workers"
     assert set(listening) == {LOOPBACK}

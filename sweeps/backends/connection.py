@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.backends.lifetime import left_alone, stop_ray
-from sweeps.backends.private import LOOPBACK, kept_private
+from sweeps.backends.private import LOOPBACK, kept_private, running_nodes
 from sweeps.study.config import Resources
 from ubt.common import ending
 from ubt.common.errors import Problem, UserError
@@ -68,7 +69,7 @@ INLINE, LOCAL, AUTO = "inline", "local", "auto"
 ON_THE_HEAD = "ray exec cluster.yaml --tmux 'ubt sweep … --address auto'"
 
 _ANSWER_SECONDS = 5.0
-_ADDRESS = re.compile(r"(ray://)?(?P<host>[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
+_ADDRESS = re.compile(r"(ray://)?([^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}")
 
 
 def check_address(address: str) -> None:
@@ -77,17 +78,18 @@ def check_address(address: str) -> None:
     Raises:
         UserError: if it is no address, or nothing answers there.
     """
-    host, port = _endpoint(address)
+    host, _, port = meant(address).removeprefix("ray://").rpartition(":")
+    host = host.strip("[]")
     try:
-        socket.create_connection((host, port), _ANSWER_SECONDS).close()
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
     except (OSError, ValueError, OverflowError) as error:  # the latter for what is no host name or no port
         message = f"nothing answers at {host}:{port} ({error})"
         advice = f"is the cluster up, and may this machine reach that port? Or start it on the head: {ON_THE_HEAD}"
         raise UserError(Problem(f"--address {address}", message, advice=advice)) from error
 
 
-def _endpoint(address: str) -> tuple[str, int]:
-    """Return the host and port that an address of a cluster stands for.
+def meant(address: str) -> str:
+    """Return the HOST:PORT or ray://HOST:PORT that an address of a cluster stands for.
 
     Raises:
         UserError: if it stands for none.
@@ -95,27 +97,32 @@ def _endpoint(address: str) -> tuple[str, int]:
     where, named = "--address", address
     if address == AUTO:
         where, named = "$RAY_ADDRESS", os.environ.get("RAY_ADDRESS") or _cluster_of_this_machine()
-    found = _ADDRESS.fullmatch(named)
-    if found is None:
+    if _ADDRESS.fullmatch(named) is None:
         words = f"`{LOCAL}`, `{INLINE}`, `{AUTO}`, " if where == "--address" else ""
         raise UserError(Problem(where, f"must be {words}HOST:PORT or ray://HOST:PORT", named))
-    return found["host"].strip("[]"), int(found["port"])
+    return named
 
 
 def _cluster_of_this_machine() -> str:
-    """Return the HOST:PORT of the cluster that this machine is a node of.
+    """Return the HOST:PORT of the one cluster of this user that this machine is a node of.
 
     Raises:
-        UserError: if it is none.
+        UserError: if there is none, or more than one.
     """
-    from ray._private.services import canonicalize_bootstrap_address  # noqa: PLC0415 — what `auto` means to Ray
-
-    try:
-        return str(canonicalize_bootstrap_address(AUTO))
-    except ConnectionError as error:
-        advice = f"leave it out to run on this machine alone, or start it on the cluster's head: {ON_THE_HEAD}"
-        message = "this machine is no node of a Ray cluster"
-        raise UserError(Problem("--address auto", message, advice=advice)) from error
+    there = [node for node in running_nodes() if not node.private]
+    ours = sorted({node.cluster for node in there if node.ours})
+    if len(ours) == 1:
+        return ours[0]
+    others = sorted({f"{node.cluster} of user {node.user}" for node in there if not node.ours})
+    advice = f"leave it out to run on this machine alone, or start it on the cluster's head: {ON_THE_HEAD}"
+    message = "this machine is no node of a Ray cluster"
+    if ours:
+        message = f"this machine is a node of {len(ours)} Ray clusters: {', '.join(ours)}"
+        advice = "say which: --address HOST:PORT, or $RAY_ADDRESS"
+    elif others:
+        message += f" of yours. Others run on it: {', '.join(others)}"
+        advice += "; if you may use one of the others: --address HOST:PORT, with its token"
+    raise UserError(Problem("--address auto", message, advice=advice))
 
 
 logger = logging.getLogger(__name__)
@@ -129,6 +136,7 @@ _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
     "GRPC_ENABLE_FORK_SUPPORT": "0",  # its handlers crash one in a hundred processes that are forked beside its threads
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # what a Ray job sets and we set too is ours, instead of an error
 }
 
 
@@ -214,12 +222,25 @@ def _options(resources: Resources) -> dict[str, Any]:
         "MKL_NUM_THREADS": threads,
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without GPUs sees none: all would share the first one
     }
+    for name, value in _variables_of_the_job().items():
+        if environment.get(name, value) != value:
+            text = "%s=%s of the Ray job is not used: a trial gets %s, as resources.cpus_per_trial says"
+            logger.warning(text, name, value, environment[name])
     return {
         "runtime_env": {"env_vars": environment},
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "configure_logging": False,
     }
+
+
+def _variables_of_the_job() -> dict[str, str]:
+    """Return what the Ray job that this process is in, if it is in one, sets in the environment of workers."""
+    try:
+        job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+        return dict((job.get("runtime_env") or {}).get("env_vars") or {})
+    except (ValueError, TypeError, AttributeError):
+        return {}  # Ray says what is wrong with it
 
 
 def _start_private(resources: Resources) -> None:
@@ -252,11 +273,13 @@ def _join(address: str, resources: Resources) -> None:
 
     warnings.filterwarnings("ignore", "Ray Client connection timed out", UserWarning)  # the error says it
     try:
-        ray.init(address=address, **_options(resources))
+        ray.init(address=meant(address), **_options(resources))
     except (OSError, RuntimeError, ValueError, RayError) as error:
         advice = (
             "a cluster with a token wants RAY_AUTH_MODE=token and its ~/.ray/auth_token here; ray:// wants the"
             f" head's client port, 10001 by default. Or start it on the head: {ON_THE_HEAD}"
         )
+        if "version mismatch" in str(error).lower():
+            advice = "Ray and Python must be of one version on all nodes and here: requirements.lock pins Ray's"
         message = f"something answers, but no cluster that can be joined: {error}"
         raise UserError(Problem(f"--address {address}", message, advice=advice)) from error

@@ -1,4 +1,6 @@
-"""A Ray of our own, for this user on this machine: out of reach from the network, and closed to who has no token.
+"""A Ray of our own, for this user on this machine, and whose the others are that run here.
+
+Ours is out of reach from the network, and closed to who has no token.
 
 Ray's head, raylet and workers listen on all interfaces, even if they are given an address, unless Ray takes the machine
 for one that has no network: then they listen on the loopback interface alone. Other users of the machine reach that,
@@ -9,11 +11,13 @@ these lie in a folder that only this user may enter.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +62,42 @@ def own_folder() -> Path:
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        return Path(tempfile.mkdtemp(prefix="ubt-", dir=shared))
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=shared))
     folder.chmod(0o700)
     return folder
+
+
+@dataclass(frozen=True)
+class RunningNode:
+    """A node of Ray's that runs on this machine."""
+
+    cluster: str
+    """HOST:PORT of its cluster's head."""
+    user: str
+    ours: bool
+    """It is this user's."""
+    private: bool
+    """It belongs to one sweep alone: see `kept_private`."""
+
+
+def running_nodes() -> list[RunningNode]:
+    """Return the nodes of Ray's on this machine, whoever started them, as far as this user may see processes.
+
+    Ray itself, asked for the cluster of this machine, takes any process of any user for it.
+    """
+    import psutil  # noqa: PLC0415
+
+    found = []
+    for process in psutil.process_iter(["name", "cmdline", "uids", "username"]):
+        if process.info["name"] != "raylet" or not process.info["cmdline"]:
+            continue
+        command = " ".join(process.info["cmdline"])
+        cluster, folder = (re.search(rf"--{flag}[= ](\S+)", command) for flag in ("gcs-address", "temp-dir"))
+        if cluster is not None:
+            user = process.info["uids"].real
+            private = folder is not None and re.search(rf"/ubt-{user}(-\w+)?/ray$", folder[1]) is not None
+            found.append(RunningNode(cluster[1], process.info["username"], user == os.getuid(), private))
+    return found
 
 
 def have_token() -> None:

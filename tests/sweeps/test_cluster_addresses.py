@@ -6,6 +6,7 @@ with a CPU and a pretended GPU that join and are lost when a test says so. All i
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import held
@@ -29,7 +31,7 @@ from held import Holds
 from ports import free_port
 from test_sweep_ray import command_of, computed, descendants, names, send_the_rest
 
-from sweeps.backends.connection import TRIALS_WAITING, capacity, check_address, start_ray
+from sweeps.backends.connection import TRIALS_WAITING, capacity, check_address, meant, start_ray
 from sweeps.study.config import Resources
 from ubt.common.errors import UserError
 from ubt.trials.record import State, TrialRecord, read_records
@@ -94,12 +96,45 @@ def test_auto_goes_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, u
         check_address("auto")
 
 
-def test_auto_on_a_machine_that_is_no_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def raylet(cluster: str, user: int = 0, folder: str = "/tmp/ray") -> Any:
+    """A process of Ray's as psutil shows it: its own arguments, and in one of them those of its workers."""
+    words = ["/opt/ray/raylet", "--node_id=ab", f"python worker.py --gcs-address={cluster} --temp-dir={folder} --x"]
+    uids = SimpleNamespace(real=os.getuid() + user)
+    return SimpleNamespace(info={"name": "raylet", "cmdline": words, "uids": uids, "username": f"user{user}"})
+
+
+def on_this_machine(monkeypatch: pytest.MonkeyPatch, *processes: Any) -> None:
+    hidden = SimpleNamespace(info={"name": "raylet", "cmdline": None, "uids": None, "username": None})
+    other = SimpleNamespace(info={"name": "bash", "cmdline": ["bash", "--gcs-address=no:1"], "uids": None})
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr("ray._private.services.find_gcs_addresses", frozenset)
-    with pytest.raises(UserError, match="this machine is no node of a Ray cluster"):
-        check_address("auto")
+    monkeypatch.setattr("psutil.process_iter", lambda fields: [hidden, other, *processes])
+
+
+class TestAuto:
+    def test_is_the_one_cluster_of_this_user_that_this_machine_is_a_node_of(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        on_this_machine(monkeypatch, raylet("10.0.0.1:6379", user=1), raylet("10.0.0.2:6379"), raylet("10.0.0.2:6379"))
+        assert meant("auto") == "10.0.0.2:6379"
+
+    def test_is_no_other_user_s(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        on_this_machine(monkeypatch, raylet("10.0.0.1:6379", user=1))
+        with pytest.raises(UserError) as caught:
+            check_address("auto")
+        assert "no node of a Ray cluster of yours. Others run on it: 10.0.0.1:6379 of user user1" in str(caught.value)
+        assert "if you may use one of the others: --address HOST:PORT, with its token" in str(caught.value)
+
+    def test_is_not_the_private_ray_of_another_sweep(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        private = [f"/tmp/ubt-{os.getuid()}/ray", f"/scratch/ubt-{os.getuid()}-x_1/ray"]
+        on_this_machine(monkeypatch, *(raylet("127.0.0.1:41234", folder=folder) for folder in private))
+        with pytest.raises(UserError, match="this machine is no node of a Ray cluster\n") as caught:
+            check_address("auto")
+        assert "ray exec cluster.yaml" in str(caught.value)
+
+    def test_of_two_clusters_is_neither(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        on_this_machine(monkeypatch, raylet("10.0.0.1:1"), raylet("10.0.0.1:2", folder="/tmp/ubt-job-7-0/ray"))
+        with pytest.raises(UserError, match=r"a node of 2 Ray clusters: 10\.0\.0\.1:1, 10\.0\.0\.1:2"):
+            check_address("auto")
 
 
 @pytest.fixture
@@ -108,6 +143,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def join(nodes: list[Mapping[str, float]], **asked: Any) -> int:
         monkeypatch.setattr("sweeps.backends.connection.check_address", lambda address: None)
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
         monkeypatch.setattr("ray.init", lambda **options: None)
         monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
         return start_ray("auto", Resources(**asked))
@@ -130,6 +166,33 @@ def test_a_cluster_with_capacity_is_filled_and_a_given_number_is_kept(
     assert joined([{"CPU": 64}, {"CPU": 64}], cpus_per_trial=2) == 64
     assert joined([{"CPU": 64}], concurrent_trials=3) == 3
     assert not caplog.text
+
+
+def test_what_a_ray_job_sets_too_is_as_the_trial_needs_it_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ray refuses a variable that both a job and a program in it set, unless it is asked not to."""
+    from ray.runtime_env.runtime_env import _merge_runtime_env
+
+    given: list[Any] = []
+    job = {
+        "env_vars": {"OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "1", "HF_HOME": "/hf"},
+        "working_dir": "s3://b/c.zip",
+    }
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": job, "metadata": {}}))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.delenv("RAY_OVERRIDE_JOB_RUNTIME_ENV", raising=False)
+    monkeypatch.setattr("sweeps.backends.connection.check_address", lambda address: None)
+    monkeypatch.setattr("ray.init", lambda **options: given.append(options["runtime_env"]))
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1}}])
+    with caplog.at_level(logging.WARNING):
+        start_ray("auto", Resources())
+    merged = _merge_runtime_env(job, given[0], override=os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] == "1")
+    assert merged is not None
+    assert merged["working_dir"] == "s3://b/c.zip"
+    assert (merged["env_vars"]["OMP_NUM_THREADS"], merged["env_vars"]["HF_HOME"]) == ("1", "/hf")
+    assert "OMP_NUM_THREADS=4 of the Ray job is not used" in caplog.text
+    assert "MKL_NUM_THREADS" not in caplog.text
 
 
 @dataclass
@@ -299,7 +362,7 @@ def grown(cluster: Cluster, begin: Begin, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.slow
-class TestAuto:
+class TestCluster:
     def test_it_waits_for_a_node_and_says_so(self, grown: Sweep) -> None:
         assert "(cpus_per_trial 1, gpus_per_trial 1) now, there are 0 CPUs and 0 GPUs on 1 node;" in grown.err
 

@@ -132,7 +132,7 @@ class MlflowSink:
         if content.subject in self._runs:
             return self._runs[content.subject]
         # With its tags at once, so that it is found however this call ends.
-        tags = content.payload.tags | {"ubt.run": self._identity, "ubt.study": content.study}
+        tags = {**content.payload.tags, "ubt.run": self._identity, "ubt.study": content.study}
         if content.subject != STUDY:
             tags |= {_PARENT: self._runs[STUDY].run_id, "ubt.trial": content.subject}
         made = self._client.create_run(self._experiment_id, content.began_ms, tags, run_name=content.name)

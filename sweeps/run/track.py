@@ -30,7 +30,7 @@ def settings_for(run_folder: Path, uri: str | None = None) -> tuple[TrackingSett
     study = tracking_of(run_folder)
     for where, address in (("--uri", uri), ("MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI"))):
         if address:
-            given = {"uri": address, "experiment": study.experiment}
+            given = {**study.model_dump(exclude={"enabled"}), "uri": address}
             return validate(TrackingSettings, given, where), where
     if not study.enabled:
         advice = "say where to send it: --uri sqlite:///FILE, postgresql://… or https://…"

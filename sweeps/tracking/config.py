@@ -5,6 +5,7 @@ An address may hold a user and a password. It is used as given and shown only wi
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from ubt.common.secrets import without_credentials
 from ubt.config import Config
 
 _SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+_ARTIFACT_SCHEMES = ("s3", "gs", "wasbs", "abfss", "hdfs")
 _SQLITE = re.compile(r"sqlite(\+[a-z0-9_]+)?:///")
 
 
@@ -50,10 +52,8 @@ def sqlite_address(path: Path) -> str:
     return f"sqlite:///{plain}" if plain == quoted else f"sqlite+pysqlite:///{quoted}"
 
 
-def artifacts_folder(uri: str, run_folder: Path) -> Path | None:
-    """Return where artifacts lie: next to the database; None if a server decides."""
-    if is_remote(uri):
-        return None
+def artifacts_folder(uri: str, run_folder: Path) -> Path:
+    """Return where artifacts lie if nothing else is said: next to the database."""
     database = sqlite_path(uri)
     return (database.parent if database else run_folder.absolute().parent) / "mlartifacts"
 
@@ -78,6 +78,14 @@ def _is_known(uri: str) -> bool:
     return bool(found) and base in _SCHEMES
 
 
+def _must_be_a_place(address: str) -> str:
+    scheme, found, rest = address.partition("://")
+    if found and (scheme not in _ARTIFACT_SCHEMES or not rest.strip("/")):
+        allowed = ", ".join(f"{name}://…" for name in _ARTIFACT_SCHEMES)
+        raise ValueError(f"must be a folder, or {allowed}")
+    return address
+
+
 # pydantic applies these from right to left until the value is a string, then from left to right.
 _Address = Annotated[str, AfterValidator(_must_be_known), BeforeValidator(_hide_in_mistakes)]
 
@@ -89,6 +97,9 @@ class TrackingSettings(Config):
     """Copy the study to MLflow while it runs."""
     uri: _Address | None = Field(default=None, repr=False)
     """Address of an MLflow server or database; by default `mlflow.db` beside the run folder."""
+    artifacts: Annotated[str, AfterValidator(_must_be_a_place)] | None = None
+    """Where MLflow keeps files, a folder or `s3://BUCKET/PATH`, for an experiment that is new in a database; by default
+    `mlartifacts` beside the run folder. A server decides itself."""
     experiment: str = Field(default="ubt", min_length=1, max_length=500)
     """MLflow experiment that the study's runs appear in."""
 
@@ -96,6 +107,17 @@ class TrackingSettings(Config):
         """Return the address in use, credentials included; files become absolute, as trials change folder."""
         if self.uri is None:
             return sqlite_address(run_folder.absolute().parent / "mlflow.db")
+        if (given := os.environ.get("MLFLOW_TRACKING_URI", "")) and without_credentials(given) == self.uri:
+            return given  # the study's address with the user and password that the study should not hold
         database = sqlite_path(self.uri)
         _, mark, query = self.uri.partition("?")
         return f"{sqlite_address(database)}{mark}{query}" if database else self.uri
+
+    def artifact_address(self, run_folder: Path) -> str | None:
+        """Return the address of where files lie; None if a server decides."""
+        uri = self.address(run_folder)
+        if is_remote(uri):
+            return None
+        if self.artifacts and "://" in self.artifacts:
+            return self.artifacts
+        return (Path(self.artifacts).absolute() if self.artifacts else artifacts_folder(uri, run_folder)).as_uri()

@@ -58,14 +58,18 @@ _LOG_IN = (
     "give user and password in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, a token in "
     "MLFLOW_TRACKING_TOKEN, or an address with both: `ubt track RUN --uri …`"
 )
+_NO_PERMISSION = (
+    "have its user given the permission to edit the experiment, choose another `tracking.experiment`, or " + _LOG_IN
+)
 _LOG_IN_TO_DATABASE = "give an address with user and password: `ubt track RUN --uri …` or MLFLOW_TRACKING_URI"
 _ADDRESS = "check the address (`tracking.uri`, or `ubt track RUN --uri …`)"
 _DRIVERS = {
     "psycopg": "`pip install 'ubt-sweeper[postgres]'`",
     "MySQLdb": "`pip install pymysql`, and mysql+pymysql:// in the address",
     "pyodbc": "`pip install pyodbc`",
+    "boto3": "`pip install 'ubt-sweeper[s3]'`",
 }
-"""What brings the module that SQLAlchemy imports for a database."""
+"""What brings the module that SQLAlchemy imports for a database, or MLflow for files on S3."""
 
 
 _TRANSIENT = re.compile(
@@ -106,7 +110,8 @@ def fault_of(error: BaseException, connecting: bool = False) -> TrackingFault:
     text = str(error) if getattr(error, "error_code", "") else f"{type(error).__name__}: {error}"
     code, status = getattr(error, "error_code", ""), getattr(getattr(error, "response", None), "status_code", 0)
     if code in _NO_ACCESS or status in (401, 403):
-        return BlockedError(text, _LOG_IN)
+        refused = status == 403 or code == "PERMISSION_DENIED"
+        return BlockedError(text, _NO_PERMISSION if refused else _LOG_IN)
     if code in _NEVER and not connecting:
         return RefusedError(text)
     if isinstance(error, ImportError):

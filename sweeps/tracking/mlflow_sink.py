@@ -54,7 +54,7 @@ class _Known:
 class MlflowSink:
     """One connection. After a failure make a new one: what this one knows of the runs may be outdated."""
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path | None, identity: str) -> None:
+    def __init__(self, uri: str, experiment: str, artifacts: str | None, identity: str) -> None:
         self._identity = identity
         if not is_remote(uri):
             # MLflow tries ten times within 100 seconds before it says that a database does not answer.
@@ -85,12 +85,12 @@ class MlflowSink:
             self._runs = self._find_runs()  # a call that timed out long ago may have made a twin since
         return run.run_id
 
-    def _find_experiment(self, name: str, artifacts: Path | None) -> str:
+    def _find_experiment(self, name: str, artifacts: str | None) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             # MLflow's own default is a folder under the working directory, wherever that is.
             try:
-                return self._client.create_experiment(name, artifacts.as_uri() if artifacts else None)
+                return self._client.create_experiment(name, artifacts)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise

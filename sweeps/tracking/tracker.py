@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from sweeps.tracking.config import TrackingSettings, artifacts_folder, sqlite_path
+from sweeps.tracking.config import TrackingSettings, sqlite_path
 from sweeps.tracking.contents import STUDY, Ledger, RunContents
 from sweeps.tracking.delivery import Left, Sender, Sink, prepare_environment
 from sweeps.tracking.faults import BrokenDatabaseError, TrackingFault, fault_of
@@ -114,7 +114,7 @@ class Tracker:
                 self._database = database.stat().st_ino
             from sweeps.tracking.mlflow_sink import MlflowSink  # noqa: PLC0415 — the sweep must not wait for it
 
-            artifacts = artifacts_folder(uri, self._run_folder)
+            artifacts = self._settings.artifact_address(self._run_folder)
             return MlflowSink(uri, self._settings.experiment, artifacts, self._ledger.identity)
         except Exception as error:
             raise fault_of(error, connecting=True) from error

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import ToyRun
 
-from sweeps.tracking.config import TrackingSettings, artifacts_folder
+from sweeps.tracking.config import TrackingSettings
 from sweeps.tracking.contents import STUDY, Ledger, RunContents
 from sweeps.tracking.delivery import Sink
 from sweeps.tracking.faults import BlockedError, RefusedError, fault_of
@@ -45,8 +45,7 @@ def connect(toy: ToyRun) -> Connect:
     def open_connection(run: ToyRun = toy, experiment: str = "ubt") -> Sending:
         from sweeps.tracking.mlflow_sink import MlflowSink
 
-        uri = TrackingSettings().address(run.folder)
-        artifacts = artifacts_folder(uri, run.folder)
+        uri, artifacts = TrackingSettings().address(run.folder), TrackingSettings().artifact_address(run.folder)
         return Sending(run, MlflowSink(uri, experiment, artifacts, Ledger(run.folder).identity))
 
     return open_connection

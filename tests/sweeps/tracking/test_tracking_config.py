@@ -64,7 +64,30 @@ def test_what_else_an_address_says_stays(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_server_decides_itself_where_artifacts_lie(tmp_path: Path) -> None:
-    assert artifacts_folder("https://host", tmp_path) is None
+    assert TrackingSettings(uri="https://host", artifacts="s3://bucket/files").artifact_address(tmp_path) is None
+
+
+def test_files_of_a_database_lie_beside_the_run_or_where_the_study_says(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, database = tmp_path / "runs" / "toy", "postgresql://db.example.org/mlflow"
+    assert TrackingSettings(uri=database).artifact_address(run) == f"file://{tmp_path}/runs/mlartifacts"
+    assert TrackingSettings(uri=database, artifacts="files").artifact_address(run) == f"file://{tmp_path}/files"
+    assert TrackingSettings(uri=database, artifacts="s3://bucket/a").artifact_address(run) == "s3://bucket/a"
+
+
+@pytest.mark.parametrize("place", ["ftp://host/files", "s3://", "s4://bucket", "http://host/files"])
+def test_a_place_that_mlflow_cannot_keep_files_in_is_a_mistake_of_the_study(place: str) -> None:
+    with pytest.raises(UserError, match="must be a folder, or s3://"):
+        validate(TrackingSettings, {"artifacts": place}, "study.yaml")
+
+
+def test_a_password_may_be_given_beside_the_study_for_the_address_that_it_names(tmp_path: Path, monkeypatch) -> None:
+    study = TrackingSettings(uri="postgresql://db.example.org/mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:s3cret@db.example.org/mlflow")
+    assert study.address(tmp_path) == "postgresql://ann:s3cret@db.example.org/mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:s3cret@elsewhere.example.org/mlflow")
+    assert study.address(tmp_path) == "postgresql://db.example.org/mlflow"
+    assert TrackingSettings().address(tmp_path / "runs" / "toy") == f"sqlite:///{tmp_path}/runs/mlflow.db"
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "htp://ann:s3cret@host", "sqlite://", "sqlite:///"])

@@ -3,24 +3,34 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
+# Which CUDA torch is built for: 13, or 12 for older drivers and GPUs. `ubt doctor` says which of them this machine runs.
+CUDA ?= 13
+LOCK_13 := requirements.lock
+LOCK_12 := requirements-cuda12.lock
+LOCK := $(or $(LOCK_$(CUDA)),$(error CUDA must be 13 or 12, not $(CUDA)))
+INSTALLED := $(VENV)/.installed-cuda$(CUDA)
+OTHER_CUDA := $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed-cuda*))
+COMPILE := $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	--generate-hashes --no-header --quiet
 # A process a core, a test file at a time: files share what they train.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 # The variable silences a notice that is about the theme's future, not about these pages.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo install test check clusters docs format lock tree fuzz chaos clean
+.PHONY: demo install test check clusters docs format lock image tree fuzz chaos clean
 
 demo: install  ## build the embedded victim and sweep UBT's four knobs over it
 	$(BIN)/ubt sweep demo
 
-install: $(VENV)/.installed  ## make .venv from the pinned requirements
+install: $(INSTALLED)  ## make .venv from the pinned requirements; CUDA=12 for older drivers
 
 # Byte code is compiled here, once: it halves the start of every worker that imports torch and open_clip.
-$(VENV)/.installed: requirements.lock pyproject.toml
+# An environment for another CUDA is made anew: the libraries of both would take 9 GB.
+$(INSTALLED): $(LOCK) pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(OTHER_CUDA),--clear) $(VENV)
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r $(LOCK)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
@@ -46,9 +56,14 @@ format: install  ## rewrite the sources as `check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: install  ## pin every dependency anew, with hashes and without any index address
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
-		--generate-hashes --no-header --quiet --output-file requirements.lock
+lock: install  ## pin every dependency anew for both CUDAs, with hashes and without any index address
+	$(COMPILE) --output-file $(LOCK_13)
+	$(COMPILE) --constraint deploy/cuda12.txt --output-file $(LOCK_12)
+
+image: ## build the container image of a cluster's nodes: ubt:cuda13, or CUDA=12
+	docker build --file deploy/Dockerfile --build-arg CUDA=$(CUDA) \
+		--build-arg COMMIT="$$(git rev-parse --short=12 HEAD)$$(git diff --quiet HEAD -- ubt sweeps analysis || echo +)" \
+		--tag ubt:cuda$(CUDA) .
 
 fuzz: install  ## plan 5,200 studies that are spoilt at random: minutes
 	$(BIN)/python benchmarks/fuzz_studies.py

@@ -92,6 +92,7 @@ _PARTS = {
     "plugins": ("plug-ins cannot be imported", "install them on every node, or have their files at the same path"),
     "store": ("the store cannot be used", "every node must reach the store and may write to it"),
     "gpus": ("its GPUs cannot be looked at", "does `nvidia-smi` work there?"),
+    "driver": ("its NVIDIA driver cannot be looked at", "does `nvidia-smi` work there?"),
     "disk": ("decoded images cannot be kept", "name another folder with $UBT_CACHE there"),
     "content": (
         "a trial cannot be prepared",
@@ -105,7 +106,8 @@ def _surroundings(expected: Expected, facts: Facts, gpus: float) -> Finding | No
     if not facts["store"]:
         return not_shared(expected.store)
     if facts["gpus"] is not None and facts["gpus"] < gpus:
-        what = f"Ray says that it has {gpus:g} GPUs, and torch sees {facts['gpus']}"
+        why = f": {facts['driver']}" if facts.get("driver") and not facts["gpus"] else ""
+        what = f"Ray says that it has {gpus:g} GPUs, and torch sees {facts['gpus']}{why}"
         return Finding(what, "is torch built for GPUs there, and the driver new enough for it? See `nvidia-smi`")
     disk = facts["disk"]
     if disk["needed"] > disk["free"]:

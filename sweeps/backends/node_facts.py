@@ -36,6 +36,7 @@ def look(asked: dict[str, Any]) -> Facts:
         "plugins": _plugins,
         "store": _store,
         "gpus": _gpus,
+        "driver": _driver,
         "disk": _disk,
         "content": _content,
     }
@@ -134,6 +135,17 @@ def _gpus(asked: dict[str, Any]) -> int | None:
     if counted.returncode:
         raise RuntimeError(counted.stderr.strip().splitlines()[-1:] or f"status {counted.returncode}")
     return int(counted.stdout)
+
+
+def _driver(asked: dict[str, Any]) -> str:
+    """Return what this node's NVIDIA driver means for its torch, which sees no GPU; empty if trials need none."""
+    if not asked["gpus"]:
+        return ""
+    import torch  # noqa: PLC0415 — imported above already, to see whether it can be
+
+    from ubt.common import nvidia  # noqa: PLC0415
+
+    return nvidia.fit(nvidia.driver_version(), nvidia.Torch(torch.__version__, torch.version.cuda)).text
 
 
 def _disk(asked: dict[str, Any]) -> dict[str, Any]:

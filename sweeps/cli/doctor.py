@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import tempfile
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from sweeps.backends.connection import INLINE, LOCAL
 from sweeps.backends.nodes import Nodes
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import ArtifactStore, default_store
+from ubt.common import nvidia
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import UserError
 from ubt.common.paths import STUDY_FILE
@@ -42,6 +45,7 @@ def diagnose(store: str | None, address: str = LOCAL, study: StudyConfig | None 
         _python,
         _packages,
         _devices,
+        _driver,
         _ray if address in (LOCAL, INLINE) else lambda: _cluster(address, where, study),
         _mlflow,
         lambda: _store(where),
@@ -75,6 +79,29 @@ def _devices() -> Finding:
     )
 
 
+def _driver() -> Finding:
+    """Look whether the NVIDIA driver runs what is installed."""
+    driver = nvidia.driver_version()
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return Finding("driver", True, f"{driver or 'none'}; CUDA_VISIBLE_DEVICES hides all GPUs")
+    try:
+        import torch  # noqa: PLC0415
+    except (ImportError, RuntimeError):
+        return Finding("driver", True, f"{driver or 'none'}; what it runs, torch would have to say")
+    with warnings.catch_warnings(action="ignore"):  # torch's own, which say less
+        usable = torch.cuda.is_available()
+    gpus = range(torch.cuda.device_count()) if usable else ()
+    found = nvidia.Torch(
+        torch.__version__,
+        torch.version.cuda,
+        usable,
+        torch.cuda.get_arch_list() if usable else (),
+        [(torch.cuda.get_device_name(gpu), torch.cuda.get_device_capability(gpu)) for gpu in gpus],
+    )
+    fit = nvidia.fit(driver, found)
+    return Finding("driver", fit.well, fit.text)
+
+
 def _ray() -> Finding:
     from sweeps.backends.connection import start_ray  # noqa: PLC0415
     from sweeps.backends.lifetime import stop_ray  # noqa: PLC0415
@@ -93,15 +120,15 @@ def _cluster(address: str, store: str, study: StudyConfig | None) -> Finding:
     from sweeps.backends.fitness import Expected  # noqa: PLC0415
     from sweeps.backends.lifetime import stop_ray  # noqa: PLC0415
     from sweeps.backends.node_tasks import RayCluster  # noqa: PLC0415
-    from sweeps.run.preflight import expected_of, prepare  # noqa: PLC0415
+    from sweeps.run.preflight import decode_on_a_node, expected_of, prepare  # noqa: PLC0415
     from sweeps.study.config import Resources  # noqa: PLC0415
 
     resources = study.resources if study else Resources()
     try:
         check_address(address)
-        images = prepare(study, store) if study else {}
         start_ray(address, resources)
         try:
+            images = prepare(study, store, decode_on_a_node if "://" in store else None) if study else {}
             cluster = RayCluster()
             gpus = any(node.resources.get("GPU") for node in cluster.nodes())
             expected = expected_of(study, store, images) if study else Expected(store, gpus=gpus)

@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+import torch
 
 from sweeps.backends import connection as ray_connection
 from sweeps.backends import lifetime
@@ -11,8 +12,9 @@ from sweeps.backends.connection import start_ray
 from sweeps.cli import doctor
 from sweeps.cli.doctor import Finding, diagnose
 from ubt.artifacts.store import ArtifactStore
+from ubt.common import nvidia
 
-SUBJECTS = ["python", "packages", "torch", "ray", "mlflow", "store"]
+SUBJECTS = ["python", "packages", "torch", "driver", "ray", "mlflow", "store"]
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +43,9 @@ def test_a_machine_that_passes_these_tests_is_well(tmp_path: Path, no_ray: list[
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes seconds."""
-    for name in ("_devices", "_mlflow"):
-        finding = Finding({"_devices": "torch", "_mlflow": "mlflow"}[name], True, "not looked at")
+    subjects = {"_devices": "torch", "_driver": "driver", "_mlflow": "mlflow"}
+    for name, subject in subjects.items():
+        finding = Finding(subject, True, "not looked at")
         monkeypatch.setattr(doctor, name, lambda finding=finding: finding)
 
 
@@ -77,3 +80,30 @@ class TestWhatDoesNotWork:
     def test_without_a_store_the_default_one_is_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("UBT_STORE", str(tmp_path / "mine"))
         assert str(tmp_path / "mine") in diagnose(None)[-1].text
+
+
+class TestDriver:
+    """Whether the NVIDIA driver runs what is installed: the driver is played, torch is the one that is installed."""
+
+    @pytest.fixture(autouse=True)
+    def _gpus_are_not_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    @pytest.mark.skipif(torch.cuda.is_available() or torch.version.cuda is None, reason="needs name of no GPU")
+    @pytest.mark.parametrize("version", ["470.256.02", "535.129.03"])
+    def test_one_that_is_too_old_for_the_wheels_is_bad(self, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(nvidia, "driver_version", lambda: version)
+        finding = doctor._driver()
+        assert not finding.well
+        assert version in finding.text
+        assert torch.__version__ in finding.text
+
+    def test_a_machine_without_one_computes_on_its_cpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(nvidia, "driver_version", lambda: "")
+        assert doctor._driver().well
+
+    def test_gpus_that_are_hidden_are_no_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setattr(nvidia, "driver_version", lambda: "470.256.02")
+        finding = doctor._driver()
+        assert (finding.well, "CUDA_VISIBLE_DEVICES hides all GPUs" in finding.text) == (True, True)

@@ -290,6 +290,14 @@ def test_each_thing_that_makes_a_node_unfit_is_said(expected: Expected, path: st
     assert re.search(said, found.what), found.what
 
 
+def test_a_node_whose_torch_sees_no_gpu_says_what_its_driver_means_for_it(expected: Expected) -> None:
+    said = "driver 535.129.03 is too old: torch 2.15.0 is built for CUDA 13.2; `make install CUDA=12`"
+    same = {"python": expected.python, "versions": dict(expected.versions), "code": dict(expected.code), "content": ""}
+    found = judge(expected, {**WELL, **same, "gpus": 0, "driver": said}, gpus=1)
+    assert found
+    assert found.what == f"Ray says that it has 1 GPUs, and torch sees 0: {said}"
+
+
 def test_plug_ins_and_data_that_every_kind_of_trial_needs_are_asked_for() -> None:
     trials = expected_of(load_study("table"), "store", {}).trials
     assert {trial["config"]["defense"]["kind"] for trial in trials} >= {"ubt", "abl", "oracle"}

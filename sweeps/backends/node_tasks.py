@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar, cast
 
 import ray
 from ray import cloudpickle
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -16,10 +17,17 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.backends import node_facts
-from sweeps.backends.connection import node_name
+from sweeps.backends.connection import demand, node_name
 from sweeps.backends.node_facts import Facts
 from sweeps.backends.nodes import Node, Nodes
 from sweeps.study.config import Resources
+from ubt.common.errors import Problem, UserError
+from ubt.common.progress import waiting_for
+
+Result = TypeVar("Result")
+
+_LOOK_SECONDS = 1.0
+"""How often a wait for Ray lets Python take signals."""
 
 
 class RayCluster:
@@ -96,3 +104,34 @@ def ask_again(controller: TuneController) -> None:
             manager.cancel_resource_request(request)
         for _ in range(count):
             manager.request_resources(request)
+
+
+def on_a_node(what: str, resources: Resources, function: Callable[..., Result], *arguments: object) -> Result:
+    """Run a function on a node of the cluster that a trial fits on, and return what that returns.
+
+    Args:
+        what: what it does, in words: "the data to be decoded".
+        resources: what a trial takes.
+        function: a function of this package.
+        arguments: plain values.
+
+    Raises:
+        UserError: as the function, or if no node can run it.
+    """
+    asked = {"num_cpus": resources.cpus_per_trial, "num_gpus": resources.gpus_per_trial}
+    task = ray.remote(**asked)(function).remote(*arguments)  # type: ignore[call-overload]
+    try:
+        with waiting_for(f"{what} on a node with {demand(resources)}"):
+            while True:
+                with suppress(GetTimeoutError):
+                    return cast(Result, ray.get(task, timeout=_LOOK_SECONDS))
+    except UserError as error:  # Ray's own child of it, whose text is a traceback
+        raise UserError(error.problems) from None
+    except RayError as error:
+        said = str(error).strip().splitlines()[-1]
+        advice = "`ubt doctor --address …` says what each node lacks"
+        raise UserError(
+            Problem("the cluster", f"waited for {what}, which failed on a node: {said}", advice=advice)
+        ) from error
+    finally:
+        ray.cancel(task)  # which does nothing to one that has ended

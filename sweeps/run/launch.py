@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,9 +18,10 @@ from sweeps.backends.nodes import Nodes
 from sweeps.backends.watch import watched
 from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
+from sweeps.run.commit import commit_of_code
 from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, afterwards, close, report, stand_in
 from sweeps.run.folder import RunFolder, check_same_study, has_run, latest_run, new_run, with_more_trials
-from sweeps.run.preflight import expected_of, prepare
+from sweeps.run.preflight import decode_on_a_node, expected_of, prepare
 from sweeps.run.progress import Tally, progress_view
 from sweeps.scheduling.elsewhere import Elsewhere
 from sweeps.scheduling.outcomes import Listener
@@ -137,9 +136,15 @@ def run_study(
     with orderly_end() as ending, ExitStack() as held:
         if not run.new:
             held.enter_context(run.taken())
-        images = prepare(study, store)
+        # Decoded images of a store at an address lie on each node's own disk: this machine, which runs no trials of a
+        # cluster's, would decode them for nothing.
+        elsewhere = "://" in store and address not in (LOCAL, INLINE)
+        images = {} if elsewhere else prepare(study, store)
         concurrent = held.enter_context(_workers(address, study.resources))
         cluster = None
+        if elsewhere:
+            with watched(current()):
+                images = prepare(study, store, decode_on_a_node)
         if address not in (LOCAL, INLINE):
             cluster = held.enter_context(_checked_nodes(expected_of(study, store, images), study.resources))
         # A new run's folder is made last: a mistake met until here leaves nothing behind.
@@ -287,14 +292,3 @@ def run_once(study: StudyConfig, out: Path, show: Callable[[StageRecord], None] 
                 if record.stages:
                     show(record.stages[-1])
         return record
-
-
-def commit_of_code() -> str:
-    """Return the commit this code is at, with a `+` if it was changed; "" outside a checkout."""
-    folder = Path(__file__).parent
-    run = partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=True)
-    try:
-        head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        return head + ("+" if run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -17,7 +17,9 @@ from sweeps.study.config import StudyConfig
 from sweeps.tracking.faults import check_driver
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import Problem, UserError
+from ubt.common.registry import load_plugins
 from ubt.config.base import kind_of
+from ubt.config.dotted_paths import JsonObject
 from ubt.data import content_key
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.given_poison import located
@@ -29,27 +31,24 @@ from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.feasible import check_trial, check_victim
 from ubt.trials.poison import GivenPoison
 
+Decoded = tuple[list[Problem], dict[str, int]]
+"""What is wrong with the data sets of trials, and their files of decoded images with the sizes in bytes."""
 
-def prepare(study: StudyConfig, store: str) -> dict[str, int]:
-    """Meet every mistake before a worker starts: the store, the data (decoded here, once), triggers, weights.
 
-    Return the files of decoded images, with their sizes in bytes.
+def prepare(
+    study: StudyConfig, store: str, decode: Callable[[StudyConfig, str], Decoded] | None = None
+) -> dict[str, int]:
+    """Meet every mistake before a worker starts: the store, the data (decoded once), triggers, weights.
+
+    Return the files of decoded images, with their sizes in bytes. `decode` has them decoded elsewhere than here.
 
     Raises:
         UserError: with everything that cannot be used.
     """
     ArtifactStore(store).check_writable()
-    _check_writable(store)
-    problems: list[Problem] = []
-    images: dict[str, int] = {}
     trials = trials_of(study)
+    problems, images = decode(study, store) if decode else decode_here(trials, store)
     victims = victims_of(trials)
-    by_data: dict[tuple[DataSource, int], list[TrialConfig]] = {}
-    for trial in trials:
-        victim = trial.victim
-        by_data.setdefault((victim.data, image_size_px(victim.model.name)), []).append(trial)
-    for (data, size_px), of_data in by_data.items():
-        problems += problems_of(partial(_decode, data, size_px, store, of_data, images))
     for attack in {victim.attack: None for victim in victims}:
         problems += problems_of(attack.read) if attack else []
     with_weights = [v for v in victims if v.model.weights_file or v.model.fetched or v.implant.checkpoint]
@@ -64,6 +63,46 @@ def prepare(study: StudyConfig, store: str) -> dict[str, int]:
     for data in dict.fromkeys(victim.data for victim in victims):
         keep_index(ArtifactStore(store), data)
     return images
+
+
+def decode_here(trials: Sequence[TrialConfig], store: str) -> Decoded:
+    """Decode the data sets of trials, and check that the trials can be run on what is in them.
+
+    Raises:
+        UserError: if decoded images cannot be kept on this machine.
+    """
+    _check_writable(store)
+    problems: list[Problem] = []
+    images: dict[str, int] = {}
+    by_data: dict[tuple[DataSource, int], list[TrialConfig]] = {}
+    for trial in trials:
+        victim = trial.victim
+        by_data.setdefault((victim.data, image_size_px(victim.model.name)), []).append(trial)
+    for (data, size_px), of_data in by_data.items():
+        problems += problems_of(partial(_decode, data, size_px, store, of_data, images))
+    return problems, images
+
+
+def decode_on_a_node(study: StudyConfig, store: str) -> Decoded:
+    """Have a node of the cluster that this process has joined decode the data sets of a study.
+
+    Raises:
+        UserError: if no node can.
+    """
+    from sweeps.backends.node_tasks import on_a_node  # noqa: PLC0415 — Ray
+
+    trials = [trial.as_json() for trial in trials_of(study)]
+    return on_a_node("the data to be decoded", study.resources, decode_sent, trials, study.plugins, store)
+
+
+def decode_sent(trials: Sequence[JsonObject], plugins: Sequence[str], store: str) -> Decoded:
+    """Decode the data sets of trials that were sent to this node as plain values.
+
+    Raises:
+        UserError: as `decode_here`, or if a plug-in is missing.
+    """
+    load_plugins(plugins)
+    return decode_here([TrialConfig.model_validate(trial) for trial in trials], store)
 
 
 def _check_writable(store: str) -> None:

@@ -39,6 +39,7 @@ def test_ray_accepts_the_file(config: dict[str, Any]) -> None:
     assert complete["max_workers"] == 8
     gpu = complete["available_node_types"]["gpu"]
     assert (gpu["min_workers"], gpu["max_workers"]) == (0, 8)
+    assert complete["available_node_types"]["gpu-spot"]["max_workers"] == 0
     assert complete["available_node_types"]["head"]["max_workers"] == 0
 
 
@@ -60,6 +61,70 @@ def test_ray_s_check_finds_mistakes(config: dict[str, Any], spoil: Any) -> None:
     spoil(config)
     with pytest.raises((ValidationError, ValueError)):
         prepared(config)
+
+
+def test_two_numbers_switch_between_on_demand_and_spot_instances() -> None:
+    switched = re.sub(r"(on_demand_workers: &\w+) 8", r"\1 0", TEXT)
+    switched = re.sub(r"(spot_workers: &spot_workers) 0", r"\1 8", switched)
+    types = prepared(yaml.safe_load(switched))["available_node_types"]
+    assert (types["gpu"]["max_workers"], types["gpu-spot"]["max_workers"]) == (0, 8)
+    spot = types["gpu-spot"]["node_config"]
+    assert spot.pop("InstanceMarketOptions") == {"MarketType": "spot"}
+    assert spot == types["gpu"]["node_config"]
+    assert "InstanceMarketOptions" not in types["head"]["node_config"]
+
+
+def test_workers_have_another_role_than_the_head(config: dict[str, Any]) -> None:
+    roles = {name: node["node_config"]["IamInstanceProfile"]["Name"] for name, node in types_of(config)}
+    assert roles == {"head": "ubt-head", "gpu": "ubt-worker", "gpu-spot": "ubt-worker"}
+
+
+def test_root_disks_are_faster_than_gp3_s_least_and_hold_no_decoded_images_of_workers(config: dict[str, Any]) -> None:
+    for _, node in types_of(config):
+        disk = node["node_config"]["BlockDeviceMappings"][0]["Ebs"]
+        assert (disk["VolumeType"], disk["Encrypted"]) == ("gp3", True)
+        assert (
+            125 < disk["Throughput"] <= 3000 / 4
+        )  # MiB/s; what gp3's 3,000 operations a second without extra pay allow
+    words = ["bash", "-c", f"{environment_of(config)} echo $UBT_CACHE"]
+    cache = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert cache.stdout == "/ubt/cache\n"
+
+
+def test_the_workers_own_nvme_holds_what_the_paper_s_study_needs(config: dict[str, Any]) -> None:
+    """Decoded images of 500,000 pairs and ImageNet's 50,000, and as much again for data and what is fetched."""
+    import boto3
+    from moto import mock_aws
+
+    with mock_aws():
+        ec2 = boto3.client("ec2", "us-west-2", aws_access_key_id="testing", aws_secret_access_key="testing")
+        wanted = config["available_node_types"]["gpu"]["node_config"]["InstanceType"]
+        kind = ec2.describe_instance_types(InstanceTypes=[wanted])["InstanceTypes"][0]
+    assert kind["InstanceStorageInfo"]["NvmeSupport"] in ("required", "supported")
+    assert kind["InstanceStorageInfo"]["TotalSizeInGB"] * 1e9 > 2 * 550_000 * 224 * 224 * 3
+
+
+def test_disk_and_data_are_there_before_ray_starts_and_on_every_node_under_one_path(config: dict[str, Any]) -> None:
+    commands = config["setup_commands"]
+    disk = next(number for number, command in enumerate(commands) if "instance_store.sh /ubt" in command)
+    data = next(number for number, command in enumerate(commands) if "aws s3 sync" in command)
+    assert disk < data
+    assert commands[data].endswith("s3://REPLACE-WITH-BUCKET/data /ubt/data")
+
+
+def test_what_is_replaced_is_told_and_nothing_else(config: dict[str, Any]) -> None:
+    placeholders = set(re.findall(r"REPLACE-WITH-[A-Z-]+", TEXT))
+    assert placeholders == {"REPLACE-WITH-IMAGE-ID", "REPLACE-WITH-GROUP-ID", "REPLACE-WITH-BUCKET"}
+
+
+def types_of(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    return list(config["available_node_types"].items())
+
+
+def environment_of(config: dict[str, Any]) -> str:
+    """Return shell code that does what `~/.ubt_env` does."""
+    command = next(command for command in config["setup_commands"] if "printf" in command and "ubt_env" in command)
+    return "; ".join(re.findall(r"'(export [^']+)'", command)) + ";"
 
 
 def test_nothing_is_open_to_the_world(config: dict[str, Any]) -> None:
@@ -96,6 +161,7 @@ def test_all_that_is_copied_exists_and_suffices_to_build_the_project(config: dic
     copied = {source for source in config["file_mounts"].values() if not source.startswith("~")}
     assert [source for source in copied if not (ROOT / source).exists()] == []
     assert {"ubt", "sweeps", "analysis", "pyproject.toml", "requirements.lock", "README.md"} <= copied
+    assert {".git", "deploy/aws"} <= copied
 
 
 def test_nodes_install_what_the_makefile_installs(config: dict[str, Any]) -> None:
@@ -150,7 +216,8 @@ def test_a_false_aws_starts_the_nodes_and_no_rule_lets_the_world_in(
             provider.create_node(node["node_config"], {}, 1)
         instances = [found for part in ec2.describe_instances()["Reservations"] for found in part["Instances"]]
         groups = ec2.describe_security_groups()["SecurityGroups"]
-    assert sorted(instance["InstanceType"] for instance in instances) == ["g5.xlarge", "m6i.xlarge"]
+    assert sorted(instance["InstanceType"] for instance in instances) == ["g5.xlarge", "g5.xlarge", "m6i.xlarge"]
+    assert [instance.get("InstanceLifecycle") for instance in instances].count("spot") == 1
     assert {group["GroupName"] for instance in instances for group in instance["SecurityGroups"]} == {"ours"}
     assert [group["GroupName"] for group in groups if group["IpPermissions"]] == []
 
@@ -158,13 +225,10 @@ def test_a_false_aws_starts_the_nodes_and_no_rule_lets_the_world_in(
 def _replace_placeholders(config: dict[str, Any], ec2: Any) -> None:
     import boto3
 
-    boto3.client("iam").create_instance_profile(InstanceProfileName="ours")
+    for name in ("ubt-head", "ubt-worker"):
+        boto3.client("iam").create_instance_profile(InstanceProfileName=name)
     network = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
     group = ec2.create_security_group(GroupName="ours", Description="ours", VpcId=network)["GroupId"]
     image = ec2.describe_images()["Images"][0]["ImageId"]
     for node in config["available_node_types"].values():
-        node["node_config"] |= {
-            "SecurityGroupIds": [group],
-            "ImageId": image,
-            "IamInstanceProfile": {"Name": "ours"},
-        }
+        node["node_config"] |= {"SecurityGroupIds": [group], "ImageId": image}

@@ -60,7 +60,7 @@ class Interruption(Callback):
 
 
 class Retirement(Callback):
-    """Lets the worker of a trial that has ended go, if its node is in quarantine: Tune would give it the next trial.
+    """Lets the worker of a trial that has ended go, if its node gets no more: Tune would give it the next trial.
 
     Tune calls this when its scheduler and searcher know of the end, which may be what puts the node into quarantine.
     """
@@ -71,7 +71,7 @@ class Retirement(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Trial, **info: object) -> None:
         """A trial has ended, and its worker has not been given another one yet."""
-        if self._nodes and trial.last_result.get(NODE) in self._nodes.quarantined:
+        if self._nodes and trial.last_result.get(NODE) in self._nodes.closed:
             never_again(trial)
             self._searcher.lost_worker()
 

@@ -128,7 +128,7 @@ def _cluster_of_this_machine() -> str:
 logger = logging.getLogger(__name__)
 
 TRIALS_WAITING = 8
-"""Trials handed to a cluster at a time, if fewer fit: those that wait make an autoscaler add nodes."""
+"""Workers asked for beyond those that there is room for, if these are fewer: they make an autoscaler add nodes."""
 
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its TensorBoard logger imports torch into this process
@@ -141,11 +141,10 @@ _SETTINGS = {
 
 
 def start_ray(address: str, resources: Resources) -> int:
-    """Connect to Ray, or start a private one, and return how many trials to hand to it at a time.
+    """Connect to Ray, or start a private one, and return how many trials may be expected to run at a time.
 
-    On this machine these are as many as fit. A cluster gets at least `TRIALS_WAITING`, even if it has no node
-    yet: Ray queues those that do not fit, and an autoscaler adds nodes for them. For one that grows further,
-    `resources.concurrent_trials` says how far.
+    On this machine these are as many as fit. On a cluster they are at least `TRIALS_WAITING`, even if it has no node
+    yet. As nodes come and go it may be more or fewer; only an adaptive search has to settle on a number.
 
     Raises:
         UserError: if no cluster answers at the address, or this machine lacks the GPUs that a trial asks for, or

@@ -19,6 +19,7 @@ from sweeps.backends.work import Watchdog, stalled_record
 from sweeps.scheduling.retries import STALLED
 from sweeps.scheduling.session import Session
 from sweeps.study.config import Resources
+from sweeps.workers.pool import Room
 from ubt.common.ending import current
 from ubt.common.errors import Stalled
 from ubt.common.exits import Cause, Ended, Exit
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from sweeps.backends.nodes import Nodes
 
 _ASK_SECONDS = 1.0
+_MOST_TRIALS = 10_000
+"""More than Tune ever has at a time: how many are wanted is told to the searcher by the room on the nodes."""
 _STEP_SECONDS = 2.0
 """How long a step of Tune's may take to its end when the sweep is to end."""
 
@@ -71,7 +74,8 @@ def run_on_ray(
 ) -> None:
     """Run trials until the session has finished; `trainable` may stand in for the real one in measurements.
 
-    `cluster` has the nodes that were looked at, where trials run on others than this machine.
+    `cluster` has the nodes that were looked at, where trials run on others than this machine; as many run at a time as
+    these have room for while they come and go. Else `concurrent` do.
 
     Raises:
         Ended: if it is interrupted, the connection to a cluster is lost, or Tune fails; what is done is in the store
@@ -84,12 +88,13 @@ def run_on_ray(
 
     from sweeps.backends.callbacks import Interruption, Retirement, Silence  # noqa: PLC0415
     from sweeps.backends.node_tasks import WorkerRequest  # noqa: PLC0415
-    from sweeps.backends.searcher import Order, SessionSearcher  # noqa: PLC0415
+    from sweeps.backends.order import Order  # noqa: PLC0415
+    from sweeps.backends.searcher import SessionSearcher  # noqa: PLC0415
     from sweeps.backends.trainable import UbtTrainable  # noqa: PLC0415
 
     ending = current()
-    there = [node.resources for node in cluster.left] if cluster else nodes()
-    searcher = SessionSearcher(session, min(concurrent, capacity(resources, there)), nodes=cluster)
+    here = 0 if cluster else min(concurrent, capacity(resources, nodes()))
+    searcher = SessionSearcher(session, cluster.room if cluster else Room(here, here, kept=True), nodes=cluster)
     # Tune ends by looking for result files that we do not let it write, and complains of each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
@@ -105,7 +110,7 @@ def run_on_ray(
                 scheduler=Order(searcher, cluster),
                 callbacks=[Interruption(ending, session), Retirement(searcher, cluster), Silence(searcher)],
                 num_samples=-1,
-                max_concurrent_trials=concurrent,
+                max_concurrent_trials=_MOST_TRIALS,
                 reuse_actors=True,
                 max_failures=0,  # the session runs trials again, as it knows why they ended
                 raise_on_failed_trial=False,

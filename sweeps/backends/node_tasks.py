@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 import ray
 from ray import cloudpickle
+from ray._private.state import state as ray_state  # private, so Ray is pinned: there is no public way
 from ray.exceptions import GetTimeoutError, RayError
 from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
@@ -21,6 +22,7 @@ from sweeps.backends.connection import capacity, demand, node_name
 from sweeps.backends.node_facts import Facts
 from sweeps.backends.nodes import Node, Nodes
 from sweeps.study.config import Resources
+from sweeps.workers.autoscaler import config_here, most_workers
 from ubt.common.errors import Problem, UserError
 from ubt.common.progress import waiting_for
 
@@ -46,6 +48,19 @@ class RayCluster:
             Node(node["NodeID"], node_name(node["NodeID"], known), node["Resources"]) for node in known if node["Alive"]
         ]
 
+    def leaving(self) -> set[str]:
+        """Return the ids of the nodes whose end has been announced (`ray drain-node`); a Ray client knows of none."""
+        if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+            return set()
+        return set(ray_state.get_draining_nodes())
+
+    def most_workers(self, resources: Resources) -> int | None:
+        """Return how many workers there is room for on all nodes that may be added; None if that is not known."""
+        if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+            return None
+        config = config_here(ray.get_runtime_context().gcs_address)
+        return most_workers(config, lambda node: capacity(resources, [node]))
+
     def begin(self, node: Node, asked: dict[str, Any]) -> None:
         """Let a node look at itself. The task takes no CPU, so that a busy node answers too."""
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
@@ -64,30 +79,6 @@ class RayCluster:
                 yield node, ray.get(task)
             except RayError as error:  # the worker or its node died, or could not read the task
                 yield node, str(error).strip().splitlines()[-1]
-
-
-def as_trials(function: Callable[[], Result], resources: Resources) -> tuple[list[Result], list[str]]:
-    """Call a function wherever a trial fits just now, in all those places at once; return what came of it, and faults.
-
-    If none fits, it is called once, as soon as one does: an autoscaler adds a node for it.
-    """
-    task = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial, max_retries=0)(function)
-    known = ray.nodes()  # type: ignore[no-untyped-call]
-    running: dict[Any, str] = {}
-    for node in (node for node in known if node["Alive"]):
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        for _ in range(capacity(resources, [node["Resources"]])):
-            running[task.options(scheduling_strategy=there).remote()] = node_name(node["NodeID"], known)
-    running = running or {task.remote(): "the cluster"}
-    results, faults = [], []
-    for called, name in running.items():
-        while not ray.wait([called], timeout=_LOOK_SECONDS)[0]:
-            pass  # and signals are taken
-        try:
-            results.append(ray.get(called))
-        except RayError as error:  # also what the function raised
-            faults.append(f"{name}: {str(error).strip().splitlines()[-1]}")
-    return results, faults
 
 
 class WorkerRequest(PlacementGroupFactory):
@@ -117,6 +108,25 @@ class WorkerRequest(PlacementGroupFactory):
 def never_again(trial: Trial) -> None:
     """Keep the worker of a trial that ends from others: Tune has it for those that ask for the same."""
     trial.placement_group_factory = PlacementGroupFactory([{"CPU": 1}], name="never again")  # type: ignore[assignment]
+
+
+def let_go(controller: TuneController) -> None:
+    """End workers that no trial has: Tune keeps one back for whatever may come."""
+    kept: Any = controller._actor_cache  # private, so Ray is pinned: there is no public way
+    if kept.num_cached_objects:
+        controller._cleanup_cached_actors(force_all=True)
+
+
+def take_back(controller: TuneController, trial: Trial) -> None:
+    """End a trial that waits for its worker, and take back what Ray was asked for it.
+
+    One that is just being given the worker of another is left alone: it says soon that it is there.
+    """
+    if trial in controller._resetting_trials:  # private, as above
+        return
+    controller.stop_trial(trial)  # type: ignore[no-untyped-call]
+    if trial in controller._staged_trials:  # Tune goes on counting it as one that waits
+        controller._unstage_trial_with_resources(trial)
 
 
 def ask_again(controller: TuneController) -> None:

@@ -13,10 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from sweeps.backends.connection import capacity
+from sweeps.backends.connection import TRIALS_WAITING, capacity
 from sweeps.backends.fitness import Expected, Finding, clock, judge, not_shared, rows, unanswered
 from sweeps.backends.node_facts import Facts, sees
 from sweeps.study.config import Resources
+from sweeps.workers.pool import Room
 from ubt.artifacts.store import ArtifactStore, UnusableStore
 from ubt.common.errors import Problem, UserError
 from ubt.common.formatting import text_table
@@ -28,7 +29,7 @@ PATIENCE_SECONDS = 60.0
 """How long nodes may take to answer before it is said which do not, and the sweep begins without them if it can."""
 STORE_SECONDS = 10.0
 """How long the store may stumble before what is asked of it here ends the sweep."""
-LOOK_SECONDS, ASK_SECONDS = 5.0, 1.0
+LOOK_SECONDS, ASK_SECONDS = 2.0, 1.0
 """How often it is looked for nodes that join, and for answers of theirs."""
 
 
@@ -52,6 +53,12 @@ class Cluster(Protocol):
     def nodes(self) -> list[Node]:
         """Return the nodes that are up."""
 
+    def most_workers(self, resources: Resources) -> int | None:
+        """Return how many workers there is room for on all nodes that may be added; None if that is not known."""
+
+    def leaving(self) -> set[str]:
+        """Return the ids of the nodes whose end has been announced: trials end there, and none begins."""
+
     def begin(self, node: Node, asked: dict[str, Any]) -> None:
         """Let a node look at itself, however busy it is."""
 
@@ -74,6 +81,11 @@ class Nodes:
         self._seconds, self._now = seconds, now
         self._store = ArtifactStore(expected.store, STORE_SECONDS)
         self._known: dict[str, Node] = {}
+        self._most_workers = cluster.most_workers(resources)
+        self._up: list[Node] = []
+        """Those that could run a trial, when it was looked last."""
+        self.leaving: set[str] = set()
+        """Ids of nodes whose end has been announced; of those that have ended, too."""
         self._asked: dict[str, float] = {}
         """Nodes that have not answered, and since when."""
         self._held: set[str] = set()
@@ -149,6 +161,25 @@ class Nodes:
         return unfit | self._held
 
     @property
+    def closed(self) -> set[str]:
+        """Return the ids of the nodes on which no trial begins."""
+        return self.quarantined | self.leaving
+
+    @property
+    def room(self) -> Room:
+        """Return for how many workers there is room, as it was looked last.
+
+        As many again, and at least `TRIALS_WAITING`, are asked for beyond that: Ray queues what does not fit, and an
+        autoscaler adds nodes for it. Not more than it may add, where that is known.
+        """
+        closed = self.closed
+        now = capacity(self._resources, [node.resources for node in self._up if node.id not in closed])
+        most = now + max(now, TRIALS_WAITING)
+        if self._most_workers is not None:
+            most = max(now, min(most, self._most_workers))
+        return Room(now, most).up_to(self._resources.concurrent_trials)
+
+    @property
     def left(self) -> list[Node]:
         """Return the nodes that are up, could run a trial, and are not in quarantine."""
         kept_off = self.quarantined
@@ -157,7 +188,7 @@ class Nodes:
     @property
     def selector(self) -> dict[str, str]:
         """Return Ray's label selector for workers; empty if every node may have them."""
-        kept_off = sorted(self.quarantined)
+        kept_off = sorted(self.closed)
         return {"ray.io/node-id": f"!in({','.join(kept_off)})"} if kept_off else {}
 
     def for_workers(self) -> dict[str, Any]:
@@ -204,11 +235,19 @@ class Nodes:
 
     def _look(self) -> None:
         self._looked = self._seconds()
-        for node in self._fitting():
+        self._up = self._fitting()
+        self._announce(self._cluster.leaving() - self.leaving)
+        for node in self._up:
             if node.id not in self._known:
                 self._known[node.id] = node
                 self._asked[node.id] = self._seconds()
                 self._cluster.begin(node, self._expected.asked(self._answer(node.id)))
+
+    def _announce(self, leaving: set[str]) -> None:
+        for node in leaving:
+            logger.warning("%s leaves the cluster: its trials go on elsewhere after their stage", self.name(node))
+        self.leaving |= leaving
+        self.changes += len(leaving)
 
     def _listen(self, seconds: float) -> None:
         for node, answer in self._cluster.answers(seconds):

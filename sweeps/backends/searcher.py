@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ray.tune.execution.tune_controller import TuneController
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.backends.connection import node_of_actor
-from sweeps.backends.node_tasks import ask_again
 from sweeps.backends.nodes import Nodes
-from sweeps.backends.trainable import ASSIGNMENT, NODE, NODES, RECORD, UNFIT, WAITS
-from sweeps.backends.warm_workers import WarmWorkers
-from sweeps.backends.worker_ends import WorkerEnd, end_of_worker
-from sweeps.scheduling.retries import STALLED
+from sweeps.backends.trainable import ASSIGNMENT, NODE, NODES, RECORD, WAITS, WORKER
+from sweeps.backends.worker_ends import WorkerEnd
+from sweeps.scheduling.retries import NODE_DIED, NODE_LEFT, STALLED
 from sweeps.scheduling.session import Session
+from sweeps.workers.places import Place, Places
+from sweeps.workers.pool import Pool, Room
 from ubt.common.errors import Problem, UserError
 from ubt.trials.assignment import Assignment
-from ubt.trials.record import TrialRecord
+from ubt.trials.failures import Failure
+from ubt.trials.record import State, TrialRecord
 
 SILENT_SECONDS = 600.0
 """After so long without a sign of life, of which there are two a minute, a worker is ended: it was stopped or hangs."""
@@ -42,18 +39,18 @@ class SessionSearcher(Searcher):
     def __init__(
         self,
         session: Session,
-        workers: int = 1,
+        room: Room,
         nodes: Nodes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._session = session
         self._nodes = nodes
-        self._workers = workers
         self._trials: dict[str, str] = {}
-        self._warm = WarmWorkers()
-        self._next: Assignment | None = None
-        self._asked = False
+        self.pool = Pool(room, clock)
+        self._places = Places()
+        self.for_free: set[str] = set()
+        """Those of Tune's trials that were made for a worker that is free, until they have said so."""
         self._node_of: dict[str, str] = {}
         """Ray's id of the node that a trial, by its own name, runs on; once it has said so."""
         self._ends: dict[str, WorkerEnd] = {}
@@ -69,35 +66,63 @@ class SessionSearcher(Searcher):
         session.leave_node = self._leave_node
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Return the next assignment, or an idle trial; None if neither may start yet, FINISHED at the end."""
-        self._look_ahead()
-        if self._next is None and self._session.finished:
+        """Return an assignment for the worker that is free, or an idle trial; None if no more workers are wanted.
+
+        FINISHED at the end.
+        """
+        place = self.pool.free()
+        if self._session.finished:
             return Searcher.FINISHED
-        if self._next is None or self._warm.starting or self._warm.holding:
-            return self._idle_trial(trial_id)
-        assignment, self._next = self._next, None
-        self._warm.taken()
-        self._trials[trial_id] = assignment.trial
+        if place is None and not self.pool.cannot_start:
+            return self._ask_for_worker(trial_id)
+        lacking = self.pool.lacking(len(self._trials), self._wanted())
+        if place is None and lacking <= 0:
+            return None
+        near = self._places.near(place) if place else ()
+        if assignment := self._session.next_assignment(near):  # without a place: its record says why no worker starts
+            self.pool.came_on()
+            self._trials[trial_id] = assignment.name
+        elif place is None or (lacking <= 0 and not self.pool.asked_for):
+            return None
+        else:
+            self.pool.keep(trial_id, place)
+        if place:
+            self.for_free.add(trial_id)
         return self._config(assignment)
 
-    def releases_worker(self, trial_id: str, quarantined: bool = False, pending: Iterable[str] = ()) -> bool:
+    def _ask_for_worker(self, trial_id: str) -> dict[str, Any] | None:
+        if self.pool.lacking(len(self._trials), self._wanted()) <= 0:
+            return None
+        self.pool.ask(trial_id)
+        return self._config(None)
+
+    def _wanted(self) -> int:
+        """Return how many workers there should be."""
+        busy, most = len(self._trials), self.pool.room.most
+        return self.pool.wanted(busy, self._session.ready(most), self._session.to_come(most))
+
+    def unused(self) -> list[str]:
+        """Return those of Tune's trials that are to be taken back: their workers are not up, and no longer needed."""
+        return self.pool.unused(len(self._trials), self._wanted())
+
+    def has_assignment(self, trial_id: str) -> bool:
+        """Tell whether one of Tune's trials runs one of the study's."""
+        return trial_id in self._trials
+
+    def releases_worker(self, trial_id: str, place: Place, kept_off: bool = False, pending: Iterable[str] = ()) -> bool:
         """Tell whether one of Tune's trials is an idle one that is to end now. It runs, so its worker is up.
 
-        `pending` are those of Tune's trials that wait for a worker.
+        `pending` are those of Tune's trials that wait for a worker; `kept_off` says that its node gets no more trials.
         """
-        if trial_id not in self._warm:
+        if trial_id not in self.pool:
             return False
-        if quarantined:
+        self.pool.keep(trial_id, place)
+        if kept_off:
+            self.pool.leaves(trial_id)
             return True
-        self._warm.is_up(trial_id)
-        if self._warm.starting:
-            return False
-        if self._warm.frees_a_worker(each for each in pending if each in self._trials):
-            return True
-        self._look_ahead()
-        if self._next is None:
-            return self._session.finished
-        return self._warm.release()
+        waiting = [each for each in pending if each in self._trials and each not in self.for_free]
+        ready = self._session.ready(1) or self._session.side_run_ready
+        return self.pool.ends_with(trial_id, len(self._trials), ready, self._wanted(), waiting)
 
     def worker_ended(self, trial_id: str, end: WorkerEnd) -> None:
         """Take down why the worker of one of Tune's trials has ended, before Tune says that the trial has."""
@@ -105,6 +130,8 @@ class SessionSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on the record of a trial that is under way."""
+        self.for_free.discard(trial_id)
+        self.pool.cannot_start = False
         if trial_id in self._trials:
             self._node_of[self._trials[trial_id]] = result.get(NODE, "")
             self._heard[trial_id] = self._clock()
@@ -115,7 +142,8 @@ class SessionSearcher(Searcher):
             if record.state.ended:  # its worker ends next, as it stands still
                 self._last_words[trial_id] = record
             else:
-                self._session.updated(record)
+                self.pool.came_on()
+                self._session.updated(record, self._trials[trial_id])
 
     def silent(self, trial_id: str) -> bool:
         """Tell whether one of Tune's trials gives no sign of life any more, once it has given one."""
@@ -135,12 +163,16 @@ class SessionSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass on a trial's last record, or that its worker died."""
         end = self._ends.pop(trial_id, WorkerEnd())
-        if trial_id in self._warm:
-            self._warm.ended(trial_id, failed=error)
+        self.for_free.discard(trial_id)
+        if trial_id in self.pool:
+            self.pool.ended(trial_id, failed=error)
             if end.cannot_start:
                 self._give_up(end)
             return
         trial = self._trials.pop(trial_id)
+        if result and not error:
+            self.pool.freed(place_of(result))
+        self.pool.came_on()
         self._heard.pop(trial_id, None)
         if trial_id in self._last_words:
             self._session.ended(trial, self._last_words.pop(trial_id))
@@ -155,10 +187,25 @@ class SessionSearcher(Searcher):
         elif error or not result or RECORD not in result:
             node, node_id = node_of_actor(end.actor_id, end.ip)
             self._node_of[trial] = self._node_of.get(trial) or node_id
-            self._session.crashed(trial, f"{end.what}{f' (node {node})' if node else ''}", end.fault, node)
+            fault = NODE_LEFT if end.fault == NODE_DIED and self._leaves(self._node_of[trial]) else end.fault
+            self._session.crashed(trial, f"{end.what}{f' (node {node})' if node else ''}", fault, node)
         else:
             self._node_of[trial] = result.get(NODE, "")
-            self._session.ended(trial, TrialRecord.model_validate_json(result[RECORD]))
+            record = TrialRecord.model_validate_json(result[RECORD])
+            self._places.note(place_of(result), record)
+            self._session.ended(trial, record if record.state.ended else handed_back(record))
+
+    def hands_back(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Tell whether one of Tune's trials ends early: its node leaves the cluster, or nobody needs what it does."""
+        if trial_id in self._trials and self._session.is_over(self._trials[trial_id]):
+            return True
+        if trial_id not in self._trials or RECORD not in result or not self._leaves(result.get(NODE, "")):
+            return False
+        record = TrialRecord.model_validate_json(result[RECORD])
+        return record.state.ended or not record.stages or record.stages[-1].complete
+
+    def _leaves(self, node: str) -> bool:
+        return self._nodes is not None and node in self._nodes.leaving
 
     def _give_up(self, end: WorkerEnd) -> None:
         """Start nothing more on a node whose workers cannot start; nothing at all if there is no other."""
@@ -186,21 +233,7 @@ class SessionSearcher(Searcher):
 
     def lost_worker(self) -> None:
         """Note that the worker of a trial that has ended gets no other."""
-        self._warm.fewer()
-
-    def _look_ahead(self) -> None:
-        """Have the next assignment ready, if there is one."""
-        if self._next is None:
-            self._next = self._session.next_assignment()
-        if not self._asked:
-            self._asked = True
-            self._warm.begin(min(self._workers, self._session.waiting + 1))
-
-    def _idle_trial(self, trial_id: str) -> dict[str, Any] | None:
-        if not self._warm.wanted(running=len(self._trials)):
-            return None
-        self._warm.start(trial_id)
-        return self._config(None)
+        self.pool.lost()
 
     def _config(self, assignment: Assignment | None) -> dict[str, Any]:
         config: dict[str, Any] = {ASSIGNMENT: assignment.as_json() if assignment else None}
@@ -221,57 +254,12 @@ class SessionSearcher(Searcher):
         """Nothing, as above."""
 
 
-class Order(FIFOScheduler):
-    """Tune's own order, first come, first served; idle trials end when their workers are needed.
-
-    Nodes in quarantine get none.
-    """
-
-    def __init__(self, searcher: SessionSearcher, nodes: Nodes | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._searcher = searcher
-        self._nodes = nodes
-        self._changes = 0
-
-    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
-        """Tune begins a step."""
-        if self._nodes:
-            self._nodes.poll()
-            if self._nodes.changes != self._changes:
-                self._changes = self._nodes.changes
-                ask_again(tune_controller)
-        self._searcher.check_startable(running=any(each.status == Trial.RUNNING for each in live(tune_controller)))
-        chosen: Trial | None = super().choose_trial_to_run(tune_controller)
-        return chosen
-
-    def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
-        """Take down why a trial's worker is gone. Tune tells its scheduler first, then the searcher."""
-        self._searcher.worker_ended(trial.trial_id, end_of_worker(error_text(trial)))
-
-    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        """Tell Tune whether a trial goes on."""
-        pending = [each.trial_id for each in live(tune_controller) if each.status == Trial.PENDING]
-        ends = self._searcher.releases_worker(trial.trial_id, self._kept_off(result), pending)
-        return self.STOP if ends else self.CONTINUE
-
-    def on_trial_complete(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> None:
-        """Put a node into quarantine whose worker has found that it is not fit."""
-        if self._nodes and (unfit := result.get(UNFIT)):
-            self._nodes.quarantine(result[NODE], *unfit)
-
-    def _kept_off(self, result: dict[str, Any]) -> bool:
-        return self._nodes is not None and result.get(NODE) in self._nodes.quarantined
+def place_of(result: Mapping[str, Any]) -> Place:
+    """Return where the worker is that a result comes from."""
+    return Place(result.get(WORKER, ""), result.get(NODE, ""))
 
 
-def live(controller: TuneController) -> Iterable[Trial]:
-    """Return those of Tune's trials that have not ended."""
-    trials: set[Trial] = controller.get_live_trials()  # type: ignore[no-untyped-call]
-    return trials
-
-
-def error_text(trial: Trial) -> str:
-    """Return the text of what ended a trial last, from the file in which Tune keeps it on this machine."""
-    try:
-        return Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
-    except OSError as error:
-        return f"Ray's account of it cannot be read: {error}"
+def handed_back(record: TrialRecord) -> TrialRecord:
+    """Return the record of a run that was ended between two stages, as its node leaves the cluster."""
+    lost = {"state": State.FAILED, "fault": NODE_LEFT, "lost": True, "failure": Failure.FAULT}
+    return record.model_copy(update={**lost, "reason": "its node leaves the cluster"})

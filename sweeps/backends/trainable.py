@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 ASSIGNMENT, RECORD, NODES = "assignment", "record", "nodes"
 """Of a trial's configuration and of its results. `NODES` is there on a cluster: see `Nodes.for_workers`."""
-NODE, UNFIT = "node_id", "unfit"
-"""Of a result: Ray's id of the worker's node, and what is wrong with it (`what`, `advice`) if it can run no trial."""
+NODE, WORKER, UNFIT = "node_id", "worker", "unfit"
+"""Of a result: Ray's ids of the worker's node and of the worker; what is wrong with that node (`what`, `advice`) if it
+can run no trial."""
 
 WAITS = "waits"
 """Of a result without a record, which is a sign of life: what the trial waits for, empty if it computes."""
@@ -48,6 +49,7 @@ class UbtTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Make the actor's runner and take on the first trial."""
         self._node = ray.get_runtime_context().get_node_id()
+        self._here = {NODE: self._node, WORKER: ray.get_runtime_context().get_actor_id()}
         self._runner = self.runner_on(node_name(self._node, ray.nodes()))  # type: ignore[no-untyped-call]
         self._looked = False
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
@@ -75,17 +77,17 @@ class UbtTrainable(tune.Trainable):
         if self._stalled:
             os._exit(_STALLED_STATUS)  # an exception would wait for the thread that stands still
         if self._unfit:
-            return {**self._refusal(), NODE: self._node, UNFIT: (self._unfit.what, self._unfit.advice), "done": True}
+            return {**self._refusal(), **self._here, UNFIT: (self._unfit.what, self._unfit.advice), "done": True}
         if self._records is None or self._assignment is None:
             time.sleep(_IDLE_SECONDS)
-            return {NODE: self._node, "done": False}
+            return {**self._here, "done": False}
         record, waits = self._next_record(self._assignment, self._records)
         if record is None:
-            return {WAITS: waits, NODE: self._node, "done": False}
+            return {WAITS: waits, **self._here, "done": False}
         done = record.state.ended and not self._stalled
         if record.state.ended or not self._assignment.alone:
             self._turns.leave()
-        return {RECORD: record.model_dump_json(), NODE: self._node, "done": done}
+        return {RECORD: record.model_dump_json(), **self._here, "done": done}
 
     def _next_record(self, assignment: Assignment, records: Iterator[TrialRecord]) -> tuple[TrialRecord | None, str]:
         """Return the trial's newest record; None if it takes longer than a sign of life may, with what it waits for."""

@@ -6,17 +6,21 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from analysis import Summary
-from analysis.planned import planned_text
 from analysis.summary import Point, failures_text
+from sweeps.run.folder import RunFolder
 from sweeps.run.launch import SweepEnd
+from sweeps.run.memory import gpu_advice
+from sweeps.study.config import Resources
 from sweeps.tracking import Left
 from ubt.artifacts.model_note import ModelNote
+from ubt.common.errors import UserError
 from ubt.common.formatting import describe, duration
 from ubt.trials.rates import Rates
-from ubt.trials.record import StageRecord, State, TrialRecord
+from ubt.trials.record import StageRecord, State, TrialRecord, read_records
 
 _QUIET_SECONDS = 10.0
 
@@ -38,6 +42,13 @@ def outcome_text(outcome: SweepEnd, resume_command: str) -> str:
         why = "Interrupted" if outcome.interrupted else why
         lines.append(f"{why}; what is done is kept. Go on with:\n  {resume_command}")
     return "\n".join(lines)
+
+
+def print_gpu_advice(run: RunFolder, resources: Resources) -> None:
+    """Print whether more trials, or fewer, should share a GPU, going by the memory they took."""
+    with suppress(UserError):  # of a record that cannot be read; who reads them says so
+        if advice := gpu_advice(read_records(run.records), resources.gpus_per_trial):
+            print(advice)
 
 
 def untracked_lines(left: Left, run_folder: Path) -> list[str]:
@@ -78,7 +89,6 @@ def _summary_lines(summary: Summary) -> list[str]:
         f"{summary.name}: {states} in {duration(seconds.wall)}; "
         f"stages: {stages.computed} computed, {stages.reused} reused ({duration(seconds.saved)} saved)",
     ]
-    lines += [f"  {planned_text(summary.planned, seconds.wall)}"] if summary.planned else []
     for gate, outcomes in summary.gates.items():
         missed = [f"{outcome} in {counted}" for outcome, counted in outcomes.items() if outcome != "passed"]
         lines += [f"  gate {gate}: {', '.join(missed)} of {sum(outcomes.values())} trials"] if missed else []

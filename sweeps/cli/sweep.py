@@ -68,7 +68,7 @@ def sweep(
     """Run a study: every trial, sharing every stage, then the report."""
     ending, go_on = current(), resume_command(sys.argv)
     ending.last_words = f" before the first trial. Start again with:\n  {shlex.join(['ubt', *sys.argv[1:]])}"
-    from sweeps.cli.output import outcome_text  # noqa: PLC0415
+    from sweeps.cli.output import outcome_text, print_gpu_advice  # noqa: PLC0415
     from sweeps.run.launch import sweep as run_sweep  # noqa: PLC0415
     from sweeps.study.loading import load_study  # noqa: PLC0415
 
@@ -102,6 +102,7 @@ def sweep(
         print(json.dumps(outcome.summary.model_dump(mode="json") if outcome.summary else None))
     else:
         print(outcome_text(outcome, resume_command=go_on))
+        print_gpu_advice(outcome.run, config.resources)
     ending.told = True
     raise typer.Exit(outcome.status)
 

@@ -20,7 +20,7 @@ def machine_notes(resources: Resources) -> tuple[str, ...]:
             f"{trials} trials at a time ask for {trials * resources.cpus_per_trial} CPUs and this machine has {cpus}"
         )
     if resources.gpus_per_trial > cards:
-        notes.append(f"a trial asks for {resources.gpus_per_trial:g} GPUs and this machine has {cards}")
+        notes.append(f"a trial asks for {resources.gpus_per_trial:g} GPU and this machine has {cards}")
     elif trials * resources.gpus_per_trial > cards:
         notes.append(
             f"{trials} trials at a time ask for {trials * resources.gpus_per_trial:g} GPUs and this machine has {cards}"

@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from queue import Empty, SimpleQueue
 
 from ubt.artifacts.lease_watch import LOOK_SECONDS, LeaseWatch, Wait
@@ -39,6 +41,19 @@ class Elsewhere:
         self._lock = threading.Lock()
         if files is None:
             logger.warning(NO_LEASES, f"the store {store}")
+
+    @cached_property
+    def leases_hold(self) -> bool:
+        """Tell whether two processes that want one lease do not both get it in this store."""
+        files, process = self._store.lease_files(), f"probe-{uuid.uuid4().hex}"
+        if files is None:
+            return False
+        try:
+            hold = files.announce(process, b"")
+            files.silence(process)
+        except OSError:
+            return False
+        return hold
 
     def wait_for(self, node: Node, trial: str) -> None:
         """Look for a stage that a trial needs."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Protocol
 
 from pydantic import JsonValue
 
 from sweeps.planning.trials import PlannedTrial
-from sweeps.search.proposals import Outcome
+from sweeps.search.proposals import Outcome, Proposal, Proposer
 from ubt.common.choice import RuleName, Seen
 from ubt.common.errors import WeakImplant
-from ubt.trials.labels import NO_LABEL, TrialLabel
+from ubt.trials.labels import TrialLabel
 from ubt.trials.record import Attempt, StageRecord, State, TrialRecord
 
 
@@ -53,6 +54,31 @@ def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+class Replicated:
+    """The replicates of each proposal: the search is given its outcome once all of them have ended."""
+
+    def __init__(self, proposer: Proposer, rule: RuleName) -> None:
+        self._proposer = proposer
+        self._rule = rule
+        self._proposal_of: dict[str, Proposal] = {}
+        self._open: dict[int, dict[str, Outcome | None]] = {}
+
+    def begin(self, proposal: Proposal, trials: Sequence[str]) -> None:
+        """Take note of the trials of a proposal."""
+        self._proposal_of.update(dict.fromkeys(trials, proposal))
+        self._open[proposal.number] = dict.fromkeys(trials)
+
+    def ended(self, record: TrialRecord) -> None:
+        """Take note of a trial's end. The outcome is the mean; a failure if one failed."""
+        proposal = self._proposal_of[record.trial]
+        outcomes = self._open[proposal.number]
+        outcomes[record.trial] = outcome_of(record, self._rule)
+        known = [outcome for outcome in outcomes.values() if outcome is not None]
+        if len(known) == len(outcomes):
+            self._proposer.tell(proposal, mean_outcome(known))
+            del self._open[proposal.number]
 
 
 def end_of(record: TrialRecord) -> str:
@@ -112,19 +138,33 @@ class OwnWork:
         return tuple(own.get(stage.key, stage) if stage.reused else stage for stage in record.stages)
 
 
-class TrialNumbers:
-    """Gives every configuration the number it was proposed under, unless a record holds that number already.
+Planner = Callable[[Proposal, int], PlannedTrial]
+"""Makes the trial of a proposal for the seed at a position of the study's seeds."""
 
-    So an uninterrupted study and a resumed one name their trials alike, and a study that goes on with another
-    search leaves the names of what it has run before.
+
+class NumberedTrials:
+    """Makes a proposal's trials, under the number that its configuration has in this run.
+
+    That is the one it was proposed under, unless a record holds that number already. So an uninterrupted study and a
+    resumed one name their trials alike, and a study that goes on with another search leaves the names of what it has
+    run before.
     """
 
-    def __init__(self, records: Iterable[TrialRecord], replicates: int) -> None:
+    def __init__(self, planner: Planner, records: Iterable[TrialRecord], replicates: int) -> None:
+        self._planner, self._replicates = planner, replicates
         self._number_of = {_identity(record.config, record.label): record.number // replicates for record in records}
         self._taken = set(self._number_of.values())
 
-    def number(self, proposed: int, config: Mapping[str, JsonValue], label: TrialLabel = NO_LABEL) -> int:
-        """Return the number of a configuration that was proposed under the number `proposed`, with this label."""
+    def __call__(self, proposal: Proposal) -> list[PlannedTrial]:
+        """Return the trials of a proposal, one for each seed."""
+        first, replicates = self._planner(proposal, 0), proposal.replicates or self._replicates
+        number = self._number(proposal.number, first.assignment.recorded_config, proposal.label)
+        if number == proposal.number:
+            return [first, *(self._planner(proposal, position) for position in range(1, replicates))]
+        numbered = replace(proposal, number=number)
+        return [self._planner(numbered, position) for position in range(replicates)]
+
+    def _number(self, proposed: int, config: Mapping[str, JsonValue], label: TrialLabel) -> int:
         identity = _identity(config, label)
         if identity not in self._number_of:
             number = max(self._taken) + 1 if proposed in self._taken else proposed

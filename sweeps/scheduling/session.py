@@ -9,37 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sweeps.planning.trials import PlannedTrial
+from sweeps.scheduling.beside import Beside
 from sweeps.scheduling.elsewhere import Elsewhere
 from sweeps.scheduling.outcomes import (
     FailedVictims,
     Listener,
+    NumberedTrials,
     OwnWork,
-    TrialNumbers,
+    Planner,
+    Replicated,
     end_of,
     ended_attempts,
-    mean_outcome,
-    outcome_of,
 )
-from sweeps.scheduling.retries import WORKER_DIED, Retries, Rule
+from sweeps.scheduling.retries import WORKER_DIED, LostInARow, Retries, Rule
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.scheduling.stalls import StageTimes
-from sweeps.search.proposals import Outcome, Proposal, Proposer
+from sweeps.search.proposals import Proposal, Proposer
 from ubt.common.choice import RuleName
 from ubt.common.secrets import without_credentials
 from ubt.trials.assignment import Assignment
 from ubt.trials.failures import Failure
 from ubt.trials.record import Attempt, State, TrialRecord, write_record
-
-LOST_IN_A_ROW = 8
-"""Trials that may be lost one after the other, to a full disk or an expired token, say, before no more are started."""
-
-Planner = Callable[[Proposal, int], PlannedTrial]
-"""Makes the trial of a proposal for the seed at a position of the study's seeds."""
 
 
 class Session:
@@ -60,17 +54,13 @@ class Session:
         elsewhere: Elsewhere | None = None,
     ) -> None:
         self._proposer = proposer
-        self._planner = planner
-        self._replicates = replicates
-        self._rule = rule
+        self._trials_of = NumberedTrials(planner, known, replicates)
         self._scheduler = scheduler
         self._folder = records
         self._known = {record.trial: record for record in known}
-        self._numbers = TrialNumbers(known, replicates)
         self._listeners = list(listeners)
         self._planned: dict[str, PlannedTrial] = {}
-        self._proposal_of: dict[str, Proposal] = {}
-        self._open: dict[int, dict[str, Outcome | None]] = {}
+        self._replicated = Replicated(proposer, rule)
         self._failed_victims = FailedVictims()
         self._newest: dict[str, TrialRecord] = {}
         self._states: dict[str, State] = {}
@@ -85,11 +75,12 @@ class Session:
         self._alone: dict[str, str] = {}
         self._own_work = OwnWork()
         self._elsewhere = elsewhere
+        self._beside = Beside(scheduler, self._planned, self._own_work, self.arrived)
         self.awaited: set[str] = set()
         """Keys of stages that other sweeps compute and trials of this one wait for; see `arrived`."""
         self.leave_node: Callable[[str, TrialRecord], bool] = lambda trial, record: False
         """Keeps trials off the node that a trial ran on; False if no other node is left. Set by who knows nodes."""
-        self._lost_in_a_row = 0
+        self._lost = LostInARow(known)
         self.stopped = ""
         """Why nothing more is started; empty unless `stop` was called."""
 
@@ -109,24 +100,50 @@ class Session:
         """Return how many trials are known that have not started."""
         return self._scheduler.waiting
 
-    def next_assignment(self) -> Assignment | None:
-        """Return the trial to start now; None if none may start before something else happens."""
-        for key, done in self._elsewhere.arrivals() if self._elsewhere else ():
-            self.arrived(key, done)
+    def ready(self, at_most: int) -> int:
+        """Return how many trials may start now, side by side; of many no more than are asked for."""
         self._refill()
-        while not self.stopped and (trial := self._scheduler.start()) is not None:
+        return 0 if self.stopped else self._scheduler.startable(at_most)
+
+    def to_come(self, at_most: int) -> int:
+        """Return how many trials are yet to start, ready or not; of many, or nobody knows how many, so many."""
+        if self.stopped:
+            return 0
+        known = self._scheduler.waiting + self.side_run_ready
+        return min(known, at_most) if self._proposer.exhausted else at_most
+
+    @property
+    def side_run_ready(self) -> bool:
+        """Tell whether stages may be computed beside a trial that is at another one."""
+        return not self.stopped and self._elsewhere is not None and self._beside.ready and self._elsewhere.leases_hold
+
+    def is_over(self, run: str) -> bool:
+        """Tell whether a run of a trial is one beside it that nobody needs any more."""
+        return run in self._beside and self.finished
+
+    def next_assignment(self, near: Sequence[str] = ()) -> Assignment | None:
+        """Return the trial to start now, or a run beside one; None if none may start before something else happens.
+
+        `near` are keys of stages whose artifacts lie on the worker that asks, or on its node, from the nearest on.
+        """
+        self._refill()
+        while not self.stopped and (trial := self._scheduler.start(near)) is not None:
             planned = self._planned[trial]
             if (failed := self._failed_victims.reason_to_skip(planned)) is None:
                 self._again.discard(trial)
+                self._beside.began(trial)
                 given = {"alone": self._alone.get(trial, ""), "stall_seconds": self._stage_times.seconds}
                 given |= {"stall_seconds_of": self._stage_times.seconds_of}
                 return planned.assignment.model_copy(update=given)
             self.ended(trial, failed)
             self._refill()
-        return None
+        return self._beside.assignment() if self.side_run_ready else None
 
-    def updated(self, record: TrialRecord) -> None:
+    def updated(self, record: TrialRecord, run: str = "") -> None:
         """Take a running trial's record: write it down, free the stages it has done, pass it to the listeners."""
+        if self._beside.updated(run, record):
+            return
+        self._beside.came_on(record)
         planned = self._planned[record.trial]
         attempts = (*self._earlier.get(record.trial, ()), *record.attempts[-1:])  # a worker knows of its own run alone
         record = record.model_copy(update={"attempts": attempts, "stages": self._own_work.stages(record)})
@@ -141,6 +158,8 @@ class Session:
 
         If it was lost, the trial may run again; else its outcome goes to the search.
         """
+        if self._beside.ended(trial, record):
+            return
         if record.lost and (record.waits_for or not self.stopped):
             again = self._retries.after(trial, record.fault)
             if again and self._run_again(trial, record, again):
@@ -149,16 +168,20 @@ class Session:
                 told = "\n".join(["no node is left that can run it:", *self._unfit])
                 record = record.model_copy(update={"failure": Failure.MISTAKE, "reason": told})
         self.updated(record)
+        self._beside.left(trial)
         self._newest.pop(trial, None)
         self._scheduler.ended(trial)
         self._states[trial] = record.state
         self._stage_times.note(record)
         self._failed_victims.note(record)
-        self._count_lost(record)
-        self._close(trial, record)
+        if reason := self._lost.too_many(record):
+            self.stop(reason)
+        self._replicated.ended(record)
 
     def crashed(self, trial: str, reason: str, fault: str = WORKER_DIED, node: str = "") -> None:
         """Note that a trial's worker is gone, and its node; what it had done stays in its record."""
+        if self._beside.ended(trial):
+            return
         record = self._newest.get(trial) or self._planned[trial].assignment.record(State.RUNNING)
         told = len(record.attempts) > len(self._earlier.get(trial, ()))  # this run has come to a record
         attempts = record.attempts if told else (Attempt(node=node),)
@@ -167,6 +190,9 @@ class Session:
 
     def put_back(self, trial: str) -> None:
         """Let a trial wait that is to run again, or that no worker has taken on."""
+        if self._beside.ended(trial):
+            return
+        self._beside.left(trial)
         self._scheduler.ended(trial)
         self._wait(self._planned[trial])
         if trial in self._newest:
@@ -200,12 +226,14 @@ class Session:
             self._give_up(self._again, reason)
 
     def _refill(self) -> None:
-        """Take the proposals that there are; trials that have a record are answered from it."""
+        """Take what has come from elsewhere, and the proposals; trials that have a record are answered from it."""
+        for key, done in self._elsewhere.arrivals() if self._elsewhere else ():
+            self.arrived(key, done)
         while proposal := self._next_proposal():
-            planned = self._plan(proposal)
-            self._open[proposal.number] = {trial.name: None for trial in planned}
+            planned = self._trials_of(proposal)
+            self._replicated.begin(proposal, [trial.name for trial in planned])
             for trial in planned:
-                self._admit(trial, proposal)
+                self._admit(trial)
 
     def _next_proposal(self) -> Proposal | None:
         try:
@@ -214,18 +242,9 @@ class Session:
             self.stop(f"the search cannot be written down: {error}")
             return None
 
-    def _plan(self, proposal: Proposal) -> list[PlannedTrial]:
-        """Return the proposal's trials, under the number that the configuration has in this run."""
-        first, replicates = self._planner(proposal, 0), proposal.replicates or self._replicates
-        number = self._numbers.number(proposal.number, first.assignment.recorded_config, proposal.label)
-        if number == proposal.number:
-            return [first, *(self._planner(proposal, position) for position in range(1, replicates))]
-        numbered = replace(proposal, number=number)
-        return [self._planner(numbered, position) for position in range(replicates)]
-
-    def _admit(self, planned: PlannedTrial, proposal: Proposal) -> None:
+    def _admit(self, planned: PlannedTrial) -> None:
         name, known = planned.name, self._known.get(planned.name)
-        self._planned[name], self._proposal_of[name] = planned, proposal
+        self._planned[name] = planned
         if known is None or not planned.is_answered_by(known):
             if known and (known.lost or not known.state.ended) and known.config == planned.assignment.recorded_config:
                 ended_by = end_of(known) if known.state.ended else known.reason or "interrupted"
@@ -236,7 +255,7 @@ class Session:
         self._failed_victims.note(known)
         for listener in self._listeners:
             listener.answered(known)
-        self._close(name, known)
+        self._replicated.ended(known)
 
     def _wait(self, planned: PlannedTrial) -> None:
         self._scheduler.add(planned.name, [piece for node in planned.pipeline for piece in planned.pieces(node)])
@@ -265,25 +284,6 @@ class Session:
         self.updated(record.model_copy(update={**waiting, "attempts": ()}))
         self.put_back(trial)
         return True
-
-    def _close(self, trial: str, record: TrialRecord) -> None:
-        """Give the search its outcome once all replicates of a proposal have ended: the mean; failure if one failed."""
-        proposal = self._proposal_of[trial]
-        outcomes = self._open[proposal.number]
-        outcomes[trial] = outcome_of(record, self._rule)
-        ended = [outcome for outcome in outcomes.values() if outcome is not None]
-        if len(ended) == len(outcomes):
-            self._proposer.tell(proposal, mean_outcome(ended))
-            del self._open[proposal.number]
-
-    def _count_lost(self, record: TrialRecord) -> None:
-        """Stop when trial after trial is lost. Those that were lost before may never fit, and hold up no others."""
-        known = self._known.get(record.trial)
-        if record.lost and known is not None and known.lost:
-            return
-        self._lost_in_a_row = self._lost_in_a_row + 1 if record.lost else 0
-        if self._lost_in_a_row == LOST_IN_A_ROW:
-            self.stop(f"{LOST_IN_A_ROW} trials in a row were lost, the last to {record.reason}")
 
     def _write(self, record: TrialRecord) -> None:
         with self._stopping(f"the record of {record.trial} cannot be written"):

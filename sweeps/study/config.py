@@ -36,11 +36,11 @@ class Resources(Config):
     """What one trial takes, and how many run at a time."""
 
     concurrent_trials: int | None = Field(default=None, ge=1)
-    """Trials at a time; as many as the CPUs and GPUs allow if not given, on a cluster that may grow at least eight."""
+    """Most trials at a time; as many as the CPUs and GPUs allow if not given, also of nodes that join while it runs."""
     cpus_per_trial: int = Field(default=1, ge=1)
     """CPUs, and so CPU threads, of one trial."""
     gpus_per_trial: float = Field(default=0, ge=0)
-    """GPUs of one trial; a fraction must be 1/n, e.g. 0.5 (other fractions can hang Ray)."""
+    """GPUs of one trial: 1, or a fraction 1/n, e.g. 0.5 for two trials on each (other fractions can hang Ray)."""
     retries: int = Field(default=2, ge=0)
     """How often a trial is run again after a fault of one kind: its worker or node died, memory ran out, it stalled."""
 
@@ -53,8 +53,10 @@ class Resources(Config):
     def _shareable(cls, gpus: float) -> float:
         if 0 < gpus < 1 and abs(round(1 / gpus) - 1 / gpus) > 1e-9:
             raise ValueError("a fraction of a GPU must be 1/n (0.5, 0.25, …)")
-        if gpus > 1 and gpus != int(gpus):
-            raise ValueError("more than one GPU must be a whole number")
+        if gpus > 1:
+            raise ValueError(
+                "a trial computes on one GPU, and the others would stand idle; give 1, or 1/n to share one"
+            )
         return gpus
 
 

@@ -101,7 +101,7 @@ class Host:
             raise RuntimeError(f"{self.name}: {' '.join(command)} ended with {process.returncode}:\n{output}")
         return str(output)
 
-    def start_ray(self, head: Host, cpus: int = 1, memory_bytes: int = 100_000_000) -> None:
+    def start_ray(self, head: Host, cpus: int = 1, memory_bytes: int = 100_000_000, more: Sequence[str] = ()) -> None:
         """Start Ray on the host, as the cluster's head or as a node of it."""
         role = (
             ["--head", f"--port={PORT}", "--include-dashboard=false"]
@@ -109,7 +109,7 @@ class Host:
             else [f"--address={head.address}:{PORT}"]
         )
         ray = [str(Path(sys.executable).with_name("ray")), "start", *role, f"--node-ip-address={self.address}"]
-        options = [f"--num-cpus={cpus}", f"--object-store-memory={memory_bytes}"]
+        options = [f"--num-cpus={cpus}", f"--object-store-memory={memory_bytes}", *more]
         self.run(*ray, *options, "--disable-usage-stats")
 
     def begin(self) -> None:

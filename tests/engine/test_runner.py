@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import shutil
 
 import pytest
 import torch
@@ -216,6 +217,20 @@ def test_other_data_than_the_sweep_was_planned_with_gives_no_artifact(tiny_run, 
     assert (record.state, record.fault, record.lost) == ("FAILED", "UnfitNode", True)
     assert f"node {platform.node()} has other content than the study was planned with" in record.reason
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_run_beside_a_trial_computes_some_of_its_stages_without_those_between(tiny_run, tmp_path):
+    root = tiny_run.copy(tmp_path)
+    before, store = {stage.stage: stage for stage in tiny_run.record.stages}, ArtifactStore(root)
+    key = before["detect_clean"].key
+    payloads = store.manifest("detect_clean", key).payloads
+    for stage in ("implant", "detect_clean"):
+        shutil.rmtree(root / "artifacts" / stage)
+    record = run_trial(root, only=(key,), run="tiny-0+detect_clean")[-1]
+    assert (record.state, record.trial) == ("DONE", "tiny-0")
+    assert [(stage.stage, stage.reused) for stage in record.stages] == [("detect_clean", False)]
+    assert store.manifest("detect_clean", key).payloads == payloads
+    assert store.manifest("implant", before["implant"].key) is None
 
 
 # What is kept between trials

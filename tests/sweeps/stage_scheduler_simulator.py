@@ -86,7 +86,9 @@ class Simulation:
 
     def _fill(self) -> None:
         while len(self._running) < self.workers:
+            startable = self._scheduler.startable(1), self._scheduler.startable(len(self.trials))
             trial = self._scheduler.start()
+            assert (trial is not None) == bool(startable[0]) == bool(startable[1])
             if trial is None:
                 self._check_that_all_are_blocked()
                 return

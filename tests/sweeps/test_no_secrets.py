@@ -19,7 +19,7 @@ from sweeps.backends.connection import check_address
 from sweeps.cli.app import ShownLine
 from sweeps.cli.mistakes import mistakes_text
 from sweeps.planning.trials import TrialPlanner
-from sweeps.scheduling.outcomes import TrialNumbers
+from sweeps.scheduling.outcomes import NumberedTrials
 from sweeps.search.proposals import Proposal
 from sweeps.tracking.payload import of_study, of_trial
 from ubt.artifacts.store import ArtifactStore
@@ -132,5 +132,5 @@ def test_a_record_without_the_password_still_answers_its_trial(tmp_path: Path) -
     stages = [{"stage": node.spec.name, "key": node.key, "reused": False, "seconds": 0} for node in planned.pipeline]
     done = record.model_validate({**record.as_json(), "stages": stages})
     assert planned.is_answered_by(done)
-    numbers = TrialNumbers([done], 1)
-    assert numbers.number(9, planned.assignment.recorded_config) == 3
+    trials_of = NumberedTrials(TrialPlanner(asked, "nowhere", content_key=lambda _: "key"), [done], 1)
+    assert [trial.name for trial in trials_of(Proposal(9))] == ["t0003"]

@@ -21,13 +21,14 @@ from ray import cloudpickle
 
 from sweeps.backends import node_facts
 from sweeps.backends import nodes as nodes_module
-from sweeps.backends.connection import node_name
+from sweeps.backends.connection import TRIALS_WAITING, node_name
 from sweeps.backends.fitness import Expected, judge
 from sweeps.backends.node_facts import Facts, look
 from sweeps.backends.nodes import LOOK_SECONDS, PATIENCE_SECONDS, Node, Nodes
 from sweeps.run.preflight import expected_of
 from sweeps.study.config import Resources
 from sweeps.study.loading import load_study
+from sweeps.workers.pool import Room
 from ubt.artifacts.store import ArtifactStore, UnusableStore
 from ubt.common.errors import Problem, UserError
 from ubt.config.dotted_paths import set_path
@@ -55,11 +56,19 @@ class Toy:
         self.differ: dict[str, Any] = {}
         """Node → what is put into what it is asked, or what it answers if that is text."""
         self.silent: set[str] = set()
+        self.drained: set[str] = set()
+        self.most: int | None = None
         self.asked: dict[str, dict[str, Any]] = {}
         self.seconds = 0.0
 
     def nodes(self) -> list[Node]:
         return self.there
+
+    def most_workers(self, resources: Resources) -> int | None:
+        return self.most
+
+    def leaving(self) -> set[str]:
+        return self.drained
 
     def begin(self, node: Node, asked: dict[str, Any]) -> None:
         self.asked[node.id] = asked
@@ -219,6 +228,46 @@ def test_a_node_that_joins_while_the_store_stumbles_is_asked_anew(
         cluster.seconds += LOOK_SECONDS
         nodes.poll()
         assert nodes.for_workers()["well"] == ["a", "b"]
+
+
+def test_there_is_room_on_the_nodes_that_are_there_while_the_sweep_runs_and_more_is_asked_for(
+    expected: Expected,
+) -> None:
+    """What fitted at the start was all that ever ran."""
+    cluster = Toy("a")
+    with closing(nodes_of(cluster, expected)) as nodes:
+        nodes.check()
+        assert nodes.room == Room(2, 2 + TRIALS_WAITING)
+        cluster.there += [node(name, CPU=8.0) for name in "bcd"]
+        cluster.differ["d"] = "it cannot read the task"
+        cluster.seconds += LOOK_SECONDS
+        nodes.poll()
+        assert nodes.room == Room(18, 36), "of those that are fit"
+    with closing(Nodes(expected, Resources(concurrent_trials=5), cluster, seconds=lambda: cluster.seconds)) as nodes:
+        nodes.check()
+        assert nodes.room == Room(5, 5)
+    cluster.most = 20
+    with closing(nodes_of(cluster, expected)) as nodes:
+        nodes.check()
+        assert nodes.room == Room(18, 20), "what an autoscaler may add"
+
+
+def test_a_node_that_leaves_gets_no_more_trials_and_is_not_unfit(
+    expected: Expected, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = Toy("a", "b")
+    with closing(nodes_of(cluster, expected)) as nodes:
+        nodes.check()
+        before = nodes.changes
+        cluster.drained = {"b"}
+        cluster.seconds += LOOK_SECONDS
+        nodes.poll()
+        assert nodes.changes > before, "what Ray was asked for is asked for again, elsewhere"
+        assert (nodes.selector, nodes.room.now) == ({"ray.io/node-id": "!in(b)"}, 2)
+        assert nodes.quarantined == set()
+        cluster.seconds += LOOK_SECONDS
+        nodes.poll()
+    assert caplog.text.count("host-b (10.0.0.1) leaves the cluster") == 1
 
 
 def test_a_sweep_ends_when_its_last_node_is_gone_and_the_one_that_joins_is_not_fit(expected: Expected) -> None:

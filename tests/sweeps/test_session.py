@@ -9,8 +9,7 @@ from toy_session import Toy, rates, toy_session
 
 from sweeps.planning.trials import trial_name
 from sweeps.scheduling.outcomes import outcome_of
-from sweeps.scheduling.retries import NODE_DIED, WORKER_DIED
-from sweeps.scheduling.session import LOST_IN_A_ROW
+from sweeps.scheduling.retries import LOST_IN_A_ROW, NODE_DIED, WORKER_DIED
 from sweeps.search.proposals import Outcome, Proposal
 from ubt.common.errors import WeakImplant
 from ubt.common.formatting import describe

@@ -346,7 +346,7 @@ class TestMistakes:
             ("seeds=[]", "seeds", "at least 1"),
             ("name=a/b", "name", "pattern"),
             ("resources.gpus_per_trial=0.3", "resources.gpus_per_trial", "1/n"),
-            ("resources.gpus_per_trial=1.5", "resources.gpus_per_trial", "whole"),
+            ("resources.gpus_per_trial=4", "resources.gpus_per_trial", "one GPU, and the others would stand idle"),
             ("objectives.ca_floor=2", "objectives.ca_floor", "less than or equal to 1"),
             ("victim.implant.checkpoint=nowhere.pt", "victim.implant.checkpoint", "no such file"),
             ("victim.model.checkpoint=nowhere.pt", "victim.model.checkpoint", "no such file"),

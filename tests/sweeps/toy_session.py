@@ -63,6 +63,7 @@ class ToyPlanner:
     replicates: int = 1
     keep_epochs: dict[str, tuple[int, ...]] = field(default_factory=dict)
     gates: Gates = DEFAULT_GATES
+    store: str = "nowhere"
 
     def __call__(self, proposal: Proposal, position: int) -> PlannedTrial:
         tree = TrialConfig().as_json()
@@ -77,7 +78,7 @@ class ToyPlanner:
             config=trial.as_json(),
             changes=proposal.changes,
             data_key="toy-data",
-            store="nowhere",
+            store=self.store,
             keep_epochs=self.keep_epochs,
             gates=self.gates,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,23 +17,22 @@ from pydantic import JsonValue, ValidationError
 
 from ubt.artifacts.codec import Artifact
 from ubt.artifacts.leases import Leases
-from ubt.artifacts.manifest import ArtifactManifest, Setup
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.patience import WORKERS_PATIENCE_SECONDS
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import DamagedArtifact, NotFinite, StoppedByGate, UnfitNode
 from ubt.common.progress import PULSE
 from ubt.common.registry import load_plugins
 from ubt.data import content_key
-from ubt.engine.execution import Effort, Execution, stage_record
+from ubt.engine.execution import Execution, stage_record
 from ubt.engine.failed import failed
 from ubt.engine.gates import Judged, finite_weights, judge, stop
 from ubt.engine.graph import Node, Pipeline, build_pipeline
 from ubt.engine.same_content import data_differs, files_differ, keys_differ
 from ubt.engine.spec import MANIFEST
 from ubt.engine.stage_leases import ProcessLeases, StageLeases
-from ubt.engine.work import setup_of, work_of
 from ubt.engine.workspace import Workspace
-from ubt.models.clip import pick_device, use_threads
+from ubt.models.clip import memory_bytes, pick_device, use_threads
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
 from ubt.trials.gates import GateOutcome, Gates
@@ -59,7 +58,7 @@ class PipelineRun:
         gates: Gates | None = None,
         computed_by: str = "",
         leases: StageLeases | None = None,
-        setup: Setup | None = None,
+        only: Sequence[str] = (),
     ) -> None:
         self.stages: list[StageRecord] = []
         self.gates: list[GateOutcome] = []
@@ -67,9 +66,9 @@ class PipelineRun:
         self._trial = trial
         self._workspace = workspace
         self._keep_epochs = keep_epochs
+        self._only = only
         self._thresholds = gates or Gates()
         self._computed_by = computed_by
-        self._setup = setup
         self._leases = leases or StageLeases(Leases(None), workspace.store, computed_by, pipeline)
         self._manifests: dict[str, ArtifactManifest] = {}
         """By role, as the newest stage fills it."""
@@ -108,6 +107,9 @@ class PipelineRun:
         for node in self._pipeline:
             looked_at = time.monotonic()
             manifest = self._workspace.manifest(node.spec.name, node.key)
+            if self._only and node.key not in self._only:
+                self._manifests.update(dict.fromkeys(node.spec.provides, manifest) if manifest else {})
+                continue
             if manifest is None:
                 with self._leases.held(node, looked_at) as manifest:
                     if manifest is None:
@@ -141,8 +143,7 @@ class PipelineRun:
         inputs = {role: self._load(role) for role in node.inputs}
         poison = self._load(MANIFEST) if MANIFEST in self._manifests else None
         kept = self._keep_epochs.get(node.spec.name, ())
-        effort = Effort(self._setup, lambda one: work_of(one, self._trial, self._workspace.data.sizes))
-        execution = Execution(node, self._workspace, inputs, poison, kept, self._computed_by, effort)
+        execution = Execution(node, self._workspace, inputs, poison, kept, self._computed_by)
         self.stages.append(StageRecord(stage=node.spec.name, key=node.key, reused=False, seconds=0.0, complete=False))
         try:
             for record in execution.steps():
@@ -203,10 +204,12 @@ class TrialRunner:
         self._refuse(keys_differ(pipeline, assignment))
         name = f"{assignment.study}/{assignment.trial}"
         leases = self._leases.of_trial(workspace.store, name, pipeline)
-        setup = setup_of(trial.victim.model, workspace.hardware, assignment.threads, assignment.gpus)
-        run = PipelineRun(pipeline, trial, workspace, assignment.keep_epochs, assignment.gates, name, leases, setup)
+        run = PipelineRun(
+            pipeline, trial, workspace, assignment.keep_epochs, assignment.gates, name, leases, assignment.only
+        )
         data = workspace.data
-        found = {"device": str(workspace.device), "classes": tuple(data.classes), "skipped": dict(data.skipped)}
+        found = {"device": str(workspace.device), "device_memory_bytes": memory_bytes(workspace.device)}
+        found |= {"classes": tuple(data.classes), "skipped": dict(data.skipped)}
         record = record.model_copy(update=found)
         try:
             for _ in run.steps():

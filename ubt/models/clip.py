@@ -60,6 +60,11 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def memory_bytes(device: torch.device) -> int:
+    """Return how much memory a GPU has; 0 of a CPU, whose memory is everybody's."""
+    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Start counting the device's peak memory anew (a CPU process's peak cannot be reset)."""
     if device.type == "cuda":

@@ -61,9 +61,18 @@ class Assignment(Config):
     """After so long without progress a stage stands still, and the trial is ended; never, if 0."""
     stall_seconds_of: dict[str, float] = Field(default_factory=dict)
     """The same of single stages, which have taken long before."""
+    only: tuple[str, ...] = ()
+    """Keys of the stages to compute, in a run beside the trial that is at another one; all if empty."""
+    run: str = ""
+    """What such a run is called."""
     plugins: tuple[str, ...] = ()
     """Modules that the worker imports before it checks the configuration."""
     commit: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return what this run is called: the trial, or a run beside it."""
+        return self.run or self.trial
 
     @property
     def recorded_config(self) -> JsonObject:

@@ -178,6 +178,8 @@ class TrialRecord(Config):
     """How many images of each of the data's lists were left out because they are broken (`on_broken: skip`)."""
     device: str = ""
     """What it was computed on: `cpu`, `cuda`."""
+    device_memory_bytes: int = 0
+    """Memory of that GPU, whatever the trial's share of it; 0 on a CPU, and in records of before."""
     commit: str = ""
     """Commit of the code, with a `+` if the tree was changed."""
     versions: dict[str, str] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ubt.common.ending import Ending, is_watched
+from ubt.common.exits import Ended
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def command_end() -> Iterator[None]:
     if is_watched():
         yield
         return
-    with Ending(hard=True) as ending:
+    with _without_swallowed(), Ending(hard=True) as ending:
         ending.last_words = f". Start again with:\n  {shlex.join(['ubt', *sys.argv[1:]])}"
         try:
             yield
@@ -31,3 +32,19 @@ def command_end() -> Iterator[None]:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(ending.cause.status)
+
+
+@contextmanager
+def _without_swallowed() -> Iterator[None]:
+    """Say nothing of an `Ended` that was raised in a destructor, where Python swallows it: it is raised again."""
+    before = sys.unraisablehook
+
+    def tell(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, Ended):
+            before(unraisable)
+
+    sys.unraisablehook = tell
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

@@ -281,3 +281,28 @@ def test_a_sweep_that_ends_by_a_mistake_leaves_no_record_that_runs(
         launch._execute(toy.session, study(), "inline", 1, RunFolder(tmp_path), None)
     (record,) = read_records(toy.records)
     assert (record.state, record.reason) == (State.INTERRUPTED, "the sweep ended: node host-3: has other content")
+
+
+SWALLOWED = """
+import os, signal, time
+from sweeps.cli.ends import command_end
+class Closes:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+class Breaks:
+    def __del__(self):
+        raise ValueError("a bug")
+with command_end():
+    Breaks()
+    Closes()
+    time.sleep(600)
+"""
+
+
+def test_what_a_destructor_swallows_ends_a_command_all_the_same_and_without_a_traceback() -> None:
+    words = [sys.executable, "-u", "-c", SWALLOWED]
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 143
+    assert "ValueError: a bug" in ended.stderr
+    assert "Ended" not in ended.stderr

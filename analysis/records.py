@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from analysis.formatting import count, short_names
 from ubt.common.choice import CA_FLOOR, RuleName
@@ -16,6 +16,7 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE, is_file, is_folder
 from ubt.config import get_path, read_json, validate
 from ubt.trials.migration import migrated_study
+from ubt.trials.planned import PLAN_FILE, PlannedCosts
 from ubt.trials.record import TrialRecord, read_records
 
 
@@ -59,6 +60,8 @@ class RunRecords:
     """By which rule a trial is chosen: see `ubt.common.choice`."""
     store: str | None = None
     """Where the study keeps artifacts; None for the default store of `ubt`."""
+    planned: PlannedCosts | None = None
+    """What it was planned to take; None if nothing says so."""
 
     @cached_property
     def settings(self) -> tuple[str, ...]:
@@ -122,7 +125,16 @@ def read_run(folder: Path | str) -> RunRecords:
         records=records,
         study_json=json.dumps(tree, indent=2, ensure_ascii=False),
         store=study.store,
+        planned=_planned(folder / PLAN_FILE),
     )
+
+
+def _planned(path: Path) -> PlannedCosts | None:
+    """Return what a run was planned to take; None if the file is not there or spoilt: no report waits for it."""
+    try:
+        return PlannedCosts.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def _require_run(folder: Path) -> None:

@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis.comparison import Comparison, compare, comparison_table
 from analysis.comparison.output import comparison_view
+from analysis.costs import cost_table
 from analysis.figures import FIGURES, Absent, FigureKind, drawn
 from analysis.findings import Findings, find
 from analysis.formatting import changes_text
@@ -19,6 +20,7 @@ from analysis.gates import gate_table
 from analysis.nodes import node_table
 from analysis.page import front_table, opening, trial_table, unfinished
 from analysis.paper import embedded_figures
+from analysis.planned import planned_text
 from analysis.records import read_run
 from analysis.rendering import template
 from analysis.summary import FAILED_BY, Summary, summarise
@@ -82,6 +84,8 @@ def render(findings: Findings, summary: Summary, comparison: Comparison | None) 
         trials=trial_table(findings),
         gates=gate_table(findings),
         nodes=node_table(findings),
+        planned_words=planned_text(summary.planned, summary.seconds.wall) if summary.planned else "",
+        costs=cost_table(summary.planned),
         unfinished=unfinished(findings),
         blame=FAILED_BY,
         provenance=provenance(findings),

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pydantic import Field, JsonValue
 
 from analysis.findings import Configuration, Findings, Outcome, hypervolume, validation_points
+from analysis.planned import PlannedTimes, planned_times
 from analysis.records import has_path
 from ubt.common.choice import KNOWS, RuleName
 from ubt.common.errors import Problem, UserError
@@ -96,6 +97,8 @@ class Summary(Config):
     gates: dict[str, dict[str, int]]
     """Sanity gate → outcome → number of trials."""
     seconds: Seconds
+    planned: PlannedTimes | None = None
+    """What it was planned to take against what it took; null if nothing says what was planned."""
 
 
 def summarise(findings: Findings) -> Summary:
@@ -132,6 +135,7 @@ def summarise(findings: Findings) -> Summary:
             computed=sum(stage.spent_seconds for stage in stages),
             saved=sum(stage.saved_seconds for stage in stages),
         ),
+        planned=planned_times(findings.run),
     )
 
 

@@ -81,6 +81,30 @@ class RayCluster:
                 yield node, str(error).strip().splitlines()[-1]
 
 
+def as_trials(function: Callable[[], Result], resources: Resources) -> tuple[list[Result], list[str]]:
+    """Call a function wherever a trial fits just now, in all those places at once; return what came of it, and faults.
+
+    If none fits, it is called once, as soon as one does: an autoscaler adds a node for it.
+    """
+    task = ray.remote(num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial, max_retries=0)(function)
+    known = ray.nodes()  # type: ignore[no-untyped-call]
+    running: dict[Any, str] = {}
+    for node in (node for node in known if node["Alive"]):
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        for _ in range(capacity(resources, [node["Resources"]])):
+            running[task.options(scheduling_strategy=there).remote()] = node_name(node["NodeID"], known)
+    running = running or {task.remote(): "the cluster"}
+    results, faults = [], []
+    for called, name in running.items():
+        while not ray.wait([called], timeout=_LOOK_SECONDS)[0]:
+            pass  # and signals are taken
+        try:
+            results.append(ray.get(called))
+        except RayError as error:  # also what the function raised
+            faults.append(f"{name}: {str(error).strip().splitlines()[-1]}")
+    return results, faults
+
+
 class WorkerRequest(PlacementGroupFactory):
     """What a trial's worker takes, on any node that is not in quarantine when Ray is asked for it."""
 

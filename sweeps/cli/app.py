@@ -90,19 +90,46 @@ def plan(
     name: NameOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Workers that the wall time is worked out for.")] = 2,
     graph: Annotated[Path | None, typer.Option(help="Also draw the stages as an SVG file.")] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="First measure, by a few batches, how fast the study's models are.")
+    ] = False,
+    address: Annotated[
+        str, typer.Option(help="Where to measure: `local`, `inline`, or a cluster's, as that of `ubt sweep`.")
+    ] = "local",
+    pairs: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Plan for so many training pairs, for data that is not here.")
+    ] = None,
+    images: Annotated[
+        int, typer.Option(min=2, metavar="N", help="With --pairs: labelled images, of both splits together.")
+    ] = 50_000,
+    price: Annotated[
+        float | None, typer.Option("--price-per-gpu-hour", min=0, help="Of one GPU, in the currency that you pay in.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a sweep would run, what that costs, and how much the store has of it. Needs neither Ray nor torch."""
+    """Say what a sweep would run, what that costs, and how much the store has of it.
+
+    Needs neither Ray nor torch, but for --calibrate.
+    """
     from sweeps.cli.plan import plan_text  # noqa: PLC0415
+    from sweeps.planning.costs import assumed  # noqa: PLC0415
     from sweeps.planning.plan import plan_study  # noqa: PLC0415
     from sweeps.study.loading import load_study  # noqa: PLC0415
 
+    if address != "local" and not calibrate:
+        raise UserError(Problem("--address", "says where to measure: nothing is measured without --calibrate", address))
     config = load_study(study, assignments or (), name)
-    planned = plan_study(config, workers)
+    if calibrate:
+        from sweeps.run.calibrate import calibrate_study  # noqa: PLC0415
+
+        for measured in calibrate_study(config, address):
+            print(f"measured: {measured}", file=sys.stderr)
+    planned = plan_study(config, workers, assumed(pairs, images) if pairs else None, price)
     print(planned.model_dump_json() if as_json else plan_text(planned))
     if graph:
         from sweeps.cli.plan import draw_graph  # noqa: PLC0415
-        from sweeps.planning.plan import planned_pipelines, stored_keys  # noqa: PLC0415
+        from sweeps.planning.layout import planned_pipelines  # noqa: PLC0415
+        from sweeps.planning.plan import stored_keys  # noqa: PLC0415
         from ubt.common.atomic_files import write_asked  # noqa: PLC0415
 
         pipelines, _ = planned_pipelines(config)

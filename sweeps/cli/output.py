@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from analysis import Summary
+from analysis.planned import planned_text
 from analysis.summary import Point, failures_text
 from sweeps.run.folder import RunFolder
 from sweeps.run.launch import SweepEnd
@@ -89,6 +90,7 @@ def _summary_lines(summary: Summary) -> list[str]:
         f"{summary.name}: {states} in {duration(seconds.wall)}; "
         f"stages: {stages.computed} computed, {stages.reused} reused ({duration(seconds.saved)} saved)",
     ]
+    lines += [f"  {planned_text(summary.planned, seconds.wall)}"] if summary.planned else []
     for gate, outcomes in summary.gates.items():
         missed = [f"{outcome} in {counted}" for outcome, counted in outcomes.items() if outcome != "passed"]
         lines += [f"  gate {gate}: {', '.join(missed)} of {sum(outcomes.values())} trials"] if missed else []

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from sweeps.planning.plan import DEFAULT_SECONDS, StagePlan, StudyPlan
+from sweeps.planning.plan import StagePlan, StudyPlan, total
 from ubt.common.formatting import Align, duration, size, text_table
 from ubt.engine.graph import Node, Pipeline, stage_order
 
@@ -18,26 +18,63 @@ COLUMNS: dict[str, Align] = {
     "estimated from": "left",
 }
 
+UNKNOWN = "unknown"
+
 
 def plan_text(plan: StudyPlan) -> str:
-    """Return a plan as a table."""
+    """Return a plan as a table, and what follows from it in words."""
     lines = [
         f"{plan.name}: {plan.design}, {_size_text(plan)} = {plan.trials} trials",
         f"images {plan.image_size_px} px · store {shlex.quote(plan.store)}",
+        f"times for {'; '.join(plan.setups)}",
         "",
         text_table(COLUMNS, [*map(_row, plan.stages), _sums(plan)]),
+        "",
     ]
     if plan.chosen_later:
-        lines += ["", "An adaptive search chooses as it goes; the table is its first trial, the base."]
-    else:
-        to_come = size(round(sum(stage.size_bytes for stage in plan.stages)))
-        lines += [
-            "",
-            f"At least {duration(plan.wall_seconds)} on {plan.workers} workers (longest trial: "
-            f"{duration(plan.critical_path_seconds)}); {to_come} of artifacts to come.",
-        ]
+        lines.append(
+            f"The search chooses {plan.chosen_later} configurations as it goes; others, drawn at random, stand in here."
+        )
+    lines += _cost_lines(plan)
     lines += ["", *(f"Note: {note}" for note in plan.notes)] if plan.notes else []
     return "\n".join(lines)
+
+
+def _cost_lines(plan: StudyPlan) -> list[str]:
+    workers = f"{plan.workers} worker{'' if plan.workers == 1 else 's'}"
+    if plan.unknown:
+        what = "any stage" if len(plan.unknown) == len(plan.stages) else ", ".join(plan.unknown)
+        lines = [
+            f"Time:    unknown. Nothing on this store says how long {what} takes on such a model and device;",
+            "         --calibrate measures it by a few batches, with --address on a cluster",
+        ]
+    else:
+        lines = [
+            f"Time:    {time_text(plan.seconds_left)} of stages; at least {time_text(plan.wall_seconds)} on {workers} "
+            f"(longest chain: {time_text(plan.critical_path_seconds)})"
+        ]
+    if plan.gpus:
+        held, price = _hours(plan.gpu_hours_held), "" if plan.price is None else f", which cost {plan.price:,.2f}"
+        lines.append(f"GPUs:    {_hours(plan.gpu_hours)} of stages; {workers} hold theirs for {held}{price}")
+    elif plan.price_per_gpu_hour is not None:
+        lines.append("GPUs:    none (resources.gpus_per_trial is 0), so nothing to pay for them")
+    decoded = f"{_size(plan.cache_bytes)} of decoded images on each machine"
+    lines.append(f"Disk:    {_size(plan.store_bytes)} of artifacts to come; {decoded}")
+    lines.append(f"Memory:  {_size(plan.memory_bytes)} for each worker{', on its GPU' if plan.gpus else ''}")
+    return lines
+
+
+def time_text(seconds: float | None) -> str:
+    """Return seconds in words."""
+    return UNKNOWN if seconds is None else duration(seconds)
+
+
+def _hours(hours: float | None) -> str:
+    return "an unknown time" if hours is None else f"{hours:,.1f} GPU-hours"
+
+
+def _size(size_bytes: float | None) -> str:
+    return "an unknown amount" if size_bytes is None else size(round(size_bytes))
 
 
 def _size_text(plan: StudyPlan) -> str:
@@ -48,16 +85,15 @@ def _size_text(plan: StudyPlan) -> str:
 
 
 def _row(stage: StagePlan) -> tuple[str, ...]:
-    source = f"{stage.measured} artifacts" if stage.measured else f"no artifact: {DEFAULT_SECONDS:.0f} s taken"
     counts = map(str, (stage.trials, stage.unique, stage.stored))
-    times = map(duration, (stage.seconds_alone, stage.seconds_shared, stage.seconds_left))
-    return (stage.stage, *counts, *times, source)
+    times = map(time_text, (stage.seconds_alone, stage.seconds_shared, stage.seconds_left))
+    calibrated = "a calibration" if stage.seconds_alone is not None else ""
+    return (stage.stage, *counts, *times, f"{stage.measured} artifacts" if stage.measured else calibrated)
 
 
 def _sums(plan: StudyPlan) -> tuple[str, ...]:
-    alone, shared = (sum(getattr(s, f"seconds_{kind}") for s in plan.stages) for kind in ("alone", "shared"))
-    counts = map(str, (plan.total, plan.unique, plan.stored))
-    return ("all", *counts, *map(duration, (alone, shared, plan.seconds_left)), "")
+    sums = (total(getattr(stage, f"seconds_{kind}") for stage in plan.stages) for kind in ("alone", "shared", "left"))
+    return ("all", *map(str, (plan.total, plan.unique, plan.stored)), *map(time_text, sums), "")
 
 
 COLUMN_PX, HEIGHT_PX, MARGIN_PX, MARK_PX = 120, 640, 70, 9

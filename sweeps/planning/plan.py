@@ -2,68 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from statistics import median
+from functools import cache
 
-from sweeps.planning.machine import machine_notes
-from sweeps.planning.trials import TrialPlanner
+from sweeps.planning.costs import CostModel, Piece, SizesOf, chained_seconds, sizes_in, tasks_of
+from sweeps.planning.layout import Laid, lay_out
+from sweeps.planning.wall import path_seconds, wall_seconds
 from sweeps.study.config import StudyConfig
-from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, default_store
-from ubt.common.errors import UserError
-from ubt.common.hashing import fingerprint
 from ubt.config import Config
 from ubt.config.base import kind_of
-from ubt.data import DataSource, content_key
 from ubt.engine.graph import Node, Pipeline, stage_order
 from ubt.engine.spec import stage_names
 from ubt.models.settings import image_size_px
-
-DEFAULT_SECONDS = 60.0
-"""Taken for a stage, or an epoch of one, that this store has never seen."""
-_SAMPLED = 50
-"""Artifacts of a stage that are looked at: enough for a median, and few enough for S3."""
-
-
-@dataclass(frozen=True)
-class StageCost:
-    """What one unit of a stage takes: an epoch if it can be continued by epochs, else the whole stage."""
-
-    seconds: float
-    size_bytes: float
-    """Of one artifact."""
-    measured: int
-    """Artifacts that this was read from; 0: a default."""
-
-    def seconds_of(self, node: Node) -> float:
-        """Return the seconds that a node takes from nothing."""
-        return self.seconds * units(node)
-
-
-def units(node: Node) -> int:
-    """Return how many units of work a node is."""
-    return max(1, node.epochs) if node.spec.epochs else 1
-
-
-def stage_costs(store: ArtifactStore, nodes: Iterable[Node]) -> dict[str, StageCost]:
-    """Return the cost of each stage among the nodes."""
-    specs = {node.spec.name: node.spec for node in nodes}
-    return {name: _cost(store, name, by_epochs=bool(spec.epochs)) for name, spec in specs.items()}
-
-
-def _cost(store: ArtifactStore, stage: str, by_epochs: bool) -> StageCost:
-    sampled = islice(sorted(store.keys(stage)), _SAMPLED)
-    manifests = [manifest for key in sampled if (manifest := store.manifest(stage, key))]
-    if not manifests:
-        return StageCost(DEFAULT_SECONDS, 0.0, 0)
-    seconds = median(manifest.seconds / (_epochs(manifest) if by_epochs else 1) for manifest in manifests)
-    return StageCost(seconds, median(manifest.size_bytes for manifest in manifests), len(manifests))
-
-
-def _epochs(manifest: ArtifactManifest) -> int:
-    return max(1, manifest.epochs[-1].epoch) if manifest.epochs else 1
+from ubt.trials.config import TrialConfig
+from ubt.trials.planned import PlannedCosts
 
 
 class StagePlan(Config):
@@ -76,20 +30,20 @@ class StagePlan(Config):
     """Distinct artifacts among them."""
     stored: int
     """Of those, in the store already."""
-    seconds_alone: float
-    """Seconds that computing it for every trial by itself would take."""
-    seconds_shared: float
+    seconds_alone: float | None
+    """Seconds that computing it for every trial by itself would take; null if that is unknown, as below."""
+    seconds_shared: float | None
     """Seconds for the distinct artifacts; epochs that several continue from count once."""
-    seconds_left: float
+    seconds_left: float | None
     """Of those, for what the store does not have."""
-    size_bytes: float
+    size_bytes: float | None
     """What the artifacts that are left to make will take in the store."""
     measured: int
-    """Artifacts that the time was estimated from; 0: a default."""
+    """Artifacts that the time was estimated from; 0: a calibration, or it is unknown."""
 
 
 class StudyPlan(Config):
-    """What a study would run, and what that would cost."""
+    """What a study would run, and what that would cost. What nothing is known of is null, and so are sums with it."""
 
     name: str
     design: str
@@ -97,14 +51,38 @@ class StudyPlan(Config):
     seeds: int
     trials: int
     stages: tuple[StagePlan, ...]
-    """Of the configurations that are known beforehand: of an adaptive search the first alone."""
+    """Of all configurations; for those that results decide, others drawn at random stand in."""
     searched: int = 0
     """Configurations that run with fewer seeds, as those of a comparison from which it chooses its table's."""
     chosen_later: int = 0
-    """Configurations that results decide, beyond those of the stages."""
+    """Configurations that results decide: so many of them are stand-ins here."""
+    seconds_left: float | None
+    """The work that is left to do, added up over workers."""
+    unknown: tuple[str, ...]
+    """Stages of which something is left to do, and it is not known how long that takes."""
     workers: int
-    critical_path_seconds: float
-    """Seconds of the longest trial: no number of workers is faster."""
+    critical_path_seconds: float | None
+    """Seconds of the longest chain of stages: no number of workers is faster."""
+    wall_seconds: float | None
+    """How long the workers take if each that is free takes what most is behind: less time than a sweep, which also
+    starts workers and waits for what another one computes."""
+    gpus: float
+    """Of a trial."""
+    gpu_hours: float | None
+    """Hours of GPUs that the stages left take; 0 without GPUs."""
+    gpu_hours_held: float | None
+    """Hours for which so many workers hold their GPUs."""
+    price_per_gpu_hour: float | None = None
+    price: float | None = None
+    """Of the hours held, if the price of one was given."""
+    store_bytes: float | None
+    """What is left to come into the store."""
+    cache_bytes: float | None
+    """What decoded images take on each machine."""
+    memory_bytes: int | None
+    """Most memory that a trial has taken on this setup: of the GPU, or of the process on a CPU."""
+    setups: tuple[str, ...]
+    """What the times are for: models, image sizes, hardware."""
     image_size_px: int
     store: str
     notes: tuple[str, ...] = ()
@@ -125,25 +103,63 @@ class StudyPlan(Config):
         """Return how many of those the store has."""
         return sum(stage.stored for stage in self.stages)
 
-    @property
-    def seconds_left(self) -> float:
-        """Return the work that is left to do."""
-        return sum(stage.seconds_left for stage in self.stages)
+    def costs(self) -> PlannedCosts:
+        """Return what a run will be compared with when it has ended."""
+        return PlannedCosts(
+            seconds={stage.stage: stage.seconds_left for stage in self.stages},
+            wall_seconds=self.wall_seconds,
+            workers=self.workers,
+            gpus=self.gpus,
+            trials=self.trials,
+        )
 
-    @property
-    def wall_seconds(self) -> float:
-        """Return the least wall time: the work over the workers, or the critical path if that is longer."""
-        return max(self.seconds_left / self.workers, self.critical_path_seconds)
+
+def total(parts: Iterable[float | None]) -> float | None:
+    """Return the sum; None if a part is unknown."""
+    known = list(parts)
+    return None if None in known else sum(part for part in known if part is not None)
 
 
-def plan_study(study: StudyConfig, workers: int = 1) -> StudyPlan:
+@dataclass(frozen=True)
+class Forecast:
+    """All that a plan, and the time that is left of a sweep, are worked out from."""
+
+    laid: Laid
+    model: CostModel
+    stored: frozenset[str]
+    """Keys that the store has."""
+    cache_bytes: float | None
+    """What decoded images take."""
+
+    @classmethod
+    def of(cls, study: StudyConfig, sizes: SizesOf | None = None) -> Forecast:
+        """Work out what the stages of a study cost.
+
+        Raises:
+            UserError: if a configuration is not allowed.
+        """
+        store = study.store or default_store()
+        sizes = cache(sizes or sizes_in(store))
+        laid = lay_out(study)
+        model = CostModel(study, store, sizes)
+        model.price(laid.everything)
+        return cls(laid, model, frozenset(stored_keys(store)), _cache_bytes(laid.everything, sizes))
+
+
+def plan_study(
+    study: StudyConfig, workers: int = 1, sizes: SizesOf | None = None, price_per_gpu_hour: float | None = None
+) -> StudyPlan:
     """Return what a study would run and cost, without running anything.
 
     Args:
         study: as `load_study` returns it.
-        workers: how many trials run at a time; only the wall time depends on it.
+        workers: how many trials run at a time; only the wall time, and what follows from it, depends on it.
+        sizes: says how much data there is, for data that is not here; by default it is looked at.
+        price_per_gpu_hour: of one GPU, in any currency.
 
-    Data that cannot be read here is a note in the plan, not an error.
+    Data that cannot be read here is a note in the plan, not an error. Times come from what artifacts of the store took
+    for their work, with the same architecture, image size, hardware and precision, or from a calibration; else they are
+    None.
 
     Example:
         >>> study = load_study("smoke", ["search={design: ofat, space: {defense.token_threshold: [0.1, 0.2]}}"])
@@ -154,10 +170,20 @@ def plan_study(study: StudyConfig, workers: int = 1) -> StudyPlan:
     Raises:
         UserError: if a configuration is not allowed.
     """
-    store = ArtifactStore(study.store or default_store())
-    pipelines, notes = planned_pipelines(study)
-    costs = stage_costs(store, (node for pipeline in pipelines for node in pipeline))
-    left = {key for pipeline in pipelines for key in (node.key for node in pipeline)} - stored_keys(store.root)
+    return plan_of(study, Forecast.of(study, sizes), workers, price_per_gpu_hour)
+
+
+def plan_of(study: StudyConfig, forecast: Forecast, workers: int, price_per_gpu_hour: float | None = None) -> StudyPlan:
+    """Return the plan that follows from a forecast of a study."""
+    pieces, stored = forecast.model.pieces, forecast.stored
+    tasks = tasks_of(pieces.values(), stored)
+    known = all(pieces[key].seconds is not None for key in tasks)
+    wall = wall_seconds(tasks, workers) if known else None
+    stages = _stage_plans(forecast.laid.pipelines, pieces, stored)
+    left, gpus = total(stage.seconds_left for stage in stages), study.resources.gpus_per_trial
+    held = None if wall is None else wall * workers * gpus / 3600
+    setups = dict.fromkeys(piece.setup for piece in pieces.values())
+    memory = [forecast.model.speeds.memory_bytes(setup) for setup in setups]
     return StudyPlan(
         name=study.name,
         design=kind_of(type(study.search), "design"),
@@ -166,38 +192,25 @@ def plan_study(study: StudyConfig, workers: int = 1) -> StudyPlan:
         chosen_later=study.search.chosen_later,
         seeds=len(study.seeds),
         trials=study.trials,
-        stages=_stage_plans(pipelines, costs, left),
+        stages=stages,
+        seconds_left=left,
+        unknown=tuple(stage.stage for stage in stages if stage.seconds_left is None),
         workers=workers,
-        critical_path_seconds=max(_path_seconds(pipeline, costs, left) for pipeline in pipelines),
+        critical_path_seconds=max(path_seconds(tasks).values(), default=0.0) if known else None,
+        wall_seconds=wall,
+        gpus=gpus,
+        gpu_hours=None if left is None else left * gpus / 3600,
+        gpu_hours_held=held,
+        price_per_gpu_hour=price_per_gpu_hour,
+        price=None if price_per_gpu_hour is None or held is None else held * price_per_gpu_hour,
+        store_bytes=total(stage.size_bytes for stage in stages),
+        cache_bytes=forecast.cache_bytes,
+        memory_bytes=max(filter(None, memory), default=None),
+        setups=tuple(map(str, setups)),
         image_size_px=image_size_px(study.victim.model.name),
-        store=store.root,
-        notes=notes,
+        store=ArtifactStore(study.store or default_store()).root,
+        notes=tuple(forecast.laid.notes),
     )
-
-
-def planned_pipelines(study: StudyConfig) -> tuple[list[Pipeline], tuple[str, ...]]:
-    """Return the stages of every trial that is known beforehand, and notes on what the plan does not show.
-
-    Raises:
-        UserError: if a configuration is not allowed.
-    """
-    notes: list[str] = []
-
-    def key_or_stand_in(data: DataSource) -> str:
-        try:
-            return content_key(data)
-        except UserError as error:
-            more = len(error.problems) - 1
-            rest = f" (and {more:,} more problems, which `ubt run` lists)" if more else ""
-            notes.append(f"the data cannot be read here: {error.problems[0]!s}{rest}")
-            return fingerprint(data.as_json())
-
-    planner = TrialPlanner(study, study.store or default_store(), content_key=key_or_stand_in)
-    pipelines = [planner.pipeline(one, seed) for one in study.proposals() for seed in range(study.replicates(one))]
-    if study.victim.model.trained_here and not study.victim.data.has_pretrain:
-        notes.append("the clean model is to be trained, and the data has no `pretrain` pairs: a sweep would refuse it")
-    search_notes = [study.search.plan_note] if study.search.plan_note else []
-    return pipelines, (*notes, *search_notes, *machine_notes(study.resources))
 
 
 def stored_keys(store: str) -> set[str]:
@@ -206,37 +219,36 @@ def stored_keys(store: str) -> set[str]:
     return {key for stage in stage_names() for key in artifacts.keys(stage)}
 
 
-def _stage_plans(pipelines: list[Pipeline], costs: dict[str, StageCost], left: set[str]) -> tuple[StagePlan, ...]:
+def _stage_plans(
+    pipelines: Sequence[Pipeline], pieces: Mapping[str, Piece], stored: Collection[str]
+) -> tuple[StagePlan, ...]:
     nodes: dict[str, list[Node]] = {}
     for pipeline in pipelines:
         for node in pipeline:
             nodes.setdefault(node.spec.name, []).append(node)
-    return tuple(_stage_plan(name, nodes[name], costs[name], left) for name in stage_order(pipelines))
-
-
-def _stage_plan(name: str, nodes: list[Node], cost: StageCost, left: set[str]) -> StagePlan:
-    unique = {node.key: node for node in nodes}
-    missing = [node for key, node in unique.items() if key in left]
-    return StagePlan(
-        stage=name,
-        trials=len(nodes),
-        unique=len(unique),
-        stored=len(unique) - len(missing),
-        seconds_alone=sum(cost.seconds_of(node) for node in nodes),
-        seconds_shared=_chained_seconds(unique.values(), cost),
-        seconds_left=_chained_seconds(missing, cost),
-        size_bytes=cost.size_bytes * len(missing),
-        measured=cost.measured,
+    return tuple(
+        _stage_plan(name, [pieces[node.key] for node in nodes[name]], stored) for name in stage_order(pipelines)
     )
 
 
-def _chained_seconds(nodes: Iterable[Node], cost: StageCost) -> float:
-    """Return the seconds of the nodes when each chain of epochs is walked once, as far as its longest."""
-    longest: dict[str, float] = {}
-    for node in nodes:
-        longest[node.chain] = max(longest.get(node.chain, 0.0), cost.seconds_of(node))
-    return sum(longest.values())
+def _stage_plan(name: str, needed: list[Piece], stored: Collection[str]) -> StagePlan:
+    unique = {piece.node.key: piece for piece in needed}
+    missing = [piece for key, piece in unique.items() if key not in stored]
+    return StagePlan(
+        stage=name,
+        trials=len(needed),
+        unique=len(unique),
+        stored=len(unique) - len(missing),
+        seconds_alone=total(piece.seconds for piece in needed),
+        seconds_shared=chained_seconds(unique.values()),
+        seconds_left=chained_seconds(unique.values(), stored),
+        size_bytes=total(piece.size_bytes for piece in missing),
+        measured=max(piece.artifacts for piece in needed),
+    )
 
 
-def _path_seconds(pipeline: Pipeline, costs: dict[str, StageCost], left: set[str]) -> float:
-    return sum(costs[node.spec.name].seconds_of(node) for node in pipeline if node.key in left)
+def _cache_bytes(trials: Iterable[tuple[TrialConfig, Pipeline]], sizes: SizesOf) -> float | None:
+    """Return what the decoded images of all data sets take, each at the sizes that models look at."""
+    wanted = {(trial.victim.data, image_size_px(trial.victim.model.name)) for trial, _ in trials}
+    found = [(sizes(data), size_px) for data, size_px in wanted]
+    return total(None if counted is None else counted.images * size_px**2 * 3.0 for counted, size_px in found)

@@ -90,7 +90,7 @@ class TrialPlanner:
             UserError: if a change is not allowed, or the data cannot be read.
         """
         study = self._study
-        trial, pipeline = self._build(proposal, position)
+        trial, pipeline = self.built(proposal, position)
         assignment = Assignment(
             study=study.name,
             trial=trial_name(proposal, position, len(study.seeds)),
@@ -126,9 +126,14 @@ class TrialPlanner:
         Raises:
             UserError: as above.
         """
-        return self._build(proposal, position)[1]
+        return self.built(proposal, position)[1]
 
-    def _build(self, proposal: Proposal, position: int) -> tuple[TrialConfig, Pipeline]:
+    def built(self, proposal: Proposal, position: int) -> tuple[TrialConfig, Pipeline]:
+        """Return that trial's configuration and its stages.
+
+        Raises:
+            UserError: as above.
+        """
         trial = self._study.trial(self._changes(proposal))
         data_key = self._data_key(trial.victim.data)
         return trial, self._builder.build(trial, self._study.seeds[position], data_key)

@@ -19,10 +19,11 @@ from sweeps.backends.watch import watched
 from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
 from sweeps.run.commit import commit_of_code
+from sweeps.run.expectation import expected
 from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, afterwards, close, report, stand_in
 from sweeps.run.folder import RunFolder, check_same_study, has_run, latest_run, new_run, with_more_trials
 from sweeps.run.preflight import decode_on_a_node, expected_of, prepare
-from sweeps.run.progress import Tally, progress_view
+from sweeps.run.progress import progress_view
 from sweeps.scheduling.elsewhere import Elsewhere
 from sweeps.scheduling.outcomes import Listener
 from sweeps.scheduling.session import Session
@@ -194,8 +195,7 @@ def _run(
 ) -> SweepEnd:
     tracker = Tracker(study.tracking, run.path)
     tracker.started()
-    tally = Tally(study.trials, study.ca_floor, rule=study.rule)
-    with progress_view(tally) as view:
+    with progress_view(expected(study, run, concurrent)) as view:
         session = _session(study, store, run, known, [view, tracker])
         current().at_worst = stand_in(session, run, tracker)
         try:

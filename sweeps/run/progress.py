@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
-from typing import Self, TextIO
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -85,6 +85,17 @@ class Leaderboard:
         self._leader = next((key for key, rival in rivals.items() if rival is chosen), None)
 
 
+class Left(Protocol):
+    """What says how long a sweep still takes; `sweeps.planning.time_left.TimeLeft` does."""
+
+    def note(self, record: TrialRecord) -> None:
+        """Take note of a trial's newest record."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Return how long it still takes; None if that is unknown."""
+
+
 class Tally:
     """Counts trials and knows the best so far. The arithmetic of progress, without its looks.
 
@@ -95,25 +106,20 @@ class Tally:
         self,
         total: int,
         ca_floor: float,
-        clock: Callable[[], float] = time.monotonic,
         rule: RuleName = "lowest_asr",
+        time_left: Left | None = None,
     ) -> None:
         self.total = total
         self._states: dict[str, State] = {}
         self._counts: Counter[State] = Counter()
         self._leaderboard = Leaderboard(ca_floor, rule)
         self._compared = False
-        self._clock = clock
-        self._ends: list[float] = []
+        self._time_left = time_left
 
     def note(self, record: TrialRecord) -> None:
-        """Take note of a trial's newest record."""
-        self.answered(record)
-        if record.state.ended:
-            self._ends.append(self._clock())
-
-    def answered(self, record: TrialRecord) -> None:
-        """Count a trial that had ended before, as after `--resume`; it says nothing of the pace."""
+        """Take note of a trial's newest record, or of one that had ended before, as after `--resume`."""
+        if self._time_left:
+            self._time_left.note(record)
         before = self._states.get(record.trial)
         if before is not None:
             self._counts[before] -= 1
@@ -142,14 +148,8 @@ class Tally:
 
     @property
     def seconds_left(self) -> float | None:
-        """Return a guess from the pace since the first trial ended; None before a second has.
-
-        The first trial computes the victim, which the others share: its time says nothing of theirs.
-        """
-        if len(self._ends) < 2:
-            return None
-        pace = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
-        return pace * max(0, self.total - self.ended)
+        """Return how long the sweep still takes; None if that is unknown."""
+        return self._time_left.seconds if self._time_left else None
 
     def line(self) -> str:
         """Return all of it in one line."""
@@ -189,7 +189,7 @@ class Bar:
 
     def answered(self, record: TrialRecord) -> None:
         """Redraw."""
-        self._tally.answered(record)
+        self._tally.note(record)
         self._bar.update(self._task, completed=self._tally.ended)
 
     def updated(self, record: TrialRecord) -> None:
@@ -227,7 +227,7 @@ class Lines:
     def answered(self, record: TrialRecord) -> None:
         """Count it."""
         with self._writing:
-            self._tally.answered(record)
+            self._tally.note(record)
 
     def updated(self, record: TrialRecord) -> None:
         """Write a line if a trial ended, or if it has been quiet for long."""

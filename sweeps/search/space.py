@@ -6,6 +6,7 @@ import json
 import math
 from typing import Annotated, Self
 
+import numpy as np
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from ubt.config import Config
@@ -108,6 +109,18 @@ def samples_of(dimension: Dimension) -> tuple[list[JsonValue], list[JsonValue]]:
     # No whole number, where any number is possible: not every field takes one.
     step = dimension.step or (1 if dimension.whole else (dimension.high - dimension.low) / math.pi)
     return [dimension.low, dimension.high], [tidy(dimension.low + step)]
+
+
+def drawn_from(path: str, dimension: Dimension, rng: np.random.Generator) -> JsonValue:
+    """Return a value of a dimension, each as likely as any other."""
+    if not isinstance(dimension, Range) or math.isfinite(dimension.size):
+        if isinstance(dimension, Range) and dimension.size > MOST_TRIALS:
+            return int(rng.integers(int(dimension.low), int(dimension.high) + 1))
+        values = values_of(path, dimension)
+        return values[int(rng.integers(len(values)))]
+    if dimension.log:
+        return float(math.exp(rng.uniform(math.log(dimension.low), math.log(dimension.high))))
+    return float(rng.uniform(dimension.low, dimension.high))
 
 
 def contains(dimension: Dimension, value: JsonValue) -> bool:

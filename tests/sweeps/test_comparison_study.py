@@ -284,7 +284,7 @@ class TestSession:
         for label, best in (("", True), ("table:ubt/sig", False)):
             record = TrialRecord.model_validate({**described, **done, "label": label_of_text(label)})
             tally = Tally(2, 0.02)
-            tally.answered(record)
+            tally.note(record)
             assert (tally.best is not None) == best
             assert ("best ASR" in tally.line()) == best
 

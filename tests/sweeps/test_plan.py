@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_costs import calibrated, setup
 from typer.testing import CliRunner
 
 from sweeps.cli.app import app
 from sweeps.cli.plan import draw_graph, plan_text
-from sweeps.planning.plan import StudyPlan, plan_study, planned_pipelines
+from sweeps.planning.layout import planned_pipelines
+from sweeps.planning.plan import StudyPlan, plan_study
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import UserError
 from ubt.engine.graph import build_pipeline
-from ubt.engine.spec import stage_names
-from ubt.trials.record import EpochRecord
 
 RATIO, OVERFIT, SAMPLES = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_samples"
 VICTIM = {"data": {"kind": "scenes", "train_pairs": 200, "pretrain_pairs": 100, "val_images": 24, "test_images": 24}}
@@ -83,12 +83,13 @@ def test_what_the_store_has_is_counted(tmp_path: Path) -> None:
     }
 
 
-def test_an_adaptive_search_shows_its_first_trial_and_counts_all(tmp_path: Path) -> None:
-    search = {"design": "optuna", "space": {SAMPLES: [8, 16]}, "n_trials": 5}
+def test_an_adaptive_search_shows_its_whole_budget(tmp_path: Path) -> None:
+    search = {"design": "optuna", "space": {SAMPLES: [8, 16, 24, 32, 48, 64]}, "n_trials": 5}
     planned = plan(tmp_path, search=search, seeds=[0, 1])
     assert (planned.configurations, planned.trials) == (5, 10)
-    assert counts(planned)["evaluate"] == (2, 2, 0)
-    assert "its first trial" in plan_text(planned)
+    assert counts(planned)["evaluate"] == (10, 10, 0)
+    assert counts(planned)["implant"] == (10, 2, 0)
+    assert "chooses 4 configurations as it goes" in plan_text(planned)
 
 
 def test_a_configuration_that_repeats_the_base_is_one_trial(tmp_path: Path) -> None:
@@ -133,38 +134,37 @@ def test_the_text_has_a_line_for_each_stage_and_a_sum(tmp_path: Path) -> None:
 
 
 class TestCost:
-    """In a store that has seen every stage take a second, or two seconds an epoch."""
-
-    EPOCHWISE = ("overfit", "unlearn")
+    """In a store that has measured this machine by a few batches, which took a second each."""
 
     @pytest.fixture
     def seen(self, tmp_path: Path) -> Path:
-        for name in stage_names():
-            epochs = [EpochRecord(epoch=n, seconds=2) for n in (1, 2)] if name in self.EPOCHWISE else []
-            fields = {"stage": name, "key": "seen", "version": 1, "seed": 0, "settings": {}, "inputs": {}}
-            meta = ArtifactManifest.model_validate({**fields, "epochs": epochs, "seconds": 4 if epochs else 1})
-            ArtifactStore(tmp_path).publish(meta, {"tensors": b"x" * 1000})
+        calibrated(tmp_path, setup(), factor=10)
         return tmp_path
 
     def plan(self, store: Path, workers: int = 1) -> StudyPlan:
         grid = {"design": "grid", "space": {OVERFIT: [1, 3]}}
         return plan_study(study(store, search=grid, defense={"kind": "ubt", "unlearn_epochs": 4}), workers)
 
-    def test_is_estimated_from_what_the_store_has_seen(self, seen: Path) -> None:
-        """Two trials; the epochs of `overfit` are shared, those of `unlearn` follow another selection."""
+    def test_epochs_that_several_continue_from_count_once(self, seen: Path) -> None:
         stages = {stage.stage: stage for stage in self.plan(seen).stages}
-        assert (stages["detect_clean"].seconds_alone, stages["detect_clean"].seconds_shared) == (2, 1)
-        assert (stages["overfit"].seconds_alone, stages["overfit"].seconds_shared) == (2 + 6, 6)
-        assert (stages["unlearn"].seconds_alone, stages["unlearn"].seconds_shared) == (8 + 8, 8 + 8)
-        assert (stages["select"].measured, stages["select"].size_bytes) == (1, 2000)
+        overfit = stages["overfit"]
+        longest = {stage.stage: stage for stage in plan(seen, defense={"kind": "ubt", "overfit_epochs": 3}).stages}
+        assert overfit.seconds_shared == pytest.approx(longest["overfit"].seconds_shared)
+        assert overfit.seconds_alone is not None
+        assert overfit.seconds_shared is not None
+        assert overfit.seconds_alone > overfit.seconds_shared
+        unlearn = stages["unlearn"]
+        assert (unlearn.trials, unlearn.unique, unlearn.seconds_alone) == (2, 2, unlearn.seconds_shared)
 
-    def test_the_wall_time_is_bounded_by_the_work_and_by_the_longest_trial(self, seen: Path) -> None:
-        work, longest = 5 + 6 + 2 + 2 + 16 + 2, 5 + 6 + 1 + 1 + 8 + 1
-        for workers, least in ((1, work), (2, longest), (64, longest)):
-            planned = self.plan(seen, workers)
-            assert (planned.seconds_left, planned.critical_path_seconds) == (work, longest)
-            assert planned.wall_seconds == least
-        assert "At least 22 s on 64 workers" in plan_text(planned)
+    def test_the_wall_time_is_bounded_by_the_work_and_by_the_longest_chain(self, seen: Path) -> None:
+        one, two, many = (self.plan(seen, workers) for workers in (1, 2, 64))
+        assert one.wall_seconds == pytest.approx(one.seconds_left)
+        assert many.wall_seconds == pytest.approx(many.critical_path_seconds)
+        assert one.wall_seconds is not None
+        assert two.wall_seconds is not None
+        assert many.wall_seconds is not None
+        assert one.wall_seconds > two.wall_seconds >= 0.999 * many.wall_seconds
+        assert "on 64 workers" in plan_text(many)
 
     def test_what_is_stored_is_not_left(self, seen: Path) -> None:
         given = study(seen, search={"design": "grid"}, defense={"kind": "ubt", "unlearn_epochs": 4})
@@ -174,12 +174,25 @@ class TestCost:
             )
             ArtifactStore(seen).publish(meta, {})
         planned = plan_study(given)
-        assert [stage.seconds_left for stage in planned.stages[:4]] == [0, 0, 0, 1]
+        assert [stage.seconds_left == 0 for stage in planned.stages[:4]] == [True, True, True, False]
+        assert planned.wall_seconds == pytest.approx(planned.seconds_left)
+
+    def test_an_epoch_on_the_way_is_stored_with_what_continuing_needs(self, seen: Path) -> None:
+        """The body of 40 bytes at the end; on the way the same with two moments of each weight."""
+        stages = {stage.stage: stage for stage in self.plan(seen).stages}
+        assert stages["overfit"].size_bytes == 40 + (40 + 3 * 40)
+        assert stages["unlearn"].size_bytes == 2 * 30
 
     def test_a_store_that_has_seen_nothing_says_so(self, tmp_path: Path) -> None:
-        planned = self.plan(tmp_path)
-        assert all(stage.measured == 0 for stage in planned.stages)
-        assert "no artifact: 60 s taken" in plan_text(planned)
+        text = plan_text(self.plan(tmp_path))
+        assert "Time:    unknown. Nothing on this store says how long any stage takes" in text
+        assert "--calibrate" in text
+
+    def test_the_text_says_what_is_paid_and_what_room_it_takes(self, seen: Path) -> None:
+        text = plan_text(plan_study(study(seen), price_per_gpu_hour=2.5))
+        assert "nothing to pay" in text
+        assert "Disk:    170 bytes of artifacts to come; " in text
+        assert "Memory:  7 bytes for each worker" in text
 
 
 def test_the_graph_has_a_mark_for_each_distinct_piece_and_a_heading_for_each_stage(tmp_path: Path) -> None:

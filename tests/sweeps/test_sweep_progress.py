@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
@@ -39,9 +39,18 @@ def running(number: int, epochs: int | None = None, stage: str = "overfit") -> T
     return trial(number, State.RUNNING, stages=stages if epochs is not None else [])
 
 
-def tally(records: Iterable[TrialRecord] = (), total: int = 4, times: Iterable[float] = ()) -> Tally:
-    clock: Iterator[float] = iter(times or range(1000))
-    counted = Tally(total, 0.02, clock=lambda: next(clock))
+class Told:
+    """Says that so much is left."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+
+    def note(self, record: TrialRecord) -> None:
+        pass
+
+
+def tally(records: Iterable[TrialRecord] = (), total: int = 4, left: float | None = None) -> Tally:
+    counted = Tally(total, 0.02, time_left=Told(left))
     for record in records:
         counted.note(record)
     return counted
@@ -99,32 +108,15 @@ class TestTally:
     def test_what_was_not_measured_is_not_best(self, missing: str) -> None:
         assert tally([trial(0, **{missing: None})]).best is None
 
-    def test_the_time_left_follows_the_pace_since_the_first_end(self) -> None:
-        """The first trial trains the victim, 100 s; the others take 10 and 20 s."""
-        counted = tally([trial(0), trial(1), trial(2)], total=10, times=[100, 110, 130])
-        assert counted.seconds_left == pytest.approx(7 * 15)
-
-    @pytest.mark.parametrize("ended", [0, 1])
-    def test_one_end_makes_no_pace(self, ended: int) -> None:
-        assert tally([trial(number) for number in range(ended)]).seconds_left is None
-
     def test_nothing_is_left_at_the_end(self) -> None:
-        counted = tally([trial(number) for number in range(4)])
-        assert counted.seconds_left == 0
-        assert "left" not in counted.line()
+        assert "left" not in tally([trial(number) for number in range(4)], left=0).line()
 
-    def test_more_trials_than_were_foretold_leave_no_less_than_nothing(self) -> None:
-        assert tally([trial(number) for number in range(6)]).seconds_left == 0
-
-    def test_trials_known_from_before_count_but_set_no_pace(self) -> None:
-        counted = tally()
-        for number in range(3):
-            counted.answered(trial(number))
-        assert (counted.ended, counted.seconds_left) == (3, None)
-        assert counted.best == Best("t0000", 0.1, 0.8, 1)
+    def test_what_is_unknown_is_not_said(self) -> None:
+        assert "left" not in tally([trial(0)]).line()
+        assert "left" not in Tally(4, 0.02).line()
 
     def test_a_line_says_it_all(self) -> None:
-        counted = tally([trial(0, asr=0.25), trial(1, State.FAILED), running(2)], total=5, times=[0, 40])
+        counted = tally([trial(0, asr=0.25), trial(1, State.FAILED), running(2)], total=5, left=120)
         assert counted.line() == (
             "1 done, 1 running, 1 failed · best ASR 0.250 at CA 0.800 (t0000) · about 2 min 00 s left"
         )

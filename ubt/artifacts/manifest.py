@@ -25,6 +25,26 @@ Name = Annotated[str, Field(pattern=f"^{_PART}$")]
 """A part of a path in the store: what others have written there must lead to nothing outside of it."""
 
 
+class Setup(Config):
+    """What the speed of a stage depends on beside the work that it is: seconds of one setup say nothing of another."""
+
+    model: str
+    """Architecture of the model."""
+    image_size_px: int
+    precision: str
+    hardware: str
+    """What computes: the name of the GPU, or of the CPU."""
+    threads: int
+    """CPU threads of a trial; 0 on a GPU, where they hardly matter."""
+    gpus: float = 0.0
+    """GPUs of a trial: less than one is shared with others."""
+
+    def __str__(self) -> str:
+        share = f"{self.gpus:g} of a GPU" if 0 < self.gpus < 1 else f"{self.threads} threads" if self.threads else ""
+        parts = (self.model, f"{self.image_size_px} px", self.precision, self.hardware, share)
+        return ", ".join(part.replace("1 threads", "1 thread") for part in parts if part)
+
+
 class Payload(Config):
     """One file of an artifact."""
 
@@ -58,6 +78,10 @@ class ArtifactManifest(Config):
     """Of those, the stage's own work (see `StageRecord`); none in artifacts from before it was distinguished."""
     peak_memory_bytes: int = 0
     device: str = ""
+    setup: Setup | None = None
+    """What it was computed on; none in artifacts of before it was written down."""
+    work: dict[str, float] = Field(default_factory=dict)
+    """How much work it was, kind by kind (`ubt.engine.work`), counted beforehand; empty if that is not known."""
     node: str = ""
     """Host that computed it; empty in artifacts of before it was written down, as the next two."""
     computed_by: str = ""

@@ -65,6 +65,8 @@ class StageConfig(Config):
     """Its diagnostics, which know the poison that the stage does not."""
     seeded: ClassVar[bool] = True
     """The trial's seed is part of the key."""
+    work: ClassVar[Function | None] = None
+    """How much work it is (`ubt.engine.work`); without it, a plan knows its time only where it has run before."""
 
 
 def kind_of(model: type[Config], tag: str = "kind") -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ubt.config import Config
 from ubt.data.content.index import Entry
@@ -64,6 +66,29 @@ class Labelled:
         return len(self.labels)
 
 
+class DataSizes(Config):
+    """How much there is in a data set: what the cost of a stage depends on."""
+
+    train: int = Field(ge=1)
+    """Training pairs."""
+    pretrain: int = Field(default=0, ge=0)
+    """Clean pairs to train a model from nothing on, and for defenses that are given some."""
+    captions: int = Field(ge=1)
+    """Distinct captions among the training pairs: equal ones are embedded once."""
+    val: int = Field(ge=1)
+    """Labelled images for validation."""
+    test: int = Field(ge=1)
+    """Labelled images for the test."""
+    classes: int = Field(ge=1)
+    templates: int = Field(ge=1)
+    """Prompts of each class."""
+
+    @property
+    def images(self) -> int:
+        """Return how many images are decoded."""
+        return self.train + self.pretrain + self.val + self.test
+
+
 @dataclass(frozen=True)
 class DataSet:
     """Everything a victim is trained and evaluated on; images are memory-mapped and shared by processes."""
@@ -81,6 +106,19 @@ class DataSet:
     """Clean pairs for victims that are trained from nothing."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """How many images of each list were left out because they are broken; lists without any are not in it."""
+
+    @cached_property
+    def sizes(self) -> DataSizes:
+        """Return how much there is."""
+        return DataSizes(
+            train=len(self.train),
+            pretrain=len(self.pretrain) if self.pretrain else 0,
+            captions=len(set(self.train.captions)),
+            val=len(self.val),
+            test=len(self.test),
+            classes=len(self.classes),
+            templates=len(self.templates),
+        )
 
 
 class DataSource(Config):
@@ -116,6 +154,16 @@ class DataSource(Config):
         find out in which row.
         """
         return ()
+
+    def sizes(self, cache: Path) -> DataSizes | None:
+        """Return how much there is, without decoding anything; None if that is not known before.
+
+        `cache` is where `load` keeps what it has decoded: some kinds of data are counted then.
+
+        Raises:
+            UserError: as `content_key`.
+        """
+        return None
 
     @abstractmethod
     def class_names(self) -> Sequence[str]:

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from ubt.common.errors import Problem
 from ubt.common.hashing import fingerprint
-from ubt.data.base import DataSet, Labelled, Pairs
+from ubt.data.base import DataSet, DataSizes, Labelled, Pairs
 from ubt.data.images import Decoders
 from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_digest
 from ubt.data.tables import Row, raise_if_any, read_rows
@@ -61,6 +61,24 @@ class PairFiles(LabelledFiles):
         pretrain = None if lists.pretrain is None else _content(lists.pretrain, "pretrain")
         train = _content(lists.train, "train")
         return fingerprint({"kind": "csv", "train": train, "pretrain": pretrain, **lists.evaluation.content()})
+
+    def sizes(self, cache: Path) -> DataSizes:
+        """Return what the lists say.
+
+        Raises:
+            UserError: as `compute_key`.
+        """
+        lists = self._read()
+        labelled = lists.evaluation
+        return DataSizes(
+            train=len(lists.train),
+            pretrain=len(lists.pretrain or ()),
+            captions=len(set(_captions(lists.train))),
+            val=len(labelled.val),
+            test=len(labelled.test),
+            classes=len(labelled.classes),
+            templates=len(labelled.templates),
+        )
 
     def load(self, image_size_px: int, cache: Path) -> DataSet:
         """Return the data set, decoding its images into `cache` on first use.

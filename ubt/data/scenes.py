@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 
 from ubt.common.hashing import fingerprint, numpy_generator
-from ubt.data.base import DataSet, DataSource, Images, Labelled, Pairs
+from ubt.data.base import DataSet, DataSizes, DataSource, Images, Labelled, Pairs
 from ubt.data.images import cached_images
 
 Points = NDArray[np.float64]
@@ -178,6 +178,18 @@ class Scenes(DataSource):
         """Return the drawn objects."""
         return CLASSES
 
+    def sizes(self, cache: Path) -> DataSizes:
+        """Return what the settings say."""
+        return DataSizes(
+            train=self.train_pairs,
+            pretrain=self.pretrain_pairs,
+            captions=len(set(self._captions("train", self._scenes("train", self.train_pairs)))),
+            val=self.val_images,
+            test=self.test_images,
+            classes=len(CLASSES),
+            templates=len(PROMPTS),
+        )
+
     def load(self, image_size_px: int, cache: Path) -> DataSet:
         """Draw the scenes into `cache`, or map what an earlier call drew."""
         return DataSet(
@@ -190,13 +202,16 @@ class Scenes(DataSource):
         )
 
     def _pairs(self, split: str, count: int, size_px: int, cache: Path) -> Pairs:
-        rng = numpy_generator(self.data_seed, split, "captions")
         scenes = self._scenes(split, count)
+        return Pairs(self._images(split, scenes, size_px, cache), self._captions(split, scenes))
+
+    def _captions(self, split: str, scenes: Sequence[Scene]) -> list[str]:
+        rng = numpy_generator(self.data_seed, split, "captions")
         captions = [scene.caption(CAPTIONS[rng.integers(len(CAPTIONS))]) for scene in scenes]
-        shuffled = np.flatnonzero(rng.random(count) < self.mismatch_rate)
+        shuffled = np.flatnonzero(rng.random(len(scenes)) < self.mismatch_rate)
         for index, caption in zip(shuffled, [captions[i] for i in np.roll(shuffled, 1)], strict=True):
             captions[index] = caption
-        return Pairs(self._images(split, scenes, size_px, cache), captions)
+        return captions
 
     def _labelled(self, split: str, count: int, size_px: int, cache: Path) -> Labelled:
         scenes = self._scenes(split, count)

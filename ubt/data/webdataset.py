@@ -16,7 +16,7 @@ from ubt.common.atomic_files import made_once
 from ubt.common.errors import Problem
 from ubt.common.hashing import fingerprint
 from ubt.common.progress import progress
-from ubt.data.base import DataSet, Images, Labelled, Pairs
+from ubt.data.base import DataSet, DataSizes, Images, Labelled, Pairs
 from ubt.data.broken import CHECKED_BY, Broken, leave_out, missing_reasons, report_missing
 from ubt.data.content.index import Entry, entries
 from ubt.data.decode import DEEP_VERSION
@@ -75,6 +75,26 @@ class ShardedPairs(LabelledFiles):
         """
         train, evaluation = self._read()
         return fingerprint({"kind": self.kind, "train": train.key, **evaluation.content()})
+
+    def sizes(self, cache: Path) -> DataSizes | None:
+        """Return what was counted when the shards were decoded; None before: counting reads them all.
+
+        Raises:
+            UserError: as `compute_key`.
+        """
+        train, labelled = self._read()
+        kept = _captions_file(cache, train)
+        if not kept.is_file():
+            return None
+        captions: list[str] = json.loads(kept.read_text())
+        return DataSizes(
+            train=len(captions),
+            captions=len(set(captions)),
+            val=len(labelled.val),
+            test=len(labelled.test),
+            classes=len(labelled.classes),
+            templates=len(labelled.templates),
+        )
 
     def load(self, image_size_px: int, cache: Path) -> DataSet:
         """Return the data set, decoding its images into `cache` on first use.
@@ -193,7 +213,7 @@ class ShardedPairs(LabelledFiles):
         def write(unfinished: Path) -> None:
             unfinished.write_text(json.dumps(self._read_captions(train)))
 
-        path = made_once(cache / f"captions-{train.key}.json", write)
+        path = made_once(_captions_file(cache, train), write)
         kept: list[str] = json.loads(path.read_text())
         return kept
 
@@ -211,6 +231,10 @@ class ShardedPairs(LabelledFiles):
             decoders.decode_into(images, encoded, "train")
 
         return cached_images(image_cache(cache, train.key, size_px), count, size_px, fill)
+
+
+def _captions_file(cache: Path, train: _Train) -> Path:
+    return cache / f"captions-{train.key}.json"
 
 
 class WebDataset(ShardedPairs):

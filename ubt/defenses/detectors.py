@@ -42,6 +42,7 @@ class CleanDetector(Detector):
     version: ClassVar[int] = 6
     needs: ClassVar[tuple[str, ...]] = ("clean", "pairs")
     run: ClassVar[Function] = "ubt.stages.detectors:detect_clean"
+    work: ClassVar[Function | None] = "ubt.stages.work:detect_by_one_model"
 
 
 class GainDetector(Detector):
@@ -52,6 +53,7 @@ class GainDetector(Detector):
     version: ClassVar[int] = 5
     needs: ClassVar[tuple[str, ...]] = ("clean", "poisoned", "pairs")
     run: ClassVar[Function] = "ubt.stages.detectors:detect_gain"
+    work: ClassVar[Function | None] = "ubt.stages.work:detect_by_two_models"
 
 
 class PoisonedDetector(Detector):
@@ -62,6 +64,7 @@ class PoisonedDetector(Detector):
     version: ClassVar[int] = 5
     needs: ClassVar[tuple[str, ...]] = ("poisoned", "pairs")
     run: ClassVar[Function] = "ubt.stages.detectors:detect_poisoned"
+    work: ClassVar[Function | None] = "ubt.stages.work:detect_by_one_model"
 
 
 class NeighbourDetector(Detector):
@@ -69,6 +72,7 @@ class NeighbourDetector(Detector):
 
     version: ClassVar[int] = 4
     needs: ClassVar[tuple[str, ...]] = ("poisoned", "pairs")
+    work: ClassVar[Function | None] = "ubt.stages.work:detect_by_neighbours"
 
     neighbours: int = Field(default=16, ge=1)
     """How many nearest images (k) are looked at; never more than there are others."""

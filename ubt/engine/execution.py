@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
-from ubt.artifacts.manifest import ArtifactManifest, utc_now
+from ubt.artifacts.manifest import ArtifactManifest, Setup, utc_now
 from ubt.common.errors import DamagedArtifact
 from ubt.common.progress import beat
 from ubt.engine.context import (
@@ -27,12 +27,28 @@ from ubt.engine.context import (
 from ubt.engine.graph import Node
 from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.spec import imported
+from ubt.engine.work import Work
 from ubt.engine.workspace import Workspace, plain
 from ubt.models.clip import check_finite, peak_memory_bytes, reset_peak_memory
 from ubt.trials.record import EpochRecord, StageRecord
 
 _ASKED_ONE_BY_ONE = 4
 """Up to so many earlier epochs are asked for by their keys; of more, the store lists what it has of the stage, once."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a stage's seconds will be set against."""
+
+    setup: Setup | None = None
+    """What it is computed on."""
+    work: Callable[[Node], Work | None] = lambda node: None
+    """How much work the node is, which may end at an earlier epoch; None if that is not known."""
+
+    def work_at(self, node: Node) -> dict[str, float]:
+        """Return the work as plain values; {} if it is not known."""
+        work = self.work(node)
+        return {} if work is None else work.as_json()
 
 
 class Execution:
@@ -46,6 +62,7 @@ class Execution:
         poison: Artifact | None,
         keep_epochs: tuple[int, ...] = (),
         computed_by: str = "",
+        effort: Effort | None = None,
     ) -> None:
         self._node = node
         self._workspace = workspace
@@ -53,6 +70,7 @@ class Execution:
         self._poison = poison  # for evaluation and diagnostics; the stage sees its own inputs
         self._keep_epochs = keep_epochs
         self._computed_by = computed_by
+        self._effort = effort or Effort()
         self._started, self._started_at = time.perf_counter(), utc_now()
         self._earlier = self._find_earlier()
         self._epochs = list(self._earlier.epochs) if self._earlier else []
@@ -139,6 +157,8 @@ class Execution:
             own_seconds=self._own_seconds,
             peak_memory_bytes=peak_memory_bytes(self._workspace.device),
             device=str(self._workspace.device),
+            setup=self._effort.setup,
+            work=self._effort.work_at(node),
             node=self._workspace.node,
             computed_by=self._computed_by,
             started_at=self._started_at,

@@ -17,20 +17,21 @@ from pydantic import JsonValue, ValidationError
 
 from ubt.artifacts.codec import Artifact
 from ubt.artifacts.leases import Leases
-from ubt.artifacts.manifest import ArtifactManifest
+from ubt.artifacts.manifest import ArtifactManifest, Setup
 from ubt.artifacts.patience import WORKERS_PATIENCE_SECONDS
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import DamagedArtifact, NotFinite, StoppedByGate, UnfitNode
 from ubt.common.progress import PULSE
 from ubt.common.registry import load_plugins
 from ubt.data import content_key
-from ubt.engine.execution import Execution, stage_record
+from ubt.engine.execution import Effort, Execution, stage_record
 from ubt.engine.failed import failed
 from ubt.engine.gates import Judged, finite_weights, judge, stop
 from ubt.engine.graph import Node, Pipeline, build_pipeline
 from ubt.engine.same_content import data_differs, files_differ, keys_differ
 from ubt.engine.spec import MANIFEST
 from ubt.engine.stage_leases import ProcessLeases, StageLeases
+from ubt.engine.work import setup_of, work_of
 from ubt.engine.workspace import Workspace
 from ubt.models.clip import memory_bytes, pick_device, use_threads
 from ubt.trials.assignment import Assignment
@@ -58,6 +59,7 @@ class PipelineRun:
         gates: Gates | None = None,
         computed_by: str = "",
         leases: StageLeases | None = None,
+        setup: Setup | None = None,
         only: Sequence[str] = (),
     ) -> None:
         self.stages: list[StageRecord] = []
@@ -69,6 +71,7 @@ class PipelineRun:
         self._only = only
         self._thresholds = gates or Gates()
         self._computed_by = computed_by
+        self._setup = setup
         self._leases = leases or StageLeases(Leases(None), workspace.store, computed_by, pipeline)
         self._manifests: dict[str, ArtifactManifest] = {}
         """By role, as the newest stage fills it."""
@@ -143,7 +146,8 @@ class PipelineRun:
         inputs = {role: self._load(role) for role in node.inputs}
         poison = self._load(MANIFEST) if MANIFEST in self._manifests else None
         kept = self._keep_epochs.get(node.spec.name, ())
-        execution = Execution(node, self._workspace, inputs, poison, kept, self._computed_by)
+        effort = Effort(self._setup, lambda one: work_of(one, self._trial, self._workspace.data.sizes))
+        execution = Execution(node, self._workspace, inputs, poison, kept, self._computed_by, effort)
         self.stages.append(StageRecord(stage=node.spec.name, key=node.key, reused=False, seconds=0.0, complete=False))
         try:
             for record in execution.steps():
@@ -204,9 +208,9 @@ class TrialRunner:
         self._refuse(keys_differ(pipeline, assignment))
         name = f"{assignment.study}/{assignment.trial}"
         leases = self._leases.of_trial(workspace.store, name, pipeline)
-        run = PipelineRun(
-            pipeline, trial, workspace, assignment.keep_epochs, assignment.gates, name, leases, assignment.only
-        )
+        setup = setup_of(trial.victim.model, workspace.hardware, assignment.threads, assignment.gpus)
+        kept, only = assignment.keep_epochs, assignment.only
+        run = PipelineRun(pipeline, trial, workspace, kept, assignment.gates, name, leases, setup, only)
         data = workspace.data
         found = {"device": str(workspace.device), "device_memory_bytes": memory_bytes(workspace.device)}
         found |= {"classes": tuple(data.classes), "skipped": dict(data.skipped)}

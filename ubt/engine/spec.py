@@ -84,6 +84,8 @@ class StageSpec:
     by those who know the poison, that say whether it makes sense to go on from there."""
     files: Callable[[TrialConfig], dict[str, Path]] = lambda _: {}
     """Files that the stage reads; their content is among the settings, their paths are not."""
+    work: Function | None = None
+    """How much work it is, as a function of the trial and of how much data there is: see `ubt.engine.work`."""
 
     def __post_init__(self) -> None:
         """Refuse a stage that would be given the list of what is poisoned without being marked for it."""
@@ -173,6 +175,7 @@ def _stage_of(
         sees_poison=sees_poison,
         diagnose=config.diagnose,
         gates=("ubt.engine.gates:detector_auroc",) if issubclass(config, Detector) else (),
+        work=config.work,
     )
 
 

@@ -18,6 +18,7 @@ from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import DamagedArtifact, StageFault
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.poisoning import Feed, PoisonManifest, poisoned_pairs
+from ubt.engine.work import cpu_name
 from ubt.methods.evaluation import Evaluator
 from ubt.models.build import build_clip
 from ubt.models.clip import Clip
@@ -65,6 +66,11 @@ class Workspace:
         self._pairs: dict[str, tuple[Feed, Feed]] = {}
         self._tokens: dict[str, Tensor] = {}
         self._evaluators: dict[str, Evaluator] = {}
+
+    @property
+    def hardware(self) -> str:
+        """Return what computes here: the name of the GPU, or of the CPU."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
 
     def fits(self, data: DataSource, model: ModelSettings, device: torch.device) -> bool:
         """Return whether a trial can be run here: same data, same architecture, same device."""

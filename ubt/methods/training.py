@@ -105,6 +105,10 @@ class Optimizer:
         for part in self._parts:
             part.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.update()
+
+    def update(self) -> None:
+        """Move the weights by the gradients that they have."""
         for part in self._parts:
             part.step()
 

@@ -54,7 +54,16 @@ def _poison_files(trial: TrialConfig) -> dict[str, Path]:
 # The victim
 
 STAGES.add(
-    StageSpec("pretrain", 1, (), ("clean",), OfVictim(of_pretrain), run="ubt.stages.victim:pretrain", sees_poison=True),
+    StageSpec(
+        "pretrain",
+        1,
+        needs=(),
+        provides=("clean",),
+        settings=OfVictim(of_pretrain),
+        run="ubt.stages.victim:pretrain",
+        sees_poison=True,
+        work="ubt.stages.work:pretrain",
+    ),
     StageSpec(
         "load",
         1,
@@ -66,6 +75,7 @@ STAGES.add(
         seeded=False,
         sees_poison=True,
         files=_clean_files,
+        work="ubt.stages.work:load",
     ),
     StageSpec(
         "evaluate_clean",
@@ -77,6 +87,7 @@ STAGES.add(
         seeded=False,
         sees_poison=True,
         gates=("ubt.engine.gates:clean_accuracy",),
+        work="ubt.stages.work:evaluate_clean",
     ),
     StageSpec(
         "poison",
@@ -87,6 +98,7 @@ STAGES.add(
         run="ubt.stages.poison:run",
         sees_poison=True,
         files=_poison_files,
+        work="ubt.stages.work:poison",
     ),
     StageSpec(
         "implant",
@@ -102,6 +114,7 @@ STAGES.add(
             "ubt.engine.gates:clean_accuracy",
         ),
         files=_poisoned_checkpoint,
+        work="ubt.stages.work:implant",
     ),
     StageSpec(
         "retrain",
@@ -112,6 +125,7 @@ STAGES.add(
         run="ubt.stages.victim:retrain",
         diagnose="ubt.stages.victim:diagnose_retrain",
         sees_poison=True,
+        work="ubt.stages.work:retrain",
     ),
 )
 
@@ -127,6 +141,7 @@ STAGES.add(
         run="ubt.stages.suspect:suspect",
         diagnose="ubt.stages.suspect:diagnose_suspect",
         seeded=False,
+        work="ubt.stages.work:little",
     ),
     StageSpec(
         "overfit",
@@ -138,6 +153,7 @@ STAGES.add(
         diagnose="ubt.stages.overfit:diagnose",
         gates=("ubt.engine.gates:overfit_auroc",),
         epochs="overfit_epochs",
+        work="ubt.stages.work:overfit",
     ),
     StageSpec(
         "select",
@@ -147,6 +163,7 @@ STAGES.add(
         settings=OfDefense(SelectSettings),
         run="ubt.stages.suspect:select",
         diagnose="ubt.stages.suspect:diagnose_select",
+        work="ubt.stages.work:little",
     ),
     StageSpec(
         "attribute",
@@ -156,6 +173,7 @@ STAGES.add(
         settings=OfDefense(AttributeSettings),
         run="ubt.stages.attribute:run",
         diagnose="ubt.stages.attribute:diagnose",
+        work="ubt.stages.work:attribute",
     ),
     StageSpec(
         "unlearn",
@@ -168,6 +186,7 @@ STAGES.add(
         observe="ubt.stages.observation:of_unlearning",
         epochs="unlearn_epochs",
         evaluates_each_epoch=True,
+        work="ubt.stages.work:unlearn",
     ),
 )
 
@@ -185,6 +204,7 @@ for _name, _settings in (("finetune", FinetuneSettings), ("cleanclip", Cleanclip
             diagnose="ubt.stages.clean_tuning:diagnose",
             epochs=f"{_name}_epochs",
             evaluates_each_epoch=True,
+            work=f"ubt.stages.work:{_name}",
         )
     )
 STAGES.add(
@@ -197,6 +217,7 @@ STAGES.add(
         run="ubt.stages.abl:rank",
         diagnose="ubt.stages.abl:diagnose_rank",
         epochs="isolate_epochs",
+        work="ubt.stages.work:rank",
     ),
     StageSpec(
         "isolate",
@@ -207,6 +228,7 @@ STAGES.add(
         run="ubt.stages.abl:isolate",
         diagnose="ubt.stages.abl:diagnose_isolate",
         seeded=False,
+        work="ubt.stages.work:little",
     ),
     StageSpec(
         "ascend",
@@ -219,6 +241,7 @@ STAGES.add(
         observe="ubt.stages.observation:of_ascent",
         epochs="ascend_epochs",
         evaluates_each_epoch=True,
+        work="ubt.stages.work:ascend",
     ),
 )
 
@@ -235,6 +258,7 @@ STAGES.add(
         diagnose="ubt.stages.reference:diagnose",
         needs_data=False,
         seeded=False,
+        work="ubt.stages.work:another_model",
     ),
     StageSpec(
         "interpolate",
@@ -246,6 +270,7 @@ STAGES.add(
         diagnose="ubt.stages.reference:diagnose",
         needs_data=False,
         seeded=False,
+        work="ubt.stages.work:another_model",
     ),
 )
 
@@ -261,5 +286,6 @@ STAGES.register(
         run="ubt.stages.evaluation:evaluate",
         seeded=False,
         sees_poison=True,
+        work="ubt.stages.work:evaluate",
     )
 )

@@ -41,6 +41,7 @@ class Retrieval(Metric):
     needs: ClassVar[tuple[str, ...]] = ("model", "manifest", "pairs")
     run: ClassVar[Function] = "ubt.stages.evaluation:retrieval"
     diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_retrieval"
+    work: ClassVar[Function | None] = "ubt.stages.work:retrieval"
     pairs: int = Field(default=500, ge=2)
     """Clean training pairs that are searched, drawn by the trial's seed; all if there are fewer."""
 
@@ -57,6 +58,7 @@ class LinearProbe(Metric):
     needs: ClassVar[tuple[str, ...]] = ("model", "manifest")
     run: ClassVar[Function] = "ubt.stages.evaluation:linear_probe"
     diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_linear_probe"
+    work: ClassVar[Function | None] = "ubt.stages.work:linear_probe"
     seeded: ClassVar[bool] = False
     inverse_regularisation: float = Field(default=1.0, gt=0)
     """Scikit-learn's `C`: the larger, the less the classifier's weights are held small."""
@@ -78,6 +80,7 @@ class Rebound(Metric):
     needs: ClassVar[tuple[str, ...]] = ("model", "manifest", "pairs")
     run: ClassVar[Function] = "ubt.stages.evaluation:rebound"
     diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_rebound"
+    work: ClassVar[Function | None] = "ubt.stages.work:rebound"
     pairs: int = Field(default=1000, ge=2)
     """Clean pairs to fine-tune on, drawn by the trial's seed; all if there are fewer."""
     epochs: int = Field(default=3, ge=1, le=100_000)
@@ -101,6 +104,7 @@ class PacBayes(Metric):
     needs: ClassVar[tuple[str, ...]] = ("model", "poisoned", "rates")
     run: ClassVar[Function] = "ubt.stages.evaluation:pac_bayes"
     diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_pac_bayes"
+    work: ClassVar[Function | None] = "ubt.stages.work:pac_bayes"
     seeded: ClassVar[bool] = False
     variance: float = Field(default=1e-4, gt=0)
     """Variance σ² of each weight, of prior and posterior alike."""
@@ -120,6 +124,7 @@ class AsrAllImages(Metric):
     needs: ClassVar[tuple[str, ...]] = ("model", "poisoned", "manifest", "rates")
     run: ClassVar[Function] = "ubt.stages.evaluation:asr_all_images"
     diagnose: ClassVar[Function | None] = "ubt.stages.evaluation:diagnose_asr_all_images"
+    work: ClassVar[Function | None] = "ubt.stages.work:asr_all_images"
     seeded: ClassVar[bool] = False
 
 

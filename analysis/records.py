@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from analysis.formatting import count, short_names
+from ubt.artifacts.remote_folder import at_hand, shown
 from ubt.common.choice import CA_FLOOR, RuleName
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE, is_file, is_folder
@@ -18,6 +19,9 @@ from ubt.config import get_path, read_json, validate
 from ubt.trials.migration import migrated_study
 from ubt.trials.planned import PLAN_FILE, PlannedCosts
 from ubt.trials.record import TrialRecord, read_records
+
+PARTS = (STUDY_FILE, PLAN_FILE, RECORDS_FOLDER)
+"""What of a run folder is read: of one behind an address, what is fetched."""
 
 
 class _StudyPart(BaseModel):
@@ -103,19 +107,23 @@ def has_path(config: Mapping[str, JsonValue], path: str) -> bool:
 
 
 def read_run(folder: Path | str) -> RunRecords:
-    """Read a run folder, also one that version 0.1 wrote.
+    """Read a run folder, also one that version 0.1 wrote; of one behind an address a copy in the cache.
 
     Raises:
         UserError: if the folder is no run, its study or a record cannot be read, or there are no records.
     """
-    folder = Path(folder)
-    _require_run(folder)
+    with at_hand(folder, PARTS) as here:
+        return _read(here, shown(folder))
+
+
+def _read(folder: Path, said: str) -> RunRecords:
+    _require_run(folder, said)
     tree = migrated_study(read_json(folder / STUDY_FILE))
     study = validate(_Study, tree, STUDY_FILE)
     records = tuple(read_records(folder / RECORDS_FOLDER))
     if not records:
         advice = "start the sweep, or wait until its first trial has begun"
-        raise UserError(Problem(str(folder / RECORDS_FOLDER), "holds no trial records yet", advice=advice))
+        raise UserError(Problem(f"{said}/{RECORDS_FOLDER}", "holds no trial records yet", advice=advice))
     return RunRecords(
         folder=folder,
         name=study.name,
@@ -137,17 +145,17 @@ def _planned(path: Path) -> PlannedCosts | None:
         return None
 
 
-def _require_run(folder: Path) -> None:
+def _require_run(folder: Path, said: str) -> None:
     missing = [
-        Problem(str(path), f"{what} is missing", advice=_advice(folder))
-        for path, what, found in (
-            (folder / STUDY_FILE, "the study of the run", is_file(folder / STUDY_FILE)),
-            (folder / RECORDS_FOLDER, "the folder of trial records", is_folder(folder / RECORDS_FOLDER)),
+        Problem(f"{said}/{name}", f"{what} is missing", advice=_advice(folder))
+        for name, what, found in (
+            (STUDY_FILE, "the study of the run", is_file(folder / STUDY_FILE)),
+            (RECORDS_FOLDER, "the folder of trial records", is_folder(folder / RECORDS_FOLDER)),
         )
         if not found
     ]
     if missing:
-        raise UserError(missing[0] if len(missing) == 1 else [Problem(str(folder), "is no run folder"), *missing])
+        raise UserError(missing[0] if len(missing) == 1 else [Problem(said, "is no run folder"), *missing])
 
 
 def _advice(folder: Path) -> str:

@@ -21,10 +21,11 @@ from analysis.nodes import node_table
 from analysis.page import front_table, opening, trial_table, unfinished
 from analysis.paper import embedded_figures
 from analysis.planned import planned_text
-from analysis.records import read_run
+from analysis.records import PARTS, read_run
 from analysis.rendering import template
 from analysis.summary import FAILED_BY, Summary, summarise
 from analysis.tables import configurations_table, trials_table
+from ubt.artifacts.remote_folder import at_hand
 from ubt.common.atomic_files import write_whole
 from ubt.common.paths import REPORT_FOLDER
 
@@ -42,17 +43,22 @@ class Report:
 def write_report(run_folder: Path | str) -> Report:
     """Write `<run>/report/`: `index.html`, `trials.csv`, `front.csv` and `summary.json`, each whole.
 
-    A run of several defenses has a `comparison.csv` besides.
+    A run of several defenses has a `comparison.csv` besides. Of a run behind an address the report lies in the cache
+    too, which is what is returned.
 
     Raises:
-        UserError: if the folder is no run, or a record cannot be read.
+        UserError: if the folder is no run, or a record cannot be read, or the address not written.
         OSError: if the report cannot be written.
 
     Example:
         >>> write_report("runs/demo").page  # doctest: +SKIP
         PosixPath('runs/demo/report/index.html')
     """
-    findings = find(read_run(run_folder))
+    with at_hand(run_folder, PARTS, REPORT_FOLDER) as folder:
+        return _written(find(read_run(folder)), folder / REPORT_FOLDER)
+
+
+def _written(findings: Findings, folder: Path) -> Report:
     summary, comparison = summarise(findings), compare(findings)
     contents = {
         "index.html": render(findings, summary, comparison),
@@ -62,7 +68,6 @@ def write_report(run_folder: Path | str) -> Report:
     }
     if comparison:
         contents["comparison.csv"] = comparison_table(comparison).to_csv(index=False)
-    folder = Path(run_folder) / REPORT_FOLDER
     files = tuple(write_whole(folder / name, content) for name, content in contents.items())
     return Report(files[0], files, summary)
 

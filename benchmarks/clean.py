@@ -26,8 +26,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sweeps.run.clean import clean_checkpoint
-from sweeps.run.clean_study import Request
+from sweeps.cleaning.checkpoint import clean_checkpoint
+from sweeps.cleaning.study import Request
 from sweeps.study.loading import load_study
 from ubt.artifacts.codec import Artifact
 from ubt.artifacts.store import ArtifactStore, default_store, local_cache

@@ -54,7 +54,8 @@ COMMANDS_HEAD = """\
 | variable | what it sets |
 |---|---|
 | `UBT_STORE` | where artifacts are kept if the study has no `store`: a folder, or a URL such as `s3://bucket/ubt` |
-| `UBT_CACHE` | where downloads and decoded images are kept, artifacts too if no store is given; else `~/.cache/ubt` |
+| `UBT_CACHE` | for downloads, decoded images, working folders of runs, artifacts without a store; else `~/.cache/ubt` |
+| `RAY_API_SERVER_ADDRESS` | the job server of `ubt launch`, `status`, `logs` and `stop` without `--address` |
 
 This page is generated from the commands' own help (`make docs`).
 """

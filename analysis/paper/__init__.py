@@ -19,7 +19,8 @@ from analysis.paper.captions import captions_info, draw_captions
 from analysis.paper.defenses import defenses_info, draw_defenses
 from analysis.paper.separation import draw_overfit_data, draw_similarity, overfit_data_info, similarity_info
 from analysis.paper.style import Format, paper_style, rendered
-from analysis.records import read_run
+from analysis.records import PARTS, read_run
+from ubt.artifacts.remote_folder import at_hand
 from ubt.common.atomic_files import write_whole
 from ubt.common.paths import FIGURES_FOLDER
 
@@ -117,9 +118,12 @@ def write_figures(run_folder: Path | str, folder: Path | None = None) -> tuple[W
         >>> for figure in write_figures("runs/separation"):  # doctest: +SKIP
         ...     print(figure.name, *figure.files, *figure.notes)
     """
-    folder = folder or Path(run_folder) / FIGURES_FOLDER
+    with at_hand(run_folder, PARTS, "" if folder else FIGURES_FOLDER) as run:
+        return _written(find(read_run(run)), folder or run / FIGURES_FOLDER)
+
+
+def _written(findings: Findings, folder: Path) -> tuple[Written, ...]:
     written = []
-    findings = find(read_run(run_folder))
     artifacts = Artifacts.of(findings.run)
     for kind in PAPER_FIGURES:
         drawn = attempt(kind.name, partial(_as_files, kind, findings, artifacts))

@@ -12,10 +12,12 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.clean import clean
+from sweeps.cli.detached import launch, logs, status, stop
 from sweeps.cli.ends import command_end
 from sweeps.cli.mistakes import mistakes_text
 from sweeps.cli.options import (
     DEFAULT_STORE,
+    HereOption,
     JsonOption,
     NameOption,
     OutOption,
@@ -43,6 +45,8 @@ app = typer.Typer(
 app.add_typer(store_app, name="store")
 app.command()(clean)
 app.command()(ui)
+for command in (launch, status, logs, stop):
+    app.command()(command)
 app.command()(track)
 app.command(cls=SweepCommand)(sweep)
 
@@ -52,7 +56,7 @@ def run(
     study: StudyArgument,
     assignments: SetOption = None,
     name: NameOption = None,
-    out: OutOption = Path("runs"),
+    out: OutOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
     """Run a study's base configuration once, in this process, without Ray: to look at one pipeline."""
@@ -69,7 +73,7 @@ def run(
 @app.command()
 def poison(
     study: StudyArgument,
-    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    out: Annotated[Path, HereOption("A new or empty folder.")],
     complete: Annotated[
         bool,
         typer.Option("--complete", help="With labelled images, clean pairs and a `study.yaml`: all a study needs."),
@@ -140,14 +144,17 @@ def plan(
 def report(run_folder: RunArgument) -> None:
     """Write a run's report anew from its records."""
     from analysis import write_report  # noqa: PLC0415
+    from ubt.artifacts.remote_folder import is_address, shown  # noqa: PLC0415
 
     print(write_report(run_folder).page)
+    if is_address(run_folder):
+        print(f"{shown(run_folder)}/report/index.html")
 
 
 @app.command()
 def figures(
     run_folder: RunArgument,
-    out: Annotated[Path | None, typer.Option(help="Folder of the figures; RUN/figures by default.")] = None,
+    out: Annotated[Path | None, HereOption("Folder of the figures; RUN/figures by default.")] = None,
 ) -> None:
     """Draw the paper's figures from a run's artifacts, as PNG and PDF."""
     from analysis import write_figures  # noqa: PLC0415
@@ -164,7 +171,7 @@ def figures(
 @app.command()
 def export(
     run_folder: RunArgument,
-    out: Annotated[Path, typer.Option(help="A file that ends with .safetensors or .pt, or a new folder.")],
+    out: Annotated[Path, HereOption("A file that ends with .safetensors or .pt, or a new folder.")],
     trial: Annotated[
         str | None, typer.Argument(help="A trial's name, or TRIAL@EPOCH; the chosen one's by default.")
     ] = None,
@@ -199,7 +206,7 @@ def table(
     run = load_run(run_folder)
     if run.comparison is None:
         advice = "`ubt sweep table` compares several; `ubt report` shows a run of one"
-        raise UserError(Problem(str(run_folder), "has trials of a single defense, and so no table", advice=advice))
+        raise UserError(Problem(run_folder, "has trials of a single defense, and so no table", advice=advice))
     print(run.comparison.to_csv(index=False) if as_csv else run.comparison_markdown, end="")
 
 

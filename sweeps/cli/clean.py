@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.options import SetOption
+from sweeps.cli.options import HereOption, SetOption
 from ubt.common.ending import current
 from ubt.common.exits import Ended
 
 if TYPE_CHECKING:
-    from sweeps.run.clean import CleanedModel
+    from sweeps.cleaning.checkpoint import CleanedModel
 
 
 def clean(
     model: Annotated[str, typer.Option(help="Name of the model in open_clip, or tiny-rn.")],
     checkpoint: Annotated[Path, typer.Option(help="Weights of the suspicious model.")],
     pairs: Annotated[Path, typer.Option(help="CSV or TSV of the pairs that it was trained on: image, caption.")],
-    out: Annotated[Path, typer.Option(help="A new or empty folder, or one to go on with.")],
+    out: Annotated[Path, HereOption("A new or empty folder, or one to go on with.")],
     reference_model: Annotated[
         str | None, typer.Option(metavar="TAG", help="Published weights of a clean model of that name, e.g. openai.")
     ] = None,
@@ -28,13 +28,13 @@ def clean(
     labels: Annotated[Path | None, typer.Option(help="Labelled images, to measure clean accuracy on.")] = None,
     classes: Annotated[str | None, typer.Option(help="Their classes: a file with one a line, or imagenet.")] = None,
     templates: Annotated[str | None, typer.Option(help="Prompts: a file, `openai` or `simple`.")] = None,
-    settings: Annotated[Path | None, typer.Option(metavar="RUN", help="Take the settings that a run chose.")] = None,
+    settings: Annotated[str | None, typer.Option(metavar="RUN", help="Take the settings that a run chose.")] = None,
     assignments: SetOption = None,
     address: Annotated[str, typer.Option(help="`inline` (this process, no Ray), `local`, `auto`, …")] = "inline",
 ) -> None:
     """Clean a suspicious checkpoint without knowing the attack: the model as a file, and what was found."""
-    from sweeps.run.clean import clean_checkpoint  # noqa: PLC0415
-    from sweeps.run.clean_study import Request  # noqa: PLC0415
+    from sweeps.cleaning.checkpoint import clean_checkpoint  # noqa: PLC0415
+    from sweeps.cleaning.study import Request  # noqa: PLC0415
 
     given = Request(
         model=model,

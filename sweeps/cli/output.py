@@ -32,12 +32,12 @@ def outcome_text(outcome: SweepEnd, resume_command: str) -> str:
     if outcome.summary:
         lines = [*_summary_lines(outcome.summary), ""]
         if not outcome.report_fault:
-            lines.append(f"Report:  {outcome.run.report / 'index.html'}")
+            lines.append(f"Report:  {outcome.run.shown}/report/index.html")
     if outcome.report_fault:
-        again = f"`ubt report {shlex.quote(str(outcome.run.path))}` writes it again"
+        again = f"`ubt report {shlex.quote(outcome.run.shown)}` writes it again"
         lines.append(f"Report:  could not be written ({outcome.report_fault}); {again}")
     lines.append(f"MLflow:  {outcome.mlflow_command}")
-    lines += [f"         {line}" for line in untracked_lines(outcome.untracked, outcome.run.path)]
+    lines += [f"         {line}" for line in untracked_lines(outcome.untracked, outcome.run.shown)]
     if outcome.interrupted or not outcome.complete:
         why = f"Stopped: {outcome.stopped}" if outcome.stopped else "Not all trials have run"
         why = "Interrupted" if outcome.interrupted else why
@@ -52,14 +52,14 @@ def print_gpu_advice(run: RunFolder, resources: Resources) -> None:
             print(advice)
 
 
-def untracked_lines(left: Left, run_folder: Path) -> list[str]:
+def untracked_lines(left: Left, run: str) -> list[str]:
     """Return what MLflow lacks of a run, why, and what to do about it; no lines if it has all."""
     lines = []
     if left.runs:
         why = f": {left.reason}" if left.reason else " yet: there was too little time"
         lines.append(f"{left.runs} of MLflow's runs are not complete{why}")
         lines += [f"what to do: {left.advice}"] if left.advice else []
-        lines.append(f"`ubt track {shlex.quote(str(run_folder))}` sends the rest; the run folder has everything")
+        lines.append(f"`ubt track {shlex.quote(run)}` sends the rest; the run folder has everything")
     if left.refused:
         lines.append(
             f"{left.refused} of MLflow's runs cannot be brought up to date: MLflow refuses what they would show"

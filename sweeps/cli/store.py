@@ -16,6 +16,7 @@ import typer
 from sweeps.cli.options import DEFAULT_STORE
 from ubt.artifacts.lease_watch import DeadLeases, dead_leases, keys_in_use
 from ubt.artifacts.manifest import ArtifactManifest
+from ubt.artifacts.remote_folder import at_hand
 from ubt.artifacts.store import ArtifactStore, StoredFile, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.exits import Exit
@@ -121,7 +122,7 @@ def removable(
     return [manifest for key, manifest in by_key.items() if key not in staying]
 
 
-def keys_of_runs(folders: Iterable[Path]) -> frozenset[str]:
+def keys_of_runs(folders: Iterable[str]) -> frozenset[str]:
     """Return the keys of all artifacts that the records of some runs name.
 
     Raises:
@@ -130,10 +131,11 @@ def keys_of_runs(folders: Iterable[Path]) -> frozenset[str]:
     keys: set[str] = set()
     problems = []
     for folder in folders:
-        if not (folder / RECORDS_FOLDER).is_dir():
-            problems.append(Problem(f"--keep {folder}", "is no run folder", advice="e.g. --keep runs/demo"))
-            continue
-        keys.update(stage.key for record in read_records(folder / RECORDS_FOLDER) for stage in record.stages)
+        with at_hand(folder, (RECORDS_FOLDER,)) as here:
+            if not (here / RECORDS_FOLDER).is_dir():
+                problems.append(Problem(f"--keep {folder}", "is no run folder", advice="e.g. --keep runs/demo"))
+                continue
+            keys.update(stage.key for record in read_records(here / RECORDS_FOLDER) for stage in record.stages)
     if problems:
         raise UserError(problems)
     return frozenset(keys)
@@ -228,7 +230,9 @@ def prune(
     older_than: Annotated[
         str | None, typer.Option(help="Artifacts and decoded images older than this: 12h, 30d, 8w.")
     ] = None,
-    keep: Annotated[list[Path] | None, typer.Option(help="Run folder whose artifacts stay; may be repeated.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Run folder, or its address, whose artifacts stay; may be repeated.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
     store: StoreOption = None,
 ) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 
 from sweeps.cli.mistakes import mistakes_text
 from sweeps.cli.options import JsonOption, NameOption, OutOption, SetOption, StudyArgument
+from sweeps.run.job import Job
 from ubt.common.ending import GRACE_SECONDS, current
 from ubt.common.errors import UserError
 from ubt.common.exits import Exit
@@ -37,7 +38,7 @@ def sweep(
     study: StudyArgument,
     assignments: SetOption = None,
     name: NameOption = None,
-    out: OutOption = Path("runs"),
+    out: OutOption = "runs",
     address: Annotated[
         str, typer.Option(help="`local`, `inline` (this process, no Ray), `auto`, or ray://HOST:PORT.")
     ] = "local",
@@ -68,6 +69,9 @@ def sweep(
     """Run a study: every trial, sharing every stage, then the report."""
     ending, go_on = current(), resume_command(sys.argv)
     ending.last_words = f" before the first trial. Start again with:\n  {shlex.join(['ubt', *sys.argv[1:]])}"
+    if job := Job.of_this_process():
+        go_on = job.command or go_on
+        ending.last_words = f" before the first trial. Start again with:\n  {go_on}"
     from sweeps.cli.output import outcome_text, print_gpu_advice  # noqa: PLC0415
     from sweeps.run.launch import sweep as run_sweep  # noqa: PLC0415
     from sweeps.study.loading import load_study  # noqa: PLC0415
@@ -78,7 +82,9 @@ def sweep(
 
     def begun(run: RunFolder) -> None:
         runs.append(run)
-        report = f"`ubt report {shlex.quote(str(run.path))}` writes the report"
+        if job:
+            print(f"Run folder: {run.shown} (the sweep works on {platform.node()})", file=sys.stderr, flush=True)
+        report = f"`ubt report {shlex.quote(run.shown)}` writes the report"
         ending.last_words = f"; what is done is kept, and {report}. Go on with:\n  {go_on}"
 
     try:

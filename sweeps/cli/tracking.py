@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sweeps.cli.options import RunArgument
+from ubt.artifacts.remote_folder import shown
 from ubt.common.exits import Exit
 
 
@@ -22,16 +22,19 @@ def ui(
     """Open MLflow on the store that a run is tracked in, until Ctrl-C."""
     from sweeps.cli.ui import serve  # noqa: PLC0415
     from sweeps.run.folder import tracking_of  # noqa: PLC0415
+    from sweeps.run.places import run_at  # noqa: PLC0415
     from sweeps.run.track import ready_to_show, settings_for  # noqa: PLC0415
 
     settings = settings_for(run_folder, uri)[0] if uri else tracking_of(run_folder)
-    address = settings.address(run_folder)
+    address = settings.address(run_at(run_folder).path)
     ready_to_show(address, print)
     serve(address, host, port)
 
 
 def track(
-    run_folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/demo.")],
+    run_folders: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders, e.g. runs/demo, or their addresses.")
+    ],
     everything: Annotated[
         bool, typer.Option("--all", help="Send everything anew, also what MLflow has confirmed.")
     ] = False,
@@ -47,6 +50,6 @@ def track(
     left = 0
     for run in run_folders:
         outcome = send(run, seldom(), uri, everything)
-        print("\n".join(untracked_lines(outcome, run) or [f"{run}: MLflow has everything"]))
+        print("\n".join(untracked_lines(outcome, shown(run)) or [f"{shown(run)}: MLflow has everything"]))
         left += outcome.runs + outcome.refused
     raise typer.Exit(Exit.SOME_FAILED if left else Exit.DONE)

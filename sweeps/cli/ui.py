@@ -60,7 +60,9 @@ def _serve_on(uri: str, host: str, port: int, show: Callable[[str], None]) -> No
 def _must_exist(uri: str) -> None:
     database = sqlite_path(uri)
     if database and not database.exists():
-        advice = "`ubt sweep` makes it; was the study tracked, and is this its run folder?"
+        advice = (
+            "`ubt sweep` makes it, on another machine `ubt track RUN`; was the study tracked, is this its run folder?"
+        )
         raise UserError(Problem(str(database), "this MLflow database does not exist", advice=advice))
 
 

@@ -1,4 +1,4 @@
-"""What the stages of a study cost: each distinct one with the seconds that its work takes, and its result's room."""
+"""What the stages of a study cost: each distinct one with the seconds that its work takes, and its result's size."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def report(run: RunFolder, tracker: Tracker, complete: bool) -> Reported:
         summary = _summary(run)
     except Exception as error:  # drawing and libraries may raise anything; what was measured is kept
         fault = f"{type(error).__name__}: {error}"
-        logger.error("the report cannot be written, `ubt report %s` does it later: %s", run.path, fault)
+        logger.error("the report cannot be written, `ubt report %s` does it later: %s", run.shown, fault)
         logger.debug("where the report failed", exc_info=True)
         summary = _summary(run)
     afterwards("MLflow cannot be told of the end", lambda: tracker.finished(complete))
@@ -92,5 +92,6 @@ def stand_in(session: Session, run: RunFolder, tracker: Tracker) -> Callable[[Ca
         session.interrupt(cause.text)
         report(run, tracker, complete=False)
         close(tracker, INTERRUPTED_SECONDS)
+        run.settle(INTERRUPTED_SECONDS)
 
     return end

@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import cast
 
 from filelock import BaseFileLock, FileLock, Timeout
-from pydantic import JsonValue
 
+from sweeps.run.job import JOB_FILE, Job, check_lasting
 from sweeps.study.config import StudyConfig
 from sweeps.tracking.config import TrackingSettings
+from ubt.artifacts.remote_folder import at_hand, shown
 from ubt.common.atomic_files import NO_LOCKS, set_aside, write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE, is_file
 from ubt.common.secrets import without_credentials
 from ubt.config import read_json, validate
 from ubt.config.dotted_paths import JsonObject
-from ubt.trials.migration import migrated_study
 from ubt.trials.record import DamagedRecord, TrialRecord, read_record
 
-MAY_CHANGE = ("name", "resources", "tracking", "objectives", "gates", "store", "plugins")
-"""Parts of a study that a resumed run may change: they decide neither what is run nor what comes out of it. (What a
-plug-in's code is, the keys of its stages say.) A search may be decided by more: see `Search.decided_by`."""
+LOCK_FILE = "sweep.lock"
+_LOCK_SECONDS = 0.3
+"""`ubt status` holds the lock for a moment, to see whether a sweep does."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,11 @@ class RunFolder:
     path: Path
     new: str = ""
     """Name of the study if no run has used the folder when it was looked for; empty for a run that goes on."""
+
+    @property
+    def shown(self) -> str:
+        """Return where it is, as commands take it."""
+        return str(self.path)
 
     @property
     def records(self) -> Path:
@@ -68,6 +73,7 @@ class RunFolder:
         Raises:
             UserError: naming what stands in the way.
         """
+        check_lasting(self.path)
         nearest = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             reason = "may not be written to" if nearest.is_dir() else "is no folder"
@@ -104,15 +110,24 @@ class RunFolder:
         try:
             known = list(self._records())
             self.write_study(study)
+            self._write_job()
         except OSError as error:
             raise _unwritable(self.path, error) from error
         return sorted(known, key=lambda record: record.number)
 
     def write_study(self, study: StudyConfig) -> None:
         """Write down what is run; passwords in addresses are left out."""
-        if is_file(self.study) and _read(self.study) is None:
+        if is_file(self.study) and read_or_none(self.study) is None:
             set_aside(self.study)
         write_whole(self.study, presentable(study) + "\n", lasting=True)
+
+    def _write_job(self) -> None:
+        job = Job.of_this_process()
+        if job or (self.path / JOB_FILE).exists():  # of the sweep before this one
+            write_whole(self.path / JOB_FILE, (job or Job()).model_dump_json(indent=1) + "\n")
+
+    def settle(self, at_most_seconds: float) -> None:
+        """Have what lies here where the folder is said to be, too, as far as there is time."""
 
     def _records(self) -> Iterator[TrialRecord]:
         for path in self.records.glob("*.json"):
@@ -143,7 +158,7 @@ def _claimed(run: RunFolder) -> tuple[RunFolder, BaseFileLock]:
 
 def _locked(folder: Path) -> BaseFileLock:
     """Return the lock of a run folder, held; `Timeout` if another process has it."""
-    lock = FileLock(folder / "sweep.lock", timeout=0)
+    lock = FileLock(folder / LOCK_FILE, timeout=_LOCK_SECONDS)
     try:
         lock.acquire()
     except OSError as error:
@@ -194,13 +209,13 @@ def _is_of(path: Path, name: str) -> bool:
     suffix = path.parent.name.removeprefix(name)
     if not path.is_file() or not re.fullmatch(r"(-\d+)?", suffix):
         return False
-    if (study := _read(path)) is not None:
+    if (study := read_or_none(path)) is not None:
         return not suffix or study.get("name") == name
-    records = (_read(record) for record in (path.parent / RECORDS_FOLDER).glob("*.json"))
+    records = (read_or_none(record) for record in (path.parent / RECORDS_FOLDER).glob("*.json"))
     return any(not suffix or record.get("study") == name for record in records if record is not None)
 
 
-def _read(path: Path) -> JsonObject | None:
+def read_or_none(path: Path) -> JsonObject | None:
     """Return the object in a file; None if it holds none, as after a loss of power or on a failing disk."""
     try:
         return read_json(path)
@@ -208,16 +223,18 @@ def _read(path: Path) -> JsonObject | None:
         return None
 
 
-def tracking_of(folder: Path) -> TrackingSettings:
-    """Return where a run is tracked.
+def tracking_of(folder: Path | str) -> TrackingSettings:
+    """Return where a run is tracked, in a folder or at an address.
 
     Raises:
         UserError: if the folder is no run.
     """
-    study = folder / STUDY_FILE
-    if not is_file(study):
-        raise UserError(Problem(str(folder), "is no run folder: it has no " + STUDY_FILE, advice="e.g. runs/demo"))
-    return validate(TrackingSettings, cast(JsonObject, read_json(study).get("tracking", {})), str(study))
+    with at_hand(folder, (STUDY_FILE,)) as here:
+        study = here / STUDY_FILE
+        if not is_file(study):
+            message = f"is no run folder: it has no {STUDY_FILE}"
+            raise UserError(Problem(shown(folder), message, advice="e.g. runs/demo"))
+        return validate(TrackingSettings, cast(JsonObject, read_json(study).get("tracking", {})), str(study))
 
 
 def presentable(study: StudyConfig) -> str:
@@ -227,73 +244,3 @@ def presentable(study: StudyConfig) -> str:
 
 def _candidates(out: Path, name: str) -> Iterator[Path]:
     return itertools.chain([out / name], (out / f"{name}-{number}" for number in itertools.count(2)))
-
-
-def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -> StudyConfig:
-    """Return the study as it was begun: its search with the trials added since, say.
-
-    With `extend` the search may differ: its configurations are run behind those there are. A study.json that is damaged
-    is no hindrance, for a record answers only the very trial that it is of.
-
-    Raises:
-        UserError: naming each field that differs; the run's records would belong to neither study.
-    """
-    begun = _as_begun(run)
-    if begun is None:
-        return study
-    before = _complete(begun)
-    study = study.with_search(study.search.as_begun(_search_of(before), extend))
-    where, advice = f"--resume {run.path.name}", "give the value of the first run, or leave --resume out"
-    may_change = {*MAY_CHANGE, "search"} if extend else {*MAY_CHANGE} - {*study.search.decided_by}
-    problems = [
-        Problem(f"{where}: {path}", f"differs from the run, which has {old!r}", new, advice)
-        for path, new, old in _differences(json.loads(presentable(study)), before)
-        if path.partition(".")[0] not in may_change
-    ]
-    if problems:
-        raise UserError(problems)
-    return study
-
-
-def _complete(study: JsonObject) -> JsonObject:
-    """Return a study as it was written down, with the fields that there are since: it ran with their defaults."""
-    try:
-        return cast(JsonObject, json.loads(presentable(StudyConfig.model_validate(study))))
-    except (ValueError, UserError):
-        return study
-
-
-def with_more_trials(run: RunFolder, study: StudyConfig, more: int) -> StudyConfig:
-    """Return the study with `more` trials than the run was last asked for.
-
-    Raises:
-        UserError: if its search says itself how many trials it has, as a design does.
-    """
-    return study.with_search(study.search.with_more_trials(more, _search_of(_as_begun(run) or {})))
-
-
-def _as_begun(run: RunFolder) -> JsonObject | None:
-    """Return the study as it was begun, with today's names; None, with a note, if its file is damaged."""
-    study = _read(run.study)
-    if study is None:
-        text = "%s is damaged: the study is taken as it is given now, and answered by those records that are of it"
-        logger.warning(text, run.study)
-        return None
-    return migrated_study(study)
-
-
-def _search_of(study: JsonObject) -> JsonObject:
-    search = study.get("search", {})
-    if not isinstance(search, dict):
-        raise UserError(Problem(f"{STUDY_FILE}: search", "must be an object", search, "the file was changed by hand"))
-    return search
-
-
-def _differences(now: JsonObject, before: JsonObject, prefix: str = "") -> Iterator[tuple[str, JsonValue, JsonValue]]:
-    """Yield the path, the new and the old value of each leaf that differs, also where only one side has it."""
-    for name in {**before, **now}:
-        new, old = now.get(name), before.get(name)
-        if isinstance(new, dict) and isinstance(old, dict):
-            yield from _differences(new, old, f"{prefix}{name}.")
-        elif new != old:
-            yield f"{prefix}{name}", new, old

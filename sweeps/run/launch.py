@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from sweeps.planning.trials import TrialPlanner
 from sweeps.run.commit import commit_of_code
 from sweeps.run.expectation import expected
 from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, afterwards, close, report, stand_in
-from sweeps.run.folder import RunFolder, check_same_study, has_run, latest_run, new_run, with_more_trials
+from sweeps.run.folder import RunFolder
+from sweeps.run.places import new_run
 from sweeps.run.preflight import decode_on_a_node, expected_of, prepare
 from sweeps.run.progress import progress_view
+from sweeps.run.resume import run_for
 from sweeps.scheduling.elsewhere import Elsewhere
 from sweeps.scheduling.outcomes import Listener
 from sweeps.scheduling.session import Session
@@ -58,9 +61,13 @@ class SweepEnd:
     """The fault for which no more trials were started; empty if there was none."""
     untracked: Left
     """What MLflow does not have of it."""
-    mlflow_command: str
     report_fault: str = ""
     """Why there is no report; empty if there is one, or nothing to report."""
+
+    @property
+    def mlflow_command(self) -> str:
+        """Return what a user types to look at the study in MLflow."""
+        return f"ubt ui {shlex.quote(self.run.shown)}"
 
     @property
     def status(self) -> int:
@@ -87,7 +94,8 @@ def sweep(
 
     Args:
         study: as `load_study` returns it.
-        out: folder of run folders; the run gets `out/NAME`, or the next free of `out/NAME-2` and so on.
+        out: folder of run folders, or an address such as `s3://bucket/runs`; the run gets `out/NAME`, or the next free
+            of `out/NAME-2` and so on.
         address: `local` (a Ray of our own on this machine), `inline` (this process, no Ray), `auto`, `HOST:PORT` or
             `ray://HOST:PORT` of a cluster.
         resume: go on with the run of this study that was used last; what has ended there is not run again. With
@@ -105,14 +113,7 @@ def sweep(
     Raises:
         UserError: if the study differs from the run that goes on, or as `run_study`.
     """
-    begin = not (resume or extend or add_trials) or (resume == "auto" and not has_run(Path(out), study.name))
-    if begin:
-        run = new_run(Path(out), study.name)
-    else:
-        run = latest_run(Path(out), study.name)
-        if add_trials:
-            study = with_more_trials(run, study, add_trials)
-        study = check_same_study(run, study, extend=extend or bool(add_trials))
+    run, study = run_for(study, out, resume, extend, add_trials)
     with orderly_end() as ending:
         ending.grace_seconds = grace_seconds
         return run_study(study, run, address, begun)
@@ -217,7 +218,6 @@ def _run(
         session.all_done,
         cause.text if cause and not _signal(cause) else session.stopped,
         untracked,
-        tracker.command,
         reported.fault,
     )
 
@@ -268,7 +268,9 @@ def _session(
     )
 
 
-def run_once(study: StudyConfig, out: Path, show: Callable[[StageRecord], None] = lambda stage: None) -> TrialRecord:
+def run_once(
+    study: StudyConfig, out: Path | str, show: Callable[[StageRecord], None] = lambda stage: None
+) -> TrialRecord:
     """Run the study's base configuration with its first seed in this process, and return the trial's last record.
 
     `show` is called with the newest stage after every stage and epoch.

@@ -8,9 +8,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from sweeps.run.folder import RunFolder, tracking_of
+from sweeps.run.folder import tracking_of
+from sweeps.run.places import run_at
 from sweeps.tracking import Left, Tracker, TrackingSettings
 from sweeps.tracking.config import sqlite_path
+from ubt.artifacts.remote_folder import shown
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import STUDY_FILE
 from ubt.config import validate
@@ -21,7 +23,7 @@ PATIENCE_SECONDS = 60.0
 Show = Callable[[str], None]
 
 
-def settings_for(run_folder: Path, uri: str | None = None) -> tuple[TrackingSettings, str]:
+def settings_for(run_folder: Path | str, uri: str | None = None) -> tuple[TrackingSettings, str]:
     """Return where to send a run, and what says so: an address given, else MLFLOW_TRACKING_URI, else its study.
 
     Raises:
@@ -34,17 +36,21 @@ def settings_for(run_folder: Path, uri: str | None = None) -> tuple[TrackingSett
             return validate(TrackingSettings, given, where), where
     if not study.enabled:
         advice = "say where to send it: --uri sqlite:///FILE, postgresql://… or https://…"
-        raise UserError(Problem(str(run_folder), "its study is not tracked (tracking.enabled: false)", advice=advice))
+        raise UserError(Problem(shown(run_folder), "its study is not tracked (tracking.enabled: false)", advice=advice))
     return study, STUDY_FILE
 
 
 def track(
-    run_folder: Path, show: Show, uri: str | None = None, anew: bool = False, patience_seconds: float | None = None
+    run_folder: Path | str,
+    show: Show,
+    uri: str | None = None,
+    anew: bool = False,
+    patience_seconds: float | None = None,
 ) -> Left:
     """Send what MLflow lacks of a run, as long as there is progress, and return what is left.
 
     Args:
-        run_folder: of the run.
+        run_folder: of the run, or its address; then its folder in the cache of this machine is what is sent.
         show: told where it is sent, how far that is, and what is in the way.
         uri: address of MLflow, with user and password if it wants them; as `settings_for` if left out.
         anew: send everything, also what MLflow has confirmed.
@@ -56,15 +62,15 @@ def track(
     settings, said_by = settings_for(run_folder, uri)
     with ExitStack() as held:
         try:
-            held.enter_context(RunFolder(run_folder.absolute()).taken())
+            run = held.enter_context(run_at(run_folder).taken())
         except UserError as error:
             advice = "nothing need be done: a sweep sends it by itself, and says at its end what is left"
             raise UserError(replace(problem, advice=advice) for problem in error.problems) from error
-        tracker = Tracker(settings, run_folder)
-        show(f"{run_folder}: to MLflow at {tracker.uri} (from {said_by})")
+        tracker = Tracker(settings, run.path)
+        show(f"{run.shown}: to MLflow at {tracker.uri} (from {said_by})")
 
         def tell(runs: int, reason: str) -> None:
-            show(f"{run_folder}: {runs} of MLflow's runs to look at" + (f"; waiting: {reason}" if reason else ""))
+            show(f"{run.shown}: {runs} of MLflow's runs to look at" + (f"; waiting: {reason}" if reason else ""))
 
         return tracker.catch_up(tell, patience_seconds or PATIENCE_SECONDS, anew)
 

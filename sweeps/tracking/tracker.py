@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,11 +34,6 @@ class Tracker:
     def uri(self) -> str:
         """Return the address to show, without user and password."""
         return without_credentials(self._settings.address(self._run_folder))
-
-    @property
-    def command(self) -> str:
-        """Return what a user types to look at the study in MLflow."""
-        return f"ubt ui {shlex.quote(str(self._run_folder))}"
 
     def started(self) -> None:
         """Tell that the study began, or goes on after an interruption.

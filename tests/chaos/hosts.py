@@ -101,13 +101,17 @@ class Host:
             raise RuntimeError(f"{self.name}: {' '.join(command)} ended with {process.returncode}:\n{output}")
         return str(output)
 
-    def start_ray(self, head: Host, cpus: int = 1, memory_bytes: int = 100_000_000, more: Sequence[str] = ()) -> None:
-        """Start Ray on the host, as the cluster's head or as a node of it."""
-        role = (
-            ["--head", f"--port={PORT}", "--include-dashboard=false"]
-            if head is self
-            else [f"--address={head.address}:{PORT}"]
-        )
+    def start_ray(
+        self,
+        head: Host,
+        cpus: int = 1,
+        memory_bytes: int = 100_000_000,
+        more: Sequence[str] = (),
+        job_server: bool = False,
+    ) -> None:
+        """Start Ray on the host, as the cluster's head or as a node of it; a head may have a job server."""
+        dashboard = [f"--dashboard-host={self.address}"] if job_server else ["--include-dashboard=false"]
+        role = ["--head", f"--port={PORT}", *dashboard] if head is self else [f"--address={head.address}:{PORT}"]
         ray = [str(Path(sys.executable).with_name("ray")), "start", *role, f"--node-ip-address={self.address}"]
         options = [f"--num-cpus={cpus}", f"--object-store-memory={memory_bytes}", *more]
         self.run(*ray, *options, "--disable-usage-stats")
@@ -245,10 +249,10 @@ def _holding(host: Host, other: Mapping[Path, Path]) -> Iterator[None]:
             host._holder.wait(10)
 
 
-def cluster(made: Sequence[Host], cpus: int = 1) -> str:
+def cluster(made: Sequence[Host], cpus: int = 1, job_server: bool = False) -> str:
     """Start Ray on hosts, the first as head, and return the cluster's address."""
     head, *others = made
-    head.start_ray(head, cpus)
+    head.start_ray(head, cpus, job_server=job_server)
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda host: host.start_ray(head, cpus), others))
     return f"{head.address}:{PORT}"

@@ -16,9 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from analysis import load_run
+from sweeps.cleaning.checkpoint import clean_checkpoint
+from sweeps.cleaning.study import Request, settings_of, study_for
 from sweeps.cli.app import main
-from sweeps.run.clean import clean_checkpoint
-from sweeps.run.clean_study import Request, settings_of, study_for
 from ubt.common.errors import UserError
 from ubt.models.clip import same_state
 

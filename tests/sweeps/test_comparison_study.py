@@ -13,9 +13,10 @@ from toy_session import rates
 from sweeps.cli.plan import plan_text
 from sweeps.planning.plan import plan_study
 from sweeps.planning.trials import TrialPlanner, shared_epochs
-from sweeps.run.folder import check_same_study, new_run, with_more_trials
+from sweeps.run.folder import new_run
 from sweeps.run.preflight import trials_of, victims_of
 from sweeps.run.progress import Tally
+from sweeps.run.resume import check_same_study, with_more_trials
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.search.comparison import STAND_IN, Comparison

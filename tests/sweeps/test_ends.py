@@ -258,7 +258,7 @@ def test_a_cleaning_that_a_fault_stops_says_so_and_how_it_goes_on(monkeypatch: p
     def stopped(*given: object) -> None:
         raise Ended(Cause("the disk is full", Exit.FAULT))
 
-    monkeypatch.setattr("sweeps.run.clean.clean_checkpoint", stopped)
+    monkeypatch.setattr("sweeps.cleaning.checkpoint.clean_checkpoint", stopped)
     words = ["clean", "--model", "RN50", "--checkpoint", "m.pt", "--pairs", "p.csv", "--out", "clean"]
     with command_end():
         current().last_words = ". Start again with: ubt clean …"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sweeps.planning.trials import TrialPlanner
-from sweeps.run.folder import check_same_study
+from sweeps.run.resume import check_same_study
 from sweeps.search import DESIGNS
 from sweeps.search.base import Study
 from sweeps.study.config import StudyConfig

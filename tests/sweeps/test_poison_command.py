@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from sweeps.cli.app import main
-from sweeps.cli.poison import write_poisoned
-from sweeps.cli.poison_files import write_files
+from sweeps.cli.poison import write_files, write_poisoned
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import UnusableStore
 from ubt.attacks.overlays import Sig
@@ -160,7 +159,7 @@ def test_a_run_that_was_cut_off_has_no_manifest(tmp_path: Path, monkeypatch: pyt
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sweeps.cli.poison_files.write_whole", full)
+    monkeypatch.setattr("sweeps.cli.poison.write_whole", full)
     with pytest.raises(UserError, match=r"--out: .*No space left"):
         write_poisoned(study(tmp_path / "store"), tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sweeps.cli.poison import write_poisoned
-from sweeps.cli.poison_files import write_study
+from sweeps.cli.poison import write_poisoned, write_study
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.artifacts.codec import MODEL, decode

@@ -8,7 +8,8 @@ import pytest
 from toy_runs import RATIO, begin, study
 
 from sweeps.cli.sweep import resume_command
-from sweeps.run.folder import RunFolder, check_same_study, tracking_of, with_more_trials
+from sweeps.run.folder import RunFolder, tracking_of
+from sweeps.run.resume import check_same_study, with_more_trials
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.common.errors import Problem, UserError

@@ -10,7 +10,8 @@ import pytest
 from filelock import FileLock
 from toy_runs import begin, study
 
-from sweeps.run.folder import RunFolder, check_same_study, latest_run, new_run, tracking_of
+from sweeps.run.folder import RunFolder, latest_run, new_run, tracking_of
+from sweeps.run.resume import check_same_study
 from ubt.common.errors import UserError
 from ubt.config import read_json
 from ubt.trials.record import State, TrialRecord, write_record

@@ -11,6 +11,7 @@ from analysis.summary import Chosen, Point, Seconds, Splits, StageCounts
 from sweeps.cli.output import outcome_text, record_text
 from sweeps.run.folder import RunFolder
 from sweeps.run.launch import SweepEnd
+from sweeps.run.places import RemoteRun
 from sweeps.tracking import Left
 from ubt.common.exits import Cause
 from ubt.trials.record import State, TrialRecord
@@ -43,7 +44,6 @@ def outcome(told: Summary | None = None, **fields: Any) -> SweepEnd:
         "all_done": True,
         "stopped": "",
         "untracked": Left(),
-        "mlflow_command": "ubt ui /runs/toy",
     }
     return SweepEnd(summary=told, **{**described, **fields})
 
@@ -58,6 +58,19 @@ def test_the_end_of_a_sweep_says_what_came_out_and_where_it_lies() -> None:
         "Report:  /runs/toy/report/index.html",
         "MLflow:  ubt ui /runs/toy",
     ]
+
+
+def test_commands_can_be_typed_as_they_are() -> None:
+    text = outcome_text(outcome(run=RunFolder(Path("/runs/my toy")), report_fault="disk full"), "")
+    assert "MLflow:  ubt ui '/runs/my toy'" in text
+    assert "`ubt report '/runs/my toy'`" in text
+
+
+def test_a_run_at_an_address_is_named_by_that() -> None:
+    text = outcome_text(outcome(summary(), run=RemoteRun.at("s3://ann:s3cret@bucket/runs/toy")), "")
+    assert "Report:  s3://bucket/runs/toy/report/index.html" in text
+    assert "MLflow:  ubt ui s3://bucket/runs/toy" in text
+    assert "s3cret" not in text
 
 
 def test_a_report_that_could_not_be_written_is_told_with_what_writes_it() -> None:

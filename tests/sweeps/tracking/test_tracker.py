@@ -203,11 +203,6 @@ def test_a_sweep_that_is_ended_before_its_first_trial_is_not_in_mlflow(toy: ToyR
     assert toy.runs() == {}
 
 
-def test_the_command_can_be_typed_as_it_is(tmp_path: Path) -> None:
-    tracker = Tracker(TrackingSettings(enabled=False), tmp_path / "my run")
-    assert tracker.command == f"ubt ui '{tmp_path}/my run'"
-
-
 def test_a_run_may_be_moved_before_it_is_sent(toy: ToyRun, make_record, unused_port: int) -> None:
     tracker = toy.tracker(uri=f"http://127.0.0.1:{unused_port}")
     toy.record(tracker, make_record(0, 2, State.DONE))

@@ -17,10 +17,11 @@ from analysis.cleaned import Cleaned, page_of, suspects_csv
 from analysis.findings import Configuration, Findings
 from analysis.formatting import changes_text, short_names
 from sweeps.backends.connection import INLINE
-from sweeps.run.clean_study import RUN, Request, study_for
+from sweeps.cleaning.study import RUN, Request, study_for
 from sweeps.run.export import export
-from sweeps.run.folder import RunFolder, check_same_study, new_run
+from sweeps.run.folder import RunFolder, new_run
 from sweeps.run.launch import run_study
+from sweeps.run.resume import check_same_study
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.model_note import ModelNote
 from ubt.artifacts.store import default_store
@@ -62,7 +63,7 @@ def clean_checkpoint(request: Request, address: str = INLINE) -> CleanedModel:
         raise Ended(end.interrupted or Cause(end.stopped, Exit.FAULT))
     findings = load_run(run.path).findings
     chosen, qualified = _chosen(findings)
-    from sweeps.run.clean_look import look  # noqa: PLC0415 — torch, 5 s, after all mistakes have been met
+    from sweeps.cleaning.look import look  # noqa: PLC0415 — torch, 5 s, after all mistakes have been met
 
     store = study.store or default_store()
     cleaned = look(study, chosen.first, store, request.has_reference, request.labels is not None)

@@ -15,6 +15,7 @@ from analysis.comparison.compare import METHOD, members
 from sweeps.run.preflight import trials_of
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import absolute, study_of
+from ubt.artifacts.remote_folder import shown
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import numpy_generator
@@ -60,7 +61,7 @@ class Request:
     """Labelled images to measure CA on, half of them to choose by and half to report."""
     classes: str | None = None
     templates: str | None = None
-    settings: Path | None = None
+    settings: Path | str | None = None
     """Run folder whose chosen settings of UBT are taken; by default a few are tried."""
     assignments: Sequence[str] = field(default=())
     """Fields of the study in other than their usual places, as after `--set`."""
@@ -250,7 +251,7 @@ def _is_small(model: str) -> bool:
         return False  # what is wrong with the name is said when the study is checked
 
 
-def settings_of(run: Path) -> JsonObject:
+def settings_of(run: Path | str) -> JsonObject:
     """Return the settings of UBT that a run has chosen; of a comparison those that its table has.
 
     Raises:
@@ -265,5 +266,5 @@ def settings_of(run: Path) -> JsonObject:
     defense = chosen.first.config.get("defense") if chosen else None
     if not isinstance(defense, dict) or defense.get("kind") != METHOD:
         message = "has chosen no settings of UBT" if defense is None else "has chosen another defense than UBT"
-        raise UserError(Problem("--settings", message, str(run), "give a run that has, or leave the option out"))
+        raise UserError(Problem("--settings", message, shown(run), "give a run that has, or leave the option out"))
     return defense

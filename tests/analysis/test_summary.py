@@ -38,6 +38,7 @@ def test_the_json_is_as_promised(run_of, trial):
         "stages": {"computed": 2, "reused": 2},
         "gates": {},
         "seconds": {"wall": 22.0, "computed": 8.0, "saved": 20.0},
+        "planned": None,
     }
 
 

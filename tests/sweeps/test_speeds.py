@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sweeps.planning.costs import assumed
 from sweeps.planning.plan import StudyPlan, plan_study
 from sweeps.planning.speeds import Speeds
 from sweeps.study.config import StudyConfig
+from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.engine.graph import build_pipeline
 from ubt.engine.work import KINDS, setup_of, work_of
@@ -133,6 +135,39 @@ class TestKnown:
         assert planned.gpu_hours == pytest.approx(planned.seconds_left * 0.5 / 3600)
         assert planned.gpu_hours_held == pytest.approx(planned.gpu_hours)
         assert planned.price == pytest.approx(3.0 * (planned.gpu_hours_held or 0))
+
+
+def test_a_stage_that_does_not_say_its_work_is_known_where_it_has_run_so(tmp_path: Path) -> None:
+    """As one of a plug-in: with the same settings on as much data, by the epoch."""
+    given = study(tmp_path)
+    trial = given.trial({})
+    told = next(node for node in build_pipeline(trial, 0) if node.spec.name == "overfit")
+    node = replace(told, spec=replace(told.spec, work=None))
+    sizes = given.victim.data.sizes(Path("nowhere"))
+    assert sizes is not None
+    work = work_of(node, trial, sizes)
+    assert work is not None
+    assert work.uncounted
+    ran = ArtifactManifest(
+        stage="overfit",
+        key="ran",
+        version=1,
+        seed=0,
+        settings={**node.settings, "overfit_epochs": 10},
+        inputs={},
+        seconds=30,
+        setup=setup(),
+        work=work.as_json(),
+    )
+    ArtifactStore(tmp_path).publish(ran, {})
+    speeds = Speeds(ArtifactStore(tmp_path), ["overfit"])
+    found = speeds.estimate(node, work, setup())
+    assert found is not None
+    assert found.seconds == pytest.approx(3 * node.epochs)
+    more = work_of(node, trial, sizes.model_copy(update={"train": 601}))
+    assert speeds.estimate(node, more, setup()) is None, "on more data it is unknown"
+    other = replace(node, settings={**node.settings, "overfit_learning_rate": 0.5})
+    assert speeds.estimate(other, work, setup()) is None, "with other settings, too"
 
 
 def test_an_adaptive_search_is_planned_from_its_budget(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ OTHERS = {
     "tests/": "mirror the tree; `conftest.py` shares one tiny victim, `tests/docs/` runs what README and docs say",
     "docs/": "the site; `make_reference.py`, `make_tree.py` and `pictures.py` write what can be generated",
     "benchmarks/": "what docs/performance.md measures, each a script",
-    "deploy/": "sweeps on clusters: `kuberay/`, `Dockerfile`, `aws/` (for `cluster.yaml`), `workstations.md`",
+    "deploy/": "sweeps on clusters: `slurm/`, `kuberay/`, `Dockerfile`, `aws/` (for `cluster.yaml`), `workstations.md`",
     "mkdocs.yml": "the site's settings",
     "cluster.yaml": "a Ray cluster-launcher file: one CPU head, GPU workers that come and go",
     "Makefile": "`demo`, `install`, `test`, `check`, `clusters`, `docs`, `format`, `lock`, `image`, `tree`, `fuzz`, …",

@@ -8,7 +8,8 @@ import typer
 from doc_blocks import PAGES, ROOT, all_blocks, name, ubt_module
 
 COMMANDS = [(block.where, words) for block in all_blocks("bash") for words in block.commands]
-NOT_OURS = {"aws", "chmod", "docker", "export", "helm", "kubectl", "optuna-dashboard", "scp"}
+NOT_OURS = {"aws", "chmod", "docker", "export", "helm", "kubectl", "optuna-dashboard", "sacct", "scancel", "scp"}
+NOT_OURS |= {"squeue", "tail"}
 
 
 def root():
@@ -51,6 +52,11 @@ def test_a_command_is_understood(where, words):
     elif program == "python":
         source = (ROOT / arguments[0]).read_text(encoding="utf-8")
         assert all(option in source for option in arguments if option.startswith("--")), where
+    elif program == "sbatch":
+        file, *behind = itertools.dropwhile(lambda word: word.startswith("--"), arguments)
+        assert (ROOT / file).is_file(), where
+        listed = any(option.startswith("--array") for option in arguments)
+        parse(root(), ["sweep", *(["demo", *behind[1:]] if listed else behind)])
     else:
         assert program in NOT_OURS, f"{where}: what is `{program}`?"
 

@@ -19,7 +19,7 @@ from sweeps.backends.work import Watchdog, stalled_record
 from sweeps.scheduling.retries import STALLED
 from sweeps.scheduling.session import Session
 from sweeps.study.config import Resources
-from sweeps.workers.pool import Room
+from sweeps.workers.pool import Capacity
 from ubt.common.ending import current
 from ubt.common.errors import Stalled
 from ubt.common.exits import Cause, Ended, Exit
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _ASK_SECONDS = 1.0
 _MOST_TRIALS = 10_000
-"""More than Tune ever has at a time: how many are wanted is told to the searcher by the room on the nodes."""
+"""More than Tune ever has at a time: how many are wanted is told to the searcher by the capacity of the nodes."""
 _STEP_SECONDS = 2.0
 """How long a step of Tune's may take to its end when the sweep is to end."""
 
@@ -94,7 +94,7 @@ def run_on_ray(
 
     ending = current()
     here = 0 if cluster else min(concurrent, capacity(resources, nodes()))
-    searcher = SessionSearcher(session, cluster.room if cluster else Room(here, here, kept=True), nodes=cluster)
+    searcher = SessionSearcher(session, cluster.capacity if cluster else Capacity(here, here, kept=True), nodes=cluster)
     # Tune ends by looking for result files that we do not let it write, and complains of each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:

@@ -17,7 +17,7 @@ from sweeps.backends.connection import TRIALS_WAITING, capacity
 from sweeps.backends.fitness import Expected, Finding, clock, judge, not_shared, rows, unanswered
 from sweeps.backends.node_facts import Facts, sees
 from sweeps.study.config import Resources
-from sweeps.workers.pool import Room
+from sweeps.workers.pool import Capacity
 from ubt.artifacts.store import ArtifactStore, UnusableStore
 from ubt.common.errors import Problem, UserError
 from ubt.common.formatting import text_table
@@ -166,8 +166,8 @@ class Nodes:
         return self.quarantined | self.leaving
 
     @property
-    def room(self) -> Room:
-        """Return for how many workers there is room, as it was looked last.
+    def capacity(self) -> Capacity:
+        """Return how many workers fit, as it was looked last.
 
         As many again, and at least `TRIALS_WAITING`, are asked for beyond that: Ray queues what does not fit, and an
         autoscaler adds nodes for it. Not more than it may add, where that is known.
@@ -177,7 +177,7 @@ class Nodes:
         most = now + max(now, TRIALS_WAITING)
         if self._most_workers is not None:
             most = max(now, min(most, self._most_workers))
-        return Room(now, most).up_to(self._resources.concurrent_trials)
+        return Capacity(now, most).up_to(self._resources.concurrent_trials)
 
     @property
     def left(self) -> list[Node]:

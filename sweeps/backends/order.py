@@ -37,7 +37,7 @@ class Order(FIFOScheduler):
         """
         if self._nodes:
             self._nodes.poll()
-            self._searcher.pool.room = self._nodes.room
+            self._searcher.pool.capacity = self._nodes.capacity
             if self._nodes.changes != self._changes:
                 self._changes = self._nodes.changes
                 ask_again(tune_controller)

@@ -16,7 +16,7 @@ from sweeps.backends.worker_ends import WorkerEnd
 from sweeps.scheduling.retries import NODE_DIED, NODE_LEFT, STALLED
 from sweeps.scheduling.session import Session
 from sweeps.workers.places import Place, Places
-from sweeps.workers.pool import Pool, Room
+from sweeps.workers.pool import Capacity, Pool
 from ubt.common.errors import Problem, UserError
 from ubt.trials.assignment import Assignment
 from ubt.trials.failures import Failure
@@ -39,7 +39,7 @@ class SessionSearcher(Searcher):
     def __init__(
         self,
         session: Session,
-        room: Room,
+        capacity: Capacity,
         nodes: Nodes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -47,7 +47,7 @@ class SessionSearcher(Searcher):
         self._session = session
         self._nodes = nodes
         self._trials: dict[str, str] = {}
-        self.pool = Pool(room, clock)
+        self.pool = Pool(capacity, clock)
         self._places = Places()
         self.for_free: set[str] = set()
         """Those of Tune's trials that were made for a worker that is free, until they have said so."""
@@ -98,7 +98,7 @@ class SessionSearcher(Searcher):
 
     def _wanted(self) -> int:
         """Return how many workers there should be."""
-        busy, most = len(self._trials), self.pool.room.most
+        busy, most = len(self._trials), self.pool.capacity.most
         return self.pool.wanted(busy, self._session.ready(most), self._session.to_come(most))
 
     def unused(self) -> list[str]:

@@ -23,26 +23,26 @@ WORKER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Room:
-    """For how many workers there is room."""
+class Capacity:
+    """How many workers fit on a cluster's nodes."""
 
     now: int
     """On the nodes that there are."""
     most: int
-    """To be asked for at a time: more than there is room for where nodes may be added."""
+    """To be asked for at a time: more than fit, where nodes may be added."""
     kept: bool = False
     """Nobody else has use for it: what runs on this machine alone need let no worker go."""
 
-    def up_to(self, cap: int | None) -> Room:
-        """Return the room that a study makes use of."""
+    def up_to(self, cap: int | None) -> Capacity:
+        """Return the capacity that a study makes use of."""
         return self if cap is None else replace(self, now=min(self.now, cap), most=min(self.most, cap))
 
 
 class Pool:
     """The workers that run no trial, by the names that Tune gives the idle trials which keep them."""
 
-    def __init__(self, room: Room, clock: Callable[[], float] = time.monotonic) -> None:
-        self.room = room
+    def __init__(self, capacity: Capacity, clock: Callable[[], float] = time.monotonic) -> None:
+        self.capacity = capacity
         self._clock = clock
         self._idle: dict[str, Place | None] = {}
         """Those asked for that are not up have no place yet."""
@@ -71,9 +71,9 @@ class Pool:
 
     def wanted(self, busy: int, ready: int, waiting: int) -> int:
         """Return how many workers there should be, for trials that run, that may start, and that wait, ready or not."""
-        lively = self.room.kept or self._clock() - self._came_on < LIVELY_SECONDS
-        asked_for = min(busy + ready, self.room.most)
-        kept = min(busy + max(ready, waiting if lively else 0), self.room.now)
+        lively = self.capacity.kept or self._clock() - self._came_on < LIVELY_SECONDS
+        asked_for = min(busy + ready, self.capacity.most)
+        kept = min(busy + max(ready, waiting if lively else 0), self.capacity.now)
         return max(asked_for, kept)
 
     def lacking(self, busy: int, wanted: int) -> int:

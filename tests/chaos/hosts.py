@@ -200,10 +200,16 @@ def hosts(
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN": token,
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+                "PYTHONPATH": os.pathsep.join(map(os.path.abspath, _paths())),
             }
             held.enter_context(_holding(host, {**names, **(other or {}).get(number, {})}))
             made.append(host)
         yield made
+
+
+def _paths() -> list[str]:
+    """Return where Python looks for modules first: hosts' processes do not run in this one's folder."""
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
 def _names(folder: Path, known: Sequence[tuple[str, str]]) -> dict[Path, Path]:

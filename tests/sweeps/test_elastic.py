@@ -96,9 +96,9 @@ def test_two_trials_run_on_each_gpu_also_of_a_node_that_joins_while_they_do(clus
     joining.start()
     with closing(Nodes(Expected(str(tmp_path / "store"), modules=("numpy",)), resources, RayCluster())) as nodes:
         nodes.check()
-        assert nodes.room.now == FIRST
+        assert nodes.capacity.now == FIRST
         run_on_ray(toy.session, resources, 1, tmp_path, Together, nodes)
-        assert nodes.room.now == ALL
+        assert nodes.capacity.now == ALL
     joining.join()
     assert (tmp_path / "enough").exists()
     assert [record.state for record in read_records(tmp_path / "records")] == [State.DONE] * len(layout)

@@ -28,7 +28,7 @@ from sweeps.backends.nodes import LOOK_SECONDS, PATIENCE_SECONDS, Node, Nodes
 from sweeps.run.preflight import expected_of
 from sweeps.study.config import Resources
 from sweeps.study.loading import load_study
-from sweeps.workers.pool import Room
+from sweeps.workers.pool import Capacity
 from ubt.artifacts.store import ArtifactStore, UnusableStore
 from ubt.common.errors import Problem, UserError
 from ubt.config.dotted_paths import set_path
@@ -237,19 +237,19 @@ def test_there_is_room_on_the_nodes_that_are_there_while_the_sweep_runs_and_more
     cluster = Toy("a")
     with closing(nodes_of(cluster, expected)) as nodes:
         nodes.check()
-        assert nodes.room == Room(2, 2 + TRIALS_WAITING)
+        assert nodes.capacity == Capacity(2, 2 + TRIALS_WAITING)
         cluster.there += [node(name, CPU=8.0) for name in "bcd"]
         cluster.differ["d"] = "it cannot read the task"
         cluster.seconds += LOOK_SECONDS
         nodes.poll()
-        assert nodes.room == Room(18, 36), "of those that are fit"
+        assert nodes.capacity == Capacity(18, 36), "of those that are fit"
     with closing(Nodes(expected, Resources(concurrent_trials=5), cluster, seconds=lambda: cluster.seconds)) as nodes:
         nodes.check()
-        assert nodes.room == Room(5, 5)
+        assert nodes.capacity == Capacity(5, 5)
     cluster.most = 20
     with closing(nodes_of(cluster, expected)) as nodes:
         nodes.check()
-        assert nodes.room == Room(18, 20), "what an autoscaler may add"
+        assert nodes.capacity == Capacity(18, 20), "what an autoscaler may add"
 
 
 def test_a_node_that_leaves_gets_no_more_trials_and_is_not_unfit(
@@ -263,7 +263,7 @@ def test_a_node_that_leaves_gets_no_more_trials_and_is_not_unfit(
         cluster.seconds += LOOK_SECONDS
         nodes.poll()
         assert nodes.changes > before, "what Ray was asked for is asked for again, elsewhere"
-        assert (nodes.selector, nodes.room.now) == ({"ray.io/node-id": "!in(b)"}, 2)
+        assert (nodes.selector, nodes.capacity.now) == ({"ray.io/node-id": "!in(b)"}, 2)
         assert nodes.quarantined == set()
         cluster.seconds += LOOK_SECONDS
         nodes.poll()

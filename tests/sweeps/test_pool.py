@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.workers.places import Place
-from sweeps.workers.pool import LIVELY_SECONDS, UNUSED_SECONDS, WORKER_SECONDS, Pool, Room
+from sweeps.workers.pool import LIVELY_SECONDS, UNUSED_SECONDS, WORKER_SECONDS, Capacity, Pool
 
 HERE = Place("w", "n")
 
@@ -20,21 +20,21 @@ class Clock:
 
 def pool(now: int, most: int | None = None, kept: bool = False) -> tuple[Pool, Clock]:
     clock = Clock()
-    return Pool(Room(now, now if most is None else most, kept), clock), clock
+    return Pool(Capacity(now, now if most is None else most, kept), clock), clock
 
 
 def test_eight_gpus_at_half_a_gpu_a_trial_are_all_used_though_there_were_none_at_the_start() -> None:
     sixteen, _ = pool(0, 8)
     assert sixteen.wanted(busy=0, ready=60, waiting=60) == 8, "asked for, so that an autoscaler adds nodes"
-    sixteen.room = Room(16, 32)
+    sixteen.capacity = Capacity(16, 32)
     assert sixteen.wanted(busy=8, ready=52, waiting=52) == 32
     assert sixteen.lacking(8, 16) == 8
 
 
 def test_what_a_study_says_is_a_cap() -> None:
-    assert Room(16, 32).up_to(4) == Room(4, 4)
-    assert Room(2, 10).up_to(4) == Room(2, 4)
-    assert Room(2, 10).up_to(None) == Room(2, 10)
+    assert Capacity(16, 32).up_to(4) == Capacity(4, 4)
+    assert Capacity(2, 10).up_to(4) == Capacity(2, 4)
+    assert Capacity(2, 10).up_to(None) == Capacity(2, 10)
 
 
 def test_workers_are_kept_for_trials_that_wait_for_a_stage_as_long_as_something_comes_on() -> None:
@@ -142,13 +142,13 @@ counts = st.integers(0, 40)
 def test_there_are_never_more_workers_than_room_and_never_fewer_than_trials_that_may_start(
     now: int, more: int, cap: int | None, busy: int, ready: int, blocked: int, quiet: bool
 ) -> None:
-    room = Room(now, now + more).up_to(cap)
+    capacity = Capacity(now, now + more).up_to(cap)
     clock = Clock()
-    workers = Pool(room, clock)
+    workers = Pool(capacity, clock)
     clock.seconds += LIVELY_SECONDS * quiet
     wanted = workers.wanted(busy, ready, ready + blocked)
-    assert wanted <= room.most
-    assert wanted >= min(busy + ready, room.most)
-    assert wanted <= max(busy + ready, room.now)
+    assert wanted <= capacity.most
+    assert wanted >= min(busy + ready, capacity.most)
+    assert wanted <= max(busy + ready, capacity.now)
     if quiet:
         assert wanted <= busy + ready

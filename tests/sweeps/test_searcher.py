@@ -23,7 +23,7 @@ from sweeps.backends.trainable import ASSIGNMENT, NODE, RECORD, WAITS
 from sweeps.backends.work import stalled_record
 from sweeps.backends.worker_ends import WorkerEnd
 from sweeps.workers.places import Place
-from sweeps.workers.pool import Room
+from sweeps.workers.pool import Capacity
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import Attempt, State, TrialRecord, read_records
 
@@ -46,7 +46,7 @@ def start(searcher: SessionSearcher, trial_id: str) -> Assignment:
 
 def searcher_of(toy: Toy, now: int = 1, most: int | None = None, **more: Any) -> SessionSearcher:
     """Return the bridge to a session, with room for so many workers."""
-    return SessionSearcher(toy.session, Room(now, now if most is None else most), **more)
+    return SessionSearcher(toy.session, Capacity(now, now if most is None else most), **more)
 
 
 def up(searcher: SessionSearcher, trial_id: str, **on_a_cluster: object) -> None:
@@ -148,7 +148,7 @@ def test_a_node_that_joins_gets_a_worker_while_trials_run(tmp_path: Path) -> Non
     up(searcher, "i")
     start(searcher, "a")
     assert searcher.suggest(trial_id="b") is None
-    searcher.pool.room = Room(2, 2)
+    searcher.pool.capacity = Capacity(2, 2)
     up(searcher, "b")
     start(searcher, "c")
     assert searcher.suggest(trial_id="d") is None
@@ -208,7 +208,7 @@ def test_a_trial_whose_node_leaves_goes_on_elsewhere_after_its_stage_and_none_of
 ) -> None:
     toy = toy_session(tmp_path, [{}])
     nodes = Mock(spec=Nodes, leaving={"n1"}, for_workers=dict)
-    searcher = SessionSearcher(toy.session, Room(1, 1), nodes)
+    searcher = SessionSearcher(toy.session, Capacity(1, 1), nodes)
     up(searcher, "idle", nodes={})
     for trial_id in "abcd":
         assignment = start(searcher, trial_id)

@@ -1,7 +1,7 @@
 """From trial records to tables, the front, the choice, figures and the report.
 
-Reads run folders and, for figures of pairs, the artifacts that the run left in its store: neither torch, ray, mlflow
-nor optuna is needed, or loaded.
+Reads run folders and, for figures of pairs, the artifacts that the run left in its store: neither torch, ray nor mlflow
+is needed, or loaded; optuna is where knobs are weighed.
 
 Example:
     >>> import analysis

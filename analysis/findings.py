@@ -229,7 +229,8 @@ class Findings:
     front: tuple[Configuration, ...]
     """None in a comparison: the trials of different victims have no front in common, …"""
     chosen: Configuration | None
-    """… and none of them can be chosen over the others."""
+    """… and none of them can be chosen over the others. Of trials that leave out components of the base it can only be
+    the base: what is left without one may do well here, and is no proposal of a defense."""
 
     @cached_property
     def choices(self) -> Mapping[RuleName, Configuration | None]:
@@ -240,7 +241,7 @@ class Findings:
         """
         candidates = [c.candidate for c in self.configurations if not self.run.compared]
         able = [rule for rule in RULES if any(one and one.measured(rule) for one in candidates)]
-        found = {rule: choose(self.configurations, self.run.ca_floor, rule) for rule in able}
+        found = {rule: choose(proposed(self.configurations), self.run.ca_floor, rule) for rule in able}
         return dict(sorted(found.items(), key=lambda item: item[0] != self.run.rule))
 
     @cached_property
@@ -289,4 +290,9 @@ def find(run: RunRecords) -> Findings:
     found = configurations(run.records)
     if run.compared:
         return Findings(run, found, (), None)
-    return Findings(run, found, front(found), choose(found, run.ca_floor, run.rule))
+    return Findings(run, found, front(found), choose(proposed(found), run.ca_floor, run.rule))
+
+
+def proposed(configurations: Iterable[Configuration]) -> tuple[Configuration, ...]:
+    """Return the configurations that may be chosen: those that leave no component of the base out."""
+    return tuple(configuration for configuration in configurations if not configuration.first.label.leaves_out)

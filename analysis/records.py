@@ -36,7 +36,9 @@ class _Objectives(_StudyPart):
 
 
 class _Search(_StudyPart):
+    design: str = ""
     space: dict[str, JsonValue] | None = None
+    components: tuple[str, ...] = ()
 
 
 class _Study(_StudyPart):
@@ -66,6 +68,20 @@ class RunRecords:
     """Where the study keeps artifacts; None for the default store of `ubt`."""
     planned: PlannedCosts | None = None
     """What it was planned to take; None if nothing says so."""
+    design: str = ""
+    """How configurations are laid out over the space; "" where an old study does not say."""
+    components: tuple[str, ...] = ()
+    """What a leave-one-out design was to leave out, one at a time."""
+
+    @property
+    def ablation(self) -> bool:
+        """Return whether the run asks what parts and settings of its base are worth, and not which settings to take."""
+        return self.leaves_out or self.design in {"ofat", "pairs"}
+
+    @property
+    def leaves_out(self) -> bool:
+        """Return whether trials leave out components of the base."""
+        return any(record.label.leaves_out for record in self.records)
 
     @cached_property
     def settings(self) -> tuple[str, ...]:
@@ -130,6 +146,8 @@ def _read(folder: Path, said: str) -> RunRecords:
         ca_floor=study.objectives.ca_floor,
         rule=study.objectives.rule,
         space=tuple((study.search.space if study.search else None) or ()),
+        design=study.search.design if study.search else "",
+        components=study.search.components if study.search else (),
         records=records,
         study_json=json.dumps(tree, indent=2, ensure_ascii=False),
         store=study.store,

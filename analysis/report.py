@@ -13,6 +13,9 @@ from plotly.offline import get_plotlyjs
 from analysis.comparison import Comparison, compare, comparison_table
 from analysis.comparison.output import comparison_view
 from analysis.costs import cost_table
+from analysis.effects import Effects, Importances, find_effects, find_importances
+from analysis.effects.output import effects_latex, effects_table, importances_table
+from analysis.effects.page import ablation_opening, effects_view
 from analysis.figures import FIGURES, Absent, FigureKind, drawn
 from analysis.findings import Findings, find
 from analysis.formatting import changes_text
@@ -43,8 +46,9 @@ class Report:
 def write_report(run_folder: Path | str) -> Report:
     """Write `<run>/report/`: `index.html`, `trials.csv`, `front.csv` and `summary.json`, each whole.
 
-    A run of several defenses has a `comparison.csv` besides. Of a run behind an address the report lies in the cache
-    too, which is what is returned.
+    A run of several defenses has a `comparison.csv` besides, one that holds effects an `effects.csv` and an
+    `effects.tex`, a search of several knobs an `importances.csv`. Of a run behind an address the report lies in the
+    cache too, which is what is returned.
 
     Raises:
         UserError: if the folder is no run, or a record cannot be read, or the address not written.
@@ -60,25 +64,36 @@ def write_report(run_folder: Path | str) -> Report:
 
 def _written(findings: Findings, folder: Path) -> Report:
     summary, comparison = summarise(findings), compare(findings)
+    effects, importances = find_effects(findings), find_importances(findings)
     contents = {
-        "index.html": render(findings, summary, comparison),
+        "index.html": render(findings, summary, comparison, effects, importances),
         "trials.csv": trials_table(findings.run).to_csv(index=False),
         "front.csv": configurations_table(findings, findings.front).to_csv(index=False),
         "summary.json": summary.model_dump_json(indent=2) + "\n",
     }
     if comparison:
         contents["comparison.csv"] = comparison_table(comparison).to_csv(index=False)
+    if effects:
+        contents["effects.csv"] = effects_table(effects).to_csv(index=False)
+        contents["effects.tex"] = effects_latex(effects)
+    if importances:
+        contents["importances.csv"] = importances_table(importances).to_csv(index=False)
     files = tuple(write_whole(folder / name, content) for name, content in contents.items())
     return Report(files[0], files, summary)
 
 
-def render(findings: Findings, summary: Summary, comparison: Comparison | None) -> str:
+def render(
+    findings: Findings, summary: Summary, comparison: Comparison | None, effects: Effects, importances: Importances
+) -> str:
     """Return the page as HTML. Names, reasons and settings are escaped: a run may come from anywhere."""
+    ablation = bool(findings.run.ablation and effects)
     paper = {figure.name: figure for figure in embedded_figures(findings)}
     return template("report.html.j2").render(
         run=findings.run,
         summary=summary,
-        opening=opening(findings, summary),
+        opening=ablation_opening(findings, summary, effects) if ablation else opening(findings, summary),
+        ablation=ablation,
+        effects=effects_view(effects, importances),
         settings=chosen_settings(findings, summary),
         comparison=comparison_view(comparison) if comparison else None,
         compared=paper.pop("comparison"),

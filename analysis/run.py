@@ -12,6 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.comparison import Comparison, compare, comparison_markdown, comparison_table
+from analysis.effects import Effects, find_effects, find_importances
+from analysis.effects.output import effects_latex, effects_markdown, effects_table, importances_table
 from analysis.figures import FIGURES, Absent
 from analysis.findings import Findings, find
 from analysis.formatting import count, listed
@@ -183,6 +185,44 @@ class Run:
     @cached_property
     def _comparison(self) -> Comparison | None:
         return compare(self.findings)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """What each change does to both rates: one line for each component left out and each value of each setting.
+
+        And one for each interaction of two settings. `kind` (effect, interaction), `name`, `factor`, `before`, `after`,
+        `split`, `seeds` (pairs), `settings` (of the rest, that it is the mean over); the differences `asr` and `ca` as
+        fractions with `_low`, `_high`, `_spread` (what the interval is of: `seeds`, or `images`), `_p` and `_p_holm`;
+        and of the chain `recall`, `auroc`, `purity` and `tokens`, each with its `_difference`. Empty for a search by
+        results and for a comparison, which hold no contrasts.
+
+        Example:
+            >>> run.effects.query("ca_p_holm < 0.05")[["name", "ca", "ca_low", "ca_high"]]  # doctest: +SKIP
+        """
+        return effects_table(self._effects)
+
+    @property
+    def effects_markdown(self) -> str:
+        """The same as a Markdown table, and what is to be known of it; "" for a run that holds no contrasts."""
+        return effects_markdown(self._effects) if self._effects else ""
+
+    @property
+    def effects_latex(self) -> str:
+        """The same as a LaTeX tabular; "" for a run that holds no contrasts."""
+        return effects_latex(self._effects) if self._effects else ""
+
+    @cached_property
+    def _effects(self) -> Effects:
+        return find_effects(self.findings)
+
+    @cached_property
+    def importances(self) -> pd.DataFrame:
+        """How much each knob of a search or a grid matters, by Optuna's evaluators, on validation; a line each.
+
+        `setting`; for each rate its `_variance` (fANOVA), `_among_best` (PED-ANOVA) and `_trend` (Spearman);
+        `front_among_best`. Empty unless several knobs were varied at once in a dozen configurations or more.
+        """
+        return importances_table(find_importances(self.findings))
 
     @property
     def figures(self) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def as_file(name: str) -> str | None:
 
 FORBIDDEN = {
     "ubt": {"ray", "optuna", "mlflow", "analysis", "sweeps", "benchmarks", "tests"},
-    "analysis": {"torch", "open_clip", "ray", "optuna", "mlflow", "sweeps", "benchmarks", "tests"},
+    "analysis": {"torch", "open_clip", "ray", "mlflow", "sweeps", "benchmarks", "tests"},
     "sweeps": {"benchmarks", "tests"},
 }
 
@@ -94,7 +94,11 @@ HOMES = {
         "sweeps/backends/watch.py",
         "sweeps/detached/jobs.py",
     },
-    "optuna": {"sweeps/search/optuna_proposer.py", "sweeps/search/optuna_storage.py"},
+    "optuna": {
+        "analysis/effects/importance.py",
+        "sweeps/search/optuna_proposer.py",
+        "sweeps/search/optuna_storage.py",
+    },
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},
     "fsspec": {"ubt/artifacts/remote_folder.py", "ubt/artifacts/store.py", "ubt/data/shards.py"},
     "safetensors": {
@@ -203,6 +207,7 @@ LAYERS = {
         "gates",
         "nodes",
         "costs",
+        "effects",
         "cleaned",
         "paper",
         "report",

@@ -211,6 +211,25 @@ def table(
 
 
 @app.command()
+def effects(
+    run_folder: RunArgument,
+    as_csv: Annotated[bool, typer.Option("--csv", help="One line an effect, as CSV.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="As a LaTeX tabular, for papers.")] = False,
+) -> None:
+    """Print what each component or setting of an ablation study does to both rates, as a Markdown table."""
+    from analysis import load_run  # noqa: PLC0415
+
+    run = load_run(run_folder)
+    if run.effects.empty:
+        advice = "`leave_one_out`, `ofat`, `pairs` and a grid hold effects; a search by results and a comparison do not"
+        raise UserError(Problem(str(run_folder), "holds no two configurations that differ in one thing", advice=advice))
+    if as_csv:
+        print(run.effects.to_csv(index=False), end="")
+    else:
+        print(run.effects_latex if as_latex else run.effects_markdown, end="")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of a study file, for editors."""
     from sweeps.study.loading import study_schema  # noqa: PLC0415

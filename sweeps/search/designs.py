@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -13,7 +13,7 @@ from sweeps.search.base import LaidOut, Search, Study, settle
 from sweeps.search.proposals import Changes
 from sweeps.search.space import FieldPath, check_count, values_of
 from ubt.config.dotted_paths import JsonObject
-from ubt.trials.labels import TrialLabel
+from ubt.trials.labels import BASE, TrialLabel
 
 
 class Grid(Search):
@@ -100,26 +100,38 @@ class ListDesign(Search):
         return super().settled(study).model_copy(update={"trials": trials})
 
 
-COMPONENTS: dict[str, Changes] = {
-    "poisoned-detector": {"defense.detector": {"kind": "poisoned"}},
-    "gain-detector": {"defense.detector": {"kind": "gain"}},
-    "knn-detector": {"defense.detector": {"kind": "knn", "neighbours": 16}},
-    "lof-detector": {"defense.detector": {"kind": "lof", "neighbours": 16}},
-    "no-overfit": {"defense.overfit_epochs": 0},
-    "overfit-on-all": {"defense.overfit_data": "all"},
-    "contrastive-overfit": {"defense.overfit_loss": "contrastive"},
-    "random-selection": {"defense.selection": "random"},
-    "clean-selection": {"defense.selection": "clean"},
-    "whole-captions": {"defense.unlearn_scope": "caption"},
-    "random-tokens": {"defense.attribution": "random"},
-    "gradient-tokens": {"defense.attribution": "gradient"},
-    "last-block-tokens": {"defense.attribution_layers": "last"},
-    "plain-ascent": {"defense.unlearn_loss": "ascent"},
-    "both-towers": {"defense.unlearn_towers": "both"},
-    "contrastive-retention": {"defense.retain_loss": "contrastive"},
-    "no-retention": {"defense.retain_weight": 0.0},
+class Component(NamedTuple):
+    """A part of UBT that a leave-one-out design can do without."""
+
+    words: str
+    """What the defense is without it, as tables have it."""
+    changes: Changes
+
+
+COMPONENTS: dict[str, Component] = {
+    "poisoned-detector": Component("with the poisoned model as detector", {"defense.detector": {"kind": "poisoned"}}),
+    "gain-detector": Component("with the gain detector", {"defense.detector": {"kind": "gain"}}),
+    "knn-detector": Component(
+        "with the nearest-neighbour detector", {"defense.detector": {"kind": "knn", "neighbours": 16}}
+    ),
+    "lof-detector": Component(
+        "with the local-outlier detector", {"defense.detector": {"kind": "lof", "neighbours": 16}}
+    ),
+    "no-overfit": Component("without overfitting", {"defense.overfit_epochs": 0}),
+    "overfit-on-all": Component("overfitting to all pairs", {"defense.overfit_data": "all"}),
+    "contrastive-overfit": Component("overfitting by CLIP’s loss", {"defense.overfit_loss": "contrastive"}),
+    "random-selection": Component("with random selection", {"defense.selection": "random"}),
+    "clean-selection": Component("with selection by the detector", {"defense.selection": "clean"}),
+    "whole-captions": Component("unlearning whole captions", {"defense.unlearn_scope": "caption"}),
+    "random-tokens": Component("with random tokens", {"defense.attribution": "random"}),
+    "gradient-tokens": Component("with tokens by gradient", {"defense.attribution": "gradient"}),
+    "last-block-tokens": Component("with relevance of the last block", {"defense.attribution_layers": "last"}),
+    "plain-ascent": Component("with ascent instead of the hinge", {"defense.unlearn_loss": "ascent"}),
+    "both-towers": Component("training both towers", {"defense.unlearn_towers": "both"}),
+    "contrastive-retention": Component("with retention by CLIP’s loss", {"defense.retain_loss": "contrastive"}),
+    "no-retention": Component("without retention", {"defense.retain_weight": 0.0}),
 }
-"""Name of an ablation → what it changes. A new one is one row."""
+"""Name of an ablation → how it reads, and what it changes. A new one is one row."""
 
 
 class LeaveOneOut(Search):
@@ -139,11 +151,14 @@ class LeaveOneOut(Search):
 
     def layout(self) -> list[Changes]:
         """Return the base, then one configuration for each component."""
-        return [{}, *(dict(COMPONENTS[name]) for name in self.components)]
+        return [{}, *(dict(COMPONENTS[name].changes) for name in self.components)]
 
     def label(self, changes: Changes) -> TrialLabel:
         """Return the name of the component that a configuration leaves out."""
-        return TrialLabel(component=next((name for name in self.components if COMPONENTS[name] == changes), "base"))
+        left_out = next((name for name in self.components if COMPONENTS[name].changes == changes), None)
+        return (
+            TrialLabel(component=left_out, words=COMPONENTS[left_out].words) if left_out else TrialLabel(component=BASE)
+        )
 
 
 class Concat(Search):

@@ -11,6 +11,10 @@ Phase = Literal["search", "table"]
 """A defense's own search, or the table that the study is for."""
 
 
+BASE = "base"
+"""The component of a trial that leaves out none."""
+
+
 class ComparisonCell(Config):
     """One defense against one attack, by the names that the study gives them."""
 
@@ -32,11 +36,18 @@ class TrialLabel(Config):
 
     component: str = ""
     """Name of the component that a leave-one-out design leaves out; `base` where it leaves out none."""
+    words: str = ""
+    """The same as it reads in a table, `without overfitting`; empty in records of before it was written down."""
     cell: ComparisonCell | None = None
     """Place in a comparison."""
 
     def __str__(self) -> str:
         return str(self.cell) if self.cell else self.component
+
+    @property
+    def leaves_out(self) -> str:
+        """Return the component that is left out, in words; "" if none is."""
+        return "" if self.component in {"", BASE} else self.words or self.component.replace("-", " ")
 
     def __bool__(self) -> bool:
         return bool(self.component) or self.cell is not None

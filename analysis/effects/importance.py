@@ -95,15 +95,11 @@ def _importances(measured: Sequence[Configuration], paths: Sequence[str], best: 
         front = _shares(study, quantile, None)
         variance = _variance(measured, paths)
     names, trends = short_names(paths), {path: _trends(measured, path) for path in paths}
-    found = [
-        Importance(
-            path,
-            names[path],
-            *(RateImportance(variance[at][path], among_best[at][path], trends[path][at]) for at in (0, 1)),
-            front[path],
-        )
+    rates = {
+        path: [RateImportance(variance[at][path], among_best[at][path], trends[path][at]) for at in (0, 1)]
         for path in paths
-    ]
+    }
+    found = [Importance(path, names[path], rates[path][0], rates[path][1], front[path]) for path in paths]
     return tuple(sorted(found, key=lambda one: -max(one.asr.variance, one.ca.variance)))
 
 
@@ -141,6 +137,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # what is low is good: it is here
             yield
     finally:
         optuna.logging.set_verbosity(before)

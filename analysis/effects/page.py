@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from analysis.effects.estimates import Difference, Effect, Effects
@@ -26,6 +26,8 @@ from analysis.summary import Summary
 
 NAMED = 3
 """At most so many effects are named in the title."""
+SHOWN = 30
+"""At most so many interactions are on the page: two settings of ten values each have 81."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class EffectsView:
     notes: tuple[str, ...]
     effects: PageTable
     interactions: PageTable
+    all_interactions: int
+    """How many there are; the page has the largest."""
     importances: PageTable
     importance_notes: tuple[str, ...]
 
@@ -46,10 +50,19 @@ def effects_view(effects: Effects, importances: Importances) -> EffectsView | No
     return EffectsView(
         notes=notes(effects),
         effects=table_of("Effects", _columns(effects, "change"), effects.effects),
-        interactions=table_of("Interactions", _columns(effects, "two changes"), effects.interactions),
+        interactions=table_of("Interactions", _columns(effects, "two changes"), _largest(effects.interactions)),
+        all_interactions=len(effects.interactions),
         importances=table_of("Importance of each knob", _IMPORTANCE, importances.knobs),
         importance_notes=importance_notes(importances),
     )
+
+
+def _largest(found: Sequence[Effect]) -> Sequence[Effect]:
+    """Return the interactions to show: all in their order, or the largest first if there are many."""
+    if len(found) <= SHOWN:
+        return found
+    size = {id(one): max((abs(rate.mean) for rate in (one.asr, one.ca) if rate), default=0.0) for one in found}
+    return sorted(found, key=lambda one: -size[id(one)])[:SHOWN]
 
 
 def _columns(effects: Effects, title: str) -> tuple[PageColumn[Effect], ...]:

@@ -48,6 +48,9 @@ def _trial(number: int, seed: int, name: str, asr: float, ca: float) -> TrialRec
     )
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def held():
     """Whether each interval held its effect, `[STUDIES, effects, 2]`; and whether each effect was called clear."""

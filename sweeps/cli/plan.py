@@ -60,7 +60,8 @@ def _cost_lines(plan: StudyPlan) -> list[str]:
         lines.append("GPUs:    none (resources.gpus_per_trial is 0), so nothing to pay for them")
     decoded = f"{_size(plan.cache_bytes)} of decoded images on each machine"
     lines.append(f"Disk:    {_size(plan.store_bytes)} of artifacts to come; {decoded}")
-    lines.append(f"Memory:  {_size(plan.memory_bytes)} for each worker{', on its GPU' if plan.gpus else ''}")
+    least = "" if plan.memory_bytes is None else "at least "
+    lines.append(f"Memory:  {least}{_size(plan.memory_bytes)} for each worker{', on its GPU' if plan.gpus else ''}")
     return lines
 
 

@@ -192,7 +192,7 @@ class TestCost:
         text = plan_text(plan_study(study(seen), price_per_gpu_hour=2.5))
         assert "nothing to pay" in text
         assert "Disk:    170 bytes of artifacts to come; " in text
-        assert "Memory:  7 bytes for each worker" in text
+        assert "Memory:  at least 7 bytes for each worker" in text
 
 
 def test_the_graph_has_a_mark_for_each_distinct_piece_and_a_heading_for_each_stage(tmp_path: Path) -> None:

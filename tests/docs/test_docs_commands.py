@@ -49,6 +49,8 @@ def test_a_command_is_understood(where, words):
             assert re.search(
                 rf"^(export .*\b{target}\b|{target} [?]=)" if is_set else rf"^{target}:", makefile, re.MULTILINE
             ), where
+    elif program == "python" and arguments[:2] == ["-m", "pytest"]:
+        assert all((ROOT / path).exists() for path in arguments[2:] if "/" in path), where
     elif program == "python":
         source = (ROOT / arguments[0]).read_text(encoding="utf-8")
         assert all(option in source for option in arguments if option.startswith("--")), where

@@ -14,7 +14,6 @@ import typer
 from sweeps.cli.mistakes import mistakes_text
 from sweeps.cli.options import JsonOption, NameOption, SetOption, StudyArgument
 from sweeps.cli.sweep import resume_command
-from ubt.common.ending import GRACE_SECONDS
 from ubt.common.errors import UserError
 from ubt.common.exits import Exit
 from ubt.common.secrets import without_credentials
@@ -48,7 +47,7 @@ def launch(
     ] = 0,
     grace: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="From `ubt stop` to the end; see `ubt sweep`.")
-    ] = GRACE_SECONDS,
+    ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
     """Have a cluster run a study as a job, and return at once. Paths in the study are those of the cluster."""

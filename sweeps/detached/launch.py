@@ -22,6 +22,9 @@ NAME = "ubt.name"
 """What a job is told of its run's name."""
 STUDY = "study.yaml"
 
+STOP_SECONDS = 30.0
+"""From `ubt stop` to the end of a sweep: nobody waits at a terminal, and heads of clusters may be busy."""
+
 _SPARE_SECONDS = 7
 """More than a sweep has for its end, before Ray kills what it stops: its own default, 3 s, would leave no report."""
 
@@ -47,7 +50,7 @@ def launch(
     out: str = "~/runs",
     *,
     options: tuple[str, ...] = (),
-    grace_seconds: float = GRACE_SECONDS,
+    grace_seconds: float = STOP_SECONDS,
     command: str = "",
 ) -> Launched:
     """Have a cluster run a study, and return at once.

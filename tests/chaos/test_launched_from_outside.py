@@ -28,7 +28,7 @@ BUCKET = "bucket"
 OUT = f"s3://{BUCKET}/runs"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 TRIALS = 8
-LIMIT_SECONDS = 240.0
+LIMIT_SECONDS = 600.0
 TOKEN = "RAY_AUTH_TOKEN"
 
 
@@ -77,7 +77,9 @@ class Outside:
 
     def launch(self, *words: str) -> dict[str, str]:
         """Launch the study."""
-        output = self.ubt("launch", str(self.study), "--address", self.server, "--out", OUT, "--json", *words)
+        output = self.ubt(
+            "launch", str(self.study), "--address", self.server, "--out", OUT, "--grace", "60", "--json", *words
+        )
         launched: dict[str, str] = json.loads(output.splitlines()[-1])
         return launched
 
@@ -129,6 +131,7 @@ def outside(folder: Path) -> Iterator[tuple[Outside, list[Host], Any]]:
 
 
 @pytest.mark.clusters
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_a_sweep_is_launched_stopped_and_gone_on_with_from_a_host_that_is_no_node(tmp_path: Path) -> None:
     with outside(tmp_path) as (there, made, client):
@@ -146,7 +149,7 @@ def test_a_sweep_is_launched_stopped_and_gone_on_with_from_a_host_that_is_no_nod
         )
 
         assert "STOPPED" in there.ubt("stop", f"{OUT}/detached")
-        stopped = there.wait(lambda run: not run["at_work"], 30)
+        stopped = there.wait(lambda run: not run["at_work"], 60)
         assert stopped["states"]["RUNNING"] == 0, "the sweep has ended in order"
         assert client.get_object(Bucket=BUCKET, Key="runs/detached/report/summary.json")
 

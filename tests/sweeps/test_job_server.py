@@ -95,7 +95,7 @@ def test_a_study_is_launched_as_the_sweep_that_it_would_be_here(server: str, pla
     found = launch(study, server, "s3://bucket/runs/", options=("--resume=auto",), command="ubt launch smoke --resume")
     assert played.study == study.as_json()
     assert played.submitted["entrypoint"] == (
-        "exec ubt sweep study.yaml --address auto --out s3://bucket/runs --resume=auto"
+        "exec ubt sweep study.yaml --address auto --out s3://bucket/runs --resume=auto --grace 30"
     )
     assert played.submitted["submission_id"] == found.job
     assert found.run == "s3://bucket/runs/smoke"

@@ -59,7 +59,7 @@ class Opening:
 
 def opening(findings: Findings, summary: Summary) -> Opening:
     """Return the result of a run in words."""
-    effort = f"{states_text(findings)} {time_text(summary)}"
+    effort = f"{states_text(findings)} {time_text(summary)}{findings.run.budget_text}"
     if not findings.measured:
         return Opening("No trial is done yet", "The rates of the trials will stand here.", (), effort)
     if findings.run.compared:

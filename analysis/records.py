@@ -16,6 +16,7 @@ from ubt.common.choice import CA_FLOOR, RuleName
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE, is_file, is_folder
 from ubt.config import get_path, read_json, validate
+from ubt.trials.budget import Budget, Spent
 from ubt.trials.migration import migrated_study
 from ubt.trials.planned import PLAN_FILE, PlannedCosts
 from ubt.trials.record import TrialRecord, read_records
@@ -39,12 +40,18 @@ class _Search(_StudyPart):
     design: str = ""
     space: dict[str, JsonValue] | None = None
     components: tuple[str, ...] = ()
+    budget: Budget | None = None
+
+
+class _Resources(_StudyPart):
+    gpus_per_trial: float = 0.0
 
 
 class _Study(_StudyPart):
     name: str
     objectives: _Objectives = _Objectives()
     search: _Search | None = None
+    resources: _Resources = _Resources()
     store: str | None = None
 
 
@@ -66,6 +73,10 @@ class RunRecords:
     """By which rule a trial is chosen: see `ubt.common.choice`."""
     store: str | None = None
     """Where the study keeps artifacts; None for the default store of `ubt`."""
+    budget: Budget | None = None
+    """What the study may spend."""
+    gpus: float = 0.0
+    """GPUs of one trial."""
     planned: PlannedCosts | None = None
     """What it was planned to take; None if nothing says so."""
     design: str = ""
@@ -82,6 +93,16 @@ class RunRecords:
     def leaves_out(self) -> bool:
         """Return whether trials leave out components of the base."""
         return any(record.label.leaves_out for record in self.records)
+
+    @cached_property
+    def spent(self) -> Spent:
+        """Return what the run has spent."""
+        return Spent.of(self.records, self.gpus)
+
+    @property
+    def budget_text(self) -> str:
+        """Say what is used of the study's budget; nothing without one."""
+        return f" Of the budget are used {self.budget.told(self.spent)}." if self.budget else ""
 
     @cached_property
     def settings(self) -> tuple[str, ...]:
@@ -151,6 +172,8 @@ def _read(folder: Path, said: str) -> RunRecords:
         records=records,
         study_json=json.dumps(tree, indent=2, ensure_ascii=False),
         store=study.store,
+        budget=study.search.budget if study.search else None,
+        gpus=study.resources.gpus_per_trial,
         planned=_planned(folder / PLAN_FILE),
     )
 

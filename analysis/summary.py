@@ -14,6 +14,7 @@ from analysis.records import has_path
 from ubt.common.choice import KNOWS, RuleName
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config, get_path
+from ubt.trials.budget import BudgetUse
 from ubt.trials.failures import Failure
 from ubt.trials.record import State, TrialRecord
 
@@ -97,6 +98,8 @@ class Summary(Config):
     gates: dict[str, dict[str, int]]
     """Sanity gate → outcome → number of trials."""
     seconds: Seconds
+    budget: dict[str, BudgetUse] = Field(default_factory=dict)
+    """Limit (`trials`, `hours`, `GPU-hours`, `price`) → what of it is used; those that the study sets."""
     planned: PlannedTimes | None = None
     """What it was planned to take against what it took; null if nothing says what was planned."""
 
@@ -135,6 +138,7 @@ def summarise(findings: Findings) -> Summary:
             computed=sum(stage.spent_seconds for stage in stages),
             saved=sum(stage.saved_seconds for stage in stages),
         ),
+        budget=findings.run.budget.used(findings.run.spent) if findings.run.budget else {},
         planned=planned_times(findings.run),
     )
 

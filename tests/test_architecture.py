@@ -96,7 +96,9 @@ HOMES = {
     },
     "optuna": {
         "analysis/effects/importance.py",
+        "sweeps/search/optuna_points.py",
         "sweeps/search/optuna_proposer.py",
+        "sweeps/search/optuna_samplers.py",
         "sweeps/search/optuna_storage.py",
     },
     "mlflow": {"sweeps/tracking/mlflow_sink.py"},

@@ -118,6 +118,7 @@ def plan(
     from sweeps.cli.plan import plan_text  # noqa: PLC0415
     from sweeps.planning.costs import assumed  # noqa: PLC0415
     from sweeps.planning.plan import plan_study  # noqa: PLC0415
+    from sweeps.scheduling.warm_start import warm_start, warm_start_text  # noqa: PLC0415
     from sweeps.study.loading import load_study  # noqa: PLC0415
 
     if address != "local" and not calibrate:
@@ -129,6 +130,8 @@ def plan(
         for measured in calibrate_study(config, address):
             print(f"measured: {measured}", file=sys.stderr)
     planned = plan_study(config, workers, assumed(pairs, images) if pairs else None, price)
+    if earlier := warm_start(config):
+        planned = planned.model_copy(update={"notes": (*planned.notes, warm_start_text(earlier))})
     print(planned.model_dump_json() if as_json else plan_text(planned))
     if graph:
         from sweeps.cli.plan import draw_graph  # noqa: PLC0415

@@ -12,8 +12,8 @@ from pathlib import Path
 from analysis import Summary
 from analysis.planned import planned_text
 from analysis.summary import Point, failures_text
+from sweeps.run.finish import SweepEnd
 from sweeps.run.folder import RunFolder
-from sweeps.run.launch import SweepEnd
 from sweeps.run.memory import gpu_advice
 from sweeps.study.config import Resources
 from sweeps.tracking import Left
@@ -38,6 +38,9 @@ def outcome_text(outcome: SweepEnd, resume_command: str) -> str:
         lines.append(f"Report:  could not be written ({outcome.report_fault}); {again}")
     lines.append(f"MLflow:  {outcome.mlflow_command}")
     lines += [f"         {line}" for line in untracked_lines(outcome.untracked, outcome.run.shown)]
+    lines += [f"Budget:  {outcome.budget}"] if outcome.budget else []
+    if outcome.over_budget:
+        lines.append(f"Trials are left; with more in search.budget they are run by\n  {resume_command}")
     if outcome.interrupted or not outcome.complete:
         why = f"Stopped: {outcome.stopped}" if outcome.stopped else "Not all trials have run"
         why = "Interrupted" if outcome.interrupted else why

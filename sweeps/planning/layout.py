@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 from sweeps.planning.machine import machine_notes
 from sweeps.planning.stand_ins import stand_ins
@@ -59,12 +60,13 @@ def lay_out(study: StudyConfig) -> Laid:
             return fingerprint(data.as_json())
 
     planner, seeds = TrialPlanner(study, study.store or default_store(), content_key=key_or_stand_in), len(study.seeds)
-    for proposal in study.proposals():
-        for position in range(study.replicates(proposal)):
-            laid.trials[trial_name(proposal, position, seeds)] = planner.built(proposal, position)
+    known = ((one, position) for one in study.proposals() for position in range(study.replicates(one)))
+    for proposal, position in islice(known, study.trials):  # a budget may end it before
+        laid.trials[trial_name(proposal, position, seeds)] = planner.built(proposal, position)
     for proposal in stand_ins(study.search, study.base):
         with suppress(UserError):  # a combination that no search could run either
             laid.imagined.extend([planner.built(proposal, position) for position in range(seeds)])
+    del laid.imagined[max(0, study.trials - len(laid.trials)) :]
     laid.notes.extend(_notes(study))
     return laid
 
@@ -73,6 +75,9 @@ def _notes(study: StudyConfig) -> list[str]:
     notes = []
     if study.victim.model.trained_here and not study.victim.data.has_pretrain:
         notes.append("the clean model is to be trained, and the data has no `pretrain` pairs: a sweep would refuse it")
+    if budget := study.search.budget:
+        which = ", whichever is reached first" if len(budget.limits) > 1 else ""
+        notes.append(f"no trial is started once the budget is used up: {budget.text()}{which}")
     notes += [study.search.plan_note] if study.search.plan_note else []
     return [*notes, *machine_notes(study.resources)]
 

@@ -1,8 +1,9 @@
-"""The end of a sweep: its report, and the news for MLflow, as long as there is time."""
+"""The end of a sweep: how it came about, its report, and the news for MLflow, as long as there is time."""
 
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from sweeps.scheduling.session import Session
 from sweeps.tracking import Left, Tracker
 from sweeps.tracking.faults import fault_of
 from ubt.common.ending import current
-from ubt.common.exits import Cause
+from ubt.common.exits import Cause, Exit
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,45 @@ FLUSH_SECONDS, INTERRUPTED_SECONDS = 60.0, 3.0
 """How long the end of a sweep waits for MLflow; what is not sent by then waits on disk."""
 LAST_SECONDS = 0.5
 """What is left of the time for the end of the process."""
+
+
+@dataclass(frozen=True)
+class SweepEnd:
+    """How a sweep ended."""
+
+    run: RunFolder
+    summary: Summary | None
+    """None if no trial got as far as a record."""
+    interrupted: Cause | None
+    """The signal that ended it."""
+    complete: bool
+    """Every trial of the study has ended."""
+    all_done: bool
+    """And every one well."""
+    stopped: str
+    """The fault for which no more trials were started; empty if there was none."""
+    untracked: Left
+    """What MLflow does not have of it."""
+    budget: str = ""
+    """What is spent of the study's budget, and which limit is reached; empty without one."""
+    over_budget: bool = False
+    """Trials were left out for it."""
+    report_fault: str = ""
+    """Why there is no report; empty if there is one, or nothing to report."""
+
+    @property
+    def mlflow_command(self) -> str:
+        """Return what a user types to look at the study in MLflow."""
+        return f"ubt ui {shlex.quote(self.run.shown)}"
+
+    @property
+    def status(self) -> int:
+        """Return the exit status of a command that ends so."""
+        if self.interrupted:
+            return self.interrupted.status
+        if not self.complete:
+            return Exit.FAULT
+        return Exit.DONE if self.all_done and not self.report_fault else Exit.SOME_FAILED
 
 
 @dataclass(frozen=True)

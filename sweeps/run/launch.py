@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from analysis import Summary
 from sweeps.backends.connection import INLINE, LOCAL, check_address, start_ray
 from sweeps.backends.execute import run_inline, run_on_ray
 from sweeps.backends.fitness import Expected
@@ -21,19 +18,31 @@ from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
 from sweeps.run.commit import commit_of_code
 from sweeps.run.expectation import expected
-from sweeps.run.finish import FLUSH_SECONDS, INTERRUPTED_SECONDS, LAST_SECONDS, afterwards, close, report, stand_in
+from sweeps.run.finish import (
+    FLUSH_SECONDS,
+    INTERRUPTED_SECONDS,
+    LAST_SECONDS,
+    SweepEnd,
+    afterwards,
+    close,
+    report,
+    stand_in,
+)
 from sweeps.run.folder import RunFolder
 from sweeps.run.places import new_run
 from sweeps.run.preflight import decode_on_a_node, expected_of, prepare
 from sweeps.run.progress import progress_view
 from sweeps.run.resume import run_for
 from sweeps.scheduling.elsewhere import Elsewhere
+from sweeps.scheduling.meter import Meter
 from sweeps.scheduling.outcomes import Listener
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
+from sweeps.scheduling.warm_start import keep_warm_start, warm_start
+from sweeps.search.budgeted import limited
 from sweeps.search.proposals import Proposal
 from sweeps.study.config import Resources, StudyConfig
-from sweeps.tracking import Left, Tracker
+from sweeps.tracking import Tracker
 from ubt.artifacts.store import default_store
 from ubt.common.ending import GRACE_SECONDS, current, orderly_end
 from ubt.common.exits import Cause, Exit, cause_of
@@ -42,41 +51,6 @@ from ubt.trials.record import StageRecord, State, TrialRecord, write_record
 logger = logging.getLogger(__name__)
 
 _RAY_SECONDS = 2.0  # how long an interrupted sweep waits for Ray's own end
-
-
-@dataclass(frozen=True)
-class SweepEnd:
-    """How a sweep ended."""
-
-    run: RunFolder
-    summary: Summary | None
-    """None if no trial got as far as a record."""
-    interrupted: Cause | None
-    """The signal that ended it."""
-    complete: bool
-    """Every trial of the study has ended."""
-    all_done: bool
-    """And every one well."""
-    stopped: str
-    """The fault for which no more trials were started; empty if there was none."""
-    untracked: Left
-    """What MLflow does not have of it."""
-    report_fault: str = ""
-    """Why there is no report; empty if there is one, or nothing to report."""
-
-    @property
-    def mlflow_command(self) -> str:
-        """Return what a user types to look at the study in MLflow."""
-        return f"ubt ui {shlex.quote(self.run.shown)}"
-
-    @property
-    def status(self) -> int:
-        """Return the exit status of a command that ends so."""
-        if self.interrupted:
-            return self.interrupted.status
-        if not self.complete:
-            return Exit.FAULT
-        return Exit.DONE if self.all_done and not self.report_fault else Exit.SOME_FAILED
 
 
 def sweep(
@@ -138,6 +112,7 @@ def run_study(
     with orderly_end() as ending, ExitStack() as held:
         if not run.new:
             held.enter_context(run.taken())
+        earlier = warm_start(study, None if run.new else run.journal.parent)
         # Decoded images of a store at an address lie on each node's own disk: this machine, which runs no trials of a
         # cluster's, would decode them for nothing.
         elsewhere = "://" in store and address not in (LOCAL, INLINE)
@@ -154,6 +129,7 @@ def run_study(
         study = study.with_search(study.search.for_workers(concurrent))
         with ending.closing():
             known = taken.begin(study)
+            keep_warm_start(study, taken.journal.parent, earlier)
             begun(taken)
             return _run(study, store, taken, known, address, concurrent, cluster)
 
@@ -196,8 +172,10 @@ def _run(
 ) -> SweepEnd:
     tracker = Tracker(study.tracking, run.path)
     tracker.started()
+    meter = Meter(study.search.budget, study.gpus, known)
     with progress_view(expected(study, run, concurrent)) as view:
-        session = _session(study, store, run, known, [view, tracker])
+        session = _session(study, store, run, known, [view, tracker, meter])
+        session.used_up = meter.used_up
         current().at_worst = stand_in(session, run, tracker)
         try:
             cause = _execute(session, study, address, concurrent, run, cluster)
@@ -205,7 +183,7 @@ def _run(
             report(run, tracker, complete=False)
             close(tracker, INTERRUPTED_SECONDS)
             raise
-    complete = session.finished and not session.stopped and not cause
+    complete = session.finished and (not session.stopped or meter.stopped) and not cause
     if complete:
         afterwards("the search cannot be closed", session.close)
     reported = report(run, tracker, complete)
@@ -215,9 +193,11 @@ def _run(
         reported.summary,
         _signal(cause) or _signal(current().cause),
         complete,
-        session.all_done,
-        cause.text if cause and not _signal(cause) else session.stopped,
+        complete and session.all_done,
+        cause.text if cause and not _signal(cause) else ("" if meter.stopped else session.stopped),
         untracked,
+        meter.told,
+        meter.stopped,
         reported.fault,
     )
 
@@ -254,7 +234,7 @@ def _session(
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     return Session(
-        proposer=study.search.proposer(study, run.journal, known),
+        proposer=limited(study.search.proposer(study, run.journal, known), study),
         planner=planner,
         replicates=len(study.seeds),
         scheduler=StageScheduler(stored_keys(store)),

@@ -64,7 +64,7 @@ def check_same_study(run: RunFolder, study: StudyConfig, extend: bool = False) -
     problems = [
         Problem(f"{where}: {path}", f"differs from the run, which has {old!r}", new, advice)
         for path, new, old in _differences(json.loads(presentable(study)), before)
-        if path.partition(".")[0] not in may_change
+        if path.partition(".")[0] not in may_change and not path.startswith("search.budget")
     ]
     if problems:
         raise UserError(problems)

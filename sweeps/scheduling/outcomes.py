@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from statistics import fmean
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from sweeps.planning.trials import PlannedTrial
 from sweeps.search.proposals import Outcome, Proposal, Proposer
 from ubt.common.choice import RuleName, Seen
 from ubt.common.errors import WeakImplant
+from ubt.trials.budget import ended_at
+from ubt.trials.failures import Failure
 from ubt.trials.labels import TrialLabel
 from ubt.trials.record import Attempt, StageRecord, State, TrialRecord
 
@@ -31,7 +34,7 @@ class Listener(Protocol):
 def outcome_of(record: TrialRecord, rule: RuleName = "lowest_asr") -> Outcome:
     """Return a trial's objectives; none if it failed, or what the rule looks at (attack, selected pairs) is missing."""
     if record.state is not State.DONE or record.val is None:
-        return Outcome(None)
+        return Outcome(None, ruled_out=record.failed_by is Failure.METHOD or record.state is State.PRUNED)
     seen = Seen.of(record.observed)
     alike = seen.alike if seen else None
     wanted = record.val.asr if rule == "lowest_asr" else alike
@@ -46,7 +49,7 @@ def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the mean over seeds: a failure if one of them failed."""
     values = [outcome.values for outcome in outcomes]
     if any(value is None for value in values):
-        return Outcome(None)
+        return Outcome(None, ruled_out=any(outcome.ruled_out for outcome in outcomes))
     means = tuple(fmean(column) for column in zip(*(v for v in values if v is not None), strict=True))
     return Outcome(means, _mean(one.ca_lost for one in outcomes), _mean(one.held_lost for one in outcomes))
 
@@ -86,7 +89,20 @@ def end_of(record: TrialRecord) -> str:
     return record.reason if record.reason.startswith(record.fault) else f"{record.fault}: {record.reason}"
 
 
-def ended_attempts(attempts: Sequence[Attempt], ended_by: str, at: str = "") -> tuple[Attempt, ...]:
+def attempts_before(record: TrialRecord) -> tuple[Attempt, ...]:
+    """Return the runs of a trial that a resume runs again; the last one ended with the last that is known of it."""
+    ended_by = end_of(record) if record.state.ended else record.reason or "interrupted"
+    return _ended(record.attempts, ended_by, ended_at(record))
+
+
+def attempts_after(before: Sequence[Attempt], record: TrialRecord) -> tuple[Attempt, ...]:
+    """Return a trial's runs, the newest of which has ended just now and is followed by another."""
+    return _ended(
+        (*before, *record.attempts[-1:]), end_of(record), datetime.now(UTC).isoformat(timespec="milliseconds")
+    )
+
+
+def _ended(attempts: Sequence[Attempt], ended_by: str, at: str) -> tuple[Attempt, ...]:
     """Return a trial's runs with what ended the last of them, unless that is written there."""
     if not attempts or attempts[-1].ended_by:
         return tuple(attempts)

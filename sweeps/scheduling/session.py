@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sweeps.planning.trials import PlannedTrial
@@ -22,8 +21,8 @@ from sweeps.scheduling.outcomes import (
     OwnWork,
     Planner,
     Replicated,
-    end_of,
-    ended_attempts,
+    attempts_after,
+    attempts_before,
 )
 from sweeps.scheduling.retries import WORKER_DIED, LostInARow, Retries, Rule
 from sweeps.scheduling.stage_scheduler import StageScheduler
@@ -81,6 +80,7 @@ class Session:
         self.leave_node: Callable[[str, TrialRecord], bool] = lambda trial, record: False
         """Keeps trials off the node that a trial ran on; False if no other node is left. Set by who knows nodes."""
         self._lost = LostInARow(known)
+        self.used_up: Callable[[], str] = str  # what is spent, once a budget is used up; set by who counts
         self.stopped = ""
         """Why nothing more is started; empty unless `stop` was called."""
 
@@ -92,8 +92,8 @@ class Session:
 
     @property
     def all_done(self) -> bool:
-        """Tell whether every trial of the study has ended, and well."""
-        return self.finished and not self.stopped and set(self._states.values()) <= {State.DONE}
+        """Tell whether every trial that will be started has ended, and well."""
+        return self.finished and set(self._states.values()) <= {State.DONE}
 
     @property
     def waiting(self) -> int:
@@ -234,6 +234,8 @@ class Session:
             self._replicated.begin(proposal, [trial.name for trial in planned])
             for trial in planned:
                 self._admit(trial)
+        if not self.stopped and (self.waiting or not self._proposer.exhausted) and (spent := self.used_up()):
+            self.stop(spent)
 
     def _next_proposal(self) -> Proposal | None:
         try:
@@ -247,8 +249,7 @@ class Session:
         self._planned[name] = planned
         if known is None or not planned.is_answered_by(known):
             if known and (known.lost or not known.state.ended) and known.config == planned.assignment.recorded_config:
-                ended_by = end_of(known) if known.state.ended else known.reason or "interrupted"
-                self._earlier[name] = ended_attempts(known.attempts, ended_by)
+                self._earlier[name] = attempts_before(known)
             self._wait(planned)
             return
         self._states[name] = known.state
@@ -274,8 +275,7 @@ class Session:
                 nodes = self._planned[trial].pipeline
                 self._elsewhere.wait_for(next(node for node in nodes if node.key == record.waits_for), trial)
         else:
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            before = ended_attempts((*before, *record.attempts[-1:]), end_of(record), now)
+            before = attempts_after(before, record)
         self._alone[trial] = rule.alone or self._alone.get(trial, "")
         waiting = {"state": State.RUNNING, "fault": "", "lost": False, "failure": None}
         waiting |= {} if rule.waits else {"reason": "", "waits_for": ""}

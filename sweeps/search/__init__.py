@@ -8,8 +8,11 @@ from sweeps.search.adaptive import Adaptive
 from sweeps.search.base import DESIGNS, Search, SearchConfig
 from sweeps.search.comparison import Comparison
 from sweeps.search.designs import Concat, Grid, LeaveOneOut, ListDesign, OneFactorAtATime, Pairs, ZipDesign
+from sweeps.search.latin_hypercube import LatinHypercube
 from sweeps.search.proposals import Changes
 
-DESIGNS.add(Adaptive, Grid, OneFactorAtATime, Pairs, ZipDesign, LeaveOneOut, ListDesign, Concat, Comparison)
+DESIGNS.add(
+    Adaptive, Grid, OneFactorAtATime, Pairs, ZipDesign, LeaveOneOut, ListDesign, LatinHypercube, Concat, Comparison
+)
 
 __all__ = ["DESIGNS", "Changes", "Search", "SearchConfig"]

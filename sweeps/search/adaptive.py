@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator
 
 from sweeps.search.base import Search, Study
+from sweeps.search.earlier import read_earlier
 from sweeps.search.proposals import Proposal, Proposer
 from sweeps.search.space import Space
 from ubt.common.hashing import fingerprint
@@ -39,6 +40,10 @@ class Adaptive(Search):
     """Configuration i is chosen knowing the outcomes of those up to i − lag, and no others: so the search
     does not depend on which trial happens to end first. Default: twice the trials at a time, at least 4."""
 
+    warm_start: tuple[str, ...] = ()
+    """Folders of other studies' runs in the same space and with the same fixed settings. The sampler learns from their
+    outcomes before the first trial, and does not ask for these configurations again; the base is run in any case."""
+
     @field_validator("space")
     @classmethod
     def _something_to_search(cls, space: Space) -> Space:
@@ -60,18 +65,20 @@ class Adaptive(Search):
 
         Raises:
             ValueError: if the lag has not been settled by `for_workers`.
-            UserError: if the journal cannot be written.
+            UserError: if the journal cannot be written, or what the search began with cannot be read.
         """
         from sweeps.search.optuna_proposer import OptunaProposer  # noqa: PLC0415 — designs need no Optuna
 
         if self.lag is None:
             raise ValueError("the lag of an adaptive search follows from the workers: see `for_workers`")
         # Another space is another Optuna study in the same journal: answers of one make no sense to the other.
-        space = fingerprint(self.model_dump(mode="json", include={"space", "when", "sampler", "sampler_seed"}))
+        decisive = {"space", "when", "sampler", "sampler_seed"} | ({"warm_start"} if self.warm_start else set())
+        space = fingerprint(self.model_dump(mode="json", include=decisive))
         name = f"{journal.parent.name}-{space[:8]}"
         asked = [(record.asked_as.partition("/"), record.changes) for record in known]
         recorded = {int(number): changes for (search, _, number), changes in asked if search == space[:8]}
-        return OptunaProposer(self, study.base, self.lag, journal, name, study.ca_floor, recorded)
+        earlier = read_earlier(journal.parent, self.warm_start) if self.warm_start else None
+        return OptunaProposer(self, study.base, self.lag, journal, name, study.ca_floor, recorded, earlier or ())
 
     def for_workers(self, concurrent: int) -> Self:
         """Return the search with the lag that so many trials at a time want, unless it has one."""

@@ -33,6 +33,7 @@ from ubt.common.registry import Registry
 from ubt.config import Config, get_path
 from ubt.config.base import ByKind, kind_of
 from ubt.config.dotted_paths import JsonObject
+from ubt.trials.budget import Budget
 from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import TrialRecord
@@ -64,6 +65,10 @@ class Study(Protocol):
     @property
     def trials(self) -> int:
         """How many trials there will be."""
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of one trial."""
 
     @property
     def rule(self) -> RuleName:
@@ -117,6 +122,9 @@ class Search(Config):
     when: dict[FieldPath, Condition] = Field(default_factory=dict)
     """Searched path → what must hold for it to exist: where it does not, the path keeps its base value and
     configurations that differ in nothing else are one."""
+
+    budget: Budget | None = None
+    """What may be spent: `trials`, `hours`, `gpu_hours`, `price`; the first one reached ends it."""
 
     # What a design says
 

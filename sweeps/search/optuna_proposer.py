@@ -11,26 +11,23 @@ a record is asked for, so that no trial is left out and none is run beyond those
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
-from pydantic import JsonValue
 
-from sweeps.search.base import differing, identity
-from sweeps.search.optuna_storage import copied, open_storage, renewed
-from sweeps.search.proposals import Changes, Outcome, Proposal
-from sweeps.search.space import Dimension, Range, contains, samples_of, space_size, tidy
+from sweeps.search.base import identity
+from sweeps.search.optuna_points import Point, Points
+from sweeps.search.optuna_samplers import DistinctSampler, Drawn, taken_into_account
+from sweeps.search.optuna_storage import SOURCE, copied, open_storage, renewed, source_of, tell_earlier
+from sweeps.search.proposals import Changes, Earlier, Outcome, Proposal
 from ubt.common.hashing import derive
-from ubt.config.dotted_paths import JsonObject, get_path
+from ubt.config.dotted_paths import JsonObject
 
 if TYPE_CHECKING:
     from sweeps.search.adaptive import Adaptive
@@ -40,19 +37,8 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 logger = logging.getLogger(__name__)
 
-MAX_REPEATS = 50
-"""Repeats in a row after which a search over few configurations is taken for complete."""
-
-SAMPLERS: dict[str, Callable[[int, Adaptive], BaseSampler]] = {
-    "tpe": lambda seed, search: TPESampler(seed=seed, n_startup_trials=search.startup_trials),
-    "nsgaii": lambda seed, search: NSGAIISampler(seed=seed, population_size=search.startup_trials),
-    "gp": lambda seed, search: GPSampler(seed=seed, n_startup_trials=search.startup_trials),
-    "random": lambda seed, search: RandomSampler(seed=seed),
-    "qmc": lambda seed, search: QMCSampler(
-        seed=search.sampler_seed,  # a sequence needs one seed throughout
-        independent_sampler=RandomSampler(seed=seed),  # lists are not part of it
-    ),
-}
+FAILED = "failed"
+"""The constraint that a configuration breaks which failed by the method: it has no rates, and yet is a result."""
 
 
 class OptunaProposer:
@@ -67,8 +53,11 @@ class OptunaProposer:
         name: str,
         ca_floor: float = 0.0,
         recorded: Mapping[int, Changes] | None = None,
+        earlier: Iterable[Earlier] = (),
     ) -> None:
         """Go on with the search in `journal`; `recorded` are the configurations that have a record, by number.
+
+        Of what other runs have found out `earlier`, only what lies in the space is told.
 
         Raises:
             UserError: if the journal cannot be written.
@@ -77,52 +66,57 @@ class OptunaProposer:
         self._name = name.rpartition("-")[2]
         self._recorded = recorded or {}
         self._ca_floor = ca_floor
-        self._base = base
         self._lag = lag
-        self._distributions = {path: _distribution(d) for path, d in search.space.items()}
-        storage = open_storage(journal, name)
-        self._study = storage.study
+        self._points = Points(search, base)
+        self._earlier = self._as_trials(earlier)
+        self.drawn = Drawn()
         self._asked: dict[int, Proposal] = {}
         self._by_identity: dict[str, Proposal] = {}
+        self._names = {self._points.name(trial.params) for trial in self._earlier.values()}
+        """Of all configurations that are known."""
         self._outcomes: dict[int, Outcome] = {}
         self._told = 0
-        self._repeats = 0
         self._complete = False
-        self._base_inside = self._base_parameters() is not None
+        self._base_inside = self._points.base is not None
+        storage = open_storage(journal, name)
+        self._study = storage.study
         self._known = self._take_over()
         self._compare_with_records(journal, name, storage.damage)
         self._numbers = [trial.number for trial in self._known]
         self._trials = {trial.number: Trial(self._study, trial._trial_id) for trial in self._known}
-        self._size = space_size(search.space) + (0 if self._base_inside else 1)
+        self._size = self._points.count + (0 if self._base_inside else 1)
+
+    @property
+    def questions(self) -> int:
+        """Return how many questions Optuna was asked."""
+        return len(self._asked)
 
     @property
     def exhausted(self) -> bool:
         """Tell whether all distinct configurations that were asked for, or that there are, have been proposed."""
-        return self._complete or len(self._by_identity) >= min(self._search.n_trials, self._size)
+        return self._complete or len(self._by_identity) >= self._search.n_trials or len(self._names) >= self._size
 
     def propose(self) -> Proposal | None:
         """Return the next configuration not proposed before; None while an outcome it depends on is open."""
         if not self._by_identity and not self._base_inside:
             return self._remember({})  # the base is run first even where Optuna would not look
         while not self.exhausted and self._tell_up_to(len(self._asked) - self._lag):
-            changes = self._ask(len(self._asked))
+            changes, asked_before = self._ask(len(self._asked)), len(self._asked) < len(self._known)
             known = self._by_identity.get(identity(changes))
             self._asked[len(self._asked)] = known or self._remember(changes)
             if known is None:
-                self._repeats = 0
                 return self._asked[len(self._asked) - 1]
-            self._repeats += 1
-            if self._repeats >= MAX_REPEATS:
+            if not asked_before:  # journals of before have repeats
                 self._give_up()
         return None
 
     def _give_up(self) -> None:
         self._complete = True
-        text = "the sampler only repeats itself: the search ends after %d configurations of the %d asked for"
+        text = "nothing new is found: the search ends after %d configurations of the %d asked for"
         logger.warning(text, len(self._by_identity), self._search.n_trials)
 
     def tell(self, proposal: Proposal, outcome: Outcome) -> None:
-        """Keep the outcome until its turn; repeats of the configuration get the same one."""
+        """Keep the outcome until its turn."""
         self._outcomes[proposal.number] = outcome
 
     def finish(self) -> None:
@@ -133,6 +127,7 @@ class OptunaProposer:
         number = len(self._by_identity)
         proposal = Proposal(number, changes, asked_as=f"{self._name}/{number}")
         self._by_identity[identity(changes)] = proposal
+        self._names.add(identity(changes))
         return proposal
 
     def _tell_up_to(self, last: int) -> bool:
@@ -150,43 +145,81 @@ class OptunaProposer:
         return question < len(self._known) and self._known[question].state.is_finished()
 
     def _tell_one(self, question: int, outcome: Outcome) -> None:
-        number, values = self._numbers[question], outcome.values
+        number = self._numbers[question]
+        state, values, constraints = self._as_told(outcome)
+        for name, value in constraints.items():
+            self._trials[number].set_constraint(name, value)
+        self._study.tell(number, values, state=state)
+
+    def _as_told(self, outcome: Outcome) -> tuple[TrialState, tuple[float, ...] | None, dict[str, float]]:
+        """Return state, values and constraints by which Optuna learns of an outcome.
+
+        A configuration that failed by the method is pruned and breaks a constraint: TPE then looks elsewhere, and no
+        value is made up. FAIL it leaves out of account, as is right for faults.
+        """
+        values, constraints = outcome.values, {}
         if self._search.constrain_ca and outcome.ca_lost is not None:
-            self._trials[number].set_constraint("ca_floor", outcome.ca_lost - self._ca_floor)
-        if values is None or not all(map(math.isfinite, values)):
-            self._study.tell(number, state=TrialState.FAIL)
-        else:
-            self._study.tell(number, values)
+            constraints["ca_floor"] = outcome.ca_lost - self._ca_floor
+        if values is not None and all(map(math.isfinite, values)):
+            return TrialState.COMPLETE, values, constraints
+        if outcome.ruled_out or values is not None:
+            return TrialState.PRUNED, None, {**constraints, FAILED: 1.0}
+        return TrialState.FAIL, None, constraints
+
+    def _as_trials(self, earlier: Iterable[Earlier]) -> dict[str, FrozenTrial]:
+        """Return what other runs have found out as Optuna has it, by source. The base is left out: it is run anyway."""
+        trials = {}
+        for found in earlier:
+            point = self._points.of(found.changes) if found.changes else None
+            state, values, constraints = self._as_told(found.outcome)
+            if point is None or state is TrialState.FAIL:
+                continue
+            trials[found.source] = optuna.trial.create_trial(
+                state=state,
+                values=values,
+                params=point,
+                distributions=self._points.distributions,
+                user_attrs={SOURCE: found.source},
+                system_attrs=taken_into_account(self._search.sampler),
+                constraints=constraints,
+            )
+        return trials
 
     def _ask(self, question: int) -> Changes:
         """Return the answer to a question: from the storage if it was asked before an interruption."""
         if question < len(self._known):
-            return self._changes(self._known[question].params)
-        self._study.sampler = self._sampler(question)
-        first = self._wanted(question) or (self._base_parameters() if question == 0 else None)
+            return self._points.changes(self._known[question].params)
+        self._study.sampler = self._sampler(question, self.drawn)
+        first = self._wanted(question) or (self._points.base if question == 0 else None)
         if first is not None and not self._waiting():
             self._study.enqueue_trial(first)
-        trial = self._study.ask(self._distributions)
+        trial = self._study.ask(self._points.distributions)
         self._numbers.append(trial.number)
         self._trials[trial.number] = trial
-        return self._changes(trial.params)
+        return self._points.changes(trial.params)
 
     def _take_over(self) -> list[FrozenTrial]:
         """Return the trials that were asked before an interruption; one that hit a question voids the answer."""
         asked = self._study.get_trials(deepcopy=False)
+        paths = self._points.distributions.keys()
         for trial in asked:
-            if trial.state is TrialState.RUNNING and trial.params.keys() != self._distributions.keys():
+            if trial.state is TrialState.RUNNING and trial.params.keys() != paths:
                 self._study.tell(trial.number, state=TrialState.FAIL)
-        return [trial for trial in asked if trial.params.keys() == self._distributions.keys()]
+        return [trial for trial in asked if trial.params.keys() == paths and not source_of(trial)]
 
     def _compare_with_records(self, journal: Path, name: str, damage: str) -> None:
-        """Say so if the storage lacks what has a record; one that says otherwise than the records is set aside."""
+        """Say so if the storage lacks what has a record; one that says otherwise than the records is set aside.
+
+        What other runs have found out is told to one that does not know it.
+        """
         numbered = self._by_number()
         differs = any(
             identity(self._recorded.get(number, changes)) != identity(changes) for number, changes in numbered
         )
-        if differs or any(trial.state is TrialState.WAITING for trial in self._known):  # and yet has been asked
+        differs = differs or any(trial.state is TrialState.WAITING for trial in self._known)  # and yet has been asked
+        if differs or not tell_earlier(self._study, self._earlier):
             self._study, aside = renewed(journal, name)
+            tell_earlier(self._study, self._earlier)
             self._known = []
             numbered = self._by_number()
             damage = f"contradicts the records, and is set aside as {aside.name}"
@@ -199,76 +232,26 @@ class OptunaProposer:
         """Return the configurations that the storage was asked for, each with its number."""
         distinct: dict[str, Changes] = {} if self._base_inside else {identity({}): {}}
         for trial in self._known:
-            changes = self._changes(trial.params)
+            changes = self._points.changes(trial.params)
             distinct.setdefault(identity(changes), changes)
         return list(enumerate(distinct.values()))
 
-    def _wanted(self, question: int) -> Changes | None:
+    def _wanted(self, question: int) -> Point | None:
         """Return the point that has to be asked for, so that what has a record is answered by it; else None."""
         changes = self._recorded.get(len(self._by_identity))
         if changes is None:
             return None
         # What would be the answer? Asked of a copy, as a question cannot be taken back.
         copy = copied(self._study)
-        copy.sampler = self._sampler(question)
-        if question == 0 and (base := self._base_parameters()) is not None and not self._waiting():
+        copy.sampler = self._sampler(question, Drawn())
+        if question == 0 and (base := self._points.base) is not None and not self._waiting():
             copy.enqueue_trial(base)
-        answer = identity(self._changes(copy.ask(self._distributions).params))
-        return None if answer in self._by_identity or answer == identity(changes) else self._point(changes)
+        answer = identity(self._points.changes(copy.ask(self._points.distributions).params))
+        return None if answer in self._by_identity or answer == identity(changes) else self._points.of(changes)
 
     def _waiting(self) -> bool:
         return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
-    def _sampler(self, question: int) -> BaseSampler:
+    def _sampler(self, question: int, drawn: Drawn) -> DistinctSampler:
         seed = derive(self._search.sampler_seed, "ask", question) % 2**32
-        if self._repeats > self._lag:  # the sampler insists on what is known: draw at random instead
-            return RandomSampler(seed=seed)
-        return SAMPLERS[self._search.sampler](seed, self._search)
-
-    def _base_parameters(self) -> Changes | None:
-        """Return the base as a point of the space; None if it lies outside."""
-        values = {path: get_path(self._base, path) for path in self._search.space}
-        inside = all(contains(dimension, values[path]) for path, dimension in self._search.space.items())
-        return self._encoded(values) if inside else None
-
-    def _point(self, changes: Changes) -> Changes | None:
-        """Return a point of the space that stands for a configuration; None if none does."""
-        values = {path: changes.get(path, get_path(self._base, path)) for path in self._search.space}
-        outside = [path for path, dimension in self._search.space.items() if not contains(dimension, values[path])]
-        point = self._encoded({**values, **{path: samples_of(self._search.space[path])[0][0] for path in outside}})
-        return point if identity(self._changes(point)) == identity(changes) else None
-
-    def _encoded(self, values: Changes) -> Changes:
-        return {path: _encoded(self._distributions[path], value) for path, value in values.items()}
-
-    def _changes(self, parameters: dict[str, JsonValue]) -> Changes:
-        """Return where a point differs from the base."""
-        decoded = {path: _decoded(self._search.space[path], value) for path, value in parameters.items()}
-        return differing(self._search.active(decoded, self._base), self._base)
-
-
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if not isinstance(dimension, Range):
-        return CategoricalDistribution([_choice(value) for value in dimension])
-    if dimension.whole:
-        step = 1 if dimension.step is None else int(dimension.step)
-        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
-
-
-def _choice(value: JsonValue) -> str | int | float | bool | None:
-    """Return a value as Optuna's storages take it: lists and mappings as JSON text."""
-    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
-
-
-def _encoded(distribution: BaseDistribution, value: JsonValue) -> JsonValue:
-    return _choice(value) if isinstance(distribution, CategoricalDistribution) else value
-
-
-def _decoded(dimension: Dimension, value: JsonValue) -> JsonValue:
-    if isinstance(dimension, Range):
-        return tidy(value) if dimension.step and isinstance(value, int | float) else value
-    if isinstance(value, str) and value[:1] in "[{":
-        decoded: JsonValue = json.loads(value)
-        return decoded
-    return value
+        return DistinctSampler(self._search, self._points, self._names, seed, drawn)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from ubt.common.atomic_files import set_aside, write_whole
 from ubt.common.errors import Problem, UserError
+
+SOURCE = "source"
+"""Attribute of trials that other runs have run: RUN/TRIAL."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,33 @@ def renewed(journal: Path, name: str) -> tuple[optuna.Study, Path]:
     """Set a journal aside and begin a new one; return its study, and where the old one is."""
     aside = set_aside(journal)
     return _open(journal, name), aside
+
+
+def tell_earlier(study: optuna.Study, told: Mapping[str, FrozenTrial]) -> bool:
+    """Have in a study what other runs have found out, each by its source; False if it has something else.
+
+    That comes before the study's own trials, and is added to one that has none yet, or not all of it.
+    """
+    there = {source: trial for trial in study.get_trials(deepcopy=False) if (source := source_of(trial))}
+    if any(source not in told or not _alike(trial, told[source]) for source, trial in there.items()):
+        return False
+    study.add_trials(trial for source, trial in told.items() if source not in there)
+    return True
+
+
+def source_of(trial: FrozenTrial) -> str:
+    """Return the trial of another run that this one stands for; empty if it was asked here."""
+    source: str = trial.user_attrs.get(SOURCE, "")
+    return source
+
+
+def _alike(one: FrozenTrial, other: FrozenTrial) -> bool:
+    return (one.params, one.state, one.values, one.constraints) == (
+        other.params,
+        other.state,
+        other.values,
+        other.constraints,
+    )
 
 
 def copied(study: optuna.Study) -> optuna.Study:

@@ -39,6 +39,19 @@ class Outcome:
     """Clean accuracy lost against the poisoned model, for searches that look at which configurations qualify."""
     held_lost: float | None = None
     """Similarity lost of held pairs, where configurations are chosen without the trigger."""
+    ruled_out: bool = False
+    """There are no values, and that is a result: the configuration failed by the method, or was pruned. (What a fault
+    or a mistake ended says nothing of its configuration.)"""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What another run has found out about a configuration of the same space."""
+
+    changes: Changes
+    outcome: Outcome
+    source: str
+    """The first trial of it, RUN/TRIAL."""
 
 
 class Proposer(Protocol):

@@ -26,7 +26,7 @@ def check_study(study: Study, source: str) -> None:
     Raises:
         UserError: with every mistake found.
     """
-    found = [*_once(_findings(study, f"{source}: ")), *_part_problems(study, source)]
+    found = [*_once(_findings(study, f"{source}: ")), *_part_problems(study, source), *_budget_problems(study, source)]
     found = found or _too_many_trials(study, source)
     if found:
         raise UserError(found)
@@ -37,6 +37,17 @@ def _too_many_trials(study: Study, source: str) -> list[Problem]:
         return []
     message = f"makes {study.trials:,} trials with {len(study.seeds)} seeds; a study may have {MOST_TRIALS:,}"
     return [Problem(f"{source}: search", message, advice="give fewer configurations, n_trials or seeds")]
+
+
+def _budget_problems(study: Study, source: str) -> Iterator[Problem]:
+    """Yield what is wrong with the budget: one that would never be reached, and one of a part of the search."""
+    where = f"{source}: search"
+    if study.search.budget and study.search.budget.needs_gpus and not study.gpus:
+        message, advice = "is of GPUs, and trials have none", "give `hours`, or say resources.gpus_per_trial"
+        yield Problem(f"{where}.budget", message, study.search.budget.text(), advice)
+    parts = (part.study.search for part in study.search.parts(study))
+    if any(search.budget for search in (*study.search.children, *parts)):
+        yield Problem(where, "has a `budget` in one of its parts", advice="a budget is of the whole: `search.budget`")
 
 
 def problems_of(check: Callable[[], object]) -> list[Problem]:

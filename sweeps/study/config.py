@@ -172,8 +172,14 @@ class StudyConfig(Config):
 
     @property
     def trials(self) -> int:
-        """Return how many trials there will be, each a configuration with one seed."""
-        return sum(map(self.replicates, self.proposals())) + self.search.chosen_later * len(self.seeds)
+        """Return how many trials there will be at most, each a configuration with one seed."""
+        trials = sum(map(self.replicates, self.proposals())) + self.search.chosen_later * len(self.seeds)
+        return min(trials, self.search.budget.trials or trials) if self.search.budget else trials
+
+    @property
+    def gpus(self) -> float:
+        """Return the GPUs of one trial."""
+        return self.resources.gpus_per_trial
 
     def replicates(self, proposal: Proposal) -> int:
         """Return with how many seeds a proposal runs."""

@@ -34,7 +34,10 @@ def builtin_studies() -> dict[str, Path]:
 EXTENDS = "extends"
 """The field that names the study which a study starts from."""
 PLUGINS = "plugins"
-PATHS = ("victim.model.checkpoint", "victim.implant.checkpoint", "victim.poison.manifest", "store", PLUGINS)
+PATHS = (
+    *("victim.model.checkpoint", "victim.implant.checkpoint", "victim.poison.manifest"),
+    *("search.warm_start", "store", PLUGINS),
+)
 """Fields that name files, beside those that data sources, attacks and defenses have (their `path_fields`). Workers run
 in folders of their own, so these have to be absolute."""
 _REGISTRIES: dict[str, Registry[Any]] = {"victim.data": DATA_SOURCES, "victim.attack": ATTACKS, "defense": DEFENSES}

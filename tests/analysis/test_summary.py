@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -7,6 +8,7 @@ from analysis.page import states_text
 from analysis.summary import failures_text, summarise, wall_seconds
 from ubt.common.choice import KNOWS
 from ubt.common.errors import UserError
+from ubt.trials.budget import Budget
 
 SAMPLES = "defense.unlearn_samples"
 
@@ -38,8 +40,18 @@ def test_the_json_is_as_promised(run_of, trial):
         "stages": {"computed": 2, "reused": 2},
         "gates": {},
         "seconds": {"wall": 22.0, "computed": 8.0, "saved": 20.0},
+        "budget": {},
         "planned": None,
     }
+
+
+def test_what_is_used_of_a_budget_is_counted_by_the_records(run_of, trial):
+    run = replace(run_of(trial(0), trial(1, changes={SAMPLES: 8})), budget=Budget(trials=2, hours=3), gpus=0.5)
+    assert {name: (use.used, use.limit) for name, use in summarise(find(run)).budget.items()} == {
+        "trials": (2, 2),
+        "hours": (pytest.approx(run.spent.hours), 3),
+    }
+    assert " Of the budget are used 2 of 2 trials (reached), " in run.budget_text
 
 
 def test_settings_that_the_chosen_defense_does_not_have_are_not_told(run_of, trial):

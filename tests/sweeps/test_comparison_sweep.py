@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from sweeps.cli.output import outcome_text
+from sweeps.run.finish import SweepEnd
 from sweeps.run.folder import latest_run, new_run
-from sweeps.run.launch import SweepEnd, run_study
+from sweeps.run.launch import run_study
 from sweeps.run.resume import check_same_study
 from sweeps.scheduling.outcomes import outcome_of
 from sweeps.search.comparison_proposer import choose

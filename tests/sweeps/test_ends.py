@@ -24,8 +24,9 @@ from sweeps.backends.callbacks import Interruption
 from sweeps.cli import app as cli
 from sweeps.cli.ends import command_end
 from sweeps.run import finish, launch
+from sweeps.run.finish import SweepEnd
 from sweeps.run.folder import RunFolder, has_run
-from sweeps.run.launch import SweepEnd, sweep
+from sweeps.run.launch import sweep
 from sweeps.tracking import Left
 from ubt.common.ending import GRACE_SECONDS, Ending, current
 from ubt.common.errors import Problem, UserError

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from sweeps.search import optuna_proposer
 from sweeps.search.adaptive import Adaptive
-from sweeps.search.optuna_proposer import SAMPLERS, OptunaProposer
+from sweeps.search.optuna_proposer import OptunaProposer
+from sweeps.search.optuna_samplers import SAMPLERS
 from sweeps.search.proposals import Changes, Outcome, Proposal
 
 RATIO, EPOCHS, LOSS = "defense.suspicious_ratio", "defense.overfit_epochs", "defense.unlearn_loss"
@@ -183,14 +183,38 @@ def test_a_kill_at_any_moment_costs_nothing(plain: list[Changes], tmp_path: Path
             assert all(trial.state.is_finished() for trial in study_in(folder).trials)
 
 
-@pytest.mark.parametrize("values", [None, (math.nan, 0.5), (0.5, math.inf)])
-def test_what_failed_or_is_not_finite_is_told_as_failed(values: tuple[float, ...] | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (Outcome(None), TrialState.FAIL),
+        (Outcome(None, ruled_out=True), TrialState.PRUNED),
+        (Outcome((math.nan, 0.5)), TrialState.PRUNED),
+        (Outcome((0.5, math.inf)), TrialState.PRUNED),
+    ],
+)
+def test_what_says_something_of_its_configuration_is_told_so_that_tpe_learns(
+    outcome: Outcome, state: TrialState, tmp_path: Path
+) -> None:
+    """FAIL it leaves out of account. No value is made up: a constraint is broken."""
     search = proposer(tmp_path, n_trials=2)
     bad, good = search.propose(), search.propose()
     search.tell(good, Outcome((0.1, 0.9)))
-    search.tell(bad, Outcome(values))
+    search.tell(bad, outcome)
     search.finish()
-    assert [trial.state for trial in study_in(tmp_path).trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    told = study_in(tmp_path).trials
+    assert [trial.state for trial in told] == [state, TrialState.COMPLETE]
+    assert [trial.constraints for trial in told] == [{"failed": 1.0} if state is TrialState.PRUNED else {}, {}]
+
+
+def test_tpe_turns_away_from_what_fails(tmp_path: Path) -> None:
+    """Of the ruinous third of the space it tries fewer than chance would."""
+    space = {RATIO: {"low": 0.01, "high": 0.1}, EPOCHS: {"low": 1, "high": 9}, LOSS: ["hinge", "ascent", "tokens"]}
+    search, ruinous = proposer(tmp_path, space=space, n_trials=45, startup_trials=6, lag=1), []
+    while (proposal := search.propose()) is not None:
+        ruinous.append(proposal.changes.get(LOSS) == "tokens")
+        good = Outcome((1 / int(proposal.changes.get(EPOCHS, 3)), 0.9 - float(proposal.changes.get(RATIO, 0.05))))
+        search.tell(proposal, Outcome(None, ruled_out=True) if ruinous[-1] else good)
+    assert sum(ruinous[10:]) <= 5, "of 35; a third would be 12"
 
 
 def test_a_good_outcome_is_kept_as_asr_to_lower_and_ca_to_raise(tmp_path: Path) -> None:
@@ -246,31 +270,48 @@ def test_a_finite_space_is_exhausted_whatever_the_sampler_repeats(
     assert not [trial for trial in study_in(tmp_path).trials if trial.state == TrialState.RUNNING]
 
 
-def test_repeats_are_answered_with_the_outcome_of_the_first(tmp_path: Path) -> None:
-    drive(proposer(tmp_path, space=FINITE, n_trials=50))
-    told: dict[str, list[float]] = {}
-    trials = study_in(tmp_path).trials
-    for trial in trials:
-        assert told.setdefault(json.dumps(trial.params, sort_keys=True), trial.values) == trial.values
-    assert len(told) == 6 <= len(trials)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_nothing_known_is_asked_for(sampler: str, tmp_path: Path) -> None:
+    """Also where a third fails, which samplers other than TPE leave out of account."""
+    space = {**FINITE, RATIO: [0.05, 0.06, 0.1]}
+    changes = changes_of(drive(proposer(tmp_path, space=space, sampler=sampler, n_trials=14)))
+    asked = [json.dumps(trial.params, sort_keys=True) for trial in study_in(tmp_path).trials]
+    assert len(asked) == len(set(asked)) == len(changes) == 14
 
 
-def test_a_search_that_ends_for_its_sampler_only_repeats_itself_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_configurations_that_a_condition_makes_one_are_counted_once(tmp_path: Path) -> None:
+    search = {"space": FINITE, "when": {EPOCHS: {LOSS: "ascent"}}, "n_trials": 50}
+    changes = changes_of(drive(proposer(tmp_path, **search)))
+    there = [{}, {LOSS: "ascent"}, {LOSS: "ascent", EPOCHS: 1}, {LOSS: "ascent", EPOCHS: 5}]
+    assert sorted(json.dumps(change, sort_keys=True) for change in changes) == sorted(
+        json.dumps(change, sort_keys=True) for change in there
+    )
+
+
+def test_a_search_of_a_large_space_that_finds_nothing_new_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(optuna_proposer, "MAX_REPEATS", 1)
-    changes = changes_of(drive(proposer(tmp_path, space=FINITE, n_trials=50)))
-    assert len(changes) < 6
-    assert f"the search ends after {len(changes)} configurations of the 50 asked for" in caplog.text
+    """Its condition leaves two configurations of many points; too many to be laid out."""
+    space = {EPOCHS: {"low": 1, "high": 20_000}, LOSS: ["hinge", "ascent"]}
+    search = {"space": space, "when": {EPOCHS: {LOSS: "neither"}}, "sampler": "random", "n_trials": 50}
+    changes = changes_of(drive(proposer(tmp_path, **search)))
+    assert changes == [{}, {LOSS: "ascent"}]
+    assert "nothing new is found: the search ends after 2 configurations of the 50 asked for" in caplog.text
 
 
-def test_repeats_do_not_use_up_the_trials_asked_for(tmp_path: Path) -> None:
+def test_a_finite_space_gives_as_many_as_are_asked_for(tmp_path: Path) -> None:
     changes = changes_of(drive(proposer(tmp_path, space=FINITE, n_trials=5)))
     assert len(changes) == 5
 
 
-def test_another_seed_is_another_search(plain: list[Changes], tmp_path: Path) -> None:
-    assert changes_of(drive(proposer(tmp_path, sampler_seed=1))) != plain
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])
+def test_another_seed_is_another_search(sampler: str, tmp_path: Path) -> None:
+    found = []
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        found.append(changes_of(drive(proposer(folder, sampler=sampler, sampler_seed=seed))))
+    assert found[0] != found[1]
 
 
 def test_lists_and_mappings_can_be_searched(tmp_path: Path) -> None:

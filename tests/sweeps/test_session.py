@@ -117,7 +117,7 @@ def test_one_failed_seed_fails_the_configuration_after_the_others_have_ended(tmp
     toy.session.ended(bad.trial, toy.failed(bad, "implant"))
     assert not toy.proposer.told
     toy.session.ended(good.trial, toy.done(good))
-    assert toy.proposer.told == [(0, Outcome(None))]
+    assert toy.proposer.told == [(0, Outcome(None, ruled_out=True))]
 
 
 @pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.PRUNED])
@@ -239,7 +239,8 @@ def test_a_weak_implant_fails_the_trials_of_its_victim_and_no_others(tmp_path: P
     }
     skipped = [record for record in heard if record.trial in {"t0001", "t0002"}]
     assert [(record.reason, record.fault, record.stages) for record in skipped] == [(weak.reason, WEAK, ())] * 2
-    assert sorted(toy.proposer.told, key=lambda told: told[0])[:3] == [(number, Outcome(None)) for number in range(3)]
+    ruled_out = Outcome(None, ruled_out=True)
+    assert sorted(toy.proposer.told, key=lambda told: told[0])[:3] == [(number, ruled_out) for number in range(3)]
     assert toy.session.finished
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from sweeps.cli import app as cli
 from sweeps.run import launch
+from sweeps.run.finish import SweepEnd
 from sweeps.run.folder import RunFolder, latest_run, new_run
-from sweeps.run.launch import SweepEnd, run_study
+from sweeps.run.launch import run_study
 from sweeps.run.progress import Tally
 from sweeps.study.loading import load_study
 from ubt.defenses.ubt import Ubt

@@ -17,7 +17,8 @@ from sweeps.cli import app
 from sweeps.cli.store import keys_of_runs
 from sweeps.detached.status import read_status
 from sweeps.run import launch
-from sweeps.run.launch import SweepEnd, sweep
+from sweeps.run.finish import SweepEnd
+from sweeps.run.launch import sweep
 from sweeps.run.track import track
 from sweeps.study.loading import load_study
 from ubt.artifacts.remote_folder import RemoteFolder

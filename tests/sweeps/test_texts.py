@@ -9,8 +9,8 @@ from toy_session import rates
 from analysis import Summary
 from analysis.summary import Chosen, Point, Seconds, Splits, StageCounts
 from sweeps.cli.output import outcome_text, record_text
+from sweeps.run.finish import SweepEnd
 from sweeps.run.folder import RunFolder
-from sweeps.run.launch import SweepEnd
 from sweeps.run.places import RemoteRun
 from sweeps.tracking import Left
 from ubt.common.exits import Cause
@@ -94,6 +94,17 @@ def test_what_was_not_measured_is_said_to_be_so() -> None:
 def test_an_unfinished_sweep_says_how_to_go_on(interrupted: Cause | None, why: str) -> None:
     text = outcome_text(outcome(summary(), interrupted=interrupted, complete=False), "ubt sweep toy --resume")
     assert text.endswith(f"{why}; what is done is kept. Go on with:\n  ubt sweep toy --resume")
+
+
+def test_a_budget_is_told_and_what_is_left_for_it() -> None:
+    told = {"budget": "3.00 of 3 hours (reached)", "over_budget": True}
+    lines = outcome_text(outcome(summary(), **told), "ubt sweep toy --resume").splitlines()
+    assert lines[-3:] == [
+        "Budget:  3.00 of 3 hours (reached)",
+        "Trials are left; with more in search.budget they are run by",
+        "  ubt sweep toy --resume",
+    ]
+    assert "Budget:  2 of 9 trials" in outcome_text(outcome(summary(), budget="2 of 9 trials"), "")
 
 
 def test_what_mlflow_lacks_comes_with_the_reason_and_the_command_that_sends_it() -> None:

@@ -40,6 +40,12 @@ def effect_text(effect: Effect) -> str:
 
     `without overfitting: ASR +1.2 points (−0.4 … +2.9), CA −0.1 (−0.9 … +0.6), 5 pairs of seeds`
     """
+    told = rates_text(effect)
+    return f"{told}, {pairs_text(effect)}" if effect.seeds and effect.ca else told
+
+
+def rates_text(effect: Effect) -> str:
+    """Return the same without the number of pairs."""
     rates = [(name, found) for name, found in (("ASR", effect.asr), ("CA", effect.ca)) if found]
     if not rates:
         return f"{effect.contrast.name}: not measured beside what it is held against"
@@ -48,7 +54,7 @@ def effect_text(effect: Effect) -> str:
         f"{name} {signed(found.mean)}{unit} ({interval(found)})"
         for (name, found), unit in zip(rates, units, strict=True)
     ]
-    return f"{effect.contrast.name}: {', '.join(told)}, {pairs_text(effect)}"
+    return f"{effect.contrast.name}: {', '.join(told)}"
 
 
 def pairs_text(effect: Effect) -> str:
@@ -60,8 +66,8 @@ def pairs_text(effect: Effect) -> str:
 def notes(effects: Effects) -> tuple[str, ...]:
     """Return what a reader of the table has to know, one sentence each."""
     found = [
-        f"Differences in points on the {SPLITS[effects.split]} split, each with its 95% interval; above 0 the change "
-        "raises the rate."
+        f"Differences in points on the {SPLITS[effects.split]} split{_alike(effects)}, each with its 95% interval; "
+        "above 0 the change raises the rate."
     ]
     every = [rate for effect in effects.effects for rate in (effect.asr, effect.ca) if rate]
     if any(rate.spread == "seeds" for rate in every):
@@ -86,6 +92,15 @@ def notes(effects: Effects) -> tuple[str, ...]:
     if missing:
         found.append(f"Not measured under any seed that the other side was: {', '.join(missing)}.")
     return tuple(found)
+
+
+def same_pairs(effects: Effects) -> bool:
+    """Return whether all effects are of equally many pairs, at one choice of the other settings."""
+    return len({(len(effect.seeds), effect.settings) for effect in effects.effects}) == 1
+
+
+def _alike(effects: Effects) -> str:
+    return f", {pairs_text(effects.effects[0])}" if same_pairs(effects) and effects.seeds else ""
 
 
 CAVEATS = (

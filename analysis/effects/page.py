@@ -11,12 +11,13 @@ from analysis.effects.output import (
     SPLITS,
     chain_text,
     clear_effects,
-    effect_text,
     importance_notes,
     interval,
     notes,
     p_text,
     pairs_text,
+    rates_text,
+    same_pairs,
     signed,
 )
 from analysis.findings import Findings
@@ -77,8 +78,11 @@ def _columns(effects: Effects, title: str) -> tuple[PageColumn[Effect], ...]:
             for column in _rate_columns(name, rate, tested=any(found.p is not None for found in known[name]))
         ),
         *(_chain_column(name) for name in effects.chain if title == "change"),
-        PageColumn("pairs", _pairs, kind="number", hint="seeds that both sides were measured under"),
+        *(() if same_pairs(effects) else (PageColumn("pairs", _pairs, kind="number", hint=_PAIRS_HINT),)),
     )
+
+
+_PAIRS_HINT = "seeds that both sides were measured under, and in how many settings of the rest"
 
 
 def _rate_columns(
@@ -157,7 +161,7 @@ def ablation_opening(findings: Findings, summary: Summary, effects: Effects) -> 
     number = len(effects.effects)
     detail = [_base_text(effects)]
     if effects.seeds > 1:
-        detail += [f"{_sentence(effect_text(effect))}." for effect in clear[:NAMED]]
+        detail += [f"{_sentence(rates_text(effect))}." for effect in clear[:NAMED]]
         detail.append(f"Intervals are 95%; {count(number, 'effect')} on each rate are corrected for together (Holm).")
     else:
         detail.append("One seed cannot tell an effect from chance: give several (seeds: [0, 1, 2, 3, 4]).")

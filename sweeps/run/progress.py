@@ -51,7 +51,8 @@ class Leaderboard:
     def take(self, record: TrialRecord) -> None:
         """Take note of a trial's newest record."""
         configuration = json.dumps(record.config, sort_keys=True)
-        if record.state is State.DONE and record.candidate and record.candidate.measured(self._rule):
+        candidate = None if record.label.leaves_out else record.candidate  # what is ablated is never the best
+        if record.state is State.DONE and candidate and candidate.measured(self._rule):
             self._done[configuration][record.trial] = record
         elif self._done[configuration].pop(record.trial, None) is None:
             return

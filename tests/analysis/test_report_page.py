@@ -68,7 +68,8 @@ def sweep(trial):
 
 def test_page_tables_and_summary_are_written_into_the_run(written, trial):
     report = written(*sweep(trial))
-    assert [path.name for path in report.files] == ["index.html", "trials.csv", "front.csv", "summary.json"]
+    names = ["index.html", "trials.csv", "front.csv", "summary.json", "effects.csv", "effects.tex"]
+    assert [path.name for path in report.files] == names
     assert {path.parent.name for path in report.files} == {"report"}
     folder = report.page.parent
     assert len(pd.read_csv(folder / "trials.csv")) == 5

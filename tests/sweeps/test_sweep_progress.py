@@ -13,6 +13,7 @@ from toy_session import rates
 
 from analysis.findings import choose, configurations
 from sweeps.run.progress import Bar, Best, Lines, Tally, progress_view
+from ubt.trials.labels import TrialLabel
 from ubt.trials.rates import Rates
 from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord
 
@@ -99,6 +100,11 @@ class TestTally:
             counted.note(records[-1])
             chosen = choose(configurations(records), 0.02)
             assert (counted.best and counted.best.trial) == (chosen and chosen.name)
+
+    def test_what_leaves_a_component_out_is_never_the_best(self) -> None:
+        ablated = trial(1, asr=0.0).model_copy(update={"label": TrialLabel(component="no-overfit")})
+        base = trial(0, asr=0.2).model_copy(update={"label": TrialLabel(component="base")})
+        assert best_of(base, ablated) == "t0000"
 
     def test_a_trial_that_is_run_again_is_no_longer_the_best(self) -> None:
         assert best_of(trial(0, asr=0.1), trial(1, asr=0.2), running(0)) == "t0001"

@@ -143,9 +143,9 @@ def test_every_figure_of_the_page_is_json_a_browser_can_read(page, trial):
 def test_every_row_has_a_cell_for_every_heading(page, trial):
     parsed = page(*sweep(trial))
     headings = len(parsed.all("th"))
-    front, trials = 3, 5
-    assert headings == 6 + 11
-    assert len(parsed.all("td")) == front * 6 + trials * 11
+    front, trials, effects = 3, 5, 4
+    assert headings == 6 + 11 + 5
+    assert len(parsed.all("td")) == front * 6 + trials * 11 + effects * 5
 
 
 def test_headings_are_buttons_and_cells_carry_what_they_sort_by(page, trial):

@@ -117,7 +117,7 @@ def processes_of_ray(cluster: Slurm) -> list[str]:
         found += [
             f"{node.name}: {line[:100]}"
             for line in shown.splitlines()
-            if re.search(r"/raylet/raylet|gcs_server|ray::", line)
+            if re.search(r"/raylet/raylet|gcs_server|ray::", line) and "<defunct>" not in line
         ]
     return found
 

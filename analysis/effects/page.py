@@ -161,7 +161,7 @@ def ablation_opening(findings: Findings, summary: Summary, effects: Effects) -> 
     number = len(effects.effects)
     detail = [_base_text(effects)]
     if effects.seeds > 1:
-        detail += [f"{_sentence(rates_text(effect))}." for effect in clear[:NAMED]]
+        detail += [f"{_sentence(effect)}." for effect in clear[:NAMED]]
         detail.append(f"Intervals are 95%; {count(number, 'effect')} on each rate are corrected for together (Holm).")
     else:
         detail.append("One seed cannot tell an effect from chance: give several (seeds: [0, 1, 2, 3, 4]).")
@@ -200,5 +200,6 @@ def _effort(findings: Findings, summary: Summary) -> str:
     return f"{states_text(findings)} {time_text(summary)}"
 
 
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
+def _sentence(effect: Effect) -> str:
+    text = rates_text(effect)
+    return text if effect.contrast.before else text[0].upper() + text[1:]  # a setting's name stays as it is

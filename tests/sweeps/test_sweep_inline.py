@@ -118,8 +118,10 @@ class TestOneSweep:
     def test_computed_every_stage_once(self, swept: SweepEnd) -> None:
         keys = computed(swept.run)
         assert len(set(keys)) == len(keys)
-        every = {stage.key for record in read_records(swept.run.records) for stage in record.stages}
-        assert set(keys) == every
+        every = [stage for record in read_records(swept.run.records) for stage in record.stages]
+        assert set(keys) <= {stage.key for stage in every}
+        on_the_way = [stage for stage in every if stage.key not in keys]  # epochs of a trial that ran for more of them
+        assert all(stage.stage == "overfit" and stage.computed_by.startswith("smoke/") for stage in on_the_way)
 
     def test_writes_down_the_study_as_it_was_resolved(self, swept: SweepEnd) -> None:
         written = json.loads(swept.run.study.read_text())

@@ -33,7 +33,7 @@ WAITS = "waits"
 """Of a result without a record, which is a sign of life: what the trial waits for, empty if it computes."""
 
 _STEP_SECONDS = 0.1
-"""Stages shorter than this are reported together: a report costs more than they do."""
+"""Stages shorter than this are reported together, a report costs more than they do; but never with a longer one."""
 _IDLE_SECONDS = 0.2
 """How often an idle trial asks whether it is to end."""
 _ALIVE_SECONDS = 30.0
@@ -85,7 +85,7 @@ class UbtTrainable(tune.Trainable):
         if record is None:
             return {WAITS: waits, **self._here, "done": False}
         done = record.state.ended and not self._stalled
-        if record.state.ended or not self._assignment.alone:
+        if record.state.ended or not (self._assignment.alone or self._work.under_way):
             self._turns.leave()
         return {RECORD: record.model_dump_json(), **self._here, "done": done}
 
@@ -99,13 +99,16 @@ class UbtTrainable(tune.Trainable):
             if assignment.gpus:
                 _give_back_gpu_memory()
             time.sleep(_LOOK_SECONDS)
+        short: TrialRecord | None = None
         while True:
             self._work.ask(records)
-            record = self._work.answer(_LOOK_SECONDS)
+            record = self._work.answer(_STEP_SECONDS if short else _LOOK_SECONDS)
             if record is not None:
-                self._newest = record
+                self._newest = short = record
                 if record.state.ended or time.monotonic() - began > _STEP_SECONDS:
                     return record, ""
+            elif short is not None:  # what follows takes longer, and others may wait for what is done
+                return short, ""
             elif what := stands_still(assignment):
                 self._stalled = True
                 return stalled_record(self._newest, what, self._work.where()), ""

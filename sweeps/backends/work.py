@@ -47,6 +47,11 @@ class Work:
             PULSE.beat()
             self._pending = self._pool.submit(next, records)
 
+    @property
+    def under_way(self) -> bool:
+        """Tell whether a record is being computed."""
+        return self._pending is not None
+
     def answer(self, timeout_seconds: float) -> TrialRecord | None:
         """Return the record that was asked for; None if it takes longer. What was raised instead is raised here."""
         assert self._pending is not None, "nothing was asked for"  # noqa: S101

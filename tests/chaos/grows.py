@@ -75,7 +75,14 @@ def configuration(address: str) -> dict[str, Any]:
         "max_workers": NODES,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": IDLE_SECONDS / 60,
-        "provider": {"type": "fake_multinode", "gcs_address": address, "head_node_id": _HEAD},
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address,
+            "head_node_id": _HEAD,
+            "use_node_id_as_ip": True,  # all have one address, by which Ray would know them
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
         "head_node_type": "ray.head.default",
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},

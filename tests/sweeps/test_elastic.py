@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -86,19 +85,21 @@ def test_two_trials_run_on_each_gpu_also_of_a_node_that_joins_while_they_do(clus
     (tmp_path / "running").mkdir()
     toy.planner.store = str(tmp_path)
 
-    def join() -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while running(tmp_path) < FIRST and time.monotonic() < deadline:
-            time.sleep(0.1)
-        cluster.add_node(num_cpus=4, num_gpus=2)
+    class Joined(Nodes):
+        """To which a node is added once trials run; by this thread, as Ray wants it."""
 
-    joining = Thread(target=join)
-    joining.start()
-    with closing(Nodes(Expected(str(tmp_path / "store"), modules=("numpy",)), resources, RayCluster())) as nodes:
+        joined = False
+
+        def poll(self) -> None:
+            if not self.joined and running(tmp_path) == FIRST:
+                self.joined = True
+                cluster.add_node(num_cpus=4, num_gpus=2)
+            super().poll()
+
+    with closing(Joined(Expected(str(tmp_path / "store"), modules=("numpy",)), resources, RayCluster())) as nodes:
         nodes.check()
         assert nodes.capacity.now == FIRST
         run_on_ray(toy.session, resources, 1, tmp_path, Together, nodes)
         assert nodes.capacity.now == ALL
-    joining.join()
     assert (tmp_path / "enough").exists()
     assert [record.state for record in read_records(tmp_path / "records")] == [State.DONE] * len(layout)

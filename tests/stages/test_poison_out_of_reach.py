@@ -11,6 +11,7 @@ import signal
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from tiny_victim import run_trial, tiny_trial
 
 from sweeps.planning.plan import plan_study
 from sweeps.study.config import StudyConfig
+from ubt.artifacts.leases import Leases
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.attacks import Attack
@@ -275,6 +277,13 @@ def test_no_thread_leads_to_the_pairs(bench, manifest):
     pairs = bench.context("detect_clean").pairs
     pairs.take(np.array([0]))
     assert walked(bench, SimpleNamespace(threads=threading.enumerate()), manifest) == []
+
+
+def test_the_heartbeat_of_a_worker_s_leases_does_not_lead_to_the_store(bench, manifest, tmp_path):
+    with closing(Leases(ArtifactStore(tmp_path).lease_files())) as leases:
+        leases.release(leases.take("implant/key", "study/t0000"), published=False)
+        assert "heartbeat" in {thread.name for thread in threading.enumerate()}
+        assert walked(bench, SimpleNamespace(threads=threading.enumerate()), manifest) == []
 
 
 def test_nothing_can_be_put_in_the_place_of_a_feeds_methods(bench):

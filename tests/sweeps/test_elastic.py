@@ -5,7 +5,6 @@ Trials do nothing but wait until as many run as there is room for. GPUs are none
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
-from ray import cloudpickle
 from ray.cluster_utils import Cluster as Processes
+from ray_cluster import ray_cluster
 from toy_session import rates, toy_session
 
 from sweeps.backends.execute import run_on_ray
@@ -62,19 +60,10 @@ class Together(UbtTrainable):
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+def cluster() -> Iterator[Processes]:
     """A head without CPUs, and a node with one GPU."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # a Ray that was here before may have set it
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    cloudpickle.register_pickle_by_value(sys.modules["toy_session"])
-    cluster = Processes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=2, num_gpus=1)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    with ray_cluster(__name__, {"num_cpus": 2, "num_gpus": 1}) as cluster:
         yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
 
 
 @pytest.mark.timeout(2 * PATIENCE_SECONDS)

@@ -7,7 +7,6 @@ before the quarantine, that Ray would give them on that very node.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
-from ray import cloudpickle
-from ray.cluster_utils import Cluster as Processes
+from ray_cluster import ray_cluster
 from toy_session import rates, toy_session
 
 from sweeps.backends.execute import run_on_ray
@@ -65,17 +62,8 @@ class Says(UbtTrainable):
 def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two nodes, one of them marked; the file in which each run there is written down."""
     runs = tmp_path_factory.mktemp("marked") / "runs"
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    cloudpickle.register_pickle_by_value(sys.modules["toy_session"])
-    cluster = Processes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=1)
-        cluster.add_node(num_cpus=1, env_vars={"MARKED": str(runs)})
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    with ray_cluster(__name__, {"num_cpus": 1}, {"num_cpus": 1, "env_vars": {"MARKED": str(runs)}}):
         yield runs
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
 
 
 def test_what_is_handed_back_and_all_that_waits_runs_on_the_other_node(

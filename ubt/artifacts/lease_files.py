@@ -10,16 +10,13 @@ import os
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ubt.artifacts.patience import Access
 from ubt.common.atomic_files import write_whole
-
-Access = Callable[[str], AbstractContextManager[None]]
-"""Reports what a file system refuses; given "read" or "written"."""
 
 
 class LeaseFiles(ABC):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from ubt.common.errors import UserError
+from ubt.common.errors import Problem, UserError
 from ubt.common.progress import PULSE
 
 Result = TypeVar("Result")
@@ -40,7 +41,30 @@ _PASSING_CLASSES = {
 }
 """Of clients of clouds (botocore, aiohttp, google.auth), by name, as none of them need be installed."""
 
+Access = Callable[[str], AbstractContextManager[None]]
+"""Reports what a file system refuses; given "read" or "written". Only calls of the file system stand within."""
+
 _log = logging.getLogger(__name__)
+
+
+def access_to(place: str, unusable: type[UserError], advice: str) -> Access:
+    """Return what reports what a file system refuses, as `unusable`, with its place: "store s3://bucket/ubt".
+
+    Each cloud's client has errors of its own (no credentials, an expired token, no such bucket), most of them no
+    `OSError`, so every error counts. It holds no store: the heartbeat of leases, a thread that a defense's stage could
+    find, has it too.
+    """
+
+    @contextmanager
+    def access(what: str) -> Iterator[None]:
+        try:
+            yield
+        except unusable:
+            raise
+        except Exception as error:
+            raise unusable(Problem(place, f"cannot be {what}: {error}", advice=advice)) from error
+
+    return access
 
 
 def is_passing(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from glob import escape
@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from ubt.artifacts.lease_files import FolderLeases, LeaseFiles, S3Leases
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest, Payload
-from ubt.artifacts.patience import patiently
+from ubt.artifacts.patience import access_to, patiently
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.hashing import digest_bytes
@@ -74,6 +74,7 @@ class ArtifactStore:
             raise UserError(Problem(f"store {self.root}", f"cannot be used: {error}", advice=_ADVICE)) from error
         self._root = path.rstrip("/")
         self._artifacts = f"{self._root}/artifacts"
+        self._access = access_to(f"store {self.root}", UnusableStore, _ADVICE)
 
     def lease_files(self) -> LeaseFiles | None:
         """Return where leases lie; None if the store is of a kind that cannot have any."""
@@ -217,20 +218,6 @@ class ArtifactStore:
         """Take a note away, if it is there."""
         with self._access("written"), suppress(FileNotFoundError):
             self._files.rm_file(self._note(name))
-
-    @contextmanager
-    def _access(self, what: str) -> Iterator[None]:
-        """Report what a file system refuses with the store's place; `what` is "read" or "written".
-
-        Each cloud's client has errors of its own (no credentials, an expired token, no such bucket), most of them no
-        `OSError`. Only calls of the file system stand inside, so all that they raise is a fault of the store.
-        """
-        try:
-            yield
-        except UnusableStore:
-            raise
-        except Exception as error:
-            raise UnusableStore(Problem(f"store {self.root}", f"cannot be {what}: {error}", advice=_ADVICE)) from error
 
     def patiently(self, call: Callable[[], Result]) -> Result:
         """Return what `call` returns, which uses leases in this store: tried again, too, while the store stumbles."""

@@ -302,7 +302,6 @@ CATCHES_ALL = {
     "sweeps/tracking/delivery.py": "what MLflow and its libraries raise never costs a sweep nor ends the thread",
     "sweeps/tracking/tracker.py": "what they raise when a connection is made is told apart",
     "sweeps/tracking/database.py": "a migration over an unfinished database may raise anything",
-    "ubt/artifacts/remote_folder.py": "each cloud's client has errors of its own",
     "ubt/artifacts/patience.py": "each cloud's client has errors of its own",
     "ubt/data/shards.py": "each cloud's client has errors of its own",
 }

@@ -40,8 +40,8 @@ def effect_text(effect: Effect) -> str:
 
     `without overfitting: ASR +1.2 points (−0.4 … +2.9), CA −0.1 (−0.9 … +0.6), 5 pairs of seeds`
     """
-    told = rates_text(effect)
-    return f"{told}, {pairs_text(effect)}" if effect.seeds and effect.ca else told
+    rates = rates_text(effect)
+    return f"{rates}, {pairs_text(effect)}" if effect.seeds and effect.ca else rates
 
 
 def rates_text(effect: Effect) -> str:
@@ -50,11 +50,11 @@ def rates_text(effect: Effect) -> str:
     if not rates:
         return f"{effect.contrast.name}: not measured beside what it is held against"
     units = [" points", *[""] * (len(rates) - 1)]
-    told = [
+    parts = [
         f"{name} {signed(found.mean)}{unit} ({interval(found)})"
         for (name, found), unit in zip(rates, units, strict=True)
     ]
-    return f"{effect.contrast.name}: {', '.join(told)}"
+    return f"{effect.contrast.name}: {', '.join(parts)}"
 
 
 def pairs_text(effect: Effect) -> str:

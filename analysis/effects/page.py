@@ -176,8 +176,8 @@ def _title(effects: Effects) -> str:
     if not clear:
         return f"None of {changes} has a clear effect"
     names = [effect.contrast.name for effect in clear[:NAMED]]
-    told = listed(names) if len(clear) <= NAMED else f"most of all {listed(names)}"
-    return f"{len(clear)} of {changes} {'has a clear effect' if len(clear) == 1 else 'have clear effects'}: {told}"
+    named = listed(names) if len(clear) <= NAMED else f"most of all {listed(names)}"
+    return f"{len(clear)} of {changes} {'has a clear effect' if len(clear) == 1 else 'have clear effects'}: {named}"
 
 
 def _base_text(effects: Effects) -> str:

@@ -128,7 +128,7 @@ def _cluster_of_this_machine() -> str:
 logger = logging.getLogger(__name__)
 
 TRIALS_WAITING = 8
-"""Workers asked for beyond those that there is room for, if these are fewer: they make an autoscaler add nodes."""
+"""Workers asked for beyond those that fit, if these are fewer: they make an autoscaler add nodes."""
 
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # its TensorBoard logger imports torch into this process

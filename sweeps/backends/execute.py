@@ -75,7 +75,7 @@ def run_on_ray(
     """Run trials until the session has finished; `trainable` may stand in for the real one in measurements.
 
     `cluster` has the nodes that were looked at, where trials run on others than this machine; as many run at a time as
-    these have room for while they come and go. Else `concurrent` do.
+    fit on these while they come and go. Else `concurrent` do.
 
     Raises:
         Ended: if it is interrupted, the connection to a cluster is lost, or Tune fails; what is done is in the store

@@ -55,7 +55,7 @@ class RayCluster:
         return set(ray_state.get_draining_nodes())
 
     def most_workers(self, resources: Resources) -> int | None:
-        """Return how many workers there is room for on all nodes that may be added; None if that is not known."""
+        """Return how many workers fit on all nodes that may be added; None if that is not known."""
         if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
             return None
         config = config_here(ray.get_runtime_context().gcs_address)
@@ -135,7 +135,7 @@ def never_again(trial: Trial) -> None:
 
 
 def let_go(controller: TuneController) -> None:
-    """End workers that no trial has: Tune keeps one back for whatever may come."""
+    """End workers that no trial has: Tune keeps one back for later trials."""
     kept: Any = controller._actor_cache  # private, so Ray is pinned: there is no public way
     if kept.num_cached_objects:
         controller._cleanup_cached_actors(force_all=True)

@@ -54,7 +54,7 @@ class Cluster(Protocol):
         """Return the nodes that are up."""
 
     def most_workers(self, resources: Resources) -> int | None:
-        """Return how many workers there is room for on all nodes that may be added; None if that is not known."""
+        """Return how many workers fit on all nodes that may be added; None if that is not known."""
 
     def leaving(self) -> set[str]:
         """Return the ids of the nodes whose end has been announced: trials end there, and none begins."""

@@ -81,7 +81,7 @@ class RunningNode:
 
 
 def running_nodes() -> list[RunningNode]:
-    """Return the nodes of Ray's on this machine, whoever started them, as far as this user may see processes.
+    """Return the nodes of Ray's on this machine, of all users, as far as this user may see processes.
 
     Ray itself, asked for the cluster of this machine, takes any process of any user for it.
     """

@@ -196,7 +196,7 @@ class SessionSearcher(Searcher):
             self._session.ended(trial, record if record.state.ended else handed_back(record))
 
     def hands_back(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Tell whether one of Tune's trials ends early: its node leaves the cluster, or nobody needs what it does."""
+        """Tell whether one of Tune's trials ends early: its node leaves the cluster, or no trial needs what it does."""
         if trial_id in self._trials and self._session.is_over(self._trials[trial_id]):
             return True
         if trial_id not in self._trials or RECORD not in result or not self._leaves(result.get(NODE, "")):

@@ -41,7 +41,7 @@ class JobState:
     status: str
     """Ray's word: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     message: str
-    told: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     """What was said of it when it was launched."""
 
     @property
@@ -69,12 +69,14 @@ class JobServer:
             self._client: JobSubmissionClient = JobSubmissionClient(self.address)
 
     def launch(
-        self, job: str, command: str, folder: Path, variables: Mapping[str, str], told: Mapping[str, str]
+        self, job: str, command: str, folder: Path, variables: Mapping[str, str], metadata: Mapping[str, str]
     ) -> None:
         """Start a command as a job, in a copy of a folder that Ray brings to the cluster."""
         environment = {"working_dir": str(folder), "env_vars": dict(variables)}
         with self._asking(), waiting_for(f"the job server at {self.shown}"):
-            self._client.submit_job(entrypoint=command, submission_id=job, runtime_env=environment, metadata=dict(told))
+            self._client.submit_job(
+                entrypoint=command, submission_id=job, runtime_env=environment, metadata=dict(metadata)
+            )
 
     def state(self, job: str) -> JobState:
         """Return how a job is."""

@@ -19,11 +19,11 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.secrets import without_credentials
 
 NAME = "ubt.name"
-"""What a job is told of its run's name."""
+"""Names in a job's metadata."""
 STUDY = "study.yaml"
 
 STOP_SECONDS = 30.0
-"""From `ubt stop` to the end of a sweep: nobody waits at a terminal, and heads of clusters may be busy."""
+"""From `ubt stop` to the end of a sweep: no one waits at a terminal, and heads of clusters may be busy."""
 
 _SPARE_SECONDS = 7
 """More than a sweep has for its end, before Ray kills what it stops: its own default, 3 s, would leave no report."""
@@ -78,13 +78,18 @@ def launch(
     jobs, job = JobServer(server), new_job(study.name)
     words = ["ubt", "sweep", STUDY, "--address", "auto", "--out", out.rstrip("/"), *options]
     words += ["--grace", f"{grace_seconds:g}"] if grace_seconds != GRACE_SECONDS else []
-    told = {SERVER: jobs.shown, OUT: shown(out.rstrip("/")), NAME: study.name, COMMAND: without_credentials(command)}
+    metadata = {
+        SERVER: jobs.shown,
+        OUT: shown(out.rstrip("/")),
+        NAME: study.name,
+        COMMAND: without_credentials(command),
+    }
     with tempfile.TemporaryDirectory(prefix="ubt-launch-") as folder:
         # The study goes as a file, not as words: those are shown to all who see the cluster's jobs.
         Path(folder, STUDY).write_text(study_text(study), encoding="utf-8")
         patience = {"RAY_JOB_STOP_WAIT_TIME_S": str(math.ceil(grace_seconds) + _SPARE_SECONDS)}
-        jobs.launch(job, f"exec {shlex.join(words)}", Path(folder), patience, told)
-    return Launched(job, jobs.shown, told[OUT], study.name)
+        jobs.launch(job, f"exec {shlex.join(words)}", Path(folder), patience, metadata)
+    return Launched(job, jobs.shown, metadata[OUT], study.name)
 
 
 def study_text(study: StudyConfig) -> str:

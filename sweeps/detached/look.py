@@ -49,7 +49,7 @@ class Look:
             lines.append(f"  job      {self.job} at {self.server}: {self.state.status}")
         if self.state and not self.run:
             lines += [f"  {line}" for line in self.state.message.splitlines()[-_LINES:]]
-            out = self.state.told.get(OUT)
+            out = self.state.metadata.get(OUT)
             lines += [f"  its run will be in {out}, or is there, out of sight from here: see `ubt logs`"] if out else []
         return "\n".join(lines)
 
@@ -102,7 +102,7 @@ def is_run(given: str) -> bool:
 
 def run_of(job: str, state: JobState) -> str | None:
     """Return where the run of a job is; None while it has none, or if that cannot be seen from here."""
-    out, name = state.told.get(OUT, ""), state.told.get(NAME, "")
+    out, name = state.metadata.get(OUT, ""), state.metadata.get(NAME, "")
     if not out or not name:
         return None
     with suppress(UserError):  # this machine need not be let in there

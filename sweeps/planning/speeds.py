@@ -93,7 +93,7 @@ class Speeds:
         return None if seconds is None else Estimate(seconds, 0)
 
     def size_bytes(self, node: Node, work: Work | None, setup: Setup) -> float | None:
-        """Return how much room a stage's artifact takes; None if it is unknown."""
+        """Return how much disk a stage's artifact takes; None if it is unknown."""
         measured = self._measured.get((node.spec.name, setup), [])
         if measured:
             return float(median(manifest.size_bytes for manifest in measured))

@@ -150,7 +150,7 @@ class Hold:
         return self._lease.name.encode()
 
     def is_ours(self) -> bool:
-        """Tell whether nobody has taken it over: whose heartbeat cannot be written counts as dead after a while."""
+        """Tell whether it is not taken over: whose heartbeat cannot be written counts as dead after a while."""
         return self._files is None or self._files.holder(_SLOT) == self._lease.name
 
     def release(self) -> None:

@@ -106,7 +106,7 @@ class Session:
         return 0 if self.stopped else self._scheduler.startable(at_most)
 
     def to_come(self, at_most: int) -> int:
-        """Return how many trials are yet to start, ready or not; of many, or nobody knows how many, so many."""
+        """Return how many trials are yet to start, ready or not; of many, or where it is not known, so many."""
         if self.stopped:
             return 0
         known = self._scheduler.waiting + self.side_run_ready
@@ -118,7 +118,7 @@ class Session:
         return not self.stopped and self._elsewhere is not None and self._beside.ready and self._elsewhere.leases_hold
 
     def is_over(self, run: str) -> bool:
-        """Tell whether a run of a trial is one beside it that nobody needs any more."""
+        """Tell whether a run of a trial is one beside it that no trial needs any more."""
         return run in self._beside and self.finished
 
     def next_assignment(self, near: Sequence[str] = ()) -> Assignment | None:

@@ -31,7 +31,7 @@ class Capacity:
     most: int
     """To be asked for at a time: more than fit, where nodes may be added."""
     kept: bool = False
-    """Nobody else has use for it: what runs on this machine alone need let no worker go."""
+    """No one else has use for it: what runs on this machine alone need let no worker go."""
 
     def up_to(self, cap: int | None) -> Capacity:
         """Return the capacity that a study makes use of."""

@@ -98,7 +98,7 @@ class Slurm:
 
     @property
     def logs(self) -> str:
-        """What Slurm itself has to say, for whoever reads of a failure."""
+        """What Slurm itself says, for the report of a failure."""
         return "\n".join(f"{path.name}:\n{path.read_text()[-3000:]}" for path in sorted(self.root.glob("log/*")))
 
 

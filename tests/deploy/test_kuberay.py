@@ -215,8 +215,8 @@ def test_decoded_images_have_a_folder_on_the_node_with_the_room_that_was_asked_f
         assert bytes_of(volume["emptyDir"]["sizeLimit"]) <= bytes_of(asked)
     # The `paper` study: 500,000 pairs and ImageNet's 50,000 images, each 224 × 224 × 3 bytes.
     workers = WORKERS[0]["template"]["spec"]["volumes"]
-    room = next(volume for volume in workers if volume["name"] == "cache")["emptyDir"]["sizeLimit"]
-    assert bytes_of(room) > 550_000 * 224 * 224 * 3
+    limit = next(volume for volume in workers if volume["name"] == "cache")["emptyDir"]["sizeLimit"]
+    assert bytes_of(limit) > 550_000 * 224 * 224 * 3
 
 
 def bytes_of(quantity: str) -> int:

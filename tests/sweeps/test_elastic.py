@@ -1,6 +1,6 @@
 """Concurrency on a real Ray that grows while trials run: halves of GPUs are all used, on nodes that join too.
 
-Trials do nothing but wait until as many run as there is room for. GPUs are none: Ray is told of them.
+Trials do nothing but wait until as many run as fit. There are no GPUs: Ray is made to believe in them.
 """
 
 from __future__ import annotations

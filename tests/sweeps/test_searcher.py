@@ -45,7 +45,7 @@ def start(searcher: SessionSearcher, trial_id: str) -> Assignment:
 
 
 def searcher_of(toy: Toy, now: int = 1, most: int | None = None, **more: Any) -> SessionSearcher:
-    """Return the bridge to a session, with room for so many workers."""
+    """Return the bridge to a session, with so many workers."""
     return SessionSearcher(toy.session, Capacity(now, now if most is None else most), **more)
 
 
@@ -128,9 +128,7 @@ def test_an_assignment_is_given_to_a_worker_that_is_there_and_to_no_other(tmp_pa
     toy = toy_session(tmp_path, [{"victim.pretrain.epochs": epochs} for epochs in range(1, 5)])
     searcher = searcher_of(toy, 2, most=3)
     for idle in "ijk":
-        assert searcher.suggest(trial_id=idle) == {ASSIGNMENT: None}, (
-            "all four could start: one more than there is room for"
-        )
+        assert searcher.suggest(trial_id=idle) == {ASSIGNMENT: None}, "all four could start: one more than fits"
     assert searcher.suggest(trial_id="l") is None
     assert searcher.releases_worker("i", HERE)
     searcher.on_trial_complete(trial_id="i", result={"done": True})
@@ -142,7 +140,7 @@ def test_an_assignment_is_given_to_a_worker_that_is_there_and_to_no_other(tmp_pa
 
 
 def test_a_node_that_joins_gets_a_worker_while_trials_run(tmp_path: Path) -> None:
-    """Concurrency was what there was room for at the start."""
+    """Concurrency was what fitted at the start."""
     toy = toy_session(tmp_path, [{"victim.pretrain.epochs": epochs} for epochs in range(1, 5)])
     searcher = searcher_of(toy, 1)
     up(searcher, "i")

@@ -100,7 +100,7 @@ def test_a_trial_of_this_process_that_stands_still_is_ended(assignment: Assignme
 
 
 def test_nothing_is_raised_after_the_block(assignment: Assignment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial that ends while the watchdog judges it waits for the verdict."""
+    """A trial that ends while the watchdog judges it waits until it has."""
     judging = threading.Event()
 
     def slowly(*_: object) -> str:

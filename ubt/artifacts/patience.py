@@ -47,8 +47,8 @@ Access = Callable[[str], AbstractContextManager[None]]
 _log = logging.getLogger(__name__)
 
 
-def access_to(place: str, unusable: type[UserError], advice: str) -> Access:
-    """Return what reports what a file system refuses, as `unusable`, with its place: "store s3://bucket/ubt".
+def access_to(place: str, unusable: type[UserError], advice: str, words: Callable[[Exception], str] = str) -> Access:
+    """Return what reports what a file system refuses, as `unusable`, with its place and the error in `words`.
 
     Each cloud's client has errors of its own (no credentials, an expired token, no such bucket), most of them no
     `OSError`, so every error counts. It holds no store: the heartbeat of leases, a thread that a defense's stage could
@@ -62,7 +62,7 @@ def access_to(place: str, unusable: type[UserError], advice: str) -> Access:
         except unusable:
             raise
         except Exception as error:
-            raise unusable(Problem(place, f"cannot be {what}: {error}", advice=advice)) from error
+            raise unusable(Problem(place, f"cannot be {what}: {words(error)}", advice=advice)) from error
 
     return access
 

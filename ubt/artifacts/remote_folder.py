@@ -13,16 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 
 from ubt.artifacts.lease_files import LeaseFiles, S3Leases
+from ubt.artifacts.patience import access_to
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import digest_bytes
 from ubt.common.paths import cache_root, expanded
 from ubt.common.secrets import without_credentials
+
+Result = TypeVar("Result")
 
 _AT_A_TIME = 8
 """Files that are fetched or sent at a time: each costs some tens of milliseconds of waiting."""
@@ -94,6 +97,8 @@ class RemoteFolder:
         self._root = path.rstrip("/")
         if not _is_inside(self.name):
             raise UserError(Problem(self.shown, "must end with the name of a folder"))
+        named = "{0.__class__.__name__}: {0}".format  # some clients' errors have no text
+        self._access = access_to(self.shown, UnusableFolder, _ADVICE, named)
 
     @property
     def name(self) -> str:
@@ -111,30 +116,17 @@ class RemoteFolder:
 
     def folders(self) -> list[str]:
         """Return the names of the folders in it."""
-        with self._access("read"):
-            try:
-                found = self._files.ls(self._root, detail=True)
-            except FileNotFoundError:
-                return []
-            return sorted(PurePosixPath(one["name"]).name for one in found if one["type"] == "directory")
+        found = self._there(lambda: self._files.ls(self._root, detail=True)) or []
+        return sorted(PurePosixPath(one["name"]).name for one in found if one["type"] == "directory")
 
     def read(self, name: str) -> bytes | None:
         """Return a file's bytes, or None if there is no such file."""
-        with self._access("read"):
-            try:
-                content: bytes = self._files.cat_file(f"{self._root}/{name}")
-            except FileNotFoundError:
-                return None
-            return content
+        return self._there(lambda: bytes(self._files.cat_file(f"{self._root}/{name}")))
 
     def changed_at(self, name: str) -> datetime | None:
         """Return when a file was written, by the clock there; None if there is none."""
-        with self._access("read"):
-            try:
-                changed: datetime = self._files.modified(f"{self._root}/{name}")
-            except FileNotFoundError:
-                return None
-            return changed
+        changed: datetime | None = self._there(lambda: self._files.modified(f"{self._root}/{name}"))
+        return changed
 
     def write(self, contents: Mapping[str, bytes]) -> None:
         """Write files, each whole, as object stores do."""
@@ -144,11 +136,7 @@ class RemoteFolder:
 
     def stamps(self) -> dict[str, str]:
         """Return, for each file below, what is another one when the file has changed."""
-        with self._access("read"):
-            try:
-                found: dict[str, dict[str, Any]] = self._files.find(self._root, detail=True)
-            except FileNotFoundError:
-                return {}
+        found: dict[str, dict[str, Any]] = self._there(lambda: self._files.find(self._root, detail=True)) or {}
         names = {path.removeprefix(f"{self._root}/"): info for path, info in found.items()}
         held = {name: info for name, info in sorted(names.items()) if not name.startswith(f"{_LOCK}/")}
         return {name: _stamp(info) for name, info in held.items() if _is_inside(name)}
@@ -184,21 +172,18 @@ class RemoteFolder:
             write_whole(folder / _FETCHED, json.dumps(kept | now))
         return due
 
+    def _there(self, call: Callable[[], Result]) -> Result | None:
+        """Return what `call` reads, or None if that is not there."""
+        with self._access("read"):
+            try:
+                return call()
+            except FileNotFoundError:
+                return None
+
     def _each(self, what: str, call: Callable[[str], object], names: list[str]) -> None:
         with self._access(what), ThreadPoolExecutor(_AT_A_TIME) as threads:
             for _ in threads.map(call, names):
                 pass
-
-    @contextmanager
-    def _access(self, what: str) -> Iterator[None]:
-        """Report what a file system refuses with the folder's address; each cloud's client has errors of its own."""
-        try:
-            yield
-        except UnusableFolder:
-            raise
-        except Exception as error:
-            message = f"cannot be {what}: {type(error).__name__}: {error}"
-            raise UnusableFolder(Problem(self.shown, message, advice=_ADVICE)) from error
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def driver_version() -> str:
 def fit(driver: str, torch: Torch) -> Fit:
     """Return whether a driver runs torch's builds, and what to do if it does not.
 
-    What torch can use is believed, whatever the driver: NVIDIA has packages that let older ones run newer CUDA.
+    What torch can use is believed, with any driver: NVIDIA has packages that let older ones run newer CUDA.
     """
     if not driver and not torch.usable:
         return Fit(True, "no NVIDIA driver: trials run on the CPU")

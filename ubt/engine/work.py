@@ -44,7 +44,7 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STORED: tuple[Kind, ...] = ("models", "bodies", "image_towers")
-"""Kinds that take room in the store."""
+"""Kinds that take disk in the store."""
 
 
 _CAPTIONS = 16_384
@@ -84,7 +84,7 @@ class Work:
 
     @classmethod
     def of(cls, given: Mapping[str, float]) -> Work:
-        """Return it from plain values; kinds of other versions are kept, and known to nobody."""
+        """Return it from plain values; kinds of other versions are kept, though unknown here."""
         return cls(dict(given))  # type: ignore[arg-type]
 
 
@@ -176,7 +176,7 @@ class Calibrated(Config):
     costs: dict[str, float]
     """Kind of work → seconds."""
     sizes: dict[str, int]
-    """Kind of work that takes room in the store → bytes."""
+    """Kind of work that takes disk in the store → bytes."""
     peak_memory_bytes: int
     """Of the GPU, or of the process on a CPU."""
     at_once: int = 1

@@ -72,8 +72,8 @@ def implant(trial: TrialConfig, sizes: DataSizes) -> Work:
     """Return the work of training the backdoor in, or of loading the poisoned model."""
     recipe = trial.victim.implant
     made = work(copies=1) if recipe.checkpoint else trained(recipe.epochs, sizes.train, recipe.batch_size)
-    told = rates(trial, sizes, "val", "test") + classifiers(trial, sizes)
-    return made + told + work(stages=1, copies=1, tokens=sizes.train, models=1)
+    judging = rates(trial, sizes, "val", "test") + classifiers(trial, sizes)
+    return made + judging + work(stages=1, copies=1, tokens=sizes.train, models=1)
 
 
 def retrain(trial: TrialConfig, sizes: DataSizes) -> Work:
@@ -176,8 +176,8 @@ def observed(sizes: DataSizes, chosen: int, others: int, touched: int) -> Work:
 
 def each_epoch(trial: TrialConfig, sizes: DataSizes, epochs: int, text_changes: bool) -> Work:
     """Return the work of evaluating the model of every epoch on validation."""
-    told = rates(trial, sizes, "val") + (classifiers(trial, sizes) if text_changes else Work())
-    return told * max(1, epochs)
+    judging = rates(trial, sizes, "val") + (classifiers(trial, sizes) if text_changes else Work())
+    return judging * max(1, epochs)
 
 
 # Baselines
@@ -217,8 +217,8 @@ def ascend(trial: TrialConfig, sizes: DataSizes) -> Work:
     training = work(trained_images=pairs, trained_captions=pairs, steps=batches)
     looks: int = settings.ascend_epochs + 1
     seen = observed(sizes, isolated, 0, isolated) * looks
-    told = each_epoch(trial, sizes, settings.ascend_epochs, text_changes=True)
-    return training + seen + told + work(stages=1, copies=2, bodies=1)
+    judging = each_epoch(trial, sizes, settings.ascend_epochs, text_changes=True)
+    return training + seen + judging + work(stages=1, copies=2, bodies=1)
 
 
 def another_model(trial: TrialConfig, sizes: DataSizes) -> Work:
@@ -233,8 +233,8 @@ def evaluate(trial: TrialConfig, sizes: DataSizes) -> Work:
     """Return the work of evaluating the defended model; classifiers are at hand if its last epoch was evaluated."""
     made = trial.defense.stages
     at_hand = not made or stage_named(made[-1]).evaluates_each_epoch
-    told = rates(trial, sizes, "val", "test") + (Work() if at_hand else classifiers(trial, sizes))
-    return told + work(stages=1, copies=1)
+    judging = rates(trial, sizes, "val", "test") + (Work() if at_hand else classifiers(trial, sizes))
+    return judging + work(stages=1, copies=1)
 
 
 def retrieval(trial: TrialConfig, sizes: DataSizes) -> Work:
@@ -252,8 +252,8 @@ def rebound(trial: TrialConfig, sizes: DataSizes) -> Work:
     """Return the work of a short training, and of evaluating what it comes to."""
     metric = _metric(trial, "rebound")
     pairs = min(metric.pairs, sizes.pretrain or sizes.train)
-    told = rates(trial, sizes, "val", "test") + classifiers(trial, sizes)
-    return trained(metric.epochs, pairs, metric.batch_size) + told + work(stages=1, copies=1, tokens=pairs)
+    judging = rates(trial, sizes, "val", "test") + classifiers(trial, sizes)
+    return trained(metric.epochs, pairs, metric.batch_size) + judging + work(stages=1, copies=1, tokens=pairs)
 
 
 def pac_bayes(trial: TrialConfig, sizes: DataSizes) -> Work:
@@ -285,5 +285,5 @@ def _fine_tuned(trial: TrialConfig, sizes: DataSizes, stage: str, images_of_pair
     epochs, size = getattr(settings, f"{stage}_epochs"), getattr(settings, f"{stage}_batch_size")
     passes = epochs * used(pairs, size) * images_of_pair
     training = work(trained_images=passes, trained_captions=passes, steps=epochs * steps(pairs, size))
-    told = each_epoch(trial, sizes, epochs, text_changes=True)
-    return training + told + work(stages=1, copies=1, tokens=pairs, bodies=1)
+    judging = each_epoch(trial, sizes, epochs, text_changes=True)
+    return training + judging + work(stages=1, copies=1, tokens=pairs, bodies=1)

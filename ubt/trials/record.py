@@ -179,7 +179,7 @@ class TrialRecord(Config):
     device: str = ""
     """What it was computed on: `cpu`, `cuda`."""
     device_memory_bytes: int = 0
-    """Memory of that GPU, whatever the trial's share of it; 0 on a CPU, and in records of before."""
+    """Memory of that GPU as a whole, not the trial's share; 0 on a CPU, and in records of before."""
     commit: str = ""
     """Commit of the code, with a `+` if the tree was changed."""
     versions: dict[str, str] = Field(default_factory=dict)

@@ -12,8 +12,9 @@ INSTALLED := $(VENV)/.installed-cuda$(CUDA)
 OTHER_CUDA := $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed-cuda*))
 COMPILE := $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 	--generate-hashes --no-header --quiet
-# A process a core, a test file at a time: files share what they train.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# A process a core, a test file at a time: files share what they train. Where one has crashed, a new one waits for
+# tests for ever in some versions of xdist, so that there is none.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
 # The variable silences a notice that is about the theme's future, not about these pages.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 

@@ -167,6 +167,9 @@ def ask_again(controller: TuneController) -> None:
 def on_a_node(what: str, resources: Resources, function: Callable[..., Result], *arguments: object) -> Result:
     """Run a function on a node of the cluster that a trial fits on, and return what that returns.
 
+    After an interruption it goes on until it has ended, or its driver has: `ray.cancel` at the moment at which the
+    task begins ends the driver from C++ ("Tried to complete task that was not pending").
+
     Args:
         what: what it does, in words: "the data to be decoded".
         resources: what a trial takes.
@@ -191,5 +194,3 @@ def on_a_node(what: str, resources: Resources, function: Callable[..., Result], 
         raise UserError(
             Problem("the cluster", f"waited for {what}, which failed on a node: {said}", advice=advice)
         ) from error
-    finally:
-        ray.cancel(task)  # which does nothing to one that has ended

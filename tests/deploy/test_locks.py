@@ -59,8 +59,10 @@ def test_a_lock_names_no_address_and_has_a_hash_for_everything(cuda: int) -> Non
 
 
 @pytest.mark.parametrize(("words", "lock"), [((), LOCKS[13]), (("CUDA=13",), LOCKS[13]), (("CUDA=12",), LOCKS[12])])
-def test_make_install_takes_the_lock_of_the_cuda_that_was_asked_for(words: tuple[str, ...], lock: str) -> None:
-    assert f"--require-hashes -r {lock}" in make("install", *words).stdout
+def test_make_install_takes_the_lock_of_the_cuda_that_was_asked_for(
+    words: tuple[str, ...], lock: str, tmp_path: Path
+) -> None:
+    assert f"--require-hashes -r {lock}" in make("install", f"VENV={tmp_path}", *words).stdout
 
 
 def test_make_install_refuses_a_cuda_that_there_is_no_lock_for() -> None:

@@ -89,7 +89,7 @@ class TestOnRay:
             node_tasks.on_a_node("a test", Resources(), divide, 1, 0)
         assert "ubt doctor" in str(told.value)
 
-    def test_an_interruption_leaves_no_task_behind(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_an_interruption_the_cluster_takes_the_next_task(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def divide(one: int, other: int) -> float:
             return one / other
 

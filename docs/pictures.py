@@ -18,8 +18,8 @@ from ubt.attacks import ATTACKS, Attack, Images, Rows
 from ubt.attacks.base import OpenAiCaptions
 from ubt.data.scenes import Scenes
 from ubt.engine.graph import build_pipeline
+from ubt.engine.pipeline import PipelineRun
 from ubt.engine.poisoning import PoisonManifest
-from ubt.engine.runner import PipelineRun
 from ubt.engine.workspace import Workspace
 from ubt.trials.config import TrialConfig
 

@@ -123,7 +123,7 @@ class Bench:
         return last
 
     def _run(self, nodes: tuple[Node, ...], trial: TrialConfig) -> None:
-        from ubt.engine.runner import PipelineRun
+        from ubt.engine.pipeline import PipelineRun
 
         list(PipelineRun(nodes, trial, self.workspace, self.keep_epochs, REPORT).steps())
 

@@ -115,8 +115,8 @@ def _poison(study: StudyConfig, store: str) -> tuple[Workspace, PoisonManifest]:
 
 
 def _from_pipeline(pipeline: Pipeline, trial: TrialConfig, workspace: Workspace) -> PoisonManifest:
+    from ubt.engine.pipeline import PipelineRun  # noqa: PLC0415
     from ubt.engine.poisoning import PoisonManifest  # noqa: PLC0415
-    from ubt.engine.runner import PipelineRun  # noqa: PLC0415
 
     for record in PipelineRun(pipeline, trial, workspace, {}).steps():
         epoch = f"epoch {record.epochs[-1].epoch}" if record.epochs else ""

@@ -57,7 +57,8 @@ class RunStatus(Config):
         """Return the exit status of who waits for its end."""
         if not self.complete:
             return Exit.FAULT
-        return Exit.DONE if self.states[State.DONE] == self.total else Exit.SOME_FAILED
+        well = self.states[State.DONE] + self.states.get(State.PRUNED, 0)
+        return Exit.DONE if well == self.total else Exit.SOME_FAILED
 
 
 def read_status(place: str) -> RunStatus:

@@ -78,6 +78,10 @@ def _notes(study: StudyConfig) -> list[str]:
     if budget := study.search.budget:
         which = ", whichever is reached first" if len(budget.limits) > 1 else ""
         notes.append(f"no trial is started once the budget is used up: {budget.text()}{which}")
+    if study.search.stopping:
+        notes.append(
+            "trials may be stopped early (search.stopping): times and costs are those of running all to the end"
+        )
     notes += [study.search.plan_note] if study.search.plan_note else []
     return [*notes, *machine_notes(study.resources)]
 

@@ -20,6 +20,7 @@ from ubt.engine.spec import STAGES, stage_named
 from ubt.trials.assignment import Assignment, PlannedFile
 from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.record import StageRecord, State, TrialRecord
+from ubt.trials.stopping import StopRule
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,12 @@ class PlannedTrial:
         It ended, not by a fault that says nothing of the configuration, and did the same work: the keys of its
         stages are others if the data, or the code of a stage, has changed since. One that failed before its first
         stage tells nothing of its work. A gate that would end now what it let pass, or the other way round, asks for
-        the trial again, too: its stages are all in the store.
+        the trial again, too: its stages are all in the store. So does a trial that was stopped by another
+        `search.stopping`.
         """
+        rule = self.assignment.stopping
+        if record.pruned and (rule is None or not rule.is_of(record.pruned)):
+            return False
         confirmed = all(map(self.assignment.gates.confirm, record.gates))
         same = record.config == self.assignment.recorded_config and record.seed == self.assignment.seed
         keys, done = [node.key for node in self.pipeline], [stage.key for stage in record.stages]
@@ -108,10 +113,20 @@ class TrialPlanner:
             gpus=study.resources.gpus_per_trial,
             keep_epochs=self._keep_epochs,
             gates=study.gates,
+            stopping=self._stop_rule(pipeline),
             plugins=study.plugins,
             commit=self._commit,
         )
         return PlannedTrial(assignment, pipeline)
+
+    def _stop_rule(self, pipeline: Pipeline) -> StopRule | None:
+        """Return by what a trial is stopped, yet without others to compare it with; None if it is not.
+
+        It is looked at in the last stage that changes the defended model epoch by epoch.
+        """
+        settings = self._study.search.stopping
+        judged = [node.spec.name for node in pipeline if node.spec.evaluates_each_epoch]
+        return StopRule(settings=settings, stage=judged[-1], choice=self._study.rule) if settings and judged else None
 
     def _files(self, trial: TrialConfig) -> tuple[PlannedFile, ...]:
         """Return the files that a trial reads, looked at once for each victim."""

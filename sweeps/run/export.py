@@ -223,7 +223,7 @@ def _kept_epochs(wanted: _Wanted, pipeline: Pipeline) -> str:
 
 def _computed(wanted: _Wanted, pipeline: Pipeline, show: Show) -> Artifact:
     """Return the artifact of the last stage, computed in this process from what the store has of those before it."""
-    from ubt.engine.runner import PipelineRun  # noqa: PLC0415
+    from ubt.engine.pipeline import PipelineRun  # noqa: PLC0415
     from ubt.engine.workspace import Workspace  # noqa: PLC0415
     from ubt.models.clip import pick_device, use_threads  # noqa: PLC0415
 

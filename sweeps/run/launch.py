@@ -40,6 +40,7 @@ from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.scheduling.warm_start import keep_warm_start, warm_start
 from sweeps.search.budgeted import limited
+from sweeps.search.lagged import in_step
 from sweeps.search.proposals import Proposal
 from sweeps.study.config import Resources, StudyConfig
 from sweeps.tracking import Tracker
@@ -234,7 +235,7 @@ def _session(
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     return Session(
-        proposer=limited(study.search.proposer(study, run.journal, known), study),
+        proposer=in_step(limited(study.search.proposer(study, run.journal, known), study), study),
         planner=planner,
         replicates=len(study.seeds),
         scheduler=StageScheduler(stored_keys(store)),
@@ -242,6 +243,7 @@ def _session(
         known=known,
         listeners=listeners,
         rule=study.rule,
+        ca_floor=study.ca_floor,
         retries=study.resources.retries,
         stall_minutes=study.resources.stall_minutes,
         elsewhere=Elsewhere(store),

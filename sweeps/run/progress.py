@@ -158,6 +158,7 @@ class Tally:
         parts = [
             f"{self.count(State.DONE)} done, {self.count(State.RUNNING)} running, {self.count(State.FAILED)} failed"
         ]
+        parts[0] += f", {pruned} stopped early" if (pruned := self.count(State.PRUNED)) else ""
         if best:
             mean = f", mean of {best.seeds} seeds" if best.seeds > 1 else ""
             asr = "" if best.asr is None else f"ASR {best.asr:.3f} at "
@@ -285,6 +286,6 @@ def _doing(record: TrialRecord) -> str:
 
 def _result(record: TrialRecord) -> str:
     if record.val is None:
-        return f"FAILED: {record.reason.splitlines()[0] if record.reason else 'for no known reason'}"
+        return f"{record.state}: {record.reason.splitlines()[0] if record.reason else 'for no known reason'}"
     named = f"{record.label}: " if record.label else ""
     return f"{record.val} ({named}{describe(record.changes)})"

@@ -12,8 +12,9 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from sweeps.planning.trials import PlannedTrial
+from sweeps.scheduling.stopping import Stops
 from sweeps.search.proposals import Outcome, Proposal, Proposer
-from ubt.common.choice import RuleName, Seen
+from ubt.common.choice import CA_FLOOR, Candidate, RuleName, Seen, choose, mean_candidate, nearest
 from ubt.common.errors import WeakImplant
 from ubt.trials.budget import ended_at
 from ubt.trials.failures import Failure
@@ -59,28 +60,72 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
+def outcome_over_seeds(records: Sequence[TrialRecord], rule: RuleName, ca_floor: float) -> Outcome:
+    """Return the outcome of a configuration's trials, one a seed: means, or a failure if one of them failed.
+
+    If some were stopped early, these are the means after the epoch that the rule of choice would take, of those that
+    every seed has measured: what the configuration gives with as many epochs.
+    """
+    ends = {record.state for record in records}
+    if State.PRUNED in ends and ends <= {State.PRUNED, State.DONE} and (best := _best_epoch(records, rule, ca_floor)):
+        return best
+    return mean_outcome([outcome_of(record, rule) for record in records])
+
+
+def _best_epoch(records: Sequence[TrialRecord], rule: RuleName, ca_floor: float) -> Outcome | None:
+    """Return the means after the best epoch that every trial has measured; None if there is none."""
+    stage = next((record.pruned.stage for record in records if record.pruned), "")
+    found = [_candidates(record, stage) for record in records]
+    common = sorted(set.intersection(*(set(epochs) for epochs in found)))
+    means = [mean_candidate([epochs[number] for epochs in found]) for number in common]
+    best = choose(means, ca_floor, rule) or nearest(means, rule)
+    if best is None:
+        return None
+    seen = best.seen if rule == "trigger_free" else None
+    first = seen.alike if seen else best.asr
+    return None if first is None else Outcome((first, best.ca), best.ca_lost, seen.held_lost if seen else None)
+
+
+def _candidates(record: TrialRecord, stage: str) -> dict[int, Candidate]:
+    """Return what a choice looks at after each judged epoch of a stage, by epoch, which is also its last tie-break."""
+    if record.poisoned_val is None:
+        return {}
+    before, rates = record.poisoned_val.ca, [(one, one.val) for name, one in record.epochs if name == stage]
+    return {
+        one.epoch: Candidate(val.asr, val.ca, before - val.ca, one.epoch, Seen.of(one.observed))
+        for one, val in rates
+        if val is not None
+    }
+
+
 class Replicated:
     """The replicates of each proposal: the search is given its outcome once all of them have ended."""
 
-    def __init__(self, proposer: Proposer, rule: RuleName) -> None:
+    def __init__(self, proposer: Proposer, rule: RuleName, ca_floor: float = CA_FLOOR) -> None:
         self._proposer = proposer
         self._rule = rule
+        self._ca_floor = ca_floor
         self._proposal_of: dict[str, Proposal] = {}
-        self._open: dict[int, dict[str, Outcome | None]] = {}
+        self._open: dict[int, dict[str, TrialRecord | None]] = {}
+        self.stops = Stops()
+        """By what each trial is stopped early."""
 
-    def begin(self, proposal: Proposal, trials: Sequence[str]) -> None:
+    def begin(self, proposal: Proposal, trials: Sequence[PlannedTrial]) -> None:
         """Take note of the trials of a proposal."""
-        self._proposal_of.update(dict.fromkeys(trials, proposal))
-        self._open[proposal.number] = dict.fromkeys(trials)
+        names = [trial.name for trial in trials]
+        self._proposal_of.update(dict.fromkeys(names, proposal))
+        self._open[proposal.number] = dict.fromkeys(names)
+        self.stops.begin(trials)
 
     def ended(self, record: TrialRecord) -> None:
         """Take note of a trial's end. The outcome is the mean; a failure if one failed."""
         proposal = self._proposal_of[record.trial]
-        outcomes = self._open[proposal.number]
-        outcomes[record.trial] = outcome_of(record, self._rule)
-        known = [outcome for outcome in outcomes.values() if outcome is not None]
-        if len(known) == len(outcomes):
-            self._proposer.tell(proposal, mean_outcome(known))
+        self.stops.ended(record)
+        records = self._open[proposal.number]
+        records[record.trial] = record
+        known = [one for one in records.values() if one is not None]
+        if len(known) == len(records):
+            self._proposer.tell(proposal, outcome_over_seeds(known, self._rule, self._ca_floor))
             del self._open[proposal.number]
 
 

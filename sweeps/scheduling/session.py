@@ -28,7 +28,7 @@ from sweeps.scheduling.retries import WORKER_DIED, LostInARow, Retries, Rule
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.scheduling.stalls import StageTimes
 from sweeps.search.proposals import Proposal, Proposer
-from ubt.common.choice import RuleName
+from ubt.common.choice import CA_FLOOR, RuleName
 from ubt.common.secrets import without_credentials
 from ubt.trials.assignment import Assignment
 from ubt.trials.failures import Failure
@@ -48,6 +48,7 @@ class Session:
         known: Sequence[TrialRecord] = (),
         listeners: Sequence[Listener] = (),
         rule: RuleName = "lowest_asr",
+        ca_floor: float = CA_FLOOR,
         retries: int = 2,
         stall_minutes: float | None = None,
         elsewhere: Elsewhere | None = None,
@@ -59,7 +60,7 @@ class Session:
         self._known = {record.trial: record for record in known}
         self._listeners = list(listeners)
         self._planned: dict[str, PlannedTrial] = {}
-        self._replicated = Replicated(proposer, rule)
+        self._replicated = Replicated(proposer, rule, ca_floor)
         self._failed_victims = FailedVictims()
         self._newest: dict[str, TrialRecord] = {}
         self._states: dict[str, State] = {}
@@ -87,13 +88,13 @@ class Session:
     @property
     def finished(self) -> bool:
         """Tell whether every trial that was started has ended and no further one will be."""
-        left_to_start = not self.stopped and (bool(self._scheduler.waiting) or not self._proposer.exhausted)
-        return not left_to_start and not self._scheduler.running
+        left_to_start = not self.stopped and (self._scheduler.waiting or not self._proposer.exhausted)
+        return not (left_to_start or self._scheduler.running)
 
     @property
     def all_done(self) -> bool:
-        """Tell whether every trial that will be started has ended, and well."""
-        return self.finished and set(self._states.values()) <= {State.DONE}
+        """Tell whether every trial that will be started has ended, and well: stopping one early is no failure."""
+        return self.finished and set(self._states.values()) <= {State.DONE, State.PRUNED}
 
     @property
     def waiting(self) -> int:
@@ -132,9 +133,9 @@ class Session:
             if (failed := self._failed_victims.reason_to_skip(planned)) is None:
                 self._again.discard(trial)
                 self._beside.began(trial)
-                given = {"alone": self._alone.get(trial, ""), "stall_seconds": self._stage_times.seconds}
-                given |= {"stall_seconds_of": self._stage_times.seconds_of}
-                return planned.assignment.model_copy(update=given)
+                given = {"alone": self._alone.get(trial, ""), "stopping": self._replicated.stops.rule_of(planned)}
+                limits = {"stall_seconds": self._stage_times.seconds, "stall_seconds_of": self._stage_times.seconds_of}
+                return planned.assignment.model_copy(update=given | limits)
             self.ended(trial, failed)
             self._refill()
         return self._beside.assignment() if self.side_run_ready else None
@@ -183,8 +184,8 @@ class Session:
         if self._beside.ended(trial):
             return
         record = self._newest.get(trial) or self._planned[trial].assignment.record(State.RUNNING)
-        told = len(record.attempts) > len(self._earlier.get(trial, ()))  # this run has come to a record
-        attempts = record.attempts if told else (Attempt(node=node),)
+        before = len(self._earlier.get(trial, ()))  # unless there is one more, this run has come to no record
+        attempts = record.attempts if len(record.attempts) > before else (Attempt(node=node),)
         lost = {"state": State.FAILED, "reason": reason, "fault": fault, "lost": True, "failure": Failure.FAULT}
         self.ended(trial, record.model_copy(update={**lost, "attempts": attempts}))
 
@@ -210,9 +211,8 @@ class Session:
         self._give_up(self._newest, why)
 
     def _give_up(self, trials: Iterable[str], why: str) -> None:
-        end = {"state": State.INTERRUPTED, "reason": why, "waits_for": ""}
         for record in [one for one in map(self._newest.__getitem__, trials) if not one.state.ended]:
-            self._write(record.model_copy(update=end))
+            self._write(record.model_copy(update={"state": State.INTERRUPTED, "reason": why, "waits_for": ""}))
 
     def close(self) -> None:
         """Settle what the search has open, when all is done."""
@@ -231,7 +231,7 @@ class Session:
             self.arrived(key, done)
         while proposal := self._next_proposal():
             planned = self._trials_of(proposal)
-            self._replicated.begin(proposal, [trial.name for trial in planned])
+            self._replicated.begin(proposal, planned)
             for trial in planned:
                 self._admit(trial)
         if not self.stopped and (self.waiting or not self._proposer.exhausted) and (spent := self.used_up()):

@@ -10,7 +10,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from sweeps.scheduling.outcomes import mean_outcome, outcome_of
+from sweeps.scheduling.outcomes import outcome_over_seeds
 from sweeps.search.adaptive import Adaptive
 from sweeps.search.base import differing, identity
 from sweeps.search.earlier import read_earlier, write_earlier
@@ -85,7 +85,7 @@ def _earlier(study: StudyConfig, folders: list[Path]) -> list[Earlier]:
                 _, by_seed, _ = found.setdefault(identity(changes), (changes, {}, f"{folder}/{record.trial}"))
                 by_seed.setdefault(record.seed, record)
     told = [
-        Earlier(changes, mean_outcome([outcome_of(record, study.rule) for record in by_seed.values()]), source)
+        Earlier(changes, outcome_over_seeds(list(by_seed.values()), study.rule, study.ca_floor), source)
         for changes, by_seed, source in found.values()
     ]
     return [one for one in told if one.outcome.values or one.outcome.ruled_out]

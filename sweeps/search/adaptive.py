@@ -82,13 +82,15 @@ class Adaptive(Search):
 
     def for_workers(self, concurrent: int) -> Self:
         """Return the search with the lag that so many trials at a time want, unless it has one."""
-        return self if self.lag else self.model_copy(update={"lag": max(4, 2 * concurrent)})
+        search = self if self.lag else self.model_copy(update={"lag": max(4, 2 * concurrent)})
+        return search.with_stopping_lag(search.lag)
 
     def as_begun(self, before: JsonObject, extend: bool) -> Self:
         """Return the search with the lag of the machine that began it and, unless extended, the trials added since."""
         asked = before.get("n_trials")
         n_trials = max(self.n_trials, asked) if isinstance(asked, int) and not extend else self.n_trials
-        return self.model_copy(update={"lag": self.lag or before.get("lag"), "n_trials": n_trials})
+        search = super().as_begun(before, extend)
+        return search.model_copy(update={"lag": self.lag or before.get("lag"), "n_trials": n_trials})
 
     def with_more_trials(self, more: int, before: JsonObject) -> Self:
         """Return the search with `more` trials than the run was last asked for."""

@@ -37,6 +37,7 @@ from ubt.trials.budget import Budget
 from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import TrialRecord
+from ubt.trials.stopping import Stopping, lag_of
 
 
 class Study(Protocol):
@@ -116,6 +117,8 @@ class Search(Config):
     """What a reader of the study's plan should know."""
     more_trials_by: ClassVar[str] = "change the design"
     """What a user does to have more trials in a run that exists."""
+    needs_whole_trials: ClassVar[str] = ""
+    """Why no trial of it may be stopped before its last epoch; empty if any may."""
 
     space: Space = Field(default_factory=dict)
     """Dotted path → a list of values, or a range (`low`, `high`, `log`, `step`)."""
@@ -125,6 +128,9 @@ class Search(Config):
 
     budget: Budget | None = None
     """What may be spent: `trials`, `hours`, `gpu_hours`, `price`; the first one reached ends it."""
+
+    stopping: Stopping | None = None
+    """When a trial ends before its last epoch; `{}` for the defaults. Without it none does."""
 
     # What a design says
 
@@ -201,13 +207,17 @@ class Search(Config):
 
     def for_workers(self, concurrent: int) -> Self:
         """Return the search with what follows from the number of trials at a time, so that the study says it."""
-        return self
+        return self.with_stopping_lag(max(4, 2 * concurrent))
+
+    def with_stopping_lag(self, lag: int | None) -> Self:
+        """Return the search with this lag of `stopping`, if it stops trials and does not say one itself."""
+        return self.model_copy(update={"stopping": self.stopping.with_lag(lag)}) if self.stopping else self
 
     # How a run goes on
 
     def as_begun(self, before: JsonObject, extend: bool) -> Self:
         """Return the search as a run was begun with it, which wrote down `before`; `extend` says it is another."""
-        return self
+        return self.with_stopping_lag(lag_of(before.get("stopping")))
 
     def with_more_trials(self, more: int, before: JsonObject) -> Self:
         """Return the search with `more` trials than `before`, as a run wrote it down.
@@ -267,11 +277,8 @@ def identity(changes: Changes) -> str:
 
 
 def _holds(condition: Condition, changes: Changes, base: JsonObject) -> bool:
-    for path, wanted in condition.items():
-        allowed = wanted if isinstance(wanted, list) else [wanted]
-        if _value(path, changes, base) not in allowed:
-            return False
-    return True
+    allowed = {path: wanted if isinstance(wanted, list) else [wanted] for path, wanted in condition.items()}
+    return all(_value(path, changes, base) in values for path, values in allowed.items())
 
 
 def _value(path: str, changes: Changes, base: JsonObject) -> JsonValue:

@@ -64,6 +64,7 @@ class Comparison(Search):
     decided_by: ClassVar[tuple[str, ...]] = ("objectives",)  # the table is of what they choose
     plan_note: ClassVar[str] = STAND_IN
     more_trials_by: ClassVar[str] = "name further attacks or defenses"
+    needs_whole_trials: ClassVar[str] = "its table is of defenses that have run to their end"
 
     design: Literal["comparison"] = "comparison"
     attacks: dict[str, AttackConfig] = Field(min_length=1)

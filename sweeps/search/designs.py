@@ -15,6 +15,8 @@ from sweeps.search.space import FieldPath, check_count, values_of
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.labels import BASE, TrialLabel
 
+EFFECTS = "effects are read off trials that have run to their end"
+
 
 class Grid(Search):
     """Every combination of the space's values."""
@@ -31,6 +33,8 @@ class Grid(Search):
 class OneFactorAtATime(Search):
     """Each path varied alone, around the base."""
 
+    needs_whole_trials: ClassVar[str] = EFFECTS
+
     design: Literal["ofat"] = "ofat"
 
     def layout(self) -> list[Changes]:
@@ -43,6 +47,8 @@ class OneFactorAtATime(Search):
 
 class Pairs(Search):
     """Every combination of the values of every two paths, the others at the base."""
+
+    needs_whole_trials: ClassVar[str] = EFFECTS
 
     design: Literal["pairs"] = "pairs"
 
@@ -136,6 +142,8 @@ COMPONENTS: dict[str, Component] = {
 
 class LeaveOneOut(Search):
     """The base, then the base without each component."""
+
+    needs_whole_trials: ClassVar[str] = EFFECTS
 
     design: Literal["leave_one_out"] = "leave_one_out"
     components: tuple[str, ...] = Field(default=tuple(COMPONENTS), min_length=1)

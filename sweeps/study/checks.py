@@ -27,6 +27,7 @@ def check_study(study: Study, source: str) -> None:
         UserError: with every mistake found.
     """
     found = [*_once(_findings(study, f"{source}: ")), *_part_problems(study, source), *_budget_problems(study, source)]
+    found += _stopping_problems(study, source)
     found = found or _too_many_trials(study, source)
     if found:
         raise UserError(found)
@@ -48,6 +49,23 @@ def _budget_problems(study: Study, source: str) -> Iterator[Problem]:
     parts = (part.study.search for part in study.search.parts(study))
     if any(search.budget for search in (*study.search.children, *parts)):
         yield Problem(where, "has a `budget` in one of its parts", advice="a budget is of the whole: `search.budget`")
+
+
+def _stopping_problems(study: Study, source: str) -> Iterator[Problem]:
+    """Yield why trials cannot be stopped: by a part of the search, in a design of whole trials, without an attack."""
+    where, search = f"{source}: search", study.search
+    parts = [*search.children, *(part.study.search for part in search.parts(study))]
+    if any(part.stopping for part in parts):
+        message = "has `stopping` in one of its parts"
+        yield Problem(where, message, advice="trials are stopped by the whole: `search.stopping`")
+    if search.stopping is None:
+        return
+    reasons = [one.needs_whole_trials for one in (search, *search.children) if one.needs_whole_trials]
+    if reasons:
+        yield Problem(f"{where}.stopping", f"stops no trial of this search: {reasons[0]}", advice="leave it out")
+    if study.rule == "lowest_asr" and study.victim.attack is None:
+        advice = "name the attack; or say `objectives.rule: trigger_free`; or leave `search.stopping` out"
+        yield Problem("victim.attack", "is null, so there is no ASR by which trials could be stopped", advice=advice)
 
 
 def problems_of(check: Callable[[], object]) -> list[Problem]:

@@ -11,7 +11,7 @@ from ubt.artifacts.manifest import MANIFEST_FILE
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import DamagedArtifact, WeakImplant
 from ubt.engine.graph import build_pipeline
-from ubt.engine.runner import PipelineRun
+from ubt.engine.pipeline import PipelineRun
 from ubt.engine.workspace import Workspace
 
 STAGES = [

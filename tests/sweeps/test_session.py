@@ -131,7 +131,7 @@ def test_a_trial_that_ended_before_is_answered_from_its_record(tmp_path: Path, s
     assert toy.finish_all() == ["t0001"]
     assert [record.trial for record in heard] == ["t0001"]
     assert heard.known == [ended]
-    assert toy.session.all_done == (state is State.DONE)
+    assert toy.session.all_done == (state is not State.FAILED)
     assert dict(toy.proposer.told) == {0: outcome_of(ended), 1: Outcome((0.1, 0.8))}
     assert toy.session.finished
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -63,7 +63,9 @@ class Execution:
         keep_epochs: tuple[int, ...] = (),
         computed_by: str = "",
         effort: Effort | None = None,
+        stops: Callable[[Sequence[EpochRecord]], bool] = lambda epochs: False,
     ) -> None:
+        """Compute a node; `stops` says of its epochs up to now whether the stage ends with them, without a result."""
         self._node = node
         self._workspace = workspace
         self._inputs = inputs
@@ -71,6 +73,7 @@ class Execution:
         self._keep_epochs = keep_epochs
         self._computed_by = computed_by
         self._effort = effort or Effort()
+        self._stops = stops
         self._started, self._started_at = time.perf_counter(), utc_now()
         self._earlier = self._find_earlier()
         self._epochs = list(self._earlier.epochs) if self._earlier else []
@@ -79,10 +82,15 @@ class Execution:
     def steps(self) -> Iterator[StageRecord]:
         """Yield the stage's record after each epoch, and the complete one when its artifact is published.
 
+        A stage that is stopped yields no complete one.
+
         Raises:
             StageFault: if the stage cannot produce a usable artifact.
             UnusableStore: if it cannot be published.
         """
+        if self._epochs and self._stops(self._epochs):  # by what was known before its last epoch
+            yield self._unfinished()
+            return
         reset_peak_memory(self._workspace.device)
         context = context_of(self._node, self._workspace, self._inputs, self._continued())
         run: StageFunction = imported(self._node.spec.run)
@@ -92,7 +100,10 @@ class Execution:
         if not isinstance(result, Output):
             for last in self._evaluated(result, self._observer(context)):
                 yield self._unfinished()
-                self._keep(context, last)
+                stopped = self._stops(self._epochs)
+                self._keep(context, last, stopped)
+                if stopped:
+                    return
             assert last is not None, f"{self._node.spec.name} yielded no epoch"  # noqa: S101
             with self._own_work():
                 result = last.snapshot()
@@ -122,9 +133,10 @@ class Execution:
             yield epoch
             began = time.perf_counter()
 
-    def _keep(self, context: StageContext, epoch: Epoch) -> None:
-        """Publish an epoch on the way, if other trials end or continue there."""
-        if self._node.spec.epochs and epoch.number in self._keep_epochs and epoch.number < self._node.epochs:
+    def _keep(self, context: StageContext, epoch: Epoch, stopped: bool) -> None:
+        """Publish an epoch on the way, if other trials end or continue there, as they may where this one is stopped."""
+        kept = epoch.number in self._keep_epochs or (stopped and max(self._keep_epochs, default=0) > epoch.number)
+        if self._node.spec.epochs and kept and epoch.number < self._node.epochs:
             self._publish(context, epoch.snapshot(), self._node.at(epoch.number), self._memory(epoch, epoch.number))
 
     def _memory(self, epoch: Epoch | None, number: int) -> Mapping[str, Tensor] | None:

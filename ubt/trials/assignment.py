@@ -13,6 +13,7 @@ from ubt.config.dotted_paths import JsonObject
 from ubt.trials.gates import Gates
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.record import State, TrialRecord
+from ubt.trials.stopping import StopRule
 
 
 class PlannedFile(Config):
@@ -55,6 +56,8 @@ class Assignment(Config):
     """Stage → epochs that other trials may continue from, to be published with the optimizer's memory."""
     gates: Gates = Gates()
     """What is asked of the stages' results before the trial goes on; no part of its configuration."""
+    stopping: StopRule | None = None
+    """By what the trial is ended before its last epoch; null if it is not."""
     alone: str = ""
     """What it is to have for itself while it computes, as memory has run out before: `gpu` or `node`."""
     stall_seconds: float = 0.0

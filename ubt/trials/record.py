@@ -23,6 +23,7 @@ from ubt.trials.gates import GateOutcome
 from ubt.trials.labels import NO_LABEL, TrialLabel
 from ubt.trials.migration import PACKAGE, migrated_record
 from ubt.trials.rates import Rates
+from ubt.trials.stopping import Pruned
 
 RECORD_VERSION = 3
 
@@ -155,6 +156,8 @@ class TrialRecord(Config):
     """The failure says nothing of the configuration: a worker died, a disk was full. A resume tries again."""
     failure: Failure | None = None
     """What it failed by: `fault`, `mistake` or `method`; null in records of before, which `failed_by` goes by too."""
+    pruned: Pruned | None = None
+    """Why the trial ended before its last epoch (`search.stopping`), if it did; `reason` says so in words."""
     waits_for: str = ""
     """Key of the stage that another sweep computes, while the trial waits for it."""
     stages: tuple[StageRecord, ...] = ()
@@ -194,15 +197,12 @@ class TrialRecord(Config):
     @property
     def failed_by(self) -> Failure | None:
         """Return what the trial failed by, if it did and if that is known: old records may not say so."""
-        if self.state is not State.FAILED:
-            return None
-        return self.failure or failure_of(self.fault, self.lost)
+        return (self.failure or failure_of(self.fault, self.lost)) if self.state is State.FAILED else None
 
     @property
     def runs_again(self) -> str:
         """Return what ended the trial's last run while it waits for another one; empty otherwise."""
-        waits = self.state is State.RUNNING and bool(self.attempts)
-        return self.attempts[-1].ended_by if waits else ""
+        return self.attempts[-1].ended_by if self.state is State.RUNNING and self.attempts else ""
 
     @property
     def observed(self) -> dict[str, float]:

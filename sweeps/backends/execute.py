@@ -95,8 +95,10 @@ def run_on_ray(
     ending = current()
     here = 0 if cluster else min(concurrent, capacity(resources, nodes()))
     searcher = SessionSearcher(session, cluster.capacity if cluster else Capacity(here, here, kept=True), nodes=cluster)
-    # Tune ends by looking for result files that we do not let it write, and complains of each.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Tune ends by looking for result files that we do not let it write, and complains of each. It copies its own state,
+    # which a resume does not read, to the run folder, and prints a stack where that is full.
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with _staging(folder / "ray" / "staging"), ending.patient(_STEP_SECONDS), watched(ending):
             # Not `tune.Tuner`, which over a Ray client moves itself, and a pickled session, to the cluster's head.

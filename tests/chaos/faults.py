@@ -202,10 +202,14 @@ def stop_driver(scene: Scene) -> Doing:
 # Disks.
 
 
+BALLAST = "ballast"
+"""The file that fills a disk."""
+
+
 @contextmanager
 def full(disk: Path) -> Iterator[None]:
     """Have a disk filled to its last byte."""
-    ballast = disk / "ballast"
+    ballast = disk / BALLAST
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(1 << 16))
@@ -221,6 +225,8 @@ def a_while(scene: Scene) -> float:
 
 @fault("the store is full", "mounts", "folder")
 def store_full(scene: Scene) -> Doing:
+    if not os.access(scene.disk, os.W_OK):
+        raise Missed  # it is read-only already, and what fills it could not be removed
     hit(scene, REFUSED)
     with full(scene.disk):
         yield a_while(scene)
@@ -228,6 +234,8 @@ def store_full(scene: Scene) -> Doing:
 
 @fault("the store is read-only", "mounts", "folder")
 def store_read_only(scene: Scene) -> Doing:
+    if (scene.disk / BALLAST).exists():
+        raise Missed  # it is full already, and what fills it could not be removed
     hit(scene, REFUSED)
     remount = ["mount", "-o", "remount"]
     for _ in range(50):  # it is refused while a file is open for writing

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faults import FAULTS, Doing, Missed
+from faults import BALLAST, FAULTS, Doing, Missed
 from hosts import why_not
 from invariants import Undisturbed, broken, broken_by
 from scene import Scene, Sweep
@@ -228,7 +228,7 @@ def _keep(scene: Scene, outcome: Outcome, keep: Path) -> None:
     """Save what a failed round printed and wrote, without its artifacts."""
     keep.mkdir(parents=True, exist_ok=True)
     with suppress(OSError, shutil.Error):
-        shutil.copytree(scene.runs, keep / "runs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("ray", "ballast"))
+        shutil.copytree(scene.runs, keep / "runs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("ray", BALLAST))
     for log in scene.folder.glob("*.log"):
         shutil.copy(log, keep)
     (keep / "problems.txt").write_text("\n".join([outcome.plan.words, *outcome.problems]) + "\n")

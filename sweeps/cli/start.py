@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sweeps.cli.ends import command_end
+from sweeps.cli.ends import command_end, left_in_time
 
 
 def main() -> None:
     """Run the command line."""
-    with command_end():
+    with left_in_time(), command_end():
         from sweeps.cli.app import main as run  # noqa: PLC0415 — most of a second, more on a busy machine
 
         run()

@@ -307,3 +307,30 @@ def test_what_a_destructor_swallows_ends_a_command_all_the_same_and_without_a_tr
     assert ended.returncode == 143
     assert "ValueError: a bug" in ended.stderr
     assert "Ended" not in ended.stderr
+
+
+LEAVING = """
+import atexit, sys, threading, time
+from sweeps.cli.ends import left_in_time
+if "hangs" in sys.argv:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    atexit.register(time.sleep, 600)
+atexit.register(print, "tidied up")
+with left_in_time(0.5 if "hangs" in sys.argv else 600):
+    print("all is said")
+    if "ends" not in sys.argv:
+        sys.exit({"status": 3, "words": "what is wrong"}[sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("hangs", [(), ("hangs",)])
+@pytest.mark.parametrize(
+    ("how", "status", "said"), [("ends", 0, ""), ("status", 3, ""), ("words", 1, "what is wrong\n")]
+)
+def test_a_command_leaves_with_its_status_also_where_python_would_wait_for_ever(
+    how: str, status: int, said: str, hangs: tuple[str, ...]
+) -> None:
+    words = [sys.executable, "-c", LEAVING, how, *hangs]
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (status, said)
+    assert ended.stdout == "all is said\ntidied up\n"

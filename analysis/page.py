@@ -19,7 +19,7 @@ from analysis.formatting import (
     short_names,
 )
 from analysis.records import RunRecords
-from analysis.summary import Summary, failures_of, failures_text
+from analysis.summary import Summary, failures_of, failures_text, stopped_of, stopped_text
 from analysis.tables import Item, as_scalar, setting
 from ubt.common.choice import KNOWS, RuleName
 from ubt.common.formatting import duration
@@ -93,7 +93,7 @@ def states_text(findings: Findings) -> str:
     """Say how many trials there are, in which states."""
     records = findings.run.records
     states = Counter(record.state for record in records)
-    more = {State.FAILED: failures_text(failures_of(records))}
+    more = {State.FAILED: failures_text(failures_of(records)), State.PRUNED: stopped_text(stopped_of(records))}
     named = {state: f"{state.lower()}{more.get(state, '')}" for state in State}
     if len(states) == 1:
         return f"{count(len(records), 'trial')}, {'all ' if len(records) > 1 else ''}{named[records[0].state]}."

@@ -53,6 +53,16 @@ class StageCounts(Config):
     reused: int
 
 
+class Stopped(Config):
+    """Trials that `search.stopping` has ended before their last epoch."""
+
+    trials: int
+    epochs: int
+    """That count of the stages at which they ended, …"""
+    planned_epochs: int
+    """… of those that they were to run there."""
+
+
 class Seconds(Config):
     """Where the time went."""
 
@@ -97,6 +107,8 @@ class Summary(Config):
     stages: StageCounts
     gates: dict[str, dict[str, int]]
     """Sanity gate → outcome → number of trials."""
+    stopped: Stopped | None = None
+    """What was stopped early; null if nothing was."""
     seconds: Seconds
     budget: dict[str, BudgetUse] = Field(default_factory=dict)
     """Limit (`trials`, `hours`, `GPU-hours`, `price`) → what of it is used; those that the study sets."""
@@ -133,6 +145,7 @@ def summarise(findings: Findings) -> Summary:
             computed=sum(not stage.reused for stage in stages), reused=sum(stage.reused for stage in stages)
         ),
         gates=_gates(records),
+        stopped=stopped_of(records),
         seconds=Seconds(
             wall=wall_seconds(records),
             computed=sum(stage.spent_seconds for stage in stages),
@@ -199,6 +212,22 @@ def _chosen(chosen: Configuration | None, knobs: Iterable[str]) -> Chosen | None
         test=_point(chosen.test),
         epoch=len(chosen.first.epochs) or None,
     )
+
+
+def stopped_of(records: Iterable[TrialRecord]) -> Stopped | None:
+    """Return what `search.stopping` has ended early; None if nothing."""
+    ends = [record.pruned for record in records if record.pruned]
+    counted = Stopped(
+        trials=len(ends),
+        epochs=sum(end.epoch for end in ends),
+        planned_epochs=sum(end.epochs for end in ends),
+    )
+    return counted if ends else None
+
+
+def stopped_text(stopped: Stopped | None) -> str:
+    """Say how far trials came that were stopped early, in brackets; nothing if none was."""
+    return f" (after {stopped.epochs:,} of {stopped.planned_epochs:,} epochs)" if stopped else ""
 
 
 def _gates(records: Iterable[TrialRecord]) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from analysis import Summary
 from analysis.planned import planned_text
-from analysis.summary import Point, failures_text
+from analysis.summary import Point, failures_text, stopped_text
 from sweeps.run.finish import SweepEnd
 from sweeps.run.folder import RunFolder
 from sweeps.run.memory import gpu_advice
@@ -84,7 +84,7 @@ def seldom() -> Callable[[str], None]:
 
 
 def _summary_lines(summary: Summary) -> list[str]:
-    more = {State.FAILED: failures_text(summary.failures)}
+    more = {State.FAILED: failures_text(summary.failures), State.PRUNED: stopped_text(summary.stopped)}
     counted = summary.states.items()
     states = ", ".join(f"{count} {state}{more.get(state, '')}" for state, count in counted if count)
     seconds, stages = summary.seconds, summary.stages

@@ -5,10 +5,11 @@ import pytest
 
 from analysis.findings import find
 from analysis.page import states_text
-from analysis.summary import failures_text, summarise, wall_seconds
+from analysis.summary import failures_text, stopped_text, summarise, wall_seconds
 from ubt.common.choice import KNOWS
 from ubt.common.errors import UserError
 from ubt.trials.budget import Budget
+from ubt.trials.stopping import Pruned
 
 SAMPLES = "defense.unlearn_samples"
 
@@ -39,10 +40,20 @@ def test_the_json_is_as_promised(run_of, trial):
         "hypervolume": pytest.approx(0.2 * 0.81 + 0.7 * 0.85),
         "stages": {"computed": 2, "reused": 2},
         "gates": {},
+        "stopped": None,
         "seconds": {"wall": 22.0, "computed": 8.0, "saved": 20.0},
         "budget": {},
         "planned": None,
     }
+
+
+def test_what_was_stopped_early_is_counted_in_epochs(run_of, trial):
+    rule = {"stage": "unlearn", "by": "rank", "settings": {}, "choice": "lowest_asr"}
+    ends = [Pruned.model_validate({**rule, "epoch": epoch, "epochs": 8}) for epoch in (2, 3)]
+    stopped = [trial(at, state="PRUNED").model_copy(update={"pruned": end}) for at, end in enumerate(ends)]
+    findings = find(run_of(*stopped, trial(2)))
+    assert stopped_text(summarise(findings).stopped) == " (after 5 of 16 epochs)"
+    assert states_text(findings) == "3 trials: 1 done and 2 pruned (after 5 of 16 epochs)."
 
 
 def test_what_is_used_of_a_budget_is_counted_by_the_records(run_of, trial):

@@ -17,7 +17,7 @@ from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord
 from ubt.trials.stopping import Stopping, StopRule
 
 EPOCHS = {"defense.unlearn_epochs": 3}
-BETTER = StopRule(settings=Stopping(ca_floor=None), stage="unlearn", peers={1: ((0.0, 1.0),) * 3})
+BETTER = StopRule(settings=Stopping(grace_epochs=1, ca_floor=None), stage="unlearn", peers={1: ((0.0, 1.0),) * 3})
 """Three trials were as good as can be after one epoch."""
 
 
@@ -78,7 +78,7 @@ def test_a_trial_that_goes_on_from_an_epoch_behind_its_end_ends_as_if_it_had_com
 
 def test_accuracy_is_held_against_that_of_the_poisoned_model():
     node = next(one for one in build_pipeline(tiny_trial(EPOCHS), 0) if one.spec.name == "unlearn")
-    early = EarlyStop(StopRule(settings=Stopping(ca_floor=0.1), stage="unlearn"))
+    early = EarlyStop(StopRule(settings=Stopping(grace_epochs=1, ca_floor=0.1), stage="unlearn"))
     epochs = tuple(EpochRecord(epoch=at, seconds=2, val=judged(ca)) for at, ca in enumerate((0.75, 0.6), 1))
     stage = StageRecord(stage="unlearn", key=node.key, reused=False, seconds=10, epochs=epochs)
     early.check(node, stage, judged(0.7))

@@ -10,6 +10,8 @@ from random import Random
 import pytest
 from toy_session import ToyPlanner, ToyProposer, rates
 
+from sweeps.run.folder import new_run
+from sweeps.run.launch import run_study
 from sweeps.scheduling.outcomes import outcome_over_seeds
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
@@ -18,13 +20,14 @@ from sweeps.search.proposals import Changes, Outcome, Proposal
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.common.errors import UserError
+from ubt.common.exits import Exit
 from ubt.engine.graph import build_pipeline
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
 from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord, read_records
 from ubt.trials.stopping import Pruned, Stopping, StopRule, judged_epochs
 
-STOPPING = Stopping(reduction_factor=2, ca_floor=None, lag=3)
+STOPPING = Stopping(grace_epochs=1, rung_spacing=2, ca_floor=None, lag=3)
 EPOCHS = 5
 RATE = "defense.unlearn_learning_rate"
 
@@ -229,3 +232,21 @@ def test_records_of_trials_that_were_stopped_are_read_as_they_were_written(tmp_p
     assert {one.trial: one.pruned for one in read_records(tmp_path)} == {
         name: one.pruned for name, one in swept.ended.items()
     }
+
+
+@pytest.mark.slow
+def test_a_real_sweep_stops_trials_and_reports_them(tmp_path: Path) -> None:
+    """`smoke` in this process, with models that classify nothing: each is as bad as the first, and no worse."""
+    stopping = "search.stopping={grace_epochs: 1, equals: crowding, ca_floor: null, lag: 1}"
+    study = load(f"store={tmp_path}/store", stopping, "defense.unlearn_epochs=3", "tracking.enabled=false")
+    ends = [run_study(study, new_run(tmp_path / "runs", study.name), "inline") for _ in range(2)]
+    first, again = (read_records(end.run.records) for end in ends)
+    assert {one.state for one in first} == {State.DONE, State.PRUNED}
+    assert all(one.pruned and len(one.stages[-1].epochs) == one.pruned.epoch for one in first if one.val is None)
+    # The second one finds all of it in the store, and ends the same trials with the same rates.
+    assert [(one.state, one.reason, one.pruned) for one in again] == [
+        (one.state, one.reason, one.pruned) for one in first
+    ]
+    assert [one.val for one in again] == [one.val for one in first]
+    assert ends[0].status is Exit.DONE
+    assert ends[0].summary.stopped.trials == sum(one.state is State.PRUNED for one in first)

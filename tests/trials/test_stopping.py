@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +40,7 @@ def epochs(*rates: tuple[float, float]) -> list[JudgedEpoch]:
     return [JudgedEpoch(at, (asr, ca), ca, ca + 0.03) for at, (asr, ca) in enumerate(rates, 1)]
 
 
-def rule(peers: dict[int, tuple[Point, ...]] | None = None, **settings: float | None) -> StopRule:
+def rule(peers: dict[int, tuple[Point, ...]] | None = None, **settings: float | str | None) -> StopRule:
     return StopRule(settings=Stopping.model_validate(settings), stage="unlearn", peers=peers or {})
 
 
@@ -77,29 +75,41 @@ def test_of_a_layer_the_ends_come_first_then_what_is_least_crowded_and_a_point_m
     assert ranking(layer) == [0, 4, 3, 2, 1, 5]
 
 
-@given(st.integers(1, 6), st.floats(1.05, 5), st.integers(1, 60))
-def test_rungs_rise_from_the_grace_and_end_before_the_last_epoch(grace: int, factor: float, last: int) -> None:
-    found = list(Stopping(grace_epochs=grace, reduction_factor=factor).rungs(last))
+@given(st.integers(1, 6), st.floats(1, 5), st.integers(1, 60))
+def test_rungs_rise_from_the_grace_and_end_before_the_last_epoch(grace: int, spacing: float, last: int) -> None:
+    found = list(Stopping(grace_epochs=grace, rung_spacing=spacing).rungs(last))
     assert found == sorted(set(found))
     assert found[:1] == ([grace] if grace < last else [])
     assert all(rung < last for rung in found)
+    assert list(Stopping(grace_epochs=grace, rung_spacing=1).rungs(last)) == list(range(grace, last))
 
 
-@given(points, st.floats(1.1, 6))
-def test_what_beats_all_others_goes_on_and_what_all_others_beat_ends(peers: list[Point], factor: float) -> None:
+@given(points, st.floats(0.05, 0.95), st.sampled_from(["go_on", "crowding"]))
+def test_what_beats_all_others_goes_on_and_what_all_others_beat_ends(
+    peers: list[Point], keep: float, equals: str
+) -> None:
     inner = tuple((asr * 0.5 + 0.25, ca * 0.5 + 0.25) for asr, ca in peers)
-    stops = rule({1: inner}, reduction_factor=factor, ca_floor=None)
-    assert stops.first_stop(epochs((0.0, 1.0)), 4, None) is None
-    enough = len(inner) + 1 > math.ceil((len(inner) + 1) / factor)
-    ends = stops.first_stop(epochs((1.0, 0.0)), 4, None) is not None
-    assert ends == (len(inner) + 1 >= factor and enough)
+    stops = rule({2: inner}, keep=keep, equals=equals, ca_floor=None)
+    assert stops.first_stop(epochs((0.0, 1.0), (0.0, 1.0)), 4, None) is None
+    ends = stops.first_stop(epochs((1.0, 0.0), (1.0, 0.0)), 4, None) is not None
+    assert ends == (len(inner) >= stops.go_on(len(inner)))
+
+
+@given(st.tuples(rate, rate), points, st.floats(0.05, 0.95))
+def test_what_none_beats_goes_on_and_crowding_ends_no_fewer(point: Point, peers: list[Point], keep: float) -> None:
+    found = [
+        rule({2: tuple(peers)}, keep=keep, equals=equals, ca_floor=None).first_stop(epochs(point, point), 4, None)
+        for equals in ("go_on", "crowding")
+    ]
+    assert found[0] is None or any(dominates(one, point) for one in peers)
+    assert found[0] is None or found[1] is not None
 
 
 @given(st.lists(st.tuples(rate, rate), min_size=1, max_size=8), points, st.integers(1, 8))
 def test_epochs_that_come_one_by_one_or_all_at_once_end_a_trial_at_the_same_one(
     own: list[Point], peers: list[Point], last: int
 ) -> None:
-    stops = rule({1: tuple(peers), 2: tuple(peers), 4: tuple(peers)}, ca_floor=0.1)
+    stops = rule({1: tuple(peers), 2: tuple(peers), 4: tuple(peers)}, ca_floor=0.1, grace_epochs=1, rung_spacing=2)
     at_once = stops.first_stop(epochs(*own), last, 0.8)
     one_by_one = (stops.first_stop(epochs(*own[:many]), last, 0.8) for many in range(1, len(own) + 1))
     first = next((found for found in one_by_one if found), None)
@@ -120,10 +130,9 @@ def test_a_trial_that_too_many_were_better_than_ends_with_the_reason() -> None:
     assert stops.first_stop(epochs((0.0, 1.0), (0.0, 1.0)), 4, 0.9) is None
 
 
-def test_while_there_are_fewer_than_the_factor_all_go_on() -> None:
-    worst = epochs((1.0, 0.0))
-    assert rule({1: ((0.0, 1.0),)}, reduction_factor=3).first_stop(worst, 4, None) is None
-    assert rule({1: ((0.0, 1.0), (0.1, 0.9))}, reduction_factor=3).first_stop(worst, 4, None) is not None
+def test_without_others_to_compare_with_a_trial_goes_on() -> None:
+    assert rule({2: ()}).first_stop(epochs((1.0, 0.0), (1.0, 0.0)), 4, None) is None
+    assert rule({2: ((0.0, 1.0),)}).first_stop(epochs((1.0, 0.0), (1.0, 0.0)), 4, None) is not None
 
 
 def test_accuracy_ends_a_trial_only_where_its_whole_interval_lies_below_the_floor() -> None:

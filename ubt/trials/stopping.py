@@ -33,10 +33,15 @@ MOST_PEERS = 500
 class Stopping(Config):
     """When a trial ends before its last epoch, as `PRUNED`; what it has measured until then counts."""
 
-    grace_epochs: int = Field(default=1, ge=1)
-    """Epochs that every trial is given. After as many, and each time `reduction_factor` times as many, is a rung."""
-    reduction_factor: float = Field(default=2.0, gt=1, le=100)
-    """At each rung the best 1/`reduction_factor` go on, of the trial and those that it is compared with."""
+    grace_epochs: int = Field(default=2, ge=1)
+    """Epochs that every trial is given; after as many is the first rung."""
+    rung_spacing: float = Field(default=1.25, ge=1, le=100)
+    """Each further rung is after so many times as many epochs, and at least one more: with 1 every epoch is a rung."""
+    keep: float = Field(default=0.45, gt=0, lt=1)
+    """At each rung the best of this share go on, of the trial and those that it is compared with."""
+    equals: Literal["go_on", "crowding"] = "go_on"
+    """What becomes of models where that share ends, of which none is better than another in both rates: all go on, or
+    the least crowded of them."""
     ca_floor: float | None = Field(default=0.1, ge=0, le=1)
     """A trial ends when its clean accuracy lies, by the upper end of its 95 % interval, more than this below that of
     the poisoned model; `null`: never for that."""
@@ -48,13 +53,13 @@ class Stopping(Config):
         """Yield the epochs after which a trial of `epochs` epochs is compared; the last one is none.
 
         Example:
-            >>> list(Stopping(grace_epochs=1, reduction_factor=3).rungs(10))
-            [1, 3, 9]
+            >>> list(Stopping(grace_epochs=2, rung_spacing=2).rungs(20))
+            [2, 4, 8, 16]
         """
         rung = float(self.grace_epochs)
         while (reached := round(rung)) < epochs:
             yield reached
-            rung = max(rung * self.reduction_factor, reached + 1.0)
+            rung = max(rung * self.rung_spacing, reached + 1.0)
 
     def with_lag(self, lag: int | None) -> Self:
         """Return the settings with this lag, unless they say one."""
@@ -137,7 +142,7 @@ class StopRule(Config):
                 return self._at(one, epochs, "ca_floor")
             if one.epoch in rungs and one.point is not None:
                 peers = self.peers.get(one.epoch, ())
-                rank = rank_among(one.point, peers)
+                rank = self._rank(one.point, peers)
                 if rank >= self.go_on(len(peers)):
                     return self._at(one, epochs, "rank").model_copy(update={"rank": rank, "peers": len(peers)})
         return None
@@ -147,9 +152,20 @@ class StopRule(Config):
         return (pruned.settings, pruned.choice) == (self.settings, self.choice)
 
     def go_on(self, peers: int) -> int:
-        """Return how many go on, of a trial and so many peers; all of them while they are fewer than a factor."""
-        count = peers + 1
-        return count if count < self.settings.reduction_factor else math.ceil(count / self.settings.reduction_factor)
+        """Return how many go on, of a trial and so many peers.
+
+        Example:
+            >>> [StopRule(settings=Stopping(), stage="unlearn").go_on(peers) for peers in range(5)]
+            [1, 1, 2, 2, 3]
+        """
+        return math.ceil((peers + 1) * self.settings.keep)
+
+    def _rank(self, point: Point, peers: Sequence[Point]) -> int:
+        """Return how many peers come before a model, at its rung."""
+        if self.settings.equals == "crowding":
+            return rank_among(point, peers)
+        layers = layers_of([*peers, point])
+        return sum(layer < layers[-1] for layer in layers)
 
     def reason(self, stop: Pruned, judged: Sequence[JudgedEpoch], poisoned_ca: float | None) -> str:
         """Say why a trial was ended."""

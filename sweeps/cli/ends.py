@@ -6,13 +6,14 @@ import atexit
 import logging
 import os
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from ubt.common.ending import Ending, is_watched
+from ubt.common.ending import SIGNALS, Ending, is_watched
 from ubt.common.exits import Ended
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def left_in_time(seconds: float = LAST_SECONDS) -> Iterator[None]:
 
 
 def _leave(end: SystemExit, seconds: float) -> NoReturn:
+    for number in SIGNALS:  # all is said: one more would take the status only
+        signal.signal(number, signal.SIG_IGN)
     if not isinstance(end.code, int | None):
         print(end.code, file=sys.stderr)
         end.code = 1

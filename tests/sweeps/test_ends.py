@@ -310,12 +310,13 @@ def test_what_a_destructor_swallows_ends_a_command_all_the_same_and_without_a_tr
 
 
 LEAVING = """
-import atexit, sys, threading, time
+import atexit, os, signal, sys, threading, time
 from sweeps.cli.ends import left_in_time
 if "hangs" in sys.argv:
     threading.Thread(target=time.sleep, args=(600,)).start()
     atexit.register(time.sleep, 600)
 atexit.register(print, "tidied up")
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
 with left_in_time(0.5 if "hangs" in sys.argv else 600):
     print("all is said")
     if "ends" not in sys.argv:

@@ -57,8 +57,8 @@ class RunStatus(Config):
         """Return the exit status of who waits for its end."""
         if not self.complete:
             return Exit.FAULT
-        well = self.states[State.DONE] + self.states.get(State.PRUNED, 0)
-        return Exit.DONE if well == self.total else Exit.SOME_FAILED
+        failed = self.states.get(State.FAILED, 0)
+        return Exit.SOME_FAILED if failed else Exit.DONE
 
 
 def read_status(place: str) -> RunStatus:
@@ -86,6 +86,9 @@ def _status(
         tally.note(record)
     total = study.trials if study else None
     ended = tally.ended
+    every = total is not None and ended >= total
+    if study and study.race:  # how many there are is known when none runs and none is left
+        every = ended >= study.least_trials and ended == len(records)
     return RunStatus(
         run=shown,
         study=str(tree.get("name", "")),
@@ -97,7 +100,7 @@ def _status(
         sweep=working.who if working else "",
         silent_seconds=working.silent_seconds if working else None,
         job=job.id if job else "",
-        complete=working is None and total is not None and ended >= total,
+        complete=working is None and every,
     )
 
 

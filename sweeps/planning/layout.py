@@ -78,6 +78,9 @@ def _notes(study: StudyConfig) -> list[str]:
     if budget := study.search.budget:
         which = ", whichever is reached first" if len(budget.limits) > 1 else ""
         notes.append(f"no trial is started once the budget is used up: {budget.text()}{which}")
+    if study.race:
+        most = f"this is the plan of all with {len(study.seeds)}"
+        notes.append(f"seeds are raced: configurations run with {study.race.min}, those that compete with more; {most}")
     if study.search.stopping:
         notes.append(
             "trials may be stopped early (search.stopping): times and costs are those of running all to the end"

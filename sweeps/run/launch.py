@@ -36,12 +36,13 @@ from sweeps.run.resume import run_for
 from sweeps.scheduling.elsewhere import Elsewhere
 from sweeps.scheduling.meter import Meter
 from sweeps.scheduling.outcomes import Listener
+from sweeps.scheduling.racing import raced
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
 from sweeps.scheduling.warm_start import keep_warm_start, warm_start
 from sweeps.search.budgeted import limited
 from sweeps.search.lagged import in_step
-from sweeps.search.proposals import Proposal
+from sweeps.search.proposals import Proposal, Proposer
 from sweeps.study.config import Resources, StudyConfig
 from sweeps.tracking import Tracker
 from ubt.artifacts.store import default_store
@@ -235,7 +236,7 @@ def _session(
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     return Session(
-        proposer=in_step(limited(study.search.proposer(study, run.journal, known), study), study),
+        proposer=_proposer(study, run, known),
         planner=planner,
         replicates=len(study.seeds),
         scheduler=StageScheduler(stored_keys(store)),
@@ -248,6 +249,12 @@ def _session(
         stall_minutes=study.resources.stall_minutes,
         elsewhere=Elsewhere(store),
     )
+
+
+def _proposer(study: StudyConfig, run: RunFolder, known: list[TrialRecord]) -> Proposer:
+    """Return what proposes the study's trials: its search, in step or raced where that is asked for, in its budget."""
+    search = study.search.proposer(study, run.journal, known)
+    return limited(raced(in_step(search, study), study), study)
 
 
 def run_once(

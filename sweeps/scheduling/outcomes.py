@@ -106,7 +106,7 @@ class Replicated:
         self._rule = rule
         self._ca_floor = ca_floor
         self._proposal_of: dict[str, Proposal] = {}
-        self._open: dict[int, dict[str, TrialRecord | None]] = {}
+        self._open: dict[tuple[int, int], dict[str, TrialRecord | None]] = {}
         self.stops = Stops()
         """By what each trial is stopped early."""
 
@@ -114,19 +114,19 @@ class Replicated:
         """Take note of the trials of a proposal."""
         names = [trial.name for trial in trials]
         self._proposal_of.update(dict.fromkeys(names, proposal))
-        self._open[proposal.number] = dict.fromkeys(names)
+        self._open[proposal.number, proposal.first] = dict.fromkeys(names)
         self.stops.begin(trials)
 
     def ended(self, record: TrialRecord) -> None:
         """Take note of a trial's end. The outcome is the mean; a failure if one failed."""
         proposal = self._proposal_of[record.trial]
         self.stops.ended(record)
-        records = self._open[proposal.number]
+        records = self._open[proposal.number, proposal.first]
         records[record.trial] = record
         known = [one for one in records.values() if one is not None]
         if len(known) == len(records):
             self._proposer.tell(proposal, outcome_over_seeds(known, self._rule, self._ca_floor))
-            del self._open[proposal.number]
+            del self._open[proposal.number, proposal.first]
 
 
 def end_of(record: TrialRecord) -> str:
@@ -218,12 +218,13 @@ class NumberedTrials:
 
     def __call__(self, proposal: Proposal) -> list[PlannedTrial]:
         """Return the trials of a proposal, one for each seed."""
-        first, replicates = self._planner(proposal, 0), proposal.replicates or self._replicates
+        start, replicates = proposal.first, proposal.replicates or self._replicates
+        first = self._planner(proposal, start)
         number = self._number(proposal.number, first.assignment.recorded_config, proposal.label)
         if number == proposal.number:
-            return [first, *(self._planner(proposal, position) for position in range(1, replicates))]
+            return [first, *(self._planner(proposal, position) for position in range(start + 1, replicates))]
         numbered = replace(proposal, number=number)
-        return [self._planner(numbered, position) for position in range(replicates)]
+        return [self._planner(numbered, position) for position in range(start, replicates)]
 
     def _number(self, proposed: int, config: Mapping[str, JsonValue], label: TrialLabel) -> int:
         identity = _identity(config, label)

@@ -32,10 +32,10 @@ class Limited:
         """Return the next configuration; the last one perhaps with fewer of its seeds."""
         if not self._left or (proposal := self._proposer.propose()) is None:
             return None
-        wanted = proposal.replicates or self._seeds
+        wanted = (proposal.replicates or self._seeds) - proposal.first
         runs = min(wanted, self._left)
         self._left -= runs
-        return proposal if runs == wanted else replace(proposal, replicates=runs)
+        return proposal if runs == wanted else replace(proposal, replicates=proposal.first + runs)
 
     def tell(self, proposal: Proposal, outcome: Outcome) -> None:
         """Pass on what came of a proposal."""

@@ -24,6 +24,8 @@ class Proposal:
     """What the design calls it; configurations of different labels are different trials."""
     replicates: int | None = None
     """Run it with this many of the study's seeds, the first ones; with all if None."""
+    first: int = 0
+    """Of these, leave out so many that it has run with before."""
     asked_as: str = ""
     """Its place in a search that learns from results, SEARCH/NUMBER; empty if it was known beforehand."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from sweeps.search.base import Search, SearchConfig
 from sweeps.search.designs import Grid
@@ -19,6 +19,9 @@ from ubt.defenses.ubt import Ubt
 from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.gates import Gates
 from ubt.trials.metrics import Metrics
+
+MOST_SEEDS = 100
+"""More seeds than a race may have."""
 
 
 class Objectives(Config):
@@ -60,6 +63,15 @@ class Resources(Config):
         return gpus
 
 
+class Race(Config):
+    """Seeds that only configurations get that compete; written `seeds: {min: 2, max: 5, race: front}`."""
+
+    min: int = Field(default=2, ge=2)
+    """Seeds that every configuration is run with; the search learns from their mean."""
+    by: Literal["front", "choice"] = "front"
+    """What they compete for: to be the one that is chosen, or that and a place on the front."""
+
+
 class StudyConfig(Config):
     """One sweep."""
 
@@ -83,12 +95,46 @@ class StudyConfig(Config):
     """Where MLflow keeps its copy."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Every configuration is run once with each; the search learns from the mean."""
+    race: Race | None = None
+    """Which of the seeds every configuration is run with, and for what it gets the others. Without it, all with all."""
     plugins: tuple[str, ...] = ()
     """Modules with attacks, defenses, detectors, data sources, designs or metrics of your own: importable names, or
     `.py` files. They are imported before the study is checked, and on every worker."""
     store: str | None = None
     """Where artifacts are kept: a folder or a URL such as s3://bucket/ubt. Default: $UBT_STORE, else $UBT_CACHE,
     else ~/.cache/ubt."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _raced(cls, given: object) -> object:
+        """Take `seeds: {min, max, race}` for what it stands for: the seeds from 0 to max − 1, and a race."""
+        seeds = given.get("seeds") if isinstance(given, dict) else None
+        if not isinstance(given, dict) or not isinstance(seeds, dict):
+            return given
+        most, least = seeds.get("max"), seeds.get("min", 2)
+        if seeds.keys() - {"min", "max", "race"} or type(most) is not int or type(least) is not int:
+            raise ValueError("seeds: give a list of seeds, or {min: 2, max: 5, race: front}")
+        if not 2 <= least < most <= MOST_SEEDS:
+            raise ValueError(f"seeds: `min` must be at least 2 and less than `max`, and that at most {MOST_SEEDS}")
+        return {**given, "seeds": list(range(most)), "race": {"min": least, "by": seeds.get("race", "front")}}
+
+    @model_validator(mode="after")
+    def _race_fits(self) -> Self:
+        """Refuse a race where what is asked of the study is asked of all seeds, or there is nothing to compete by."""
+        if self.race is None:
+            return self
+        reason = ""
+        if self.race.min >= len(self.seeds):
+            reason = f"`min` is {self.race.min}, and with {len(self.seeds)} seeds none is left to race for"
+        elif any(one.needs_whole_trials for one in (self.search, *self.search.children)):
+            reason = "comparisons and ablations are of all seeds: give a list of them"
+        elif self.search.stopping:
+            reason = "a trial that is stopped early does not compare with one that is not: leave `search.stopping` out"
+        elif self.objectives.rule != "lowest_asr" or self.victim.attack is None:
+            reason = "configurations compete by ASR and CA: it takes an attack, and `objectives.rule: lowest_asr`"
+        if reason:
+            raise ValueError(f"race: {reason}")
+        return self
 
     @field_validator("seeds")
     @classmethod
@@ -175,6 +221,11 @@ class StudyConfig(Config):
         """Return how many trials there will be at most, each a configuration with one seed."""
         trials = sum(map(self.replicates, self.proposals())) + self.search.chosen_later * len(self.seeds)
         return min(trials, self.search.budget.trials or trials) if self.search.budget else trials
+
+    @property
+    def least_trials(self) -> int:
+        """Return how many trials there will be at least: fewer, if seeds are raced, than there may be."""
+        return self.trials * self.race.min // len(self.seeds) if self.race else self.trials
 
     @property
     def gpus(self) -> float:

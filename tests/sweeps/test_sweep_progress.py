@@ -146,6 +146,10 @@ class TestLines:
         (line,) = self.lines(trial(0, State.FAILED, reason="loss is NaN\nat epoch 3"))
         assert "t0000 FAILED: loss is NaN |" in line
 
+    def test_a_trial_that_is_stopped_early_has_its_reason_and_is_counted_by_itself(self) -> None:
+        (line,) = self.lines(trial(0, State.PRUNED, reason="after epoch 2 of `unlearn` …"))
+        assert "t0000 PRUNED: after epoch 2 of `unlearn` … | 0 done, 0 running, 0 failed, 1 stopped early" in line
+
     def test_a_failure_without_a_reason_is_a_line_too(self) -> None:
         (line,) = self.lines(trial(0, State.FAILED))
         assert "t0000 FAILED: for no known reason" in line

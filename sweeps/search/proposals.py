@@ -42,8 +42,8 @@ class Outcome:
     held_lost: float | None = None
     """Similarity lost of held pairs, where configurations are chosen without the trigger."""
     ruled_out: bool = False
-    """There are no values, and that is a result: the configuration failed by the method, or was pruned. (What a fault
-    or a mistake ended says nothing of its configuration.)"""
+    """There are no values, and that is a result: the configuration failed by the method, or was stopped before anything
+    was measured. (What a fault or a mistake ended says nothing of its configuration.)"""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ubt.common.choice import Candidate, RuleName, choose, mean_candidate
 from ubt.common.formatting import describe, duration
+from ubt.common.progress import SILENCE
 from ubt.trials.record import State, TrialRecord
 
 _QUIET_SECONDS = 10.0
@@ -208,10 +209,18 @@ class Bar:
 class Lines:
     """Progress in a log."""
 
-    def __init__(self, tally: Tally, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        stream: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        silent_seconds: float = 0.0,
+    ) -> None:
         self._tally = tally
         self._stream = stream
         self._clock = clock
+        self._silent_before = silent_seconds
+        """For how long, when this began, nothing had been said of what came before; 0 from the first line on."""
         self._began = self._last = clock()
         self._running: dict[str, tuple[str, float]] = {}
         """Trial → what it is at, and since when."""
@@ -239,7 +248,7 @@ class Lines:
     def tick(self) -> None:
         """Write what is waited for, if there has been no line for long."""
         with self._writing:
-            if (now := self._clock()) - self._last > _SILENT_SECONDS:
+            if (now := self._clock()) - self._last + self._silent_before > _SILENT_SECONDS:
                 at = [f"{doing} for {duration(now - since)}" for doing, since in self._running.values()]
                 self._write(now, f"waiting for {'; '.join(at) or 'workers to start'} | {self._tally.line()}")
 
@@ -260,7 +269,7 @@ class Lines:
             self._write(now, f"{_doing(record)} | {self._tally.line()}")
 
     def _write(self, now: float, text: str) -> None:
-        self._last = now
+        self._last, self._silent_before = now, 0.0
         counted = f"{self._tally.ended}/{self._tally.total}"
         print(f"[{duration(now - self._began)}] {counted} {text}", file=self._stream, flush=True)
 
@@ -268,7 +277,7 @@ class Lines:
 def progress_view(tally: Tally, stream: TextIO | None = None) -> Bar | Lines:
     """Return a bar if `stream`, by default stderr, is a terminal, else lines."""
     stream = stream or sys.stderr
-    return Bar(tally, Console(file=stream)) if stream.isatty() else Lines(tally, stream)
+    return Bar(tally, Console(file=stream)) if stream.isatty() else Lines(tally, stream, silent_seconds=SILENCE.begin())
 
 
 def _doing(record: TrialRecord) -> str:

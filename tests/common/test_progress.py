@@ -1,12 +1,13 @@
 import io
 import logging
 import sys
+import time
 from threading import Event
 
 import pytest
 
 from ubt.common import progress as module
-from ubt.common.progress import progress, waiting_for
+from ubt.common.progress import SILENCE, Silence, progress, waiting_for
 
 
 @pytest.fixture
@@ -59,3 +60,31 @@ def test_what_is_waited_for_is_said_only_if_it_takes_long() -> None:
     with waiting_for("Ray to start", noting, every_seconds=0.001):
         assert said.wait(60)
     assert noting.getvalue().startswith("waiting for Ray to start since")
+
+
+def test_waits_that_follow_one_another_are_silent_as_long_as_one() -> None:
+    now = [0.0]
+    silence = Silence(lambda: now[0])
+    for begins, ends in ((10.0, 18.0), (24.0, 32.0)):  # from the start of the process on
+        now[0] = begins
+        assert silence.begin() == begins
+        now[0] = ends
+        silence.over()
+    now[0] = 33.0
+    silence.said()
+    now[0] = 40.0
+    assert silence.begin() == silence.seconds == 7.0
+    silence.over()
+    now[0] = 60.0  # something else was done for long
+    assert silence.begin() == 0.0
+
+
+def test_a_wait_is_said_sooner_if_the_one_before_it_was_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, said = io.StringIO(), Event()
+    monkeypatch.setattr(SILENCE, "begin", lambda: 29.9)
+    monkeypatch.setattr(SILENCE, "_since", time.monotonic() - 29.9)
+    monkeypatch.setattr(stream, "flush", said.set)
+    with waiting_for("the nodes", stream):
+        assert said.wait(20)
+    assert stream.getvalue() == "waiting for the nodes since 1.0 s\n"
+    assert SILENCE.seconds < 29

@@ -186,6 +186,16 @@ class TestLines:
             "[3 min 20 s] 1/4 waiting for workers to start",
         ]
 
+    def test_a_silence_that_began_before_the_trials_counts(self) -> None:
+        stream, now = io.StringIO(), [0.0]
+        view = Lines(tally(), stream, clock=lambda: now[0], silent_seconds=25.0)
+        for now[0] in (4.0, 6.0, 31.0, 37.0):
+            view.tick()
+        assert [line.partition(" | ")[0] for line in stream.getvalue().splitlines()] == [
+            "[6.0 s] 0/4 waiting for workers to start",
+            "[37 s] 0/4 waiting for workers to start",
+        ]
+
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:

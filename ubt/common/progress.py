@@ -85,19 +85,55 @@ def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
             _log.info("%s: %d %% (%d of %d)", label, 10 * tenths, done, total)
 
 
+class Silence:
+    """Since when nothing was said of waits that follow one another: together they may be long, each of them short."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since = self._over = clock()
+
+    def begin(self) -> float:
+        """Begin a wait; return for how many seconds those before it have been silent."""
+        if (now := self._clock()) - self._over > _APART_SECONDS:
+            self._since = now
+        return now - self._since
+
+    def said(self) -> None:
+        """Note that something was said."""
+        self._since = self._clock()
+
+    def over(self) -> None:
+        """Note that a wait is over."""
+        self._over = self._clock()
+
+    @property
+    def seconds(self) -> float:
+        """Return for how long nothing has been said."""
+        return self._clock() - self._since
+
+
+_APART_SECONDS = 15.0
+"""Waits with more between them are not one: a command's imports on a busy machine are less."""
+SILENCE = Silence()
+"""This process's, from its start."""
+
+
 @contextmanager
 def waiting_for(what: str, stream: TextIO | None = None, every_seconds: float = 30.0) -> Iterator[None]:
-    """Say what is waited for, if it takes long, again and again."""
+    """Say what is waited for when nothing has been said for so long, also of waits before it; again and again."""
     over, began = Event(), time.monotonic()
+    SILENCE.begin()
 
     def say() -> None:
-        while not over.wait(every_seconds):
-            print(
-                f"waiting for {what} since {duration(time.monotonic() - began)}", file=stream or sys.stderr, flush=True
-            )
+        while not over.wait(max(every_seconds - SILENCE.seconds, min(every_seconds, 1.0))):
+            if SILENCE.seconds >= every_seconds:
+                waited = duration(time.monotonic() - began)
+                print(f"waiting for {what} since {waited}", file=stream or sys.stderr, flush=True)
+                SILENCE.said()
 
     Thread(target=say, name="waiting", daemon=True).start()
     try:
         yield
     finally:
         over.set()
+        SILENCE.over()

@@ -13,6 +13,7 @@ Example:
 from analysis.paper import write_figures
 from analysis.report import Report, write_report
 from analysis.run import Run, load_run
+from analysis.side_by_side import ComparedRuns, compare_runs
 from analysis.summary import Summary
 
-__all__ = ["Report", "Run", "Summary", "load_run", "write_figures", "write_report"]
+__all__ = ["ComparedRuns", "Report", "Run", "Summary", "compare_runs", "load_run", "write_figures", "write_report"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
+from plotly.graph_objects import Figure
 
 from analysis.formatting import percent
 
@@ -24,3 +25,8 @@ def template(name: str) -> Template:
 def breakable(text: str) -> Markup:
     """Return escaped text that may wrap behind an underscore, as names of settings are long."""
     return escape(text).replace("_", Markup("_<wbr>"))
+
+
+def figure_json(figure: Figure) -> Markup:
+    """Return a figure as JSON that may stand inside a script element: no `<` can end it."""
+    return Markup(figure.to_json().replace("<", "\\u003c"))  # noqa: S704 — escaped as JSON allows

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -25,7 +24,7 @@ from analysis.page import front_table, opening, trial_table, unfinished
 from analysis.paper import embedded_figures
 from analysis.planned import planned_text
 from analysis.records import PARTS, read_run
-from analysis.rendering import template
+from analysis.rendering import figure_json, template
 from analysis.summary import FAILED_BY, Summary, summarise
 from analysis.tables import configurations_table, trials_table
 from ubt.artifacts.remote_folder import at_hand
@@ -133,11 +132,6 @@ class FigureView:
         if isinstance(figure, Absent):
             return cls(kind, Markup(), figure.why)
         return cls(kind, figure_json(figure), "")
-
-
-def figure_json(figure: go.Figure) -> Markup:
-    """Return a figure as JSON that may stand inside a script element: no `<` can end it."""
-    return Markup(figure.to_json().replace("<", "\\u003c"))  # noqa: S704 — escaped as JSON allows
 
 
 def provenance(findings: Findings) -> tuple[tuple[str, str], ...]:

@@ -121,7 +121,7 @@ def find_effects(findings: Findings) -> Effects:
 
 
 def _corrected(found: Sequence[Contrast], split: Split) -> tuple[Effect, ...]:
-    effects = [_effect(contrast, split) for contrast in found]
+    effects = [effect_of(contrast, split) for contrast in found]
     asr, ca = _holm([effect.asr for effect in effects]), _holm([effect.ca for effect in effects])
     return tuple(replace(effect, asr=a, ca=c) for effect, a, c in zip(effects, asr, ca, strict=True))
 
@@ -132,7 +132,8 @@ def _holm(found: Sequence[Difference | None]) -> list[Difference | None]:
     return [replace(one, p_holm=next(corrected)) if one and one.p is not None else one for one in found]
 
 
-def _effect(contrast: Contrast, split: Split) -> Effect:
+def effect_of(contrast: Contrast, split: Split) -> Effect:
+    """Return what came of one contrast on a split, as if no other had been looked at: p is not corrected."""
     replicates = {
         id(configuration): {trial.seed: trial for trial in configuration.measured}
         for term in contrast.terms

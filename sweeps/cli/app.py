@@ -25,6 +25,7 @@ from sweeps.cli.options import (
     SetOption,
     StudyArgument,
 )
+from sweeps.cli.runs.compare import compare
 from sweeps.cli.store import store_app
 from sweeps.cli.sweep import SweepCommand, sweep
 from sweeps.cli.tracking import track, ui
@@ -48,6 +49,7 @@ app.command()(ui)
 for command in (launch, status, logs, stop):
     app.command()(command)
 app.command()(track)
+app.command()(compare)
 app.command(cls=SweepCommand)(sweep)
 
 

@@ -18,17 +18,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sweeps.detached.launch import launch
     from sweeps.planning.plan import plan_study
+    from sweeps.replay.replay import replay
     from sweeps.run.export import export
     from sweeps.run.launch import sweep
     from sweeps.study.loading import load_study
 
-__all__ = ["export", "launch", "load_study", "plan_study", "sweep"]
+__all__ = ["export", "launch", "load_study", "plan_study", "replay", "sweep"]
 
 _MODULES = {
     "export": "sweeps.run.export",
     "launch": "sweeps.detached.launch",
     "load_study": "sweeps.study.loading",
     "plan_study": "sweeps.planning.plan",
+    "replay": "sweeps.replay.replay",
     "sweep": "sweeps.run.launch",
 }
 

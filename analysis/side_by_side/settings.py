@@ -60,7 +60,7 @@ def _made_with(run: RunRecords) -> dict[str, JsonValue]:
     """Return what trials were computed with: the distinct values over all of them."""
     found: dict[str, dict[str, None]] = {}
     for record in run.records:
-        own = {"code": record.commit, "device": record.device, **record.versions}
+        own = {"code": record.commit, "device": record.device_kind or record.device, **record.versions}
         for what, value in own.items():
             if value:
                 found.setdefault(what, {})[value] = None

@@ -26,6 +26,7 @@ from sweeps.cli.options import (
     StudyArgument,
 )
 from sweeps.cli.runs.compare import compare
+from sweeps.cli.runs.replay import replay
 from sweeps.cli.store import store_app
 from sweeps.cli.sweep import SweepCommand, sweep
 from sweeps.cli.tracking import track, ui
@@ -50,6 +51,7 @@ for command in (launch, status, logs, stop):
     app.command()(command)
 app.command()(track)
 app.command()(compare)
+app.command()(replay)
 app.command(cls=SweepCommand)(sweep)
 
 

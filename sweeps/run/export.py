@@ -99,10 +99,8 @@ class _Wanted:
 def _wanted(run: Run, given: str | None, which: Which) -> _Wanted:
     study = migrated_study(read_json(run.folder / STUDY_FILE))
     load_plugins(cast("Sequence[str]", study.get("plugins", ())))
-    name, epoch = _name_and_epoch(given) if given else (_chosen(run), None)
-    record = next((record for record in run.records if record.trial == name), None)
-    if record is None:
-        raise UserError(Problem("TRIAL", f"the run has none of that name, but {_some(run)}", name))
+    name, epoch = name_and_epoch(given) if given else (_chosen(run), None)
+    record = record_named(run, name)
     trial = validate(TrialConfig, record.config, f"record of {name}")
     return _Wanted(
         record=record,
@@ -116,7 +114,24 @@ def _wanted(run: Run, given: str | None, which: Which) -> _Wanted:
     )
 
 
-def _name_and_epoch(given: str) -> tuple[str, int | None]:
+def record_named(run: Run, name: str) -> TrialRecord:
+    """Return the record of a trial.
+
+    Raises:
+        UserError: if the run has none of that name, with those that it has.
+    """
+    record = next((record for record in run.records if record.trial == name), None)
+    if record is None:
+        raise UserError(Problem("TRIAL", f"the run has none of that name, but {_some(run)}", name))
+    return record
+
+
+def name_and_epoch(given: str) -> tuple[str, int | None]:
+    """Return the trial's name and the epoch of `TRIAL@EPOCH`, None for the end.
+
+    Raises:
+        UserError: if what follows @ is no epoch.
+    """
     name, at, epoch = given.partition("@")
     if not at:
         return name, None

@@ -24,9 +24,9 @@ from ubt.engine.graph import build_pipeline
 from ubt.engine.pipeline import EarlyStop, PipelineRun, StoppedEarly
 from ubt.engine.same_content import data_differs, files_differ, keys_differ
 from ubt.engine.stage_leases import ProcessLeases
-from ubt.engine.work import setup_of
+from ubt.engine.work import cpu_name, setup_of
 from ubt.engine.workspace import Workspace
-from ubt.models.clip import memory_bytes, pick_device, use_threads
+from ubt.models.clip import device_kind, memory_bytes, pick_device, use_threads
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
 from ubt.trials.gates import Gates
@@ -81,6 +81,7 @@ class TrialRunner:
         run = PipelineRun(pipeline, trial, workspace, kept, assignment.gates, name, leases, setup, only, early)
         data = workspace.data
         found = {"device": str(workspace.device), "device_memory_bytes": memory_bytes(workspace.device)}
+        found |= {"device_kind": device_kind(workspace.device, cpu_name(), assignment.threads)}
         found |= {"classes": tuple(data.classes), "skipped": dict(data.skipped)}
         record = record.model_copy(update=found)
         try:

@@ -33,6 +33,18 @@ def pick_device(gpus: float) -> torch.device:
     return torch.device("cuda" if gpus else "cpu")
 
 
+def device_kind(device: torch.device, cpu: str, threads: int) -> str:
+    """Return the kind of device, on which bits depend: the GPU's name, or the CPU's, torch's instructions and threads.
+
+    Example:
+        >>> device_kind(torch.device("cpu"), "some CPU", 2).split(", ")[::2]
+        ['some CPU', '2 threads']
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu}, {torch.backends.cpu.get_cpu_capability()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
 def use_threads(threads: int) -> None:
     """Compute with `threads` CPU threads; a reused worker would otherwise keep those of its last trial."""
     os.environ["OMP_NUM_THREADS"] = str(threads)

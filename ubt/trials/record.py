@@ -167,8 +167,7 @@ class TrialRecord(Config):
     classes: tuple[str, ...] = ()
     """Names of the data's classes; `per_class` counts follow their order."""
     clean_val: Rates | None = None
-    """The clean model M_c on validation, if its weights were loaded: CA alone. One that is trained here is judged by
-    the poisoned model that it becomes."""
+    """The clean model M_c on validation, if its weights were loaded: CA alone. One trained here is judged poisoned."""
     poisoned_val: Rates | None = None
     """The victim on validation, before any defense."""
     poisoned_test: Rates | None = None
@@ -181,6 +180,8 @@ class TrialRecord(Config):
     """How many images of each of the data's lists were left out because they are broken (`on_broken: skip`)."""
     device: str = ""
     """What it was computed on: `cpu`, `cuda`."""
+    device_kind: str = ""
+    """The GPU, or the CPU with torch's instructions and threads: bits depend on it. Empty in records of before."""
     device_memory_bytes: int = 0
     """Memory of that GPU as a whole, not the trial's share; 0 on a CPU, and in records of before."""
     commit: str = ""
@@ -226,8 +227,8 @@ class TrialRecord(Config):
     @property
     def nodes(self) -> tuple[str, ...]:
         """Return the nodes that the trial ran on, and those that computed what it reused, in that order."""
-        ran = [attempt.node for attempt in self.attempts]
-        return tuple(dict.fromkeys(filter(None, [*ran, *(stage.node for stage in self.stages)])))
+        nodes = (*(attempt.node for attempt in self.attempts), *(stage.node for stage in self.stages))
+        return tuple(dict.fromkeys(filter(None, nodes)))
 
     @property
     def stopped_by(self) -> GateOutcome | None:

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from analysis.figures.base import Absent, attempt
 from analysis.side_by_side.choices import Row, rows
+from analysis.side_by_side.defenses import DefenseRows, defense_rows, defenses_table
 from analysis.side_by_side.effects import EffectRows, effect_rows
 from analysis.side_by_side.figures import draw_fronts, draw_growth, fronts_info, growth_info
 from analysis.side_by_side.output import (
@@ -59,6 +60,10 @@ class ComparedRuns:
         return effect_rows(self._sides)
 
     @cached_property
+    def _defenses(self) -> DefenseRows:
+        return defense_rows(self._sides)
+
+    @cached_property
     def notes(self) -> tuple[str, ...]:
         """What to know before rates of one run are held against another's: other victims, seeds or rules."""
         return notes(self._sides)
@@ -98,6 +103,14 @@ class ComparedRuns:
         return effects_of_runs(self._effects)
 
     @cached_property
+    def defenses(self) -> pd.DataFrame:
+        """One line for each defense of each run that compares defenses, the mean over its attacks on test.
+
+        `defense`, `run`, `asr`, `ca`, each with `_low` and `_high`. Empty unless two runs compare any.
+        """
+        return defenses_table(self._defenses)
+
+    @cached_property
     def settings(self) -> pd.DataFrame:
         """One line for each thing that differs: `part` (study, made with), `setting`, and a column for each run."""
         return settings_table(self._settings, self._sides)
@@ -105,7 +118,7 @@ class ComparedRuns:
     @property
     def markdown(self) -> str:
         """The runs, their effects, and what differs, as Markdown tables with what is to be known of them."""
-        return markdown(self._rows, self._settings, self._effects, self.notes, self._sides)
+        return markdown(self._rows, self._settings, self._effects, self._defenses, self.notes, self._sides)
 
     def figure(self, name: str) -> go.Figure:
         """Return the figure `fronts` or `growth`, which shows itself in a notebook.
@@ -146,11 +159,12 @@ class ComparedRuns:
     def _tables(self) -> Mapping[str, str]:
         tables = {MARK: self.runs, "fronts.csv": self.fronts, "growth.csv": self.growth, "settings.csv": self.settings}
         tables |= {"effects.csv": self.effects} if self._effects else {}
+        tables |= {"defenses.csv": self.defenses} if self._defenses.rows else {}
         return {name: table.to_csv(index=False) for name, table in tables.items()}
 
     def _page(self) -> str:
         figures = [shown(about, attempt(about[0], partial(self._figure, about[0]))) for about in (FRONTS, GROWTH)]
-        return render(self._sides, self._rows, self._settings, self._effects, self.notes, figures)
+        return render(self._sides, self._rows, self._settings, self._effects, self._defenses, self.notes, figures)
 
     def __repr__(self) -> str:
         return f"<ComparedRuns {', '.join(side.name for side in self._sides)}>"

@@ -12,6 +12,7 @@ from analysis.effects.output import interval, signed
 from analysis.findings import Configuration, Estimate, Outcome
 from analysis.formatting import count, percent
 from analysis.side_by_side.choices import Against, Row
+from analysis.side_by_side.defenses import DefenseRows
 from analysis.side_by_side.effects import EffectRows
 from analysis.side_by_side.growth import Grown
 from analysis.side_by_side.settings import Differing
@@ -200,24 +201,40 @@ def difference_note(rows: Sequence[Row]) -> str:
 
 
 def markdown(
-    rows: Sequence[Row], settings: Sequence[Differing], effects: EffectRows, notes: Iterable[str], sides: Sequence[Side]
+    rows: Sequence[Row],
+    settings: Sequence[Differing],
+    effects: EffectRows,
+    defenses: DefenseRows,
+    notes: Iterable[str],
+    sides: Sequence[Side],
 ) -> str:
-    """Return the runs, what differs between them and their effects in Markdown."""
+    """Return the runs, their defenses and effects, and what differs between them, in Markdown."""
     note = difference_note(rows)
     parts = [_runs_markdown(rows), *notes, *([note] if note else [])]
-    if effects:
-        heads = [f"{rate}, {side.name}" for rate in ("ASR", "CA") for side in effects.sides]
+    if defenses.rows:
+        heads = _heads("defense", defenses.sides)
         cells = [
-            (row.name, *(difference_text(getattr(e, of) if e else None) for of in ("asr", "ca") for e in row.effects))
+            (row.name, *(estimate_text(getattr(mean, of, None)) for of in ("asr", "ca") for mean in row.means))
+            for row in defenses.rows
+        ]
+        parts += [defenses.note, _table(heads, cells)]
+    if effects:
+        heads = _heads("change", effects.sides)
+        cells = [
+            (row.name, *(difference_text(getattr(effect, of, None)) for of in ("asr", "ca") for effect in row.effects))
             for row in effects.rows
         ]
-        parts += ["Effects in points:", _table(("change", *heads), cells)]
+        parts += ["Effects in points:", _table(heads, cells)]
     if settings:
-        heads = [side.name for side in sides]
-        parts += ["What differs:", _table(("setting", *heads), [(one.path, *one.values) for one in settings])]
+        heads = ("setting", *(side.name for side in sides))
+        parts += ["What differs:", _table(heads, [(one.path, *one.values) for one in settings])]
     else:
         parts.append("No setting differs.")
     return "\n\n".join(parts) + "\n"
+
+
+def _heads(first: str, sides: Sequence[Side]) -> tuple[str, ...]:
+    return (first, *(f"{rate}, {side.name}" for rate in ("ASR", "CA") for side in sides))
 
 
 def _runs_markdown(rows: Sequence[Row]) -> str:

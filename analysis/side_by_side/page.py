@@ -17,6 +17,7 @@ from analysis.formatting import count, percent
 from analysis.page import Cell, PageColumn, PageTable, table_of
 from analysis.rendering import figure_json, template
 from analysis.side_by_side.choices import Row
+from analysis.side_by_side.defenses import DefenseRows, defenses_page
 from analysis.side_by_side.effects import EffectRow, EffectRows
 from analysis.side_by_side.output import device_seconds, difference_note, rates_before_and_after
 from analysis.side_by_side.settings import Differing
@@ -67,6 +68,7 @@ def render(
     rows: Sequence[Row],
     settings: Sequence[Differing],
     effects: EffectRows,
+    defenses: DefenseRows,
     notes: Sequence[str],
     figures: Sequence[Shown],
 ) -> str:
@@ -80,6 +82,8 @@ def render(
         figures=figures,
         effects=effects_page(effects),
         apart=any(row.apart for row in effects.rows),
+        defenses=defenses_page(defenses),
+        defenses_note=defenses.note if defenses.rows else "",
         settings=settings_page(settings, sides),
         plotly=Markup(get_plotlyjs()),  # noqa: S704 — the library's own script
     )

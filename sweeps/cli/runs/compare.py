@@ -27,7 +27,8 @@ def compare(
     compared = compare_runs(*run_folders)
     page = compared.write(out)
     if as_json:
-        tables = {"runs": compared.runs, "settings": compared.settings, "effects": compared.effects}
+        tables = {"runs": compared.runs, "settings": compared.settings}
+        tables |= {"effects": compared.effects, "defenses": compared.defenses}
         rows = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
         print(json.dumps({**rows, "notes": compared.notes, "page": str(page)}))
     else:

@@ -180,6 +180,25 @@ def test_a_comparison_of_defenses_and_a_run_without_results_have_their_rows(run_
     assert compared._page().count('class="absent"') >= 3
 
 
+def test_tables_of_defenses_stand_side_by_side(run_in, trial, tmp_path):
+    def table(name, asr, *kinds):
+        records = [
+            trial(n, asr=asr + n / 10, changes={"defense": {"kind": kind}}, label=f"table:{kind}/badnets")
+            for n, kind in enumerate(kinds)
+        ]
+        return run_in(name, records=records)
+
+    compared = analysis.compare_runs(table("a", 0.1, "ubt", "finetune"), table("b", 0.2, "ubt", "finetune", "par"))
+    found = compared.defenses.set_index(["defense", "run"])["asr"]
+    assert found["UBT", "a"] == pytest.approx(0.11), "on test"
+    assert found["UBT", "b"] == pytest.approx(0.21)
+    assert ("PAR", "a") not in found.index
+    assert "a: BadNets; b: BadNets" in compared.markdown
+    html = compared.write(tmp_path / "out").read_text(encoding="utf-8")
+    assert '<section id="defenses">' in html
+    assert (tmp_path / "out" / "defenses.csv").is_file()
+
+
 def test_a_run_without_a_known_attack_can_be_compared(run_in, trial):
     compared = analysis.compare_runs(run_in("a", (None, 0.8)), run_in("b", (None, 0.7)))
     assert list(compared.runs["hypervolume"].isna()) == [True, True]

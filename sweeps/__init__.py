@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sweeps.detached.launch import launch
     from sweeps.planning.plan import plan_study
-    from sweeps.replay.replay import replay
+    from sweeps.replaying.compute import replay
     from sweeps.run.export import export
     from sweeps.run.launch import sweep
     from sweeps.study.loading import load_study
@@ -30,7 +30,7 @@ _MODULES = {
     "launch": "sweeps.detached.launch",
     "load_study": "sweeps.study.loading",
     "plan_study": "sweeps.planning.plan",
-    "replay": "sweeps.replay.replay",
+    "replay": "sweeps.replaying.compute",
     "sweep": "sweeps.run.launch",
 }
 

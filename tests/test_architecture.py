@@ -193,7 +193,7 @@ LAYERS = {
         "workers",
         "backends",
         "run",
-        "replay",
+        "replaying",
         "cleaning",
         "detached",
         "cli",

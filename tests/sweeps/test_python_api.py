@@ -1,4 +1,4 @@
-"""What `import sweeps` offers to programs: four functions, whose examples are true."""
+"""What `import sweeps` offers to programs: a few functions, whose examples are true."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_study_is_swept_into_a_folder_and_gone_on_with(tmp_path: Path) -> None
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="has export, launch, load_study, plan_study, sweep"):
+    with pytest.raises(AttributeError, match="has export, launch, load_study, plan_study, replay, sweep"):
         sweeps.swep  # noqa: B018
 
 

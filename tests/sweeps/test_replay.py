@@ -11,10 +11,10 @@ import pytest
 from exported_runs import run_folder
 
 from sweeps.cli.app import main
-from sweeps.replay.differences import Difference, StageDifferences, rate_differences, stage_differences
-from sweeps.replay.replay import Replayed, replay
-from sweeps.replay.text import replayed_text
-from sweeps.replay.wanted import Check
+from sweeps.replaying.compute import Replayed, replay
+from sweeps.replaying.differences import Difference, StageDifferences, rate_differences, stage_differences
+from sweeps.replaying.text import replayed_text
+from sweeps.replaying.wanted import Check
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import UserError
 from ubt.testing import TINY

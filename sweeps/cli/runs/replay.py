@@ -26,8 +26,8 @@ def replay(
 ) -> None:
     """Compute a trial again in a fresh store, without Ray, and compare it bit for bit with what the run has."""
     from sweeps.cli.output import show_stage  # noqa: PLC0415
-    from sweeps.replay.replay import replay as compute_again  # noqa: PLC0415
-    from sweeps.replay.text import replayed_text  # noqa: PLC0415
+    from sweeps.replaying.compute import replay as compute_again  # noqa: PLC0415
+    from sweeps.replaying.text import replayed_text  # noqa: PLC0415
 
     found = compute_again(run_folder, trial, store=store, tolerance=tolerance / 100, show=show_stage)
     print(found.model_dump_json() if as_json else replayed_text(found))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from analysis import load_run
-from sweeps.replay.differences import (
+from sweeps.replaying.differences import (
     SPLITS,
     Difference,
     Manifests,
@@ -22,7 +22,7 @@ from sweeps.replay.differences import (
     rate_differences,
     stage_differences,
 )
-from sweeps.replay.wanted import Check, Wanted, checks, wanted
+from sweeps.replaying.wanted import Check, Wanted, checks, wanted
 from sweeps.run.preflight import decode_here
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import Problem, UserError

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from analysis import Run
-from sweeps.replay.differences import Manifests
+from sweeps.replaying.differences import Manifests
 from sweeps.run.commit import commit_of_code
 from sweeps.run.export import name_and_epoch, record_named
 from sweeps.study.config import StudyConfig

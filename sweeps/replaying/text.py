@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sweeps.replay.differences import Difference, StageDifferences
-from sweeps.replay.replay import Replayed
+from sweeps.replaying.compute import Replayed
+from sweeps.replaying.differences import Difference, StageDifferences
 from ubt.common.formatting import duration, text_table
 from ubt.trials.rates import Rates
 

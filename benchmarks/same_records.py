@@ -23,6 +23,7 @@ SINCE_0_2 = {"gates", "classes", "per_class", "split", "subset", "clean_val"} | 
     "activation",
     "attribution_layers",
     "asked_as",
+    "device_kind",
 }
 """What records of before do not have."""
 INTERVALS = {"ca_low", "ca_high", "asr_low", "asr_high"}

@@ -109,10 +109,7 @@ def _check_study(study: StudyConfig, record: TrialRecord) -> None:
     if record.seed not in study.seeds:
         seeds = ", ".join(map(str, study.seeds))
         problems.append(Problem(f"{STUDY_FILE}: seeds", f"are {seeds}, and {record.trial} has another", record.seed))
-    changes = dict(record.changes)
-    if record.config.get("metrics") == [] and study.metrics:
-        changes["metrics"] = []  # a comparison's searches measure less than its table
-    configured = _as_recorded(study.trial(changes))
+    configured = _as_recorded(study.trial(record.changes))
     for path in dict.fromkeys((*difference(configured, record.config), *difference(record.config, configured))):
         if path.partition(".")[0] in {"victim", "defense"}:
             message = f"is {_text(configured, path)} by the study, and was {_text(record.config, path)}"

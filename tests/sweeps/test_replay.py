@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from exported_runs import run_folder
 
+from analysis import load_run
 from sweeps.cli.app import main
 from sweeps.replaying.compute import Replayed, replay
 from sweeps.replaying.differences import Difference, StageDifferences, rate_differences, stage_differences
 from sweeps.replaying.text import replayed_text
-from sweeps.replaying.wanted import Check
+from sweeps.replaying.wanted import Check, wanted
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import UserError
 from ubt.testing import TINY
@@ -139,6 +140,16 @@ def test_a_trial_or_epoch_that_is_not_there_is_refused(refused, record, trial, w
 @pytest.mark.parametrize("fields", [{"state": State.RUNNING}, {"state": State.FAILED, "lost": True}, {"stages": ()}])
 def test_a_trial_that_says_nothing_is_refused(refused, record, fields):
     assert "nothing to hold another computation against" in refused(record.model_copy(update=fields))
+
+
+def test_a_trial_that_was_stopped_early_is_computed_as_far_as_it_went(record, tiny_run, tmp_path):
+    (stage,) = (stage for stage in record.stages if stage.stage == "unlearn")
+    stopped = with_stage(record, "unlearn", epochs=stage.epochs[:1], complete=False)
+    stopped = stopped.model_copy(update={"state": State.PRUNED, "stages": stopped.stages[:-1]})
+    asked = wanted(load_run(run_folder(tmp_path / "run", tiny_run.root, stopped)), "tiny-0")
+    assert asked.upto == ("unlearn", 1)
+    assert asked.trial.defense.unlearn_epochs == 1
+    assert asked.pipeline[-2].at(2).key == stage.key, "the same work, up to there"
 
 
 def test_every_number_of_a_stage_is_compared(record):

@@ -227,8 +227,7 @@ class TrialRecord(Config):
     @property
     def nodes(self) -> tuple[str, ...]:
         """Return the nodes that the trial ran on, and those that computed what it reused, in that order."""
-        nodes = (*(attempt.node for attempt in self.attempts), *(stage.node for stage in self.stages))
-        return tuple(dict.fromkeys(filter(None, nodes)))
+        return tuple(dict.fromkeys(filter(None, [*(a.node for a in self.attempts), *(s.node for s in self.stages)])))
 
     @property
     def stopped_by(self) -> GateOutcome | None:

@@ -72,9 +72,11 @@ def ubt_module():
 
 def ubt(monkeypatch, *words: str) -> int:
     """Run `ubt` with these words in this process, and return its exit status."""
+    from sweeps.cli.app import main  # `main` of `ubt_module` ends the process: the tests would end with it, unsaid
+
     monkeypatch.setattr(sys, "argv", ["ubt", *words])
     try:
-        ubt_module().main()
+        main()
     except SystemExit as end:
         return int(end.code or 0)
     return 0

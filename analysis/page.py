@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal
 
-from analysis.findings import Configuration, Estimate, Findings, Outcome
+from pydantic import JsonValue
+
+from analysis.findings import Findings
 from analysis.formatting import (
     changes_text,
     count,
@@ -18,8 +20,9 @@ from analysis.formatting import (
     setting_text,
     short_names,
 )
+from analysis.points.configurations import Configuration, Estimate, Outcome
 from analysis.records import RunRecords
-from analysis.summary import Summary, failures_of, failures_text, stopped_of, stopped_text
+from analysis.summary import Summary, earlier_text, failures_of, failures_text, stopped_of, stopped_text
 from analysis.tables import Item, as_scalar, setting
 from ubt.common.choice import KNOWS, RuleName
 from ubt.common.formatting import duration
@@ -93,12 +96,13 @@ def states_text(findings: Findings) -> str:
     """Say how many trials there are, in which states."""
     records = findings.run.records
     states = Counter(record.state for record in records)
+    earlier = earlier_text(sum(bool(record.label.epoch_of) for record in records))
     more = {State.FAILED: failures_text(failures_of(records)), State.PRUNED: stopped_text(stopped_of(records))}
     named = {state: f"{state.lower()}{more.get(state, '')}" for state in State}
     if len(states) == 1:
-        return f"{count(len(records), 'trial')}, {'all ' if len(records) > 1 else ''}{named[records[0].state]}."
+        return f"{count(len(records), 'trial')}{earlier}, {'all ' if records[1:] else ''}{named[records[0].state]}."
     parts = listed(f"{states[state]:,} {named[state]}" for state in State if states[state])
-    return f"{count(len(records), 'trial')}: {parts}."
+    return f"{count(len(records), 'trial')}{earlier}: {parts}."
 
 
 def time_text(summary: Summary) -> str:
@@ -121,8 +125,21 @@ def _choice(findings: Findings, split: str) -> str:
     return (
         f"Measured on the {split} split. Chosen on the validation split: {_RULES[findings.run.rule]} that "
         f"keeps clean accuracy within {points(findings.run.ca_floor)} of the poisoned model. The choice knew "
-        f"{KNOWS[findings.run.rule]}.{_otherwise(findings)}"
+        f"{KNOWS[findings.run.rule]}.{_epochs(findings)}{_otherwise(findings)}"
     )
+
+
+def _epochs(findings: Findings) -> str:
+    """Say that models after every epoch were candidates, where they were, and of which trial the chosen one is."""
+    chosen = findings.chosen
+    if not findings.run.every_epoch or chosen is None:
+        return ""
+    told = f" Candidates were all {len(findings.candidates):,} models that were judged after an epoch"
+    if chosen.at:
+        later = "no trial has judged it on the test split yet, going on with the sweep (--resume) does"
+        return f"{told}; {chosen.name} is an earlier epoch: {later}."
+    trial, _, epoch = chosen.epoch_of.partition("@")
+    return f"{told}; {chosen.name} is {trial} after epoch {epoch}." if epoch else f"{told}."
 
 
 _RULES: dict[RuleName, str] = {
@@ -207,21 +224,6 @@ class PageTable:
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def front_table(findings: Findings) -> PageTable:
-    """Return the front, by rising ASR: validation, and test beside it."""
-    columns: tuple[PageColumn[Configuration], ...] = (
-        PageColumn("trial", lambda member: _name(member.first, findings), kind="name"),
-        PageColumn("changes to the base", lambda member: _changes(member.first, findings.run)),
-        PageColumn("val ASR", lambda member: _estimate(member.val, "asr"), kind="number"),
-        PageColumn("val CA", lambda member: _estimate(member.val, "ca"), kind="number"),
-        PageColumn("test ASR", lambda member: _estimate(member.test, "asr"), kind="number"),
-        PageColumn("test CA", lambda member: _estimate(member.test, "ca"), kind="number"),
-    )
-    if any(member.seeds > 1 for member in findings.configurations):
-        columns += (PageColumn("seeds", _seeds, kind="number", hint="seeds done, of those tried"),)
-    return table_of("The front", columns, findings.front)
-
-
 def trial_table(findings: Findings) -> PageTable:
     """Return every trial with its searched settings, rates and times."""
     run = findings.run
@@ -258,8 +260,9 @@ def _name(record: TrialRecord, findings: Findings) -> Cell:
     return Cell(record.trial, record.trial, tag=findings.roles.get(record.trial, ""))
 
 
-def _changes(record: TrialRecord, run: RunRecords) -> Cell:
-    text = ", ".join(changes_text(record.changes, run.setting_names))
+def changes_cell(changes: Mapping[str, JsonValue], run: RunRecords) -> Cell:
+    """Return what a configuration changes of the base."""
+    text = ", ".join(changes_text(changes, run.setting_names))
     return Cell(text, text)
 
 
@@ -267,7 +270,7 @@ def _knobs(run: RunRecords) -> tuple[PageColumn[TrialRecord], ...]:
     """Return a column for each searched setting; one for all of them if there are many, or if none was searched."""
     names = short_names(run.space)
     if not 0 < len(names) <= MOST_KNOBS:
-        return (PageColumn("changes to the base", lambda record: _changes(record, run)),)
+        return (PageColumn("changes to the base", lambda record: changes_cell(record.changes, run)),)
     return tuple(_setting(run, path, title) for path, title in names.items())
 
 
@@ -281,7 +284,8 @@ def _setting(run: RunRecords, path: str, title: str) -> PageColumn[TrialRecord]:
     return PageColumn(title, cell, kind="text" if words else "number", hint=path)
 
 
-def _estimate(outcome: Outcome | None, rate: str) -> Cell:
+def estimate_cell(outcome: Outcome | None, rate: str) -> Cell:
+    """Return a rate with its interval."""
     estimate: Estimate | None = getattr(outcome, rate, None)
     return Cell(percent(estimate.mean), estimate.mean, estimate.interval) if estimate else Cell("–")
 
@@ -289,10 +293,6 @@ def _estimate(outcome: Outcome | None, rate: str) -> Cell:
 def _rate(rates: Rates | None, field: str) -> Cell:
     rate: float | None = getattr(rates, field, None)
     return Cell("–") if rate is None else Cell(percent(rate), rate)
-
-
-def _seeds(member: Configuration) -> Cell:
-    return Cell(f"{len(member.measured)}/{member.seeds}", len(member.measured))
 
 
 def _reused(record: TrialRecord) -> Cell:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from analysis.formatting import count, short_names
 from ubt.artifacts.remote_folder import at_hand, shown
-from ubt.common.choice import CA_FLOOR, RuleName
+from ubt.common.choice import CA_FLOOR, EpochsCounted, RuleName
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE, is_file, is_folder
 from ubt.config import get_path, read_json, validate
@@ -34,6 +34,8 @@ class _StudyPart(BaseModel):
 class _Objectives(_StudyPart):
     ca_floor: float = Field(default=CA_FLOOR, ge=0, le=1)
     rule: RuleName = "lowest_asr"
+    epochs: EpochsCounted = "last"
+    """Studies of before it could be said chose among the ends."""
 
 
 class _Search(_StudyPart):
@@ -83,6 +85,13 @@ class RunRecords:
     """How configurations are laid out over the space; "" where an old study does not say."""
     components: tuple[str, ...] = ()
     """What a leave-one-out design was to leave out, one at a time."""
+    epochs: EpochsCounted = "last"
+    """Which epochs of a configuration may be chosen."""
+
+    @property
+    def every_epoch(self) -> bool:
+        """Return whether configurations compete at each of their epochs: not where they are compared as they are."""
+        return self.epochs == "every" and not self.ablation and not self.compared
 
     @property
     def ablation(self) -> bool:
@@ -175,6 +184,7 @@ def _read(folder: Path, said: str) -> RunRecords:
         budget=study.search.budget if study.search else None,
         gpus=study.resources.gpus_per_trial,
         planned=_planned(folder / PLAN_FILE),
+        epochs=study.objectives.epochs,
     )
 
 

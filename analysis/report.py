@@ -18,15 +18,17 @@ from analysis.effects.page import ablation_opening, effects_view
 from analysis.figures import FIGURES, Absent, FigureKind, drawn
 from analysis.findings import Findings, find
 from analysis.formatting import changes_text
+from analysis.front.page import front_table
+from analysis.front.tables import epochs_table, members_table
 from analysis.gates import gate_table
 from analysis.nodes import node_table
-from analysis.page import front_table, opening, trial_table, unfinished
+from analysis.page import opening, trial_table, unfinished
 from analysis.paper import embedded_figures
 from analysis.planned import planned_text
 from analysis.records import PARTS, read_run
 from analysis.rendering import figure_json, template
 from analysis.summary import FAILED_BY, Summary, summarise
-from analysis.tables import configurations_table, trials_table
+from analysis.tables import trials_table
 from ubt.artifacts.remote_folder import at_hand
 from ubt.common.atomic_files import write_whole
 from ubt.common.paths import REPORT_FOLDER
@@ -43,7 +45,7 @@ class Report:
 
 
 def write_report(run_folder: Path | str) -> Report:
-    """Write `<run>/report/`: `index.html`, `trials.csv`, `front.csv` and `summary.json`, each whole.
+    """Write `<run>/report/`: `index.html`, `trials.csv`, `front.csv`, `epochs.csv` and `summary.json`, each whole.
 
     A run of several defenses has a `comparison.csv` besides, one that holds effects an `effects.csv` and an
     `effects.tex`, a search of several knobs an `importances.csv`. Of a run behind an address the report lies in the
@@ -67,7 +69,8 @@ def _written(findings: Findings, folder: Path) -> Report:
     contents = {
         "index.html": render(findings, summary, comparison, effects, importances),
         "trials.csv": trials_table(findings.run).to_csv(index=False),
-        "front.csv": configurations_table(findings, findings.front).to_csv(index=False),
+        "front.csv": members_table(findings).to_csv(index=False),
+        "epochs.csv": epochs_table(findings).to_csv(index=False),
         "summary.json": summary.model_dump_json(indent=2) + "\n",
     }
     if comparison:

@@ -17,10 +17,11 @@ from analysis.effects.output import effects_latex, effects_markdown, effects_tab
 from analysis.figures import FIGURES, Absent
 from analysis.findings import Findings, find
 from analysis.formatting import count, listed
+from analysis.front.tables import epochs_table, members_table
 from analysis.paper import PAPER_FIGURES, paper_figure
 from analysis.records import RunRecords, read_run
 from analysis.summary import Summary, summarise
-from analysis.tables import classes_table, configurations_table, epochs_table, stages_table, trials_table
+from analysis.tables import classes_table, configurations_table, stages_table, trials_table
 from ubt.common.errors import Problem, UserError
 from ubt.trials.record import State, TrialRecord
 
@@ -35,7 +36,7 @@ class Run:
     by its dotted path, as `defense.unlearn_samples`; it holds the base's value where a trial did not change it, and is
     missing where the trial's defense has no such setting. `val_` is what searches and the choice see, `test_` what to
     report, and `poisoned_val_` and `poisoned_test_` are the victim before the defense; `_low` and `_high` are the ends
-    of the 95 % interval (Wilson's for one seed, bootstrapped over several).
+    of the 95 % interval (Wilson's for one seed, Student's over several).
 
     Each table is made when it is first asked for, and then kept.
 
@@ -95,13 +96,14 @@ class Run:
         """One line an epoch of a trial, in order.
 
         `number`, `trial`, `seed`, `stage`, `epoch` (from 1 in each stage), `seconds`, `loss`. Of epochs of a defense,
-        after which the model was evaluated: `position` (from 1, counted on through the stages), and `val_asr` and
-        `val_ca` with their intervals.
+        after which the model was evaluated: `position` (from 1, counted on through the stages), `val_asr` and `val_ca`
+        with their intervals, and whether the model is on the `front`, or `chosen`. `test_asr` and `test_ca` of those at
+        which a trial of that seed ends, this one or another.
 
         Example:
             >>> run.epochs.pivot_table(index="position", columns="trial", values="val_asr")  # doctest: +SKIP
         """
-        return epochs_table(self._read)
+        return epochs_table(self.findings)
 
     @cached_property
     def stages(self) -> pd.DataFrame:
@@ -146,9 +148,12 @@ class Run:
     def front(self) -> pd.DataFrame:
         """The configurations on the front, by rising ASR: no other is better in both rates on validation.
 
-        Columns as of `configurations`. Empty in a comparison, whose trials have different victims.
+        At their ends or, with `objectives.epochs: every`, at earlier epochs: an earlier one that no trial has judged in
+        full is called `TRIAL@EPOCH`. Columns as of `configurations`, `front_chance` (the probability of being on the
+        front, by a bootstrap over seeds and images) and `like_chosen` (neither rate differs from the choice's, by 95 %
+        intervals). Empty in a comparison: its victims differ.
         """
-        return configurations_table(self.findings, self.findings.front)
+        return members_table(self.findings)
 
     @property
     def chosen(self) -> pd.Series | None:
@@ -157,8 +162,8 @@ class Run:
         Example:
             >>> run.chosen["test_asr"]  # doctest: +SKIP
         """
-        chosen = self.configurations[self.configurations["chosen"]]
-        return None if chosen.empty else chosen.iloc[0]
+        chosen = self.findings.chosen
+        return configurations_table(self.findings, [chosen]).iloc[0] if chosen else None
 
     @cached_property
     def summary(self) -> Summary:

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 
 from pydantic import Field, JsonValue
 
-from analysis.findings import Configuration, Findings, Outcome, hypervolume, validation_points
+from analysis.findings import Findings, validation_points
 from analysis.planned import PlannedTimes, planned_times
+from analysis.points.configurations import Configuration, Outcome
+from analysis.points.geometry import hypervolume
 from analysis.records import has_path
-from ubt.common.choice import KNOWS, RuleName
+from ubt.common.choice import KNOWS, EpochsCounted, RuleName
 from ubt.common.errors import Problem, UserError
 from ubt.config import Config, get_path
 from ubt.trials.budget import BudgetUse
@@ -38,6 +40,8 @@ class Chosen(Config):
     """The chosen configuration."""
 
     trial: str
+    name: str = ""
+    """The same, or TRIAL@EPOCH if an earlier epoch of the trial is meant: as `ubt export` takes it."""
     config: dict[str, JsonValue]
     """Dotted path → value: what differs from the base, and every searched setting."""
     val: Point | None
@@ -86,6 +90,8 @@ class Summary(Config):
 
     name: str
     states: dict[State, int]
+    earlier_epochs: int = 0
+    """Of these trials, those that end at an earlier epoch of another one, to judge it in full."""
     failures: dict[Failure, int] = Field(default_factory=dict)
     """What failed trials failed by: a fault of a machine, somebody's mistake, or the method; those that occurred."""
     compared: str = ""
@@ -101,7 +107,14 @@ class Summary(Config):
     otherwise: dict[RuleName, Chosen | None] = Field(default_factory=dict)
     """What the other rule would have chosen of the same trials, where there is what it looks at."""
     front: tuple[str, ...]
-    """Trials on the validation front, by rising ASR; the first of a configuration with several seeds."""
+    """Trials on the validation front, by rising ASR; the first of a configuration with several seeds. An earlier epoch
+    that no trial has judged in full yet is TRIAL@EPOCH."""
+    front_chances: tuple[float, ...] = ()
+    """Of each of these the probability of being on the front, by a bootstrap over seeds and images."""
+    like_chosen: tuple[str, ...] = ()
+    """Those of them that differ from the choice in neither rate, by 95 % intervals on the test split, if measured."""
+    epochs: EpochsCounted = "last"
+    """Whether front and choice are of every judged epoch, or of the last ones."""
     hypervolume: float
     """Area dominated by the front, between ASR 1, CA 0 and ASR 0, CA 1."""
     stages: StageCounts
@@ -125,6 +138,7 @@ def summarise(findings: Findings) -> Summary:
     return Summary(
         name=findings.run.name,
         states={state: states[state] for state in State},
+        earlier_epochs=sum(bool(record.label.epoch_of) for record in records),
         failures=failures_of(records),
         compared=compared,
         poisoned=Splits(
@@ -140,6 +154,9 @@ def summarise(findings: Findings) -> Summary:
             if rule != findings.run.rule
         },
         front=tuple(member.name for member in findings.front),
+        front_chances=tuple(findings.doubt.chances.get(member.name, 0.0) for member in findings.front),
+        like_chosen=tuple(member.name for member in findings.front if member.name in findings.doubt.alike),
+        epochs="every" if findings.run.every_epoch else "last",
         hypervolume=hypervolume(validation_points(findings.front)),
         stages=StageCounts(
             computed=sum(not stage.reused for stage in stages), reused=sum(stage.reused for stage in stages)
@@ -160,6 +177,11 @@ def failures_of(records: Iterable[TrialRecord]) -> dict[Failure, int]:
     """Return what failed trials failed by, and how many by each."""
     counts = Counter(record.failed_by for record in records)
     return {failure: counts[failure] for failure in Failure if counts[failure]}
+
+
+def earlier_text(number: int) -> str:
+    """Say in brackets how many trials end at earlier epochs of others: ` (7 of them at …)`; nothing if none does."""
+    return f" ({number:,} of them at an earlier epoch of another)" if number else ""
 
 
 def failures_text(failures: Mapping[Failure, int]) -> str:
@@ -203,14 +225,15 @@ def _point(outcome: Outcome | None) -> Point | None:
 def _chosen(chosen: Configuration | None, knobs: Iterable[str]) -> Chosen | None:
     if chosen is None:
         return None
-    config = chosen.first.config
+    config = chosen.config
     searched = {path: get_path(config, path) for path in knobs if has_path(config, path)}
     return Chosen(
-        trial=chosen.name,
+        trial=chosen.first.trial,
+        name=chosen.name,
         config=searched | chosen.changes,
         val=_point(chosen.val),
         test=_point(chosen.test),
-        epoch=len(chosen.first.epochs) or None,
+        epoch=chosen.epoch,
     )
 
 

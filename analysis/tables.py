@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from typing import Generic, TypeVar
 import pandas as pd
 from pydantic import JsonValue
 
-from analysis.findings import Configuration, Findings, Outcome
+from analysis.findings import Findings
 from analysis.formatting import setting_text
+from analysis.points.configurations import Configuration, Outcome
 from analysis.records import RunRecords, has_path
 from ubt.config import get_path
 from ubt.trials.gates import GateOutcome
 from ubt.trials.rates import PerClass, Rates
-from ubt.trials.record import EpochRecord, StageRecord, TrialRecord
+from ubt.trials.record import StageRecord, TrialRecord
 
 Item = TypeVar("Item")
 
@@ -176,37 +176,6 @@ def _of_stage(name: str, diagnostic: str) -> Column[_StageOfTrial]:
 
 
 @dataclass(frozen=True)
-class _EpochOfTrial:
-    record: TrialRecord
-    stage: str
-    epoch: EpochRecord
-    position: int | None
-
-
-def epochs_table(run: RunRecords) -> pd.DataFrame:
-    """Return one line an epoch of a trial: stage, loss, seconds, and the rates on validation where it was evaluated."""
-    items = [item for record in run.records for item in _epochs_of(record)]
-    columns: tuple[Column[_EpochOfTrial], ...] = (
-        Column("number", lambda item: item.record.number),
-        Column("trial", lambda item: item.record.trial),
-        Column("seed", lambda item: item.record.seed),
-        Column("stage", lambda item: item.stage),
-        Column("epoch", lambda item: item.epoch.epoch),
-        Column("position", lambda item: item.position),
-        Column("seconds", lambda item: item.epoch.seconds),
-        Column("loss", lambda item: item.epoch.loss),
-    )
-    return tabulate(items, (*columns, *rate_columns("val", lambda item: item.epoch.val)))
-
-
-def _epochs_of(record: TrialRecord) -> Iterable[_EpochOfTrial]:
-    evaluated = itertools.count(1)
-    for stage in record.stages:
-        for epoch in stage.epochs:
-            yield _EpochOfTrial(record, stage.stage, epoch, next(evaluated) if epoch.val else None)
-
-
-@dataclass(frozen=True)
 class _ClassOfTrial:
     record: TrialRecord
     split: str
@@ -272,7 +241,7 @@ def configurations_table(findings: Findings, shown: Iterable[Configuration]) -> 
 
 
 def _setting_column(path: str) -> Column[Configuration]:
-    return Column(path, lambda configuration: as_scalar(setting(configuration.first, path)))
+    return Column(path, lambda one: as_scalar(get_path(one.config, path)) if has_path(one.config, path) else None)
 
 
 def _outcome_columns(

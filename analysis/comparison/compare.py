@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from statistics import fmean
 
-from analysis.findings import Configuration, Estimate, Findings, Outcome
+from analysis.findings import Findings
 from analysis.formatting import defense_name, kind_at, victim_key, victim_names
+from analysis.points.configurations import Configuration, Estimate, Outcome
 from ubt.common.choice import Candidate, RuleName, choose, mean_candidate, nearest
 from ubt.trials.record import TrialRecord
 

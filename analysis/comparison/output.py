@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.comparison.compare import AttackResult, Comparison, Row
-from analysis.findings import Outcome
 from analysis.formatting import count, listed, percent, points
+from analysis.points.configurations import Outcome
 from analysis.tables import Column, tabulate
 from ubt.common.choice import Candidate, choose, keeps_accuracy
 from ubt.common.formatting import duration

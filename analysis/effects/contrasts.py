@@ -14,8 +14,9 @@ from functools import cached_property
 
 from pydantic import JsonValue
 
-from analysis.findings import Configuration, Findings
+from analysis.findings import Findings
 from analysis.formatting import setting_text, short_names
+from analysis.points.configurations import Configuration
 from analysis.tables import setting
 from ubt.config.dotted_paths import JsonObject
 
@@ -69,7 +70,7 @@ def contrasts(findings: Findings) -> Contrasts:
     run = findings.run
     if run.compared or run.design == ADAPTIVE or any(record.asked_as for record in run.records):
         return Contrasts()
-    plain = [c for c in findings.configurations if not c.first.label.leaves_out]
+    plain = [c for c in findings.configurations if not c.first.label.leaves_out and not c.epoch_of]
     grid = _Grid(plain, run.space or run.knobs, findings.base, at_base=run.design == AT_THE_BASE)
     return Contrasts((*_components(findings), *grid.effects()), tuple(grid.interactions()))
 

@@ -13,7 +13,8 @@ from statistics import fmean
 from typing import Literal
 
 from analysis.effects.contrasts import Contrast, Term, contrasts
-from analysis.findings import Configuration, Estimate, Findings
+from analysis.findings import Findings
+from analysis.points.configurations import Configuration, Estimate
 from ubt.common.statistics import difference_interval, holm, t_test
 from ubt.trials.rates import Rates
 from ubt.trials.record import TrialRecord

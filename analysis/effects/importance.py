@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from analysis.findings import Configuration, Findings
+from analysis.findings import Findings
 from analysis.formatting import setting_text, short_names
+from analysis.points.configurations import Configuration
 from analysis.tables import setting
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def find_importances(findings: Findings) -> Importances:
     """Work out how much each knob matters; nothing, unless several knobs were varied at once in enough trials."""
     run = findings.run
     adaptive = run.design == "optuna" or any(record.asked_as for record in run.records)
-    measured = [c for c in findings.measured if c.val and c.val.point and not c.first.label.leaves_out]
+    measured = [c for c in findings.searched if c.point and not c.first.label.leaves_out]
     paths = [path for path in run.space if len({setting_text(setting(c.first, path)) for c in measured}) > 1]
     crossed = any(sum(path in c.changes for path in paths) > 1 for c in measured)
     best = max(AMONG_BEST, math.ceil(len(measured) / 10))

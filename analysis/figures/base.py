@@ -15,8 +15,9 @@ from typing import Generic, TypeVar
 
 import plotly.graph_objects as go
 
-from analysis.findings import Configuration, Findings
+from analysis.findings import Findings
 from analysis.formatting import changes_text, count, listed
+from analysis.points.configurations import Configuration
 
 _log = logging.getLogger(__name__)
 

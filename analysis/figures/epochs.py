@@ -9,8 +9,9 @@ from plotly.subplots import make_subplots
 
 from analysis.figures import base
 from analysis.figures.base import Absent
-from analysis.findings import Configuration, Estimate, Findings
+from analysis.findings import Findings
 from analysis.formatting import percent
+from analysis.points.configurations import Configuration, Estimate
 from ubt.trials.rates import Rates
 
 
@@ -48,7 +49,7 @@ def epochs_info(findings: Findings) -> EpochsInfo | Absent:
     if not findings.measured:
         return base.nothing_measured(findings)
     roles = [("base", findings.base, base.BASE), ("chosen", findings.chosen, base.CHOSEN)]
-    if findings.base is findings.chosen:
+    if findings.base and findings.chosen and findings.base.first is findings.chosen.first:
         roles = roles[1:]
     courses = tuple(_course(findings, role, c, colour) for role, c, colour in roles if c and c.first.epochs)
     if not courses:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
 import plotly.graph_objects as go
 
 from analysis.figures import base
 from analysis.figures.base import Absent
-from analysis.findings import Configuration, Estimate, Findings, Outcome
+from analysis.findings import Findings
 from analysis.formatting import percent, points
+from analysis.points.configurations import Configuration, Estimate, Outcome, Split
+from analysis.points.doubt import Band
 
-Split = Literal["val", "test"]
 SPLIT_NAMES: dict[Split, str] = {"val": "validation", "test": "test"}
 
 
@@ -25,6 +25,8 @@ class Mark:
     title: str
     asr: Estimate
     ca: Estimate
+    alike: bool = False
+    """On the front, and not distinguishable from the choice."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class SplitInfo:
     chosen: tuple[Mark, ...]
     floor: float | None = None
     """Least CA of a choice; on validation only, and only if there is a single victim."""
+    epochs: tuple[Mark, ...] = ()
+    """Earlier epochs that were candidates and are not on the front; on validation only."""
+    band: Band | None = None
+    """Where the front lies, 95 times in 100; on validation only."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,14 @@ def front_info(findings: Findings) -> FrontInfo | Absent:
     floor = single.ca.mean - findings.run.ca_floor if single else None
     validation = _split("val", findings, lambda c: c.val, lambda c: c.poisoned_val)
     test = _split("test", findings, lambda c: c.test, lambda c: c.poisoned_test)
-    return FrontInfo((replace(validation, floor=floor), test), findings.run.ca_floor)
+    near = findings.doubt.chances.keys() - {member.name for member in findings.front}  # of many the best
+    earlier = tuple(
+        mark
+        for one in findings.candidates
+        if one.at and one.name in near and (mark := _mark(base.hover_title(one, findings), one.val))
+    )
+    validation = replace(validation, floor=floor, epochs=earlier, band=findings.doubt.band)
+    return FrontInfo((validation, test), findings.run.ca_floor)
 
 
 def _split(
@@ -76,16 +89,27 @@ def _split(
     return SplitInfo(
         split=split,
         others=marks(c for c in findings.measured if c.name not in members),
-        front=marks(findings.front),
+        front=tuple(
+            mark
+            for member in findings.front
+            if (mark := _mark(_member_title(member, findings), defended(member), member.name in findings.doubt.alike))
+        ),
         poisoned=tuple(mark for c in findings.victims if (mark := _mark("<b>poisoned model</b>", poisoned(c)))),
         base=marks([findings.base]),
         chosen=marks([findings.chosen]),
     )
 
 
-def _mark(title: str, outcome: Outcome | None) -> Mark | None:
+def _member_title(member: Configuration, findings: Findings) -> str:
+    chance = findings.doubt.chances.get(member.name)
+    likely = "" if chance is None else f"<br>on the front with a chance of {100 * chance:.0f}%"
+    alike = "<br>not distinguishable from the choice (95%)" if member.name in findings.doubt.alike else ""
+    return f"{base.hover_title(member, findings)}{likely}{alike}"
+
+
+def _mark(title: str, outcome: Outcome | None, alike: bool = False) -> Mark | None:
     """Return a model's place in the plane; None if it was not measured there, or under no known attack."""
-    return Mark(title, outcome.asr, outcome.ca) if outcome and outcome.asr else None
+    return Mark(title, outcome.asr, outcome.ca, alike) if outcome and outcome.asr else None
 
 
 def steps(front: Iterable[Mark]) -> list[tuple[float, float]]:
@@ -109,10 +133,19 @@ def draw_front(info: FrontInfo) -> go.Figure:
 
 def _traces(info: SplitInfo, floor_name: str) -> list[go.Scatter]:
     bound = steps(info.front) if info.split == "val" else []
+    alike = tuple(mark for mark in info.front if mark.alike)
     drawn = [
+        _band(info.band),
+        _dots(info, "earlier epochs", info.epochs, {"color": base.OTHER, "size": 4, "opacity": 0.4}),
         _dots(info, "trials", info.others, {"color": base.OTHER, "size": 7, "opacity": 0.65}),
         _line(bound, {"color": base.FRONT, "width": 1.5}),
         _dots(info, "front", info.front, {"color": base.FRONT, "size": 9}),
+        _dots(
+            info,
+            "not distinguishable from the choice",
+            alike,
+            {"color": base.FRONT, "size": 15, "symbol": "circle-open"},
+        ),
         _dots(info, "poisoned model", info.poisoned, {"color": base.POISONED, "size": 11, "symbol": "x"}),
         _dots(info, "base", info.base, {"color": base.BASE, "size": 11, "symbol": "diamond"}),
         _dots(info, "chosen", info.chosen, {"color": base.CHOSEN, "size": 16, "symbol": "star"}),
@@ -123,10 +156,27 @@ def _traces(info: SplitInfo, floor_name: str) -> list[go.Scatter]:
     return [trace for trace in drawn if trace.x]
 
 
+def _band(band: Band | None) -> go.Scatter:
+    """Draw where the front lies 95 times in 100."""
+    if band is None:
+        return go.Scatter(x=[], y=[])
+    return go.Scatter(
+        x=[*band.asr, *band.asr[::-1]],
+        y=[*band.high, *band.low[::-1]],
+        fill="toself",
+        fillcolor=base.FRONT,
+        opacity=0.12,
+        line={"width": 0},
+        mode="lines",
+        name="front, 95%",
+        hoverinfo="skip",
+    )
+
+
 def _floor(info: SplitInfo) -> list[tuple[float, float]]:
     if info.floor is None:
         return []
-    shown = [mark.asr.mean for mark in (*info.others, *info.front, *info.poisoned)]
+    shown = [mark.asr.mean for mark in (*info.others, *info.epochs, *info.front, *info.poisoned)]
     return [(min(shown), info.floor), (max(shown), info.floor)]
 
 

@@ -11,8 +11,9 @@ from plotly.subplots import make_subplots
 
 from analysis.figures import base
 from analysis.figures.base import Absent
-from analysis.findings import Configuration, Findings, Outcome
+from analysis.findings import Findings
 from analysis.formatting import percent, setting_text, short_names
+from analysis.points.configurations import Configuration, Outcome
 from analysis.tables import as_scalar, setting
 
 PER_BAND = 4
@@ -81,7 +82,8 @@ def knobs_info(findings: Findings) -> KnobsInfo | Absent:
 
 
 def _panel(findings: Findings, path: str, title: str) -> KnobPanel:
-    values_of = [(c, as_scalar(setting(c.first, path))) for c in findings.measured]
+    shown = [c for c in findings.measured if not c.epoch_of or c is findings.chosen]
+    values_of = [(c, as_scalar(setting(c.first, path))) for c in shown]
     present = [(c, value) for c, value in values_of if value is not None]
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for _, value in present)
     values: list[float | str] = [float(v) if numbers else base.plain(setting_text(v)) for _, v in present]

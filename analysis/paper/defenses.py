@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from analysis.comparison.compare import Comparison, Row, compare
 from analysis.comparison.output import MEAN
 from analysis.figures.base import Absent
-from analysis.findings import Estimate, Findings, Outcome
+from analysis.findings import Findings
 from analysis.paper import style
 from analysis.paper.artifacts import Artifacts
+from analysis.points.configurations import Estimate, Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,9 @@ from typing import cast
 
 from analysis import load_run
 from analysis.cleaned import Cleaned, page_of, suspects_csv
-from analysis.findings import Configuration, Findings
+from analysis.findings import Findings
 from analysis.formatting import changes_text, short_names
+from analysis.points.configurations import Configuration
 from sweeps.backends.connection import INLINE
 from sweeps.cleaning.study import RUN, Request, study_for
 from sweeps.run.export import export

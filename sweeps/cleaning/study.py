@@ -95,7 +95,7 @@ def study_for(request: Request) -> StudyConfig:
         },
         "defense": _defense(request),
         "search": _search(request),
-        "objectives": {"rule": "trigger_free", **({} if request.labels else {"ca_floor": 1.0})},
+        "objectives": {"rule": "trigger_free", "epochs": "last", **({} if request.labels else {"ca_floor": 1.0})},
         **({} if request.labels else {"gates": {"clean_accuracy": {"act": "report"}}}),
         "tracking": {"enabled": False},
     }
@@ -263,7 +263,7 @@ def settings_of(run: Path | str) -> JsonObject:
         chosen = next((configuration for configuration in found if configuration), None)
     else:
         chosen = findings.chosen
-    defense = chosen.first.config.get("defense") if chosen else None
+    defense = chosen.config.get("defense") if chosen else None
     if not isinstance(defense, dict) or defense.get("kind") != METHOD:
         message = "has chosen no settings of UBT" if defense is None else "has chosen another defense than UBT"
         raise UserError(Problem("--settings", message, shown(run), "give a run that has, or leave the option out"))

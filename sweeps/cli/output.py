@@ -11,7 +11,7 @@ from pathlib import Path
 
 from analysis import Summary
 from analysis.planned import planned_text
-from analysis.summary import Point, failures_text, stopped_text
+from analysis.summary import Point, earlier_text, failures_text, stopped_text
 from sweeps.run.finish import SweepEnd
 from sweeps.run.folder import RunFolder
 from sweeps.run.memory import gpu_advice
@@ -90,7 +90,7 @@ def _summary_lines(summary: Summary) -> list[str]:
     seconds, stages = summary.seconds, summary.stages
     lines = [
         "",
-        f"{summary.name}: {states} in {duration(seconds.wall)}; "
+        f"{summary.name}: {states}{earlier_text(summary.earlier_epochs)} in {duration(seconds.wall)}; "
         f"stages: {stages.computed} computed, {stages.reused} reused ({duration(seconds.saved)} saved)",
     ]
     lines += [f"  {planned_text(summary.planned, seconds.wall)}"] if summary.planned else []
@@ -107,7 +107,7 @@ def _summary_lines(summary: Summary) -> list[str]:
         alike = " and saw selected pairs no longer alike" if summary.rule == "trigger_free" else ""
         return [*lines, f"  No trial kept the clean accuracy within objectives.ca_floor{alike}: none is chosen."]
     chosen = summary.chosen
-    lines.append(f"  {'chosen: ' + chosen.trial:<22}{_point_text(chosen.test)}")
+    lines.append(f"  {'chosen: ' + (chosen.name or chosen.trial):<22}{_point_text(chosen.test)}")
     lines.append(f"    {describe(chosen.config)}")
     if summary.rule == "trigger_free":
         lines.append(f"    chosen without the trigger: the rule knew {summary.knew}")

@@ -36,6 +36,11 @@ def plan_text(plan: StudyPlan) -> str:
             f"The search chooses {plan.chosen_later} configurations as it goes; others, drawn at random, stand in here."
         )
     lines += _cost_lines(plan)
+    if plan.every_epoch:
+        each = UNKNOWN if plan.earlier_epoch_seconds is None else f"at most {duration(plan.earlier_epoch_seconds)}"
+        lines.append(
+            f"Front:   earlier epochs on it, or chosen, are run to their end then: a trial more of each, {each}"
+        )
     lines += ["", *(f"Note: {note}" for note in plan.notes)] if plan.notes else []
     return "\n".join(lines)
 

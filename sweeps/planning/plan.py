@@ -87,6 +87,11 @@ class StudyPlan(Config):
     store: str
     notes: tuple[str, ...] = ()
     """What the plan could not look at."""
+    every_epoch: bool = False
+    """Earlier epochs on the front, or chosen, become trials of their own. How many is not known, and they are not
+    counted in the rest of the plan."""
+    earlier_epoch_seconds: float | None = None
+    """What each of these trials takes at most; null if that is unknown, or there are none."""
 
     @property
     def total(self) -> int:
@@ -183,6 +188,7 @@ def plan_of(study: StudyConfig, forecast: Forecast, workers: int, price_per_gpu_
     left, gpus = total(stage.seconds_left for stage in stages), study.resources.gpus_per_trial
     held = None if wall is None else wall * workers * gpus / 3600
     setups = dict.fromkeys(piece.setup for piece in pieces.values())
+    judged = _from_judged_epochs(forecast.laid.pipelines) if study.every_epoch else []
     memory = [forecast.model.speeds.memory_bytes(setup) for setup in setups]
     return StudyPlan(
         name=study.name,
@@ -210,7 +216,23 @@ def plan_of(study: StudyConfig, forecast: Forecast, workers: int, price_per_gpu_
         image_size_px=image_size_px(study.victim.model.name),
         store=ArtifactStore(study.store or default_store()).root,
         notes=tuple(forecast.laid.notes),
+        every_epoch=bool(judged),
+        earlier_epoch_seconds=_longest([total(pieces[node.key].seconds for node in nodes) for nodes in judged]),
     )
+
+
+def _from_judged_epochs(pipelines: Iterable[Pipeline]) -> list[Pipeline]:
+    """Return, of trials that could end at an earlier epoch, the stages from there on: the others are in the store."""
+    found = []
+    for pipeline in pipelines:
+        judged = [at for at, node in enumerate(pipeline) if node.spec.evaluates_each_epoch and node.epochs > 1]
+        found += [pipeline[judged[-1] :]] if judged else []
+    return found
+
+
+def _longest(seconds: Sequence[float | None]) -> float | None:
+    known = [one for one in seconds if one is not None]
+    return max(known, default=None) if len(known) == len(seconds) else None
 
 
 def stored_keys(store: str) -> set[str]:

@@ -113,20 +113,28 @@ class TrialPlanner:
             gpus=study.resources.gpus_per_trial,
             keep_epochs=self._keep_epochs,
             gates=study.gates,
-            stopping=self._stop_rule(pipeline),
+            stopping=self._stop_rule(proposal, pipeline),
             plugins=study.plugins,
             commit=self._commit,
         )
         return PlannedTrial(assignment, pipeline)
 
-    def _stop_rule(self, pipeline: Pipeline) -> StopRule | None:
+    def _stop_rule(self, proposal: Proposal, pipeline: Pipeline) -> StopRule | None:
         """Return by what a trial is stopped, yet without others to compare it with; None if it is not.
 
-        It is looked at in the last stage that changes the defended model epoch by epoch.
+        It is looked at in the last stage that changes the defended model epoch by epoch. An earlier epoch of another
+        trial is run to judge it in full, whatever others do.
         """
         settings = self._study.search.stopping
         judged = [node.spec.name for node in pipeline if node.spec.evaluates_each_epoch]
-        return StopRule(settings=settings, stage=judged[-1], choice=self._study.rule) if settings and judged else None
+        if settings is None or not judged or proposal.label.epoch_of:
+            return None
+        return StopRule(settings=settings, stage=judged[-1], choice=self._study.rule)
+
+    def keep_epoch(self, stage: str, epoch: int) -> None:
+        """Have trials that are planned from now on keep the model of a stage after an epoch: others go on from it."""
+        kept = {*self._keep_epochs.get(stage, ()), epoch}
+        self._keep_epochs = {**self._keep_epochs, stage: tuple(sorted(kept))}
 
     def _files(self, trial: TrialConfig) -> tuple[PlannedFile, ...]:
         """Return the files that a trial reads, looked at once for each victim."""

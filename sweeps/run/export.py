@@ -99,7 +99,7 @@ class _Wanted:
 def _wanted(run: Run, given: str | None, which: Which) -> _Wanted:
     study = migrated_study(read_json(run.folder / STUDY_FILE))
     load_plugins(cast("Sequence[str]", study.get("plugins", ())))
-    name, epoch = name_and_epoch(given) if given else (_chosen(run), None)
+    name, epoch = name_and_epoch(given or _chosen(run))
     record = record_named(run, name)
     trial = validate(TrialConfig, record.config, f"record of {name}")
     return _Wanted(
@@ -143,7 +143,7 @@ def name_and_epoch(given: str) -> tuple[str, int | None]:
 
 
 def _chosen(run: Run) -> str:
-    """Return the chosen configuration's first trial."""
+    """Return the chosen configuration's first trial, with @ and the epoch if it is an earlier one."""
     chosen = run.findings.chosen
     if chosen is not None:
         return chosen.name

@@ -17,6 +17,7 @@ from sweeps.backends.watch import watched
 from sweeps.planning.plan import stored_keys
 from sweeps.planning.trials import TrialPlanner
 from sweeps.run.commit import commit_of_code
+from sweeps.run.earlier_epochs import with_earlier_epochs
 from sweeps.run.expectation import expected
 from sweeps.run.finish import (
     FLUSH_SECONDS,
@@ -236,7 +237,7 @@ def _session(
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     return Session(
-        proposer=_proposer(study, run, known),
+        proposer=with_earlier_epochs(_proposer(study, run, known), study, run, planner),
         planner=planner,
         replicates=len(study.seeds),
         scheduler=StageScheduler(stored_keys(store)),

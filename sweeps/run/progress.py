@@ -125,6 +125,8 @@ class Tally:
         before = self._states.get(record.trial)
         if before is not None:
             self._counts[before] -= 1
+        elif record.label.epoch_of:  # not known beforehand
+            self.total += 1
         self._states[record.trial] = record.state
         self._counts[record.state] += 1
         self._compared = self._compared or record.label.cell is not None

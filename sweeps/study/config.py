@@ -11,8 +11,9 @@ from sweeps.search.base import Search, SearchConfig
 from sweeps.search.designs import Grid
 from sweeps.search.proposals import Changes, Proposal
 from sweeps.tracking.config import TrackingSettings
-from ubt.common.choice import CA_FLOOR, RuleName
+from ubt.common.choice import CA_FLOOR, EpochsCounted, RuleName
 from ubt.config import Config, set_path, validate
+from ubt.config.base import kind_of
 from ubt.config.dotted_paths import JsonObject
 from ubt.defenses import DefenseConfig
 from ubt.defenses.ubt import Ubt
@@ -33,6 +34,10 @@ class Objectives(Config):
     """Choose the lowest ASR, which takes the trigger to measure it, or (`trigger_free`) as a defender would who has
     none: the least loss of CA and of similarity of held pairs, where selected pairs are no longer alike. An adaptive
     search then sees that similarity in place of ASR. Only for defenses that select pairs: `ubt` and `abl`."""
+    epochs: EpochsCounted = "every"
+    """Whether a configuration may be chosen after `every` epoch at which its model was judged, or only after its
+    `last`. An earlier epoch on the front, or chosen, is run as a trial that ends there, which measures its test rates.
+    Comparisons and ablations look at the last one in any case."""
 
 
 class Resources(Config):
@@ -70,6 +75,10 @@ class Race(Config):
     """Seeds that every configuration is run with; the search learns from their mean."""
     by: Literal["front", "choice"] = "front"
     """What they compete for: to be the one that is chosen, or that and a place on the front."""
+
+
+_ENDS_ALONE = frozenset({"comparison", "leave_one_out", "ofat", "pairs"})
+"""Designs that ask how configurations differ, each at its last epoch."""
 
 
 class StudyConfig(Config):
@@ -191,6 +200,11 @@ class StudyConfig(Config):
     def rule(self) -> RuleName:
         """Return the rule by which a configuration is chosen."""
         return self.objectives.rule
+
+    @property
+    def every_epoch(self) -> bool:
+        """Tell whether earlier epochs on the front, or chosen, become trials of their own."""
+        return self.objectives.epochs == "every" and kind_of(type(self.search), "design") not in _ENDS_ALONE
 
     def layout(self) -> list[Changes]:
         """Return the configurations of `proposals`, each as what differs from the base.

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.findings import choose, configurations
+from analysis.findings import choose
+from analysis.points.configurations import configurations
 
 
 def chosen_number(records, ca_floor=0.02):

@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.findings import configurations, front, hypervolume, non_dominated
+from analysis.findings import front
+from analysis.points.configurations import configurations
+from analysis.points.geometry import hypervolume, non_dominated
 
 # Few distinct values, so that ties and equal points are common.
 RATE = st.integers(0, 12).map(lambda twelfth: twelfth / 12)

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.findings import configurations
-from ubt.common.statistics import wilson_interval
+from analysis.points.configurations import configurations
+from ubt.common.statistics import t_interval, wilson_interval
 
 
 def test_trials_that_differ_by_seed_alone_are_one_configuration(trial):
@@ -18,10 +18,11 @@ def test_without_further_seeds_configurations_are_the_trials_with_wilsons_interv
     assert (found.val.asr.low, found.val.asr.high) == wilson_interval(100, 1000)
 
 
-def test_several_seeds_are_averaged_with_a_bootstrapped_interval_inside_their_range(trial):
+def test_several_seeds_are_averaged_with_students_interval_that_ends_at_0_and_1(trial):
     (found,) = configurations([trial(i, seed=i, asr=asr) for i, asr in enumerate([0.1, 0.2, 0.6])])
     assert found.val.asr.mean == pytest.approx(0.3)
-    assert 0.1 <= found.val.asr.low < 0.3 < found.val.asr.high <= 0.6
+    assert found.val.asr.low == 0
+    assert found.val.asr.high == pytest.approx(t_interval([0.1, 0.2, 0.6])[1])
     assert found.test.asr.mean == pytest.approx(0.31)
 
 

@@ -68,7 +68,7 @@ def sweep(trial):
 
 def test_page_tables_and_summary_are_written_into_the_run(written, trial):
     report = written(*sweep(trial))
-    names = ["index.html", "trials.csv", "front.csv", "summary.json", "effects.csv", "effects.tex"]
+    names = ["index.html", "trials.csv", "front.csv", "epochs.csv", "summary.json", "effects.csv", "effects.tex"]
     assert [path.name for path in report.files] == names
     assert {path.parent.name for path in report.files} == {"report"}
     folder = report.page.parent
@@ -144,8 +144,8 @@ def test_every_row_has_a_cell_for_every_heading(page, trial):
     parsed = page(*sweep(trial))
     headings = len(parsed.all("th"))
     front, trials, effects = 3, 5, 4
-    assert headings == 6 + 11 + 5
-    assert len(parsed.all("td")) == front * 6 + trials * 11 + effects * 5
+    assert headings == 8 + 11 + 5
+    assert len(parsed.all("td")) == front * 8 + trials * 11 + effects * 5
 
 
 def test_headings_are_buttons_and_cells_carry_what_they_sort_by(page, trial):

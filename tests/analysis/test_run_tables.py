@@ -68,13 +68,14 @@ def test_epochs_have_a_line_each_with_the_rates_after_it(run):
     last = run.epochs[run.epochs["trial"] == "trial-0"].iloc[-1]
     assert (last["stage"], last["epoch"], last["position"], last["val_asr"]) == ("unlearn", 2, 2, 0.3)
     assert last["val_asr_low"] < 0.3 < last["val_asr_high"]
+    assert (last["test_asr"], last["front"]) == (0.31, "trial-0" in set(run.front["trial"]))
     assert len(run.epochs) == 4 * 2
 
 
 @pytest.mark.parametrize("table", ["stages", "epochs"])
 def test_every_column_is_described(run, table):
     described = set(re.findall(r"`([^`]+)`", getattr(Run, table).__doc__))
-    rates = {name for name in getattr(run, table) if name.startswith("val_")}
+    rates = {name for name in getattr(run, table) if name.startswith(("val_", "test_"))}
     assert {name for name in getattr(run, table) if "." not in name} - rates <= described
 
 

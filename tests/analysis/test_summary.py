@@ -23,11 +23,13 @@ def test_the_json_is_as_promised(run_of, trial):
     assert json.loads(summarise(find(run)).model_dump_json()) == {
         "name": "toy",
         "states": {"RUNNING": 0, "DONE": 2, "PRUNED": 0, "FAILED": 1, "INTERRUPTED": 0},
+        "earlier_epochs": 0,
         "failures": {"mistake": 1},
         "compared": "",
         "poisoned": {"val": {"asr": 0.9, "ca": 0.82}, "test": {"asr": 0.89, "ca": 0.83}},
         "chosen": {
             "trial": "trial-1",
+            "name": "trial-1",
             "config": {"defense.suspicious_ratio": 0.01, SAMPLES: 8, "defense.token_threshold": 0.3},
             "val": {"asr": 0.1, "ca": 0.81},
             "test": {"asr": 0.11, "ca": pytest.approx(0.82)},
@@ -37,6 +39,9 @@ def test_the_json_is_as_promised(run_of, trial):
         "knew": KNOWS["lowest_asr"],
         "otherwise": {},
         "front": ["trial-1", "trial-0"],
+        "front_chances": [pytest.approx(1, abs=0.01), pytest.approx(1, abs=0.01)],
+        "like_chosen": [],
+        "epochs": "last",
         "hypervolume": pytest.approx(0.2 * 0.81 + 0.7 * 0.85),
         "stages": {"computed": 2, "reused": 2},
         "gates": {},

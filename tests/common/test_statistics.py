@@ -3,10 +3,10 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ubt.common.statistics import auroc, bootstrap_interval, wilson_interval
+from ubt.common.statistics import auroc, t_interval, t_test, wilson_interval
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -61,28 +61,19 @@ def test_infinite_scores_rank_first_and_a_score_that_is_no_number_has_no_auroc()
     assert math.isnan(auroc(np.array([0.4, np.nan, 0.1, 0.2]), positive))
 
 
-def test_the_bootstrap_interval_of_four_values_is_the_one_counted_by_hand():
-    # Of 4⁴ samples 1 has mean 4, 12 have mean 3: P(mean ≥ 3) = 0.051; and P(mean = 0) = 81/256.
-    assert bootstrap_interval([0, 0, 0, 4], np.random.default_rng(0)) == (0.0, 3.0)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
+def test_the_t_interval_is_that_of_the_t_test(values):
+    assume(len(set(values)) > 1 and np.std(values) > 1e-6)
+    test = t_test(values)
+    assert t_interval(values) == pytest.approx((test.low, test.high), abs=1e-9)
 
 
-def test_the_bootstrap_interval_of_many_values_is_nearly_the_normal_one():
-    values = np.random.default_rng(1).normal(5, 2, size=400)
-    low, high = bootstrap_interval(values.tolist(), np.random.default_rng(0))
-    half = 1.96 * values.std() / 20
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+def test_the_t_interval_holds_the_mean_of_three_values_95_times_in_100():
+    draws = np.random.default_rng(0).normal(5, 2, size=(4000, 3))
+    held = [low < 5 < high for low, high in map(t_interval, draws.tolist())]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
 
 
-def test_the_bootstrap_interval_of_equal_values_is_a_point_and_depends_on_the_generator_alone():
-    assert bootstrap_interval([0.3] * 3, np.random.default_rng(0)) == pytest.approx((0.3, 0.3))
-    first, again = (bootstrap_interval([1, 2, 5], np.random.default_rng(3)) for _ in range(2))
-    assert first == again
-
-
-def test_a_single_value_is_its_own_bootstrap_interval():
-    assert bootstrap_interval([0.3], np.random.default_rng(0)) == (0.3, 0.3)
-
-
-def test_no_values_have_no_bootstrap_interval():
-    with pytest.raises(ValueError, match="no values"):
-        bootstrap_interval([], np.random.default_rng(0))
+def test_one_value_has_no_t_interval():
+    with pytest.raises(ValueError, match="two values"):
+        t_interval([0.3])

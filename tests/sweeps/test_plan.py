@@ -194,6 +194,27 @@ class TestCost:
         assert "Disk:    170 bytes of artifacts to come; " in text
         assert "Memory:  at least 7 bytes for each worker" in text
 
+    def test_a_trial_of_an_earlier_epoch_costs_unlearning_and_what_follows(self, seen: Path) -> None:
+        planned = self.plan(seen)
+        costs = {stage.stage: stage.seconds_alone or 0.0 for stage in planned.stages}  # of two trials that are alike
+        assert planned.every_epoch
+        assert planned.earlier_epoch_seconds == pytest.approx((costs["unlearn"] + costs["evaluate"]) / 2)
+        assert "Front:   earlier epochs on it" in plan_text(planned)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"objectives": {"epochs": "last"}},
+            {"search": {"design": "ofat", "space": {OVERFIT: [1, 3]}}},
+            {"defense": {"kind": "none"}},
+            {"defense": {"kind": "ubt", "unlearn_epochs": 1}},
+        ],
+    )
+    def test_where_no_earlier_epoch_can_come_up_nothing_is_said_of_any(self, seen: Path, fields: Any) -> None:
+        planned = plan(seen, **fields)
+        assert (planned.every_epoch, planned.earlier_epoch_seconds) == (False, None)
+        assert "Front:" not in plan_text(planned)
+
 
 def test_the_graph_has_a_mark_for_each_distinct_piece_and_a_heading_for_each_stage(tmp_path: Path) -> None:
     from xml.etree import ElementTree

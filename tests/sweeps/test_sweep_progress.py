@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from toy_session import rates
 
-from analysis.findings import choose, configurations
+from analysis.findings import choose
+from analysis.points.configurations import configurations
 from sweeps.run.progress import Bar, Best, Lines, Tally, progress_view
 from ubt.trials.labels import TrialLabel
 from ubt.trials.rates import Rates

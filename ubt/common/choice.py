@@ -27,6 +27,9 @@ RuleName = Literal["lowest_asr", "trigger_free"]
 """The rules that there are."""
 RULES: tuple[RuleName, ...] = get_args(RuleName)
 
+EpochsCounted = Literal["every", "last"]
+"""Which epochs of a configuration may be chosen: every one that was judged, or only the last, where it ends."""
+
 KNOWS: Mapping[RuleName, str] = {
     "lowest_asr": "the trigger, which attack success is measured with, and the labels of the validation images",
     "trigger_free": "the labels of the validation images and the similarity of pairs, but neither trigger nor target",

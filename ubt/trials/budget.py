@@ -112,8 +112,12 @@ class Spent:
 
 
 def counts(record: TrialRecord) -> bool:
-    """Tell whether a trial is one of those that a budget has paid for: one that was interrupted is yet to be run."""
-    return (record.state.ended and not record.lost) or record.state is State.RUNNING
+    """Tell whether a trial is one of those that a budget has paid for.
+
+    One that was interrupted is yet to be run; an earlier epoch of another trial is no further configuration.
+    """
+    begun = (record.state.ended and not record.lost) or record.state is State.RUNNING
+    return begun and not record.label.epoch_of
 
 
 def spans_of(record: TrialRecord, now: float | None = None) -> list[Span]:

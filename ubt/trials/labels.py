@@ -1,4 +1,4 @@
-"""What a design calls a trial: a component left out, or a place in a comparison. Written by the search."""
+"""What a trial is beside its configuration: a component left out, a place in a comparison, an earlier epoch."""
 
 from __future__ import annotations
 
@@ -40,9 +40,11 @@ class TrialLabel(Config):
     """The same as it reads in a table, `without overfitting`; empty in records of before it was written down."""
     cell: ComparisonCell | None = None
     """Place in a comparison."""
+    epoch_of: str = ""
+    """Of which trial it is an earlier epoch, TRIAL@EPOCH: it was begun to judge a point of the front in full."""
 
     def __str__(self) -> str:
-        return str(self.cell) if self.cell else self.component
+        return str(self.cell) if self.cell else self.component or self.epoch_of
 
     @property
     def leaves_out(self) -> str:
@@ -50,7 +52,7 @@ class TrialLabel(Config):
         return "" if self.component in {"", BASE} else self.words or self.component.replace("-", " ")
 
     def __bool__(self) -> bool:
-        return bool(self.component) or self.cell is not None
+        return bool(self.component) or self.cell is not None or bool(self.epoch_of)
 
 
 NO_LABEL = TrialLabel()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from analysis.effects import find_effects
-from analysis.findings import Configuration, Findings
+from analysis.findings import Findings
+from analysis.points.configurations import Configuration
 from analysis.records import RunRecords
 from ubt.trials.labels import TrialLabel
 from ubt.trials.rates import Rates

@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from analysis.figures.front import Mark, draw_front, front_info, steps
-from analysis.findings import Estimate, find
+from analysis.findings import find
+from analysis.points.configurations import Estimate
+from ubt.trials.record import EpochRecord, StageRecord
 
 SAMPLES = "defense.unlearn_samples"
 
@@ -68,3 +72,34 @@ def test_several_victims_are_all_marked_and_have_no_common_floor(run_of, trial, 
 def test_the_line_bounds_what_the_front_dominates():
     assert steps([mark(0.1, 0.5), mark(0.3, 0.8)]) == [(0.1, 0.5), (0.3, 0.5), (0.3, 0.8)]
     assert steps([]) == []
+
+
+def test_a_member_that_is_not_distinguishable_from_the_choice_has_a_ring_and_each_its_chance(run_of, trial):
+    like = find(run_of(trial(0, asr=0.1, ca=0.81), trial(1, asr=0.105, ca=0.815, changes={SAMPLES: 8})))
+    val, test = front_info(like).splits
+    assert [mark.alike for mark in val.front] == [False, True]
+    traces = {trace.name: trace for trace in draw_front(front_info(like)).data}
+    assert list(traces["not distinguishable from the choice"].x) == [0.105]
+    assert "on the front with a chance of" in traces["front"].text[0]
+    assert test.band is None
+
+
+def test_the_band_encloses_the_front_on_validation(findings):
+    val, _ = front_info(findings).splits
+    band = next(trace for trace in draw_front(front_info(findings)).data if trace.name == "front, 95%")
+    assert len(band.x) == 2 * len(val.band.asr)
+    assert all(low <= high for low, high in zip(val.band.low, val.band.high, strict=True))
+    for mark in val.front:
+        at = min(range(len(val.band.asr)), key=lambda at: abs(val.band.asr[at] - mark.asr.mean))
+        assert val.band.low[at] - 0.01 <= mark.ca.mean <= val.band.high[at] + 0.01
+
+
+def test_earlier_epochs_are_small_dots_beside_the_front(run_of, trial, rates):
+    epochs = tuple(
+        EpochRecord(epoch=at, seconds=1, val=rates(*pair)) for at, pair in enumerate([(0.3, 0.8), (0.1, 0.81)], 1)
+    )
+    stage = StageRecord(stage="unlearn", key="u", reused=False, seconds=1, epochs=epochs)
+    run = run_of(trial(0, asr=0.1, ca=0.81, changes={"defense.unlearn_epochs": 2}, stages=(stage,)))
+    val, test = front_info(find(replace(run, epochs="every"))).splits
+    assert [mark.asr.mean for mark in val.epochs] == [0.3]
+    assert test.epochs == ()

@@ -10,8 +10,9 @@ import numpy as np
 from analysis.effects import Difference
 from analysis.effects.contrasts import Contrast, Term
 from analysis.effects.estimates import Split, effect_of
-from analysis.findings import Configuration, Points, hypervolume, non_dominated
 from analysis.formatting import changes_text
+from analysis.points.configurations import Configuration
+from analysis.points.geometry import Points, hypervolume, non_dominated
 from analysis.side_by_side.growth import points_of
 from analysis.side_by_side.sides import Group, Side, groups
 

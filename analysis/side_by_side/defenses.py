@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.comparison import Comparison, compare
-from analysis.findings import Outcome
 from analysis.formatting import listed, percent
 from analysis.page import Cell, PageColumn, PageTable, table_of
+from analysis.points.configurations import Outcome
 from analysis.side_by_side.sides import Side
 from analysis.tables import Column, tabulate
 

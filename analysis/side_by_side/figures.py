@@ -12,8 +12,8 @@ from plotly.subplots import make_subplots
 from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.figures.front import Mark, steps
-from analysis.findings import Configuration, Outcome
 from analysis.formatting import count, percent
+from analysis.points.configurations import Configuration, Outcome
 from analysis.side_by_side.growth import Grown
 from analysis.side_by_side.sides import Side
 

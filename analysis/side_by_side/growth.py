@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from analysis.findings import Configuration, Findings, Points, hypervolume, non_dominated, validation_points
+from analysis.findings import Findings, validation_points
+from analysis.points.configurations import Configuration
+from analysis.points.geometry import Points, hypervolume, non_dominated
 from ubt.trials.record import StageRecord, TrialRecord
 
 

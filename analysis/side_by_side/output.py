@@ -9,8 +9,8 @@ import pandas as pd
 
 from analysis.effects import Difference, Effect
 from analysis.effects.output import interval, signed
-from analysis.findings import Configuration, Estimate, Outcome
 from analysis.formatting import count, percent
+from analysis.points.configurations import Configuration, Estimate, Outcome
 from analysis.side_by_side.choices import Against, Row
 from analysis.side_by_side.defenses import DefenseRows
 from analysis.side_by_side.effects import EffectRows

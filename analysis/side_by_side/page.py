@@ -12,9 +12,9 @@ from plotly.offline import get_plotlyjs
 from analysis.effects import Difference, Effect
 from analysis.effects.output import interval, signed
 from analysis.figures.base import Absent
-from analysis.findings import Estimate
 from analysis.formatting import count, percent
 from analysis.page import Cell, PageColumn, PageTable, table_of
+from analysis.points.configurations import Estimate
 from analysis.rendering import figure_json, template
 from analysis.side_by_side.choices import Row
 from analysis.side_by_side.defenses import DefenseRows, defenses_page

@@ -212,11 +212,7 @@ class Lines:
     """Progress in a log."""
 
     def __init__(
-        self,
-        tally: Tally,
-        stream: TextIO,
-        clock: Callable[[], float] = time.monotonic,
-        silent_seconds: float = 0.0,
+        self, tally: Tally, stream: TextIO, clock: Callable[[], float] = time.monotonic, silent_seconds: float = 0.0
     ) -> None:
         self._tally = tally
         self._stream = stream

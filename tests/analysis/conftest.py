@@ -135,3 +135,19 @@ def run_folder(tmp_path):
 def loaded(run_folder):
     """The builder of a run that went through the disk."""
     return lambda *records, study=None: read_run(run_folder(*records, study=study))
+
+
+@pytest.fixture
+def run_in(tmp_path, trial):
+    """Writes a run of trials with the given (ASR, CA), each a configuration of its own under one seed."""
+
+    def build(name, *rates, records=(), ca_floor=0.02, **fields):
+        made = [
+            trial(n, asr=asr, ca=ca, changes={"defense.unlearn_samples": 32 + n} if n else {}, **fields)
+            for n, (asr, ca) in enumerate(rates)
+        ]
+        return write_run(
+            tmp_path / name, [*made, *records], {**build_study(["defense.unlearn_samples"], ca_floor), "name": "toy"}
+        )
+
+    return build

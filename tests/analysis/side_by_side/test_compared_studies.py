@@ -15,21 +15,6 @@ SAMPLES = "defense.unlearn_samples"
 NASTY = "<b>bold</b>"
 
 
-@pytest.fixture
-def run_in(tmp_path, trial):
-    """Writes a run of trials with the given (ASR, CA), each a configuration of its own under one seed."""
-    from conftest import build_study, write_run
-
-    def build(name, *rates, records=(), ca_floor=0.02, **fields):
-        made = [
-            trial(n, asr=asr, ca=ca, changes={SAMPLES: 32 + n} if n else {}, **fields)
-            for n, (asr, ca) in enumerate(rates)
-        ]
-        return write_run(tmp_path / name, [*made, *records], {**build_study([SAMPLES], ca_floor), "name": "toy"})
-
-    return build
-
-
 def problems(call):
     with pytest.raises(UserError) as raised:
         call()

@@ -47,7 +47,7 @@ def test_configurations_are_means_over_seeds_and_the_front_is_some_of_them(run):
     assert list(table["seeds_done"]) == [1, 2, 1, 0]
     assert table.loc["trial-1", "val_asr"] == pytest.approx(0.15)
     assert list(run.front["trial"]) == ["trial-3", "trial-1", "trial-0"]
-    assert list(run.front.columns) == list(run.configurations.columns)
+    assert list(run.front.columns) == [*run.configurations.columns, "front_chance", "like_chosen"]
 
 
 def test_the_choice_is_a_line_of_the_configurations(run):

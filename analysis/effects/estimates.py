@@ -144,7 +144,7 @@ def effect_of(contrast: Contrast, split: Split) -> Effect:
 
     def difference(rate: Callable[[Rates], tuple[float, float, float] | None]) -> Difference | None:
         def of(configuration: Configuration, seed: int) -> Estimate | None:
-            rates: Rates | None = getattr(replicates[id(configuration)][seed], split)
+            rates = configuration.rates(split).get(seed)
             found = rate(rates) if rates else None
             return Estimate(*found) if found else None
 

@@ -10,10 +10,10 @@ import numpy as np
 from analysis.effects import Difference
 from analysis.effects.contrasts import Contrast, Term
 from analysis.effects.estimates import Split, effect_of
+from analysis.findings import validation_points
 from analysis.formatting import changes_text
 from analysis.points.configurations import Configuration
 from analysis.points.geometry import Points, hypervolume, non_dominated
-from analysis.side_by_side.growth import points_of
 from analysis.side_by_side.sides import Group, Side, groups
 
 
@@ -72,8 +72,8 @@ def _against(first: Side, other: Side) -> Against | None:
     here, there = first.findings.chosen, other.findings.chosen
     if here is None or there is None:
         return None
-    measured = (*here.measured, *there.measured)
-    split: Split = "test" if all(trial.test for trial in measured) else "val"
+    shared = {trial.seed for trial in here.measured} & {trial.seed for trial in there.measured}
+    split: Split = "test" if all(one.rates("test").keys() >= shared for one in (here, there)) else "val"
     found = effect_of(Contrast(other.name, (), "", "", (Term((there,), (here,)),)), split)
     if not found.seeds:
         return None
@@ -82,7 +82,7 @@ def _against(first: Side, other: Side) -> Against | None:
 
 def _common_front(group: Group) -> tuple[list[int | None], float | None]:
     """Return how many points each run has on the front of all of them, and its hypervolume. Equal points all count."""
-    points: list[Points] = [points_of(side.findings.front) for side in group]
+    points: list[Points] = [validation_points(side.findings.front) for side in group]
     if len(group) < 2 or not any(map(len, points)):
         return [None] * len(group), None
     every = np.vstack(points)

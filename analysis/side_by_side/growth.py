@@ -6,7 +6,6 @@ each stage and each epoch of one where the run first has it; without, all stages
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -35,32 +34,31 @@ class Grown:
 def growth(findings: Findings) -> tuple[Grown, ...]:
     """Return the hypervolume after each trial, in the order in which they ended; of a comparison nothing.
 
-    A configuration counts from when the last of its seeds was measured. Times are those of the trial's device: with
-    half a GPU for a trial, half of its seconds. Trials that have not ended count last.
+    What may be on the front counts from when the last of its seeds was measured. Times are those of the trial's device:
+    with half a GPU for a trial, half of its seconds. Trials that have not ended count last.
     """
     run = findings.run
     if run.compared or not findings.attacked:
         return ()
     device, met = run.gpus or 1.0, _Met()
-    of_trial = {trial.trial: c for c in findings.measured for trial in c.measured}
-    waiting = {id(c): len(c.measured) for c in findings.measured}
+    able = [one for one in findings.candidates if one.point and not one.provisional]
+    waiting = {id(one): len(one.measured) for one in able}
+    of_trial: dict[str, list[Configuration]] = {}
+    for one in able:
+        for trial in one.measured:
+            of_trial.setdefault(trial.trial, []).append(one)
     points, shared, alone, reached = np.empty((0, 2)), 0.0, 0.0, 0.0
     found = []
     for number, record in enumerate(sorted(run.records, key=_ended_at), start=1):
         shared += device * sum(map(met.seconds, record.stages))
         alone += device * sum(max(stage.seconds, stage.spent_seconds) for stage in record.stages)
-        configuration = of_trial.get(record.trial)
-        if configuration is not None:
-            waiting[id(configuration)] -= 1
-            if not waiting[id(configuration)]:
-                points, reached = _with(points, points_of([configuration]), reached)
+        for one in of_trial.get(record.trial, ()):
+            waiting[id(one)] -= 1
+        new = [one for one in of_trial.get(record.trial, ()) if not waiting[id(one)]]
+        if new:
+            points, reached = _with(points, validation_points(new), reached)
         found.append(Grown(record.trial, number, shared, alone, reached))
     return tuple(found)
-
-
-def points_of(configurations: Iterable[Configuration]) -> Points:
-    """Return (ASR, CA) `[N, 2]` on validation of all that may be on the front."""
-    return validation_points(configurations)
 
 
 def _with(front: Points, more: Points, reached: float) -> tuple[Points, float]:

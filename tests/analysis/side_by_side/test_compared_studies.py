@@ -58,6 +58,27 @@ def test_hypervolume_grows_to_that_of_the_run_and_never_falls(run_in):
         assert grown["hypervolume"].iloc[-1] == compared.runs.set_index("run").loc[name, "hypervolume"]
 
 
+def test_where_every_epoch_counts_their_points_are_compared(run_in, trial):
+    def run(name, epochs):
+        record = trial(0, asr=0.2, ca=0.6, changes={"defense.unlearn_epochs": 2})  # after epoch 1: 0.5, 0.7
+        folder = run_in(name, records=[record], ca_floor=0.12)
+        study = json.loads((folder / "study.json").read_text())
+        study["objectives"]["epochs"] = epochs
+        (folder / "study.json").write_text(json.dumps(study))
+        return folder
+
+    last, every = run("last", "last"), run("every", "every")
+    runs = analysis.compare_runs(every, last).runs.set_index("run").loc[["last", "every"]]
+    assert list(runs["front"]) == [1, 2]
+    assert list(runs["hypervolume"]) == pytest.approx([0.8 * 0.6, 0.8 * 0.6 + 0.5 * 0.1])
+    assert list(runs["on_common_front"]) == [1, 2]
+    grown = analysis.compare_runs(last, every).growth.set_index("run")["hypervolume"]
+    assert grown["every"] == pytest.approx(runs.loc["every", "hypervolume"])
+    row = analysis.compare_runs(every, run("other", "every")).runs.iloc[1]
+    assert row["chosen"] == "trial-0@1"
+    assert (row["difference_split"], row["difference_asr"]) == ("val", 0.0), "no test rates of an earlier epoch"
+
+
 def test_a_configuration_counts_from_its_last_seed_on(run_in, trial):
     replicates = [trial(n, seed=n, asr=0.1 * n, started_at=f"2026-01-01T00:00:0{9 - n}+00:00") for n in range(2)]
     grown = analysis.compare_runs(run_in("a", records=replicates), run_in("b", (0.5, 0.5))).growth

@@ -134,12 +134,12 @@ def _epochs(findings: Findings) -> str:
     chosen = findings.chosen
     if not findings.run.every_epoch or chosen is None:
         return ""
-    told = f" Candidates were all {len(findings.candidates):,} models that were judged after an epoch"
+    said = f" Candidates were all {len(findings.candidates):,} models that were judged after an epoch"
     if chosen.at:
         later = "no trial has judged it on the test split yet, going on with the sweep (--resume) does"
-        return f"{told}; {chosen.name} is an earlier epoch: {later}."
+        return f"{said}; {chosen.name} is an earlier epoch: {later}."
     trial, _, epoch = chosen.epoch_of.partition("@")
-    return f"{told}; {chosen.name} is {trial} after epoch {epoch}." if epoch else f"{told}."
+    return f"{said}; {chosen.name} is {trial} after epoch {epoch}." if epoch else f"{said}."
 
 
 _RULES: dict[RuleName, str] = {

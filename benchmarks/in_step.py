@@ -15,12 +15,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from stopping import answered, identity, whole
+from stopping import answered, identity, session_in, whole
 
-from sweeps.planning.trials import TrialPlanner
-from sweeps.scheduling.session import Session
-from sweeps.scheduling.stage_scheduler import StageScheduler
-from sweeps.search.lagged import in_step
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.trials.record import State, TrialRecord, read_records
@@ -34,14 +30,7 @@ def run(study: StudyConfig, outcomes: dict[str, TrialRecord], workers: int) -> t
     study = study.with_search(study.search.for_workers(workers))
     ended: dict[str, TrialRecord] = {}
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(
-            in_step(study.search.proposer(study, Path(folder) / "optuna.journal"), study),
-            TrialPlanner(study, f"{folder}/store"),
-            len(study.seeds),
-            StageScheduler(),
-            Path(folder) / "records",
-            ca_floor=study.ca_floor,
-        )
+        session = session_in(Path(folder), study)
         now, free, done = 0.0, workers, set[str]()
         events: list[tuple[float, str, int]] = []
         """When a trial has done its next stage, and which one that is."""
@@ -104,10 +93,10 @@ def main() -> None:
         wall, records = run(designed(f"{{lag: {arguments.lag}}}"), outcomes, workers)
         found = ends(records)
         first = first or found
-        told = {"workers": workers, "seconds": round(free, 1), "in_step": round(waits, 1)}
-        told |= {"waiting": round(waits / free - 1, 4), "stopped_seconds": round(wall, 1)}
-        told |= {"stopped": sum(epoch is not None for _, epoch in found), "same_ends": found == first}
-        print(json.dumps(told), flush=True)
+        row = {"workers": workers, "seconds": round(free, 1), "in_step": round(waits, 1)}
+        row |= {"waiting": round(waits / free - 1, 4), "stopped_seconds": round(wall, 1)}
+        row |= {"stopped": sum(epoch is not None for _, epoch in found), "same_ends": found == first}
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

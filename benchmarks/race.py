@@ -85,10 +85,10 @@ def main() -> None:
             alike.append(bool((apart <= HALF_A_POINT).all()))
             same.append(found == fixed)
             shares.append(sum(map(len, raced)) / (SEEDS * len(runs)))
-        told = {"by": by, "replays": len(alike), "scatter": list(arguments.scatter)}
-        told |= {"alike": fmean(alike), "interval": [round(end, 3) for end in wilson_interval(sum(alike), len(alike))]}
-        told |= {"same_configuration": fmean(same), "share_of_trials": round(fmean(shares), 3)}
-        print(json.dumps(told), flush=True)
+        row = {"by": by, "replays": len(alike), "scatter": list(arguments.scatter)}
+        row |= {"alike": fmean(alike), "interval": [round(end, 3) for end in wilson_interval(sum(alike), len(alike))]}
+        row |= {"same_configuration": fmean(same), "share_of_trials": round(fmean(shares), 3)}
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from statistics import fmean
 
 import numpy as np
 
-from analysis.findings import hypervolume
+from analysis.points.geometry import hypervolume
 from sweeps.planning.trials import TrialPlanner
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
@@ -63,19 +63,24 @@ def answered(assignment: Assignment, known: TrialRecord) -> TrialRecord:
     return assignment.record(State.RUNNING).model_copy(update={**about, **measured})
 
 
+def session_in(folder: Path, study: StudyConfig) -> Session:
+    """Return the session of a study that is not computed, with its files in a folder."""
+    return Session(
+        in_step(study.search.proposer(study, folder / "optuna.journal"), study),
+        TrialPlanner(study, f"{folder}/store"),
+        len(study.seeds),
+        StageScheduler(),
+        folder / "records",
+        ca_floor=study.ca_floor,
+    )
+
+
 def replay(study: StudyConfig, outcomes: dict[str, TrialRecord], workers: int) -> Replayed:
     """Run a study's search over known outcomes, `workers` trials at a time."""
     study = study.with_search(study.search.for_workers(workers))
     ended: list[TrialRecord] = []
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(
-            in_step(study.search.proposer(study, Path(folder) / "optuna.journal"), study),
-            TrialPlanner(study, f"{folder}/store"),
-            len(study.seeds),
-            StageScheduler(),
-            Path(folder) / "records",
-            ca_floor=study.ca_floor,
-        )
+        session = session_in(Path(folder), study)
         running: list[Assignment] = []
         while True:
             while len(running) < workers and (assignment := session.next_assignment()) is not None:

@@ -123,7 +123,7 @@ class TrialPlanner:
         """Return by what a trial is stopped, yet without others to compare it with; None if it is not.
 
         It is looked at in the last stage that changes the defended model epoch by epoch. An earlier epoch of another
-        trial is run to judge it in full, whatever others do.
+        trial is run to judge it in full, independent of others.
         """
         settings = self._study.search.stopping
         judged = [node.spec.name for node in pipeline if node.spec.evaluates_each_epoch]

@@ -46,7 +46,7 @@ def layout(count: int) -> list[Changes]:
 
 
 def epoch_rates(assignment: Assignment) -> list[EpochRecord]:
-    """Return what a trial measures if nobody stops it: a function of its number and seed alone."""
+    """Return what a trial measures if it is not stopped: a function of its number and seed alone."""
     random = Random(assignment.number)
     asr, ca = random.random(), random.random()
     return [EpochRecord(epoch=at, seconds=1, val=rates(asr * 0.8**at, ca * 0.95**at)) for at in range(1, EPOCHS + 1)]

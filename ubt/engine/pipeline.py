@@ -107,7 +107,7 @@ class PipelineRun:
         self._leases = leases or StageLeases(Leases(None), workspace.store, computed_by, pipeline)
         self._manifests: dict[str, ArtifactManifest] = {}
         """By role, as the newest stage fills it."""
-        self._computed: dict[str, StageRecord] = {}  # by key: what this trial did, whatever happened later
+        self._computed: dict[str, StageRecord] = {}  # by key: what this trial did, not changed by what happened later
 
     def steps(self) -> Iterator[StageRecord]:
         """Yield a record after every stage and epoch. A damaged artifact on the way is computed again.

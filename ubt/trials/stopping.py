@@ -148,7 +148,7 @@ class StopRule(Config):
         return None
 
     def is_of(self, pruned: Pruned) -> bool:
-        """Tell whether a trial was stopped by the same settings, whatever the others were."""
+        """Tell whether a trial was stopped by the same settings, with any peers."""
         return (pruned.settings, pruned.choice) == (self.settings, self.choice)
 
     def go_on(self, peers: int) -> int:

@@ -308,6 +308,8 @@ CATCHES_ALL = {
     "sweeps/tracking/delivery.py": "what MLflow and its libraries raise never costs a sweep nor ends the thread",
     "sweeps/tracking/tracker.py": "what they raise when a connection is made is told apart",
     "sweeps/tracking/database.py": "a migration over an unfinished database may raise anything",
+    "sweeps/tracking/outcome.py": "MLflow shows the trials also where what they come to cannot be worked out",
+    "sweeps/tracking/pages.py": "what MLflow raises when it is asked where a run is is told apart",
     "ubt/artifacts/patience.py": "each cloud's client has errors of its own",
     "ubt/data/shards.py": "each cloud's client has errors of its own",
 }

@@ -18,17 +18,39 @@ def ui(
     uri: Annotated[
         str | None, typer.Option(help="MLflow's address, with its password; the one of the study by default.")
     ] = None,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the run's page in a browser, where there is a desktop.")
+    ] = True,
 ) -> None:
-    """Open MLflow on the store that a run is tracked in, until Ctrl-C."""
-    from sweeps.cli.ui import serve  # noqa: PLC0415
+    """Open MLflow on a run, until Ctrl-C: a page that shows its trials by ASR and CA, ready to be looked at."""
+    from sweeps.cli.ui import open_in_browser, serve  # noqa: PLC0415
     from sweeps.run.folder import tracking_of  # noqa: PLC0415
     from sweeps.run.places import run_at  # noqa: PLC0415
     from sweeps.run.track import ready_to_show, settings_for  # noqa: PLC0415
+    from sweeps.tracking.faults import TrackingFault  # noqa: PLC0415
+    from sweeps.tracking.pages import pages_of  # noqa: PLC0415
 
     settings = settings_for(run_folder, uri)[0] if uri else tracking_of(run_folder)
-    address = settings.address(run_at(run_folder).path)
+    folder = run_at(run_folder).path
+    address = settings.address(folder)
     ready_to_show(address, print)
-    serve(address, host, port)
+
+    def show_pages(server: str, version: str) -> None:
+        try:
+            pages = pages_of(settings, folder, version)
+        except TrackingFault as fault:
+            print(f"Where the run is in it cannot be asked: {fault}" + (f" ({fault.advice})" if fault.advice else ""))
+            return
+        if pages is None:
+            print(f"MLflow does not have this run; `ubt track {shown(run_folder)}` sends it.")
+            return
+        addresses = pages.addresses(server)
+        for what, page in addresses.items():
+            print(f"  {what + ':':<20} {page}")
+        if open_page:
+            open_in_browser(next(iter(addresses.values())))
+
+    serve(address, host, port, answers=show_pages)
 
 
 def track(

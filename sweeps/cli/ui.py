@@ -11,10 +11,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sweeps.tracking.config import is_remote, sqlite_path
+from sweeps.tracking.config import is_remote, local_artifacts, sqlite_path
 from ubt.common.errors import Problem, UserError
 from ubt.common.secrets import without_credentials
 
@@ -23,8 +24,19 @@ _START_SECONDS, _END_SECONDS = 120.0, 10.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def serve(uri: str, host: str = "127.0.0.1", port: int = 5000, show: Callable[[str], None] = print) -> None:
+Answers = Callable[[str, str], None]
+
+
+def serve(
+    uri: str,
+    host: str = "127.0.0.1",
+    port: int = 5000,
+    show: Callable[[str], None] = print,
+    answers: Answers = lambda address, version: None,
+) -> None:
     """Serve the MLflow pages of `uri` until Ctrl-C; tell the address through `show`.
+
+    `answers` is called with the address and the version of a server that answers.
 
     A busy port is answered by the next free one, also if it becomes busy while MLflow starts, which takes seconds. If
     `uri` is a server already, only its address is shown.
@@ -34,19 +46,20 @@ def serve(uri: str, host: str = "127.0.0.1", port: int = 5000, show: Callable[[s
     """
     if is_remote(uri):
         show(f"MLflow runs at {without_credentials(uri)}")
+        answers(without_credentials(uri), _version(uri))
         return
     _must_exist(uri)
     free = _free_port(host, port)
     try:
-        _serve_on(uri, host, free, show)
+        _serve_on(uri, host, free, show, answers)
     except UserError:
         if _is_free(host, free):
             raise
         show(f"Another program has taken port {free} meanwhile.")
-        _serve_on(uri, host, _free_port(host, free + 1), show)
+        _serve_on(uri, host, _free_port(host, free + 1), show, answers)
 
 
-def _serve_on(uri: str, host: str, port: int, show: Callable[[str], None]) -> None:
+def _serve_on(uri: str, host: str, port: int, show: Callable[[str], None], answers: Answers) -> None:
     if host not in _LOOPBACK:
         show(f"Warning: MLflow asks for no password: anyone who reaches {host}:{port} can read and change all runs.")
     address = f"http://{host}:{port}"
@@ -54,6 +67,7 @@ def _serve_on(uri: str, host: str, port: int, show: Callable[[str], None]) -> No
     with _server(uri, host, port) as server:
         _wait_until_it_answers(server, address)
         show(f"MLflow: {address}   (Ctrl-C ends it)")
+        answers(address, _version(address))
         _fail_if(server.wait() != 0, address, "the server ended by itself")
 
 
@@ -109,9 +123,8 @@ def _environment(uri: str) -> dict[str, str]:
         # Evaluation jobs of language models: three more processes that a look at runs does not need.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    database = sqlite_path(uri)
-    if database:
-        environment["MLFLOW_ARTIFACTS_DESTINATION"] = (database.parent / "mlartifacts").as_uri()
+    if artifacts := local_artifacts(uri):
+        environment["MLFLOW_ARTIFACTS_DESTINATION"] = artifacts.as_uri()
     return environment
 
 
@@ -125,6 +138,26 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], address: str) -> Non
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     _fail_if(True, address, f"the server did not answer within {_START_SECONDS:.0f} s")
+
+
+def _version(address: str) -> str:
+    """Return the version of a server; "" if it does not say it, as one behind a login."""
+    try:
+        with urllib.request.urlopen(f"{without_credentials(address).rstrip('/')}/version", timeout=5) as answer:  # noqa: S310 — http by construction
+            return str(answer.read(64).decode("ascii", "replace")).strip()
+    except (urllib.error.URLError, OSError, ValueError):
+        return ""
+
+
+def open_in_browser(address: str) -> bool:
+    """Open a page where there is a desktop; a browser in the terminal would take it from Ctrl-C."""
+    desktop = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if not (desktop and sys.stdout.isatty()):
+        return False
+    try:
+        return webbrowser.open(address)
+    except (webbrowser.Error, OSError):
+        return False
 
 
 def _fail_if(failed: bool, address: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -97,14 +98,16 @@ def ready_to_show(address: str, show: Show) -> None:
     database = sqlite_path(address)
     if database is None or not database.exists():
         return
-    from sweeps.tracking.database import made_ready  # noqa: PLC0415 — MLflow, 2 s
+    from sweeps.tracking.database import made_ready, mended_addresses  # noqa: PLC0415 — MLflow, 2 s
     from sweeps.tracking.delivery import prepare_environment  # noqa: PLC0415
     from sweeps.tracking.faults import TrackingFault, fault_of  # noqa: PLC0415
 
     prepare_environment()
     try:
         aside = made_ready(database)
-    except (TrackingFault, OSError) as error:
+        if mended := mended_addresses(database):
+            show(f"{database} was moved: files of {mended} of MLflow's runs are found beside it again")
+    except (TrackingFault, OSError, sqlite3.DatabaseError) as error:
         fault = fault_of(error)
         raise UserError(Problem(str(database), str(fault), advice=fault.advice or "try again later")) from error
     for run in runs_in(database) if aside else ():

@@ -52,10 +52,14 @@ def sqlite_address(path: Path) -> str:
     return f"sqlite:///{plain}" if plain == quoted else f"sqlite+pysqlite:///{quoted}"
 
 
-def artifacts_folder(uri: str, run_folder: Path) -> Path:
-    """Return where artifacts lie if nothing else is said: next to the database."""
+RELATIVE = "mlflow-artifacts:/"
+"""Address of files that lie where the server keeps them: it holds wherever the database is moved to with them."""
+
+
+def local_artifacts(uri: str) -> Path | None:
+    """Return where files with a relative address lie: beside the database; None for one that is no file."""
     database = sqlite_path(uri)
-    return (database.parent if database else run_folder.absolute().parent) / "mlartifacts"
+    return database.parent / "mlartifacts" if database else None
 
 
 def _hide_in_mistakes(uri: object) -> object:
@@ -99,9 +103,13 @@ class TrackingSettings(Config):
     """Address of an MLflow server or database; by default `mlflow.db` beside the run folder."""
     artifacts: Annotated[str, AfterValidator(_must_be_a_place)] | None = None
     """Where MLflow keeps files, a folder or `s3://BUCKET/PATH`, for an experiment that is new in a database; by default
-    `mlartifacts` beside the run folder. A server decides itself."""
+    `mlartifacts` beside a database in a file, which may be moved with it, else beside the run folder. A server decides
+    itself."""
     experiment: str = Field(default="ubt", min_length=1, max_length=500)
     """MLflow experiment that the study's runs appear in."""
+
+    model_limit_mb: int = Field(default=1024, ge=0)
+    """Largest model in MB that is logged when a sweep has ended: the chosen one's weights; 0 for none."""
 
     def address(self, run_folder: Path) -> str:
         """Return the address in use, credentials included; files become absolute, as trials change folder."""
@@ -118,6 +126,6 @@ class TrackingSettings(Config):
         uri = self.address(run_folder)
         if is_remote(uri):
             return None
-        if self.artifacts and "://" in self.artifacts:
-            return self.artifacts
-        return (Path(self.artifacts).absolute() if self.artifacts else artifacts_folder(uri, run_folder)).as_uri()
+        if self.artifacts:
+            return self.artifacts if "://" in self.artifacts else Path(self.artifacts).absolute().as_uri()
+        return RELATIVE if sqlite_path(uri) else (run_folder.absolute().parent / "mlartifacts").as_uri()

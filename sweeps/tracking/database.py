@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+from sweeps.tracking.config import RELATIVE
 from sweeps.tracking.faults import BlockedError, UnavailableError, fault_of
 from ubt.common.atomic_files import alone, whole_file
 
@@ -59,6 +61,25 @@ def made_ready(path: Path, broken: str = "") -> Path | None:
             *(path, fault, aside.name, path.parent),
         )
     return aside
+
+
+def mended_addresses(path: Path) -> int:
+    """Make addresses of files relative that were absolute and lead nowhere since the database was moved with its files.
+
+    Return how many runs that concerns. Databases of before hold absolute addresses.
+    """
+    files, mended = path.parent / "mlartifacts", 0
+    with closing(_open(path)) as database, database:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+            found = database.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE 'file:%'")  # noqa: S608 — names of ours
+            for (address,) in found.fetchall():
+                old, mark, rest = str(address).rpartition("/mlartifacts")
+                gone = not Path(unquote(urlsplit(old + mark).path)).exists()
+                if mark and gone and (files / unquote(rest).strip("/")).exists():
+                    new = RELATIVE + rest.strip("/")
+                    database.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (new, address))  # noqa: S608
+                    mended += table == "runs"
+    return mended
 
 
 def _lacking(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -10,8 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from sweeps.tracking.contents import STUDY, Confirmed, Content, Ledger, RunContents
+from sweeps.tracking.contents import STUDY, Content, RunContents
 from sweeps.tracking.faults import BrokenDatabaseError, RefusedError, TrackingFault, fault_of
+from sweeps.tracking.ledger import Confirmed, Ledger
 
 _log = logging.getLogger(__name__)
 
@@ -83,8 +85,8 @@ class Sender:
         self._contents, self._ledger, self._connect, self._address = contents, ledger, connect, address
         self._first_pause_seconds = first_pause_seconds
         self._sink: Sink | None = None
-        self._due = dict.fromkeys(contents.subjects())
-        """What to look at, the first one next."""
+        self._due = dict.fromkeys(contents.subjects(), 0.0)
+        """What to look at, the first one next, and from when on, in `time.monotonic`'s seconds."""
         self._in_hand: set[str] = set()
         self._lock = threading.Lock()
         self._failures, self._settled = 0, 0
@@ -92,10 +94,11 @@ class Sender:
         self._news, self._closing, self._given_up = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="ubt-tracking", daemon=True)
 
-    def note(self, subjects: Iterable[str]) -> None:
-        """Have subjects looked at, those last that are looked at already."""
+    def note(self, subjects: Iterable[str], wait_seconds: float = 0.0) -> None:
+        """Have subjects looked at, those last that are looked at already; after a while, so that more news join."""
+        due = time.monotonic() + wait_seconds
         with self._lock:
-            self._due |= dict.fromkeys(subjects)
+            self._due |= {subject: min(due, self._due.get(subject, due)) for subject in subjects}
 
     def wake(self) -> None:
         """Tell the thread, started on the first call, that there is something to look at."""
@@ -105,6 +108,8 @@ class Sender:
 
     def drain(self, patience_seconds: float, show: Callable[[int, str], None]) -> None:
         """Wait as long as there is progress; each second `show` is told how much is left, and what is in the way."""
+        with self._lock:
+            self._due = dict.fromkeys(self._due, 0.0)
         self.wake()
         settled, since = self._settled, time.monotonic()
         while self._left and time.monotonic() - since < patience_seconds:
@@ -153,18 +158,21 @@ class Sender:
                 self._given_up.set()
 
     def _step(self) -> None:
-        subject = self._next()
+        subject, wait_seconds = self._next()
         if subject is not None:
             self._attempt(subject)
         elif self._closing.is_set():
             self._given_up.set()
         else:
-            self._news.wait()
+            self._news.wait(wait_seconds)
             self._news.clear()
 
-    def _next(self) -> str | None:
+    def _next(self) -> tuple[str | None, float | None]:
+        """Return what to look at now; if nothing, how long there is time, None if there is nothing at all."""
         with self._lock:
-            return next(iter(self._due), None)
+            now = math.inf if self._closing.is_set() else time.monotonic()
+            subject = next((subject for subject, due in self._due.items() if due <= now), None)
+            return subject, None if subject is not None or not self._due else min(self._due.values()) - now
 
     def _attempt(self, subject: str) -> None:
         """Try once. A failure counts only over a new connection: an old one may know runs that are gone."""
@@ -180,7 +188,7 @@ class Sender:
             self._sink = None
             if new:
                 with self._lock:  # one that fails must not keep the others from being tried
-                    self._due[subject] = self._due.pop(subject, None)
+                    self._due[subject] = self._due.pop(subject, 0.0)
                 raise
             self._fault = fault_of(error)
 
@@ -205,6 +213,7 @@ class Sender:
 
     def _send(self, content: Content, sink: Sink, new: bool) -> None:
         before, refused = self._ledger.confirmed.get(content.subject), ""
+        is_new = content.subject not in sink.runs
         try:
             run = sink.show(content, files=before is None or before.files_digest != content.files_digest)
         except Exception as error:
@@ -217,6 +226,9 @@ class Sender:
                 *(self._address, content.subject or "the study's run", _shortened(refused)),
             )
         self._ledger.confirm(content.subject, Confirmed(run, content.digest, content.files_digest, refused))
+        if is_new and content.subject != STUDY and self._contents.status != "RUNNING":
+            self._ledger.unsettle(STUDY)  # whose description may link to it
+            self.note([STUDY])
 
     def _postpone(self, fault: TrackingFault) -> None:
         """Say once what is in the way, then pause, until closing at the longest."""

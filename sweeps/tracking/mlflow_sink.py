@@ -1,7 +1,7 @@
 """The only file that imports MLflow: contents → one run a study with one child run a trial.
 
 Runs are found again by tags (`ubt.run`, `ubt.trial`), what they hold already is not sent again, and the
-points of a curve carry a time that depends on their step only, so that MLflow drops those it has. Sending
+points of a curve carry the time that their record says, so that MLflow drops those it has. Sending
 twice therefore changes nothing. Uses `MlflowClient` throughout: the fluent API has one active run for the
 whole process.
 
@@ -11,30 +11,33 @@ functions raise, `faults.fault_of` tells apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import sqlalchemy
 from alembic.script import ScriptDirectory
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
-from sweeps.tracking.config import is_remote, sqlite_address
+from sweeps.tracking.config import RELATIVE, is_remote, local_artifacts, sqlite_address
 from sweeps.tracking.contents import STUDY, Content
 from sweeps.tracking.faults import BlockedError
-from sweeps.tracking.payload import Payload
+from sweeps.tracking.payload import NOTE, DataInput, Payload
+from sweeps.tracking.study_payload import with_addresses
+from ubt.common.atomic_files import write_whole
 
-_PARENT = "mlflow.parentRunId"
-_BATCH = 100
-"""Parameters, tags and points a call; MLflow's limits are 100, 100 and 1000."""
-
-Item = TypeVar("Item")
+_PARENT, _RUN_NAME = "mlflow.parentRunId", "mlflow.runName"
+_BATCH, _POINTS = 100, 800
+"""Parameters, tags and points a call; MLflow's limits are 100, 100, 1000, and 1000 together."""
 
 
 @dataclass
@@ -42,25 +45,31 @@ class _Known:
     """A run, and what it is known to hold."""
 
     run_id: str
+    name: str
+    artifacts: str
+    """Address of its files."""
     start_ms: int
     status: str
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
-    points: int = 0
-    """Points of curves sent over this connection."""
+    inputs: set[tuple[str, str]]
+    """Name and digest."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """Curve → its last step, of those sent over this connection."""
 
 
 class MlflowSink:
     """One connection. After a failure make a new one: what this one knows of the runs may be outdated."""
 
     def __init__(self, uri: str, experiment: str, artifacts: str | None, identity: str) -> None:
-        self._identity = identity
+        self._identity, self._local = identity, local_artifacts(uri)
         if not is_remote(uri):
             # MLflow tries ten times within 100 seconds before it says that a database does not answer.
             sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool).connect().close()
         self._client = MlflowClient(tracking_uri=uri)
-        self._experiment_id = self._find_experiment(experiment, artifacts)
+        found = self._find_experiment(experiment, artifacts)
+        self._experiment_id, self._experiment_tags = found.experiment_id, dict(found.tags)
         self._runs = self._find_runs()
 
     @property
@@ -74,23 +83,25 @@ class MlflowSink:
         The study comes before its trials.
         """
         run = self._run_of(content)
-        self._log(run, content.payload, content.ended_ms)
+        self._log(run, content.payload, content.ended_ms, self._tags(run, content))
+        self._log_inputs(run, content.payload.inputs)
         self._set_status(run, content.payload.status, content.ended_ms)
         if files:
-            for name, text in content.documents.items():
-                self._client.log_text(run.run_id, text, name)
-            if content.folder:
-                self._client.log_artifacts(run.run_id, str(content.folder), content.folder.name)
+            self._write(run, content)
+        for name, text in content.of_experiment.items():
+            if self._experiment_tags.get(name) != text:
+                self._client.set_experiment_tag(self._experiment_id, name, text)
+                self._experiment_tags[name] = text
         if content.subject == STUDY and content.payload.status != "RUNNING":
             self._runs = self._find_runs()  # a call that timed out long ago may have made a twin since
         return run.run_id
 
-    def _find_experiment(self, name: str, artifacts: str | None) -> str:
+    def _find_experiment(self, name: str, artifacts: str | None) -> Experiment:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             # MLflow's own default is a folder under the working directory, wherever that is.
             try:
-                return self._client.create_experiment(name, artifacts)
+                return self._client.get_experiment(self._client.create_experiment(name, artifacts))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -100,7 +111,7 @@ class MlflowSink:
                 f"experiment `{name}` was deleted in MLflow",
                 "restore it there, or choose another `tracking.experiment`",
             )
-        return found.experiment_id
+        return found
 
     def _find_runs(self) -> dict[str, _Known]:
         """Return the runs of this run folder by subject.
@@ -108,7 +119,7 @@ class MlflowSink:
         A call that ran into its time limit may have made a run all the same: of twins the fuller one stays.
         """
         runs: dict[str, _Known] = {}
-        for run in sorted(map(_known, self._search()), key=_emptiness):
+        for run in sorted(map(_known, _runs_of(self._client, self._experiment_id, self._identity)), key=_emptiness):
             subject = run.tags.get("ubt.trial", STUDY)
             if subject in runs:
                 self._client.delete_run(run.run_id)
@@ -119,33 +130,36 @@ class MlflowSink:
                 self._client.set_tag(run.run_id, _PARENT, runs[STUDY].run_id)
         return runs
 
-    def _search(self) -> Iterator[Run]:
-        query, token = f"tags.`ubt.run` = '{self._identity}'", None
-        while True:
-            page = self._client.search_runs([self._experiment_id], query, max_results=1000, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
-
     def _run_of(self, content: Content) -> _Known:
         if content.subject in self._runs:
             return self._runs[content.subject]
         # With its tags at once, so that it is found however this call ends.
-        tags = {**content.payload.tags, "ubt.run": self._identity, "ubt.study": content.study}
+        tags = {name: text for name, text in content.payload.tags.items() if text and name != NOTE}
+        tags |= {"ubt.run": self._identity, "ubt.study": content.study}
         if content.subject != STUDY:
             tags |= {_PARENT: self._runs[STUDY].run_id, "ubt.trial": content.subject}
         made = self._client.create_run(self._experiment_id, content.began_ms, tags, run_name=content.name)
         self._runs[content.subject] = _known(made)
         return self._runs[content.subject]
 
-    def _log(self, run: _Known, shown: Payload, at_ms: int) -> None:
+    def _tags(self, run: _Known, content: Content) -> dict[str, str]:
+        """Return the tags that `run` does not show yet."""
+        tags = dict(content.payload.tags)
+        page = f"#/experiments/{self._experiment_id}/runs/"
+        tags[NOTE] = with_addresses(tags.get(NOTE, ""), page, run.run_id, self.runs)
+        if not tags[NOTE] and run.tags.get("state") == tags.get("state"):
+            del tags[NOTE]  # what is there somebody has written in MLflow
+        if content.subject and run.name == content.subject:  # as an earlier version called it
+            tags[_RUN_NAME] = run.name = content.name
+        return {name: text for name, text in tags.items() if run.tags.get(name, "") != text}
+
+    def _log(self, run: _Known, shown: Payload, at_ms: int, tags: dict[str, str]) -> None:
         """Send what `run` does not show yet; a changed parameter too, which MLflow then refuses."""
         params = {name: text for name, text in shown.params.items() if run.params.get(name) != text}
-        tags = {name: text for name, text in shown.tags.items() if run.tags.get(name, "") != text}
         metrics = {name: value for name, value in shown.metrics.items() if run.metrics.get(name) != value}
+        curves = [point for point in shown.curves if point.step > run.steps.get(point.name, -1)]
         points = [Metric(name, value, at_ms, 0) for name, value in metrics.items()]
-        points += [Metric(p.name, p.value, run.start_ms + p.step, p.step) for p in shown.curves[run.points :]]
+        points += [Metric(point.name, point.value, point.at_ms or at_ms, point.step) for point in curves]
         self._log_batches(
             run.run_id,
             [Param(name, text) for name, text in params.items()],
@@ -155,13 +169,18 @@ class MlflowSink:
         run.params |= params
         run.tags |= tags
         run.metrics |= metrics
-        run.points = max(run.points, len(shown.curves))
+        run.steps |= {point.name: point.step for point in curves}
 
     def _log_batches(self, run_id: str, params: list[Param], tags: list[RunTag], points: list[Metric]) -> None:
-        for start in range(0, max(len(params), len(tags), len(points)), _BATCH):
-            self._client.log_batch(
-                run_id, _slice(points, start), _slice(params, start), _slice(tags, start), synchronous=True
-            )
+        while params or tags or points:
+            self._client.log_batch(run_id, points[:_POINTS], params[:_BATCH], tags[:_BATCH], synchronous=True)
+            params, tags, points = params[_BATCH:], tags[_BATCH:], points[_POINTS:]
+
+    def _log_inputs(self, run: _Known, inputs: tuple[DataInput, ...]) -> None:
+        new = [one for one in inputs if (one.name, one.digest) not in run.inputs]
+        if new:
+            self._client.log_inputs(run.run_id, [_dataset(one) for one in new])
+            run.inputs |= {(one.name, one.digest) for one in new}
 
     def _set_status(self, run: _Known, status: str, at_ms: int) -> None:
         if status == run.status:
@@ -172,10 +191,53 @@ class MlflowSink:
             self._client.set_terminated(run.run_id, status, at_ms)
         run.status = status
 
+    def _write(self, run: _Known, content: Content) -> None:
+        if self._local and run.artifacts.startswith(RELATIVE):
+            # MLflow itself would ask a server for it: nothing but one serves such an address.
+            folder = self._local / unquote(urlsplit(run.artifacts).path).strip("/")
+            for name, text in content.documents.items():
+                write_whole(folder / name, text)
+            for path in content.folders:
+                shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
+            if content.make:
+                content.make(folder)
+            return
+        for name, text in content.documents.items():
+            self._client.log_text(run.run_id, text, name)
+        for path in content.folders:
+            self._client.log_artifacts(run.run_id, str(path), path.name)
+        if content.make:
+            with TemporaryDirectory(prefix="ubt-mlflow-") as made:
+                content.make(Path(made))
+                self._client.log_artifacts(run.run_id, made)
+
+
+def found_in(uri: str, experiment: str, identity: str) -> tuple[str, str, dict[str, str]] | None:
+    """Return the ids of a run folder's experiment and study's run, and the experiment's tags; None if it has none."""
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    study = next(
+        (run for run in _runs_of(client, found.experiment_id, identity) if "ubt.trial" not in run.data.tags), None
+    )
+    return (found.experiment_id, study.info.run_id, dict(found.tags)) if study else None
+
+
+def _runs_of(client: MlflowClient, experiment: str, identity: str) -> Iterator[Run]:
+    """Yield the runs of a run folder, the study's among the first."""
+    query, order, token = f"tags.`ubt.run` = '{identity}'", ["attributes.start_time ASC"], None
+    while True:
+        page = client.search_runs([experiment], query, max_results=1000, order_by=order, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
 
 def make_database(path: Path) -> None:
     """Make MLflow's database in a file, or bring an older one there up to date, as MLflow does on first use."""
-    store = SqlAlchemyStore(sqlite_address(path), (path.parent / "mlartifacts").as_uri())  # type: ignore[no-untyped-call]
+    store = SqlAlchemyStore(sqlite_address(path), RELATIVE)  # type: ignore[no-untyped-call]
     store.engine.dispose()
 
 
@@ -191,16 +253,21 @@ def _emptiness(run: _Known) -> tuple[int, int, str]:
 
 
 def _known(run: Run) -> _Known:
-    data = run.data
+    data, inputs = run.data, run.inputs.dataset_inputs if run.inputs else []
     return _Known(
         run.info.run_id,
+        run.info.run_name,
+        run.info.artifact_uri,
         run.info.start_time,
         run.info.status,
         dict(data.params),
         dict(data.metrics),
         dict(data.tags),
+        {(one.dataset.name, one.dataset.digest) for one in inputs},
     )
 
 
-def _slice(items: Sequence[Item], start: int) -> Sequence[Item]:
-    return items[start : start + _BATCH]
+def _dataset(one: DataInput) -> DatasetInput:
+    profile = json.dumps({"num_rows": one.count})
+    dataset = Dataset(one.name, one.digest, one.kind, one.source, profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", one.context)])

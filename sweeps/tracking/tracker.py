@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sweeps.tracking.config import TrackingSettings, sqlite_path
-from sweeps.tracking.contents import STUDY, Ledger, RunContents
+from sweeps.tracking.contents import STUDY, RunContents
 from sweeps.tracking.delivery import Left, Sender, Sink, prepare_environment
 from sweeps.tracking.faults import BrokenDatabaseError, TrackingFault, fault_of
+from sweeps.tracking.ledger import Ledger, Source
 from ubt.common.secrets import without_credentials
 from ubt.trials.record import TrialRecord
+
+_RUNNING_SECONDS = 2.0
+"""How old MLflow's picture of a trial that runs may be: of one that is shorter it gets the end alone."""
 
 
 class Tracker:
@@ -22,7 +26,8 @@ class Tracker:
     def __init__(self, settings: TrackingSettings, run_folder: Path) -> None:
         """Prepare; nothing is sent yet. The folder's study is written down by then."""
         self._settings, self._run_folder = settings, run_folder.absolute()
-        self._contents, self._ledger = RunContents(self._run_folder), Ledger(self._run_folder)
+        self._contents = RunContents(self._run_folder, settings.model_limit_mb * 1_000_000)
+        self._ledger = Ledger(self._run_folder)
         self._sender: Sender | None = None
         if settings.enabled:
             # Not in the thread: Ray Tune may import MLflow before there is news.
@@ -42,6 +47,7 @@ class Tracker:
         """
         if self._sender is not None:
             self._ledger.note_status("RUNNING")
+            self._ledger.note_source(Source.of_this_process())
 
     def updated(self, record: TrialRecord) -> None:
         """Tell that a trial's record was written."""
@@ -49,7 +55,7 @@ class Tracker:
             self._contents.at_work.discard(record.trial)
         else:
             self._contents.at_work.add(record.trial)
-        self._look_at([record.trial])
+        self._look_at([record.trial], 0.0 if record.state.ended else _RUNNING_SECONDS)
 
     def answered(self, record: TrialRecord) -> None:
         """Nothing: the record was there before."""
@@ -90,10 +96,10 @@ class Tracker:
         self._sender.drain(patience_seconds, show)
         return self._sender.close(patience_seconds)
 
-    def _look_at(self, subjects: list[str]) -> None:
+    def _look_at(self, subjects: list[str], wait_seconds: float = 0.0) -> None:
         self._told = True
         if self._sender is not None:
-            self._sender.note(subjects)
+            self._sender.note(subjects, wait_seconds)
             self._sender.wake()
 
     def _connect(self, fault: TrackingFault | None) -> Sink:

@@ -12,12 +12,14 @@ import pytest
 
 from sweeps.cli import app as cli
 from sweeps.run import launch
+from sweeps.run.export import export
 from sweeps.run.finish import SweepEnd
 from sweeps.run.folder import RunFolder, latest_run, new_run
 from sweeps.run.launch import run_study
 from sweeps.run.progress import Tally
 from sweeps.study.loading import load_study
 from ubt.defenses.ubt import Ubt
+from ubt.models.clip import same_state
 from ubt.trials.record import State, TrialRecord, read_records
 
 pytestmark = pytest.mark.slow
@@ -157,15 +159,31 @@ class TestOneSweep:
         runs = client.search_runs([experiment.experiment_id])
         parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
         assert [run.info.run_name for run in parents] == ["smoke"]
-        children = {run.info.run_name: run for run in runs if run not in parents}
+        children = {run.data.tags["ubt.trial"]: run for run in runs if run not in parents}
         assert sorted(children) == TRIALS
         for record in read_records(swept.run.records):
             run = children[record.trial]
             assert run.info.status == "FINISHED"
             assert run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
-            assert record.val.asr in run.data.metrics.values()
+            assert (run.data.metrics["val/asr"], run.data.metrics["test/ca"]) == (record.val.asr, record.test.ca)
             assert run.data.params["defense.overfit_epochs"] == str(record.config["defense"]["overfit_epochs"])
         assert parents[0].info.status == "FINISHED"
+        inputs = [given.dataset for given in parents[0].inputs.dataset_inputs]
+        assert sorted(data.name for data in inputs) == ["scenes test", "scenes train", "scenes val"]
+
+    def test_left_the_chosen_model_and_images_in_mlflow(self, swept: SweepEnd, folder: Path, tmp_path: Path) -> None:
+        """The same weights to the bit as an export writes, of which open_clip made a network on the way."""
+        from safetensors.torch import load_file
+
+        (artifacts,) = [path.parent for path in (folder / "runs" / "mlartifacts").glob("*/artifacts/report")]
+        export(swept.run.path, tmp_path / "exported.safetensors")
+        assert swept.summary.chosen is not None
+        assert same_state(
+            load_file(artifacts / "model" / "model.safetensors"), load_file(tmp_path / "exported.safetensors")
+        )
+        note = json.loads((artifacts / "model" / "model.json").read_text())
+        assert (note["trial"], note["test"]["asr"]) == (swept.summary.chosen.trial, swept.summary.chosen.test.asr)
+        assert {"front.png", "epochs.png"} <= {path.name for path in (artifacts / "figures").iterdir()}
 
     def test_leaves_no_files_in_the_making(self, folder: Path) -> None:
         assert [path for path in folder.rglob(".*") if path.is_file()] == []

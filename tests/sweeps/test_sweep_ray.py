@@ -146,11 +146,11 @@ def mlflow_statuses(folder: Path) -> dict[str, str]:
     send_the_rest(folder / "runs" / "smoke")
     client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("ubt").experiment_id])
-    names = [run.info.run_name for run in runs]
+    names = [run.data.tags.get("ubt.trial", run.info.run_name) for run in runs]
     assert len(set(names)) == len(names), "a run is there twice"
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert {run.data.tags.get("mlflow.parentRunId", parent.info.run_id) for run in runs} == {parent.info.run_id}
-    return {run.info.run_name: run.info.status for run in runs}
+    return {name: run.info.status for name, run in zip(names, runs, strict=True)}
 
 
 def computed(records: list[TrialRecord]) -> list[str]:

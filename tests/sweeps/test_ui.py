@@ -16,7 +16,7 @@ from sweeps.cli.ui import serve
 from sweeps.tracking import Tracker, TrackingSettings
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import UserError
-from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE
+from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE
 from ubt.trials.record import State, TrialRecord, write_record
 
 PATIENCE_SECONDS = 240
@@ -97,19 +97,22 @@ def test_a_server_that_does_not_start_on_a_free_port_is_told(
 
 @pytest.mark.slow
 def test_the_server_takes_a_sweep_shows_it_and_ends_with_us(tmp_path: Path) -> None:
-    """Also the way to a remote server: runs, parameters and artifacts over http."""
-    tracker = begun(tmp_path / "first")
+    """Also the way to a remote server: runs, parameters and artifacts over http; of runs that were moved, all files."""
+    tracker = begun(tmp_path / "runs" / "first")
+    write_whole(tmp_path / "runs" / "first" / REPORT_FOLDER / "figures" / "a b.svg", "<svg>")
     tracker.finished(complete=True)
     assert tracker.close(PATIENCE_SECONDS).runs == 0
+    moved = (tmp_path / "runs").rename(tmp_path / "copied 100%? #1")
     port = free_port()
     with socket.create_server(("127.0.0.1", port)), (tmp_path / "err").open("w") as errors:
-        ui = _start_ui(tracker.uri, port, errors)
+        ui = _start_ui(TrackingSettings().address(moved / "first"), port, errors)
         try:
             line = next((line for line in ui.stdout if line.startswith("MLflow: ")), "")
             assert line, (tmp_path / "err").read_text()
             address = line.split()[1]
             assert address.startswith("http://127.0.0.1:")
             assert not address.endswith(f":{port}")
+            assert _files_over_http(address, tmp_path / "got") == {"study.json", "report/figures/a b.svg"}
             _sends_over_http(address, tmp_path / "second")
         finally:
             os.kill(ui.pid, signal.SIGINT)
@@ -117,6 +120,17 @@ def test_the_server_takes_a_sweep_shows_it_and_ends_with_us(tmp_path: Path) -> N
     assert "ended cleanly" in rest
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"{address}/health", timeout=PATIENCE_SECONDS)
+
+
+def _files_over_http(address: str, folder: Path) -> set[str]:
+    """Return what MLflow has of the study's run, by name: each is had from the server."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(address)
+    (run,) = client.search_runs([client.get_experiment_by_name("ubt").experiment_id])
+    folder.mkdir()
+    got = Path(client.download_artifacts(run.info.run_id, "", str(folder)))
+    return {path.relative_to(got).as_posix() for path in got.rglob("*") if path.is_file()}
 
 
 def begun(run_folder: Path, **settings: object) -> Tracker:
@@ -145,7 +159,7 @@ def _sends_over_http(address: str, run_folder: Path) -> None:
         trial="trial-0",
         number=0,
         seed=0,
-        config={},
+        config={"defense": {"x": 1}},
         changes={"defense.x": 1},
         state=State.DONE,
     )

@@ -8,6 +8,16 @@ PLAN_FILE = "plan.json"
 """Its name in a run folder."""
 
 
+class PlannedData(Config):
+    """A data set that a run was planned on."""
+
+    kind: str
+    key: str
+    """Fingerprint of its content: equal data has an equal key, wherever it lies."""
+    counts: dict[str, int]
+    """Part → pairs or images: `train`, `pretrain`, `val`, `test`; empty if that was not known."""
+
+
 class PlannedCosts(Config):
     """What was planned when a run began; what was not known is null."""
 
@@ -19,3 +29,5 @@ class PlannedCosts(Config):
     gpus: float
     """Of a trial."""
     trials: int
+    data: tuple[PlannedData, ...] = ()
+    """What it was planned on; empty in plans of before that was written down."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sweeps.tracking import Left, Tracker, TrackingSettings
-from sweeps.tracking.contents import Ledger
 from sweeps.tracking.database import made_ready
 from sweeps.tracking.delivery import prepare_environment
+from sweeps.tracking.ledger import Ledger
 from ubt.common.atomic_files import write_whole
 from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER, STUDY_FILE
 from ubt.trials.rates import Rates
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 MakeRecord = Callable[..., TrialRecord]
+
+
+@pytest.fixture(name="rates")
+def rates_fixture() -> Callable[[float, float], Rates]:
+    return rates
 
 
 def rates(ca: float, asr: float) -> Rates:
@@ -113,10 +118,10 @@ class ToyRun:
             write_record(self.folder / RECORDS_FOLDER, record)
             tracker.updated(record)
 
-    def report(self, front: Sequence[str] = (), **summary: object) -> None:
+    def report(self, **summary: object) -> None:
         """Write a report."""
         report = self.folder / REPORT_FOLDER
-        write_whole(report / "summary.json", json.dumps({"front": list(front), **summary}))
+        write_whole(report / "summary.json", json.dumps(summary))
         write_whole(report / "front.csv", "trial\n")
         write_whole(report / "figures" / "front.svg", "<svg>")
 
@@ -125,15 +130,16 @@ class ToyRun:
         return Tracker(TrackingSettings.model_validate(settings), self.folder).catch_up(lambda runs, reason: None, 60)
 
     def runs(self, uri: str | None = None) -> dict[str, Run]:
-        """Return MLflow's runs of this folder by name; none is there twice."""
+        """Return MLflow's runs of this folder by the study's or the trial's name; none is there twice."""
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(uri or TrackingSettings().address(self.folder))
         experiment = client.get_experiment_by_name("ubt")
         identity = Ledger(self.folder).identity
         found = client.search_runs([experiment.experiment_id], f"tags.`ubt.run` = '{identity}'") if experiment else []
-        assert len({run.info.run_name for run in found}) == len(found), "a run is there twice"
-        return {run.info.run_name: run for run in found}
+        named = {run.data.tags.get("ubt.trial", run.info.run_name): run for run in found}
+        assert len(named) == len(found), "a run is there twice"
+        return named
 
     def statuses(self, uri: str | None = None) -> dict[str, str]:
         """Return the status of each run, which all are the study's or its children."""

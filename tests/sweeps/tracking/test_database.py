@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ToyRun
 
-from sweeps.tracking.database import made_ready
+from sweeps.tracking.database import made_ready, mended_addresses
 from sweeps.tracking.delivery import prepare_environment
 from sweeps.tracking.faults import BlockedError, UnavailableError, fault_of
 from ubt.trials.record import State
@@ -217,3 +217,25 @@ def test_a_whole_database_is_not_touched(database: Path) -> None:
     assert made_ready(database) is None
     assert (database.read_bytes(), database.stat().st_ino) == before
     assert others(database) == set()
+
+
+def test_absolute_addresses_of_a_database_that_was_moved_with_its_files_become_relative(tmp_path: Path) -> None:
+    """As databases of before have them; those that hold, and those of other places, stay."""
+    here = tmp_path / "copied 100%"
+    (here / "mlartifacts" / "b" / "artifacts").mkdir(parents=True)
+    (tmp_path / "there" / "mlartifacts" / "b").mkdir(parents=True)
+    gone, holds = "file:///gone/my%20runs/mlartifacts", (tmp_path / "there" / "mlartifacts").as_uri()
+    runs = [f"{gone}/b/artifacts", f"{gone}/not-copied/artifacts", f"{holds}/b/artifacts", "s3://bucket/mlartifacts/b"]
+    path = here / "mlflow.db"
+    execute(
+        "CREATE TABLE experiments (artifact_location TEXT)",
+        "CREATE TABLE runs (artifact_uri TEXT)",
+        f"INSERT INTO experiments VALUES ('{gone}'), ('{holds}')",
+        *(f"INSERT INTO runs VALUES ('{address}')" for address in runs),
+    )(path)
+    assert mended_addresses(path) == 1
+    assert mended_addresses(path) == 0
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT * FROM experiments").fetchall() == [("mlflow-artifacts:/",), (holds,)]
+        found = [address for (address,) in database.execute("SELECT * FROM runs")]
+    assert found == ["mlflow-artifacts:/b/artifacts", *runs[1:]]

@@ -141,7 +141,10 @@ def test_a_run_goes_to_postgresql_and_s3_through_the_login_that_the_environment_
 
     client = MlflowClient(server.address)
     experiment = client.get_experiment_by_name("ann")
-    runs = {found.info.run_name: found for found in client.search_runs([experiment.experiment_id])}
+    runs = {
+        found.data.tags.get("ubt.trial", found.info.run_name): found
+        for found in client.search_runs([experiment.experiment_id])
+    }
     assert {name: found.info.status for name, found in runs.items()} == dict.fromkeys(
         ("mine", "trial-0", "trial-1"), "FINISHED"
     )

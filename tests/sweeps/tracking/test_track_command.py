@@ -41,7 +41,7 @@ def done(toy: ToyRun, make_record) -> ToyRun:
     """A run that has ended and was never sent."""
     for number in range(2):
         write_record(toy.folder / RECORDS_FOLDER, make_record(number, 2, State.DONE))
-    toy.report(["trial-0"])
+    toy.report(anew=True)
     return toy
 
 

@@ -18,20 +18,22 @@ from ubt.trials.record import State, write_record
 PATIENCE_SECONDS = 120  # on a busy machine; only a failure takes it
 
 
-def test_a_sweep_is_found_in_mlflow_afterwards(toy: ToyRun, make_record) -> None:
+def test_a_sweep_is_found_in_mlflow_afterwards(toy: ToyRun, make_record, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/ubt", "sweep", "my study.yaml", "--out", "s3://ann:s3cret@host/runs"])
     tracker = toy.tracker()
     for number in range(2):
         for epochs in range(3):
             toy.record(tracker, make_record(number, epochs))
         toy.record(tracker, make_record(number, 3, State.DONE))
-    toy.report(["trial-0"], hypervolume=None, seconds=2.0)
+    toy.report()
     tracker.finished(complete=True)
     assert tracker.close(PATIENCE_SECONDS).runs == 0
     assert toy.statuses() == dict.fromkeys(("toy", "trial-0", "trial-1"), "FINISHED")
     runs = toy.runs()
-    assert runs["toy"].data.metrics == {"seconds": 2.0}
+    assert runs["toy"].data.metrics["trials/done"] == 2
+    assert runs["toy"].data.tags["mlflow.source.name"] == "ubt sweep 'my study.yaml' --out s3://host/runs"
     assert runs["trial-0"].data.params["defense.kind"] == "ubt"
-    assert [runs[name].data.tags["front"] for name in ("toy", "trial-0", "trial-1")] == ["trial-0", "true", "false"]
+    assert [runs[name].data.tags["front"] for name in ("toy", "trial-0")] == ["trial-0, trial-1", "true"]
 
 
 def test_mlflow_is_not_loaded_before_a_trial_has_news(toy: ToyRun, make_record) -> None:
@@ -130,17 +132,19 @@ def test_what_mlflow_has_is_not_sent_again_unless_anew(toy: ToyRun, make_record,
     shown: list[str] = []
     show = MlflowSink.show
     monkeypatch.setattr(
-        MlflowSink, "show", lambda sink, content, files: shown.append(content.name) or show(sink, content, files)
+        MlflowSink,
+        "show",
+        lambda sink, content, files: shown.append(content.subject or "toy") or show(sink, content, files),
     )
     assert toy.catch_up().runs == 0
     assert shown == []
-    toy.report(["trial-0"])
+    toy.report(anew=True)
     assert toy.catch_up().runs == 0
-    assert shown == ["toy", "trial-0"], "what a new report changes"
+    assert shown == ["toy"], "what a new report changes"
     before = {name: run.to_dictionary() for name, run in toy.runs().items()}
     again = Tracker(TrackingSettings(), toy.folder)
     assert again.catch_up(lambda runs, reason: None, anew=True).runs == 0
-    assert sorted(shown[2:]) == ["toy", "trial-0", "trial-1"]
+    assert sorted(shown[1:]) == ["toy", "trial-0", "trial-1"]
     assert {name: run.to_dictionary() for name, run in toy.runs().items()} == before
 
 
@@ -156,6 +160,15 @@ def test_everything_goes_to_another_database_that_has_nothing(
     other = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'other.db')}"
     assert toy.catch_up(uri=other).runs == 0
     assert toy.statuses(other) == toy.statuses() == {"toy": "FINISHED", "trial-0": "FINISHED"}
+
+
+def test_a_description_links_to_trials_also_where_they_come_after_it(toy: ToyRun, make_record) -> None:
+    """As in a database that has nothing yet: the study's run is the first, and shown once more at the end."""
+    write_record(toy.folder / RECORDS_FOLDER, make_record(0, 2, State.DONE))
+    toy.report()
+    assert toy.catch_up().runs == 0
+    runs = toy.runs()
+    assert f"/runs/{runs['trial-0'].info.run_id}?" in runs["toy"].data.tags["mlflow.note.content"]
 
 
 def test_a_server_that_hangs_delays_nothing(toy: ToyRun, make_record, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +196,7 @@ def test_a_record_that_mlflow_refuses_does_not_block_the_others(toy: ToyRun, mak
     toy.record(tracker, make_record(0))
     assert tracker.close(PATIENCE_SECONDS).runs == 0
     tracker = toy.tracker()
-    toy.record(tracker, make_record(0, changes={"defense.suspicious_ratio": 0.99}), make_record(1))
+    toy.record(tracker, make_record(0, config={"defense": {"suspicious_ratio": 0.99}}), make_record(1))
     left = tracker.close(PATIENCE_SECONDS)
     assert (left.runs, left.refused) == (0, 1)
     assert "trial-1" in toy.runs()

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from sqlalchemy import make_url
 
 from sweeps.tracking.config import (
+    RELATIVE,
     TrackingSettings,
-    artifacts_folder,
+    local_artifacts,
     sqlite_address,
     sqlite_path,
 )
@@ -38,7 +39,8 @@ def test_credentials_are_removed_from_addresses_and_messages(given: str, shown: 
 def test_by_default_the_database_lies_beside_the_run_folder(tmp_path: Path) -> None:
     uri = TrackingSettings().address(tmp_path / "runs" / "toy")
     assert uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    assert artifacts_folder(uri, tmp_path / "runs" / "toy") == tmp_path / "runs" / "mlartifacts"
+    assert local_artifacts(uri) == tmp_path / "runs" / "mlartifacts"
+    assert TrackingSettings().artifact_address(tmp_path / "runs" / "toy") == RELATIVE
 
 
 def test_a_relative_database_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +55,7 @@ def test_a_database_is_found_whatever_its_folder_is_called(name: str) -> None:
     assert make_url(address).database == str(path)
     assert sqlite_path(address) == path
     assert validate(TrackingSettings, {"uri": address}, "x").address(Path("run")) == address
-    assert artifacts_folder(address, Path("run")) == path.parent / "mlartifacts"
+    assert local_artifacts(address) == path.parent / "mlartifacts"
 
 
 def test_what_else_an_address_says_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

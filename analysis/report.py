@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from analysis.comparison import Comparison, compare, comparison_table
 from analysis.comparison.output import comparison_view
@@ -26,7 +25,7 @@ from analysis.page import opening, trial_table, unfinished
 from analysis.paper import embedded_figures
 from analysis.planned import planned_text
 from analysis.records import PARTS, read_run
-from analysis.rendering import figure_json, template
+from analysis.rendering import Texts, figure_json, plotly_packed, template
 from analysis.summary import FAILED_BY, Summary, summarise
 from analysis.tables import trials_table
 from ubt.artifacts.remote_folder import at_hand
@@ -88,7 +87,8 @@ def render(
     findings: Findings, summary: Summary, comparison: Comparison | None, effects: Effects, importances: Importances
 ) -> str:
     """Return the page as HTML. Names, reasons and settings are escaped: a run may come from anywhere."""
-    ablation = bool(findings.run.ablation and effects)
+    ablation, texts = bool(findings.run.ablation and effects), Texts()
+    figures = [FigureView.of(name, findings, texts) for name in FIGURES.names()]
     paper = {figure.name: figure for figure in embedded_figures(findings)}
     return template("report.html.j2").render(
         run=findings.run,
@@ -100,7 +100,7 @@ def render(
         comparison=comparison_view(comparison) if comparison else None,
         compared=paper.pop("comparison"),
         paper=tuple(paper.values()),
-        figures=[FigureView.of(name, findings) for name in FIGURES.names()],
+        figures=figures,
         measured=bool(findings.measured),
         front=front_table(findings),
         trials=trial_table(findings),
@@ -111,7 +111,8 @@ def render(
         unfinished=unfinished(findings),
         blame=FAILED_BY,
         provenance=provenance(findings),
-        plotly=Markup(get_plotlyjs()),  # noqa: S704 — the library's own script
+        texts=texts.json,
+        plotly=plotly_packed(),
     )
 
 
@@ -127,14 +128,16 @@ class FigureView:
     kind: FigureKind[object]
     json: Markup
     absent: str
+    height: int = 0
+    """In pixels: its place on the page before it is drawn."""
 
     @classmethod
-    def of(cls, name: str, findings: Findings) -> FigureView:
+    def of(cls, name: str, findings: Findings, texts: Texts) -> FigureView:
         """Work out one figure of a run."""
         kind, figure = drawn(name, findings)
         if isinstance(figure, Absent):
             return cls(kind, Markup(), figure.why)
-        return cls(kind, figure_json(figure), "")
+        return cls(kind, figure_json(figure, texts), "", int(figure.layout.height or 450))
 
 
 def provenance(findings: Findings) -> tuple[tuple[str, str], ...]:

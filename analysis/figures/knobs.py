@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 import plotly.graph_objects as go
@@ -20,6 +22,16 @@ PER_BAND = 4
 """Knobs side by side; more continue in a further band of two rows."""
 LABELLED_VALUES = 6
 """Up to so many distinct values, the axis is labelled at the values themselves."""
+LABEL_LETTERS = 14
+"""A word on an axis is cut behind so many; the whole is shown where a point is pointed at."""
+MOST_DOTS = 300
+"""Of more configurations so many, evenly drawn, are a dot in each panel; medians are of all."""
+FEWEST_FOR_MEDIANS = 12
+"""Configurations below which there is no line of medians."""
+MOST_MEDIANS = 12
+"""Of more distinct values, neighbours share a median."""
+ROW_PX, GAP_PX = 150, 84
+"""Height of a panel, and of what its titles and labels take below it."""
 
 Scale = Literal["linear", "log", "category"]
 
@@ -28,6 +40,7 @@ Scale = Literal["linear", "log", "category"]
 class KnobPoint:
     """One configuration in a knob's panel; words are escaped for plotly."""
 
+    name: str
     title: str
     value: float | str
     asr: float | None
@@ -56,6 +69,33 @@ class KnobPanel:
     def values(self) -> tuple[float | str, ...]:
         """Return the distinct values in order."""
         return tuple(dict.fromkeys(point.value for point in self.points))
+
+    @property
+    def dots(self) -> tuple[KnobPoint, ...]:
+        """Return the points that are drawn each by itself: all that change this knob alone, and of the rest not all."""
+        others = [point for point in self.points if not point.alone]
+        return tuple(others[:: -(-len(others) // MOST_DOTS)] if others else ())
+
+    def medians(self, rate: Callable[[KnobPoint], float | None]) -> list[tuple[float | str, float]]:
+        """Return (value, median of a rate) by rising value; neighbours are taken together where values are many."""
+        known = [(point.value, found) for point in self.points if (found := rate(point)) is not None]
+        if len(known) < FEWEST_FOR_MEDIANS:
+            return []
+        if self.scale == "category" or len(self.values) <= MOST_MEDIANS:
+            groups = [[pair for pair in known if pair[0] == value] for value in self.values]
+        else:
+            groups = [
+                known[len(known) * at // MOST_MEDIANS : len(known) * (at + 1) // MOST_MEDIANS]
+                for at in range(MOST_MEDIANS)
+            ]
+        return [
+            (_middle([value for value, _ in group]), median(found for _, found in group)) for group in groups if group
+        ]
+
+
+def _middle(values: Sequence[float | str]) -> float | str:
+    numbers = [value for value in values if isinstance(value, float)]
+    return median(numbers) if numbers else values[0]
 
 
 @dataclass(frozen=True)
@@ -99,6 +139,7 @@ def scale_of(values: list[float]) -> Scale:
 
 def _point(findings: Findings, configuration: Configuration, val: Outcome, path: str, value: float | str) -> KnobPoint:
     return KnobPoint(
+        name=configuration.first.trial,
         title=base.hover_title(configuration, findings),
         value=value,
         asr=val.asr.mean if val.asr else None,
@@ -112,44 +153,65 @@ def draw_knobs(info: KnobsInfo) -> go.Figure:
     """Draw the figure: in each band a row of ASR, if an attack is known, above a row of CA."""
     columns, rates = min(PER_BAND, len(info.panels)), info.rates
     rows = len(rates) * -(-len(info.panels) // PER_BAND)
-    figure = make_subplots(rows=rows, cols=columns, horizontal_spacing=0.05, vertical_spacing=0.22 / rows)
-    figure.update_layout(base.blank(height=210 * rows + 60))
-    figure.update_yaxes(tickformat=base.PERCENT, matches=None)
+    inner = rows * ROW_PX + (rows - 1) * GAP_PX
+    figure = make_subplots(rows=rows, cols=columns, horizontal_spacing=0.05, vertical_spacing=GAP_PX / inner)
+    layout = base.blank(height=inner + 120 + GAP_PX)
+    figure.update_layout(layout)
+    figure.update_layout(margin={"t": 80, "b": 40 + GAP_PX}, legend={"y": 1 + 24 / inner})
+    figure.update_yaxes(tickformat=base.PERCENT, matches=None, range=[-0.04, 1.04])
     for position, panel in enumerate(info.panels):
         band, column = divmod(position, columns)
         _draw_panel(figure, panel, rates, len(rates) * band + 1, column + 1)
-    _legend(figure, [point for panel in info.panels for point in panel.points])
+    _legend(figure, info)
     return figure
 
 
 def _draw_panel(figure: go.Figure, panel: KnobPanel, rates: Rates, row: int, column: int) -> None:
-    last = row + len(rates) - 1
     for place, (name, rate) in enumerate(rates, start=row):
-        figure.add_traces(_traces(panel, [rate(point) for point in panel.points]), rows=place, cols=column)
+        figure.add_traces(_traces(panel, rate), rows=place, cols=column)
         figure.update_xaxes(_axis(panel), row=place, col=column)
-        figure.update_xaxes(showticklabels=place == last, row=place, col=column)
         if column == 1:
             figure.update_yaxes(title=name, row=place, col=column)
-    figure.update_xaxes(title=base.plain(panel.title), row=last, col=column)
+    last = row + len(rates) - 1
+    title = "<br>".join(textwrap.wrap(base.plain(panel.title).replace("_", "_ "), 24)).replace("_ ", "_")
+    figure.update_xaxes(title={"text": title, "standoff": 6}, row=last, col=column)
 
 
 def _axis(panel: KnobPanel) -> dict[str, object]:
     if panel.scale == "category":
-        return {"type": "category", "categoryorder": "array", "categoryarray": panel.values}
+        named = {"tickvals": panel.values, "ticktext": [_cut(str(value)) for value in panel.values]}
+        return {"type": "category", "categoryorder": "array", "categoryarray": panel.values, **named, **_SMALL}
     if len(panel.values) > LABELLED_VALUES:
-        return {"type": panel.scale}
+        return {"type": panel.scale, "nticks": 4, **_SMALL}
     labels = [setting_text(value) for value in panel.values]
-    return {"type": panel.scale, "tickvals": panel.values, "ticktext": labels, "tickfont": {"size": 11}}
+    return {"type": panel.scale, "tickvals": panel.values, "ticktext": labels, **_SMALL}
 
 
-def _traces(panel: KnobPanel, rates: list[float | None]) -> list[go.Scatter]:
-    pairs = list(zip(panel.points, rates, strict=True))
-    alone = [pair for pair in pairs if pair[0].alone]
+_SMALL: dict[str, object] = {"tickfont": {"size": 11}, "automargin": False}
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= LABEL_LETTERS else f"{word[: LABEL_LETTERS - 1]}…"
+
+
+def _traces(panel: KnobPanel, rate: Callable[[KnobPoint], float | None]) -> list[go.Scatter]:
+    alone = [point for point in panel.points if point.alone]
     mode = "markers" if panel.scale == "category" or len(alone) < 2 else "lines+markers"
+    medians = panel.medians(rate)
+    line = go.Scatter(
+        x=[value for value, _ in medians],
+        y=[found for _, found in medians],
+        mode="markers" if panel.scale == "category" else "lines+markers",
+        marker=MEDIANS.marker,
+        line={"color": MEDIANS.colour, "width": 2},
+        hovertemplate="median %{y:.1%}<extra></extra>",
+        showlegend=False,
+    )
     return [
-        _marks([pair for pair in pairs if not pair[0].alone], "markers", OTHERS),
-        _marks(alone, mode, ALONE),
-        _marks([pair for pair in pairs if pair[0].chosen], "markers", CHOSEN),
+        _marks(panel.dots, rate, "markers", OTHERS),
+        line,
+        _marks(alone, rate, mode, ALONE),
+        _marks([point for point in panel.points if point.chosen], rate, "markers", CHOSEN),
     ]
 
 
@@ -166,19 +228,23 @@ class _Look:
         return {"color": self.colour, "size": self.size, "symbol": self.symbol, "opacity": self.opacity}
 
 
-OTHERS = _Look("trials", base.OTHER, 6, "circle", opacity=0.5)
+OTHERS = _Look("configurations", base.OTHER, 6, "circle", opacity=0.5)
+MEDIANS = _Look("median", base.FRONT, 7, "line-ew-open")
 ALONE = _Look("the base with only this knob changed", base.BASE, 7, "diamond")
 CHOSEN = _Look("chosen", base.CHOSEN, 13, "star")
 
 
-def _marks(pairs: list[tuple[KnobPoint, float | None]], mode: str, look: _Look) -> go.Scatter:
+def _marks(
+    points: Sequence[KnobPoint], rate: Callable[[KnobPoint], float | None], mode: str, look: _Look
+) -> go.Scatter:
     return go.Scatter(
-        x=[point.value for point, _ in pairs],
-        y=[rate for _, rate in pairs],
+        x=[point.value for point in points],
+        y=[rate(point) for point in points],
         mode=mode,
         marker=look.marker,
         line={"color": look.colour, "width": 1.5},
-        text=[_hover(point) for point, _ in pairs],
+        text=[_hover(point) for point in points],
+        customdata=[point.name for point in points],
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )
@@ -189,9 +255,11 @@ def _hover(point: KnobPoint) -> str:
     return f"{point.title}<br>{attacked}CA {percent(point.ca)}"
 
 
-def _legend(figure: go.Figure, points: list[KnobPoint]) -> None:
+def _legend(figure: go.Figure, info: KnobsInfo) -> None:
+    points = [point for panel in info.panels for point in panel.points]
     shown = (
         (OTHERS, any(not point.alone for point in points)),
+        (MEDIANS, any(panel.medians(lambda point: point.ca) for panel in info.panels)),
         (ALONE, any(point.alone for point in points)),
         (CHOSEN, any(point.chosen for point in points)),
     )

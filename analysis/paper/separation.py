@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from analysis.figures.base import Absent
 from analysis.findings import Findings
+from analysis.formatting import victim_key
 from analysis.paper import style
 from analysis.paper.artifacts import (
     Artifacts,
@@ -141,7 +142,8 @@ class OverfitDataInfo:
 def overfit_data_info(findings: Findings, artifacts: Artifacts) -> OverfitDataInfo | Absent:
     """Work out the figure; absent unless some victim was overfitted both ways."""
     everything, suspicious = matching(findings, overfits_on("all")), matching(findings, overfits_on("suspicious"))
-    partners = [partner for record in everything if (partner := _partner(record, suspicious))]
+    firsts = {victim_key(record): record for record in reversed(everything)}.values()  # one row a victim
+    partners = [partner for record in firsts if (partner := _partner(record, suspicious))]
     if not partners:
         return Absent("It needs two finished trials of UBT on one victim: `defense.overfit_data` suspicious, and all.")
     notes, rows = [], []

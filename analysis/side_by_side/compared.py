@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.figures.base import Absent, attempt
+from analysis.rendering import Texts
 from analysis.side_by_side.choices import Row, rows
 from analysis.side_by_side.defenses import DefenseRows, defense_rows, defenses_table
 from analysis.side_by_side.effects import EffectRows, effect_rows
@@ -163,8 +164,13 @@ class ComparedRuns:
         return {name: table.to_csv(index=False) for name, table in tables.items()}
 
     def _page(self) -> str:
-        figures = [shown(about, attempt(about[0], partial(self._figure, about[0]))) for about in (FRONTS, GROWTH)]
-        return render(self._sides, self._rows, self._settings, self._effects, self._defenses, self.notes, figures)
+        texts = Texts()
+        figures = [
+            shown(about, attempt(about[0], partial(self._figure, about[0])), texts) for about in (FRONTS, GROWTH)
+        ]
+        return render(
+            self._sides, self._rows, self._settings, self._effects, self._defenses, self.notes, figures, texts
+        )
 
     def __repr__(self) -> str:
         return f"<ComparedRuns {', '.join(side.name for side in self._sides)}>"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from analysis.effects import Difference, Effect
 from analysis.effects.output import interval, signed
@@ -15,7 +14,7 @@ from analysis.figures.base import Absent
 from analysis.formatting import count, percent
 from analysis.page import Cell, PageColumn, PageTable, table_of
 from analysis.points.configurations import Estimate
-from analysis.rendering import figure_json, template
+from analysis.rendering import Texts, figure_json, plotly_packed, template
 from analysis.side_by_side.choices import Row
 from analysis.side_by_side.defenses import DefenseRows, defenses_page
 from analysis.side_by_side.effects import EffectRow, EffectRows
@@ -34,6 +33,8 @@ class Shown:
     caption: str
     json: Markup
     absent: str
+    height: int = 0
+    """In pixels: its place on the page before it is drawn."""
 
     @property
     def kind(self) -> Shown:
@@ -57,10 +58,11 @@ GROWTH = (
 )
 
 
-def shown(about: tuple[str, str, str], figure: go.Figure | Absent) -> Shown:
-    """Return a figure for the page."""
-    absent = isinstance(figure, Absent)
-    return Shown(*about, Markup() if absent else figure_json(figure), figure.why if absent else "")
+def shown(about: tuple[str, str, str], figure: go.Figure | Absent, texts: Texts) -> Shown:
+    """Return a figure for the page, whose texts are among `texts`."""
+    if isinstance(figure, Absent):
+        return Shown(*about, Markup(), figure.why)
+    return Shown(*about, figure_json(figure, texts), "", int(figure.layout.height or 450))
 
 
 def render(
@@ -71,6 +73,7 @@ def render(
     defenses: DefenseRows,
     notes: Sequence[str],
     figures: Sequence[Shown],
+    texts: Texts,
 ) -> str:
     """Return the page as HTML. Names and settings are escaped: runs may come from anywhere."""
     return template("runs.html.j2").render(
@@ -85,7 +88,8 @@ def render(
         defenses=defenses_page(defenses),
         defenses_note=defenses.note if defenses.rows else "",
         settings=settings_page(settings, sides),
-        plotly=Markup(get_plotlyjs()),  # noqa: S704 — the library's own script
+        texts=texts.json,
+        plotly=plotly_packed(),
     )
 
 

@@ -9,8 +9,42 @@ const CONFIG = {
   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
 };
 
-for (const plot of document.querySelectorAll(".plot")) {
+/* Libraries lie in the page compressed, and are run once something is on the screen. */
+async function load(name) {
+  const packed = document.querySelector(`script[data-library="${name}"]`);
+  const bytes = Uint8Array.from(atob(packed.textContent), (letter) => letter.charCodeAt(0));
+  packed.remove();
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+  script.remove();
+}
+
+const painted = new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+const TEXTS = JSON.parse(document.getElementById("texts").textContent);
+
+painted.then(() => load("plotly")).then(drawFigures);
+
+/* Figures are drawn when they come into view: a page of many is there at once. */
+function drawFigures() {
+  const seen = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      seen.unobserve(target);
+      draw(target);
+    }
+  }, { rootMargin: "600px" });
+  for (const plot of document.querySelectorAll(".plot")) seen.observe(plot);
+  addEventListener("beforeprint", () => document.querySelectorAll(".plot:not(.js-plotly-plot)").forEach(draw));
+}
+
+function draw(plot) {
   const figure = JSON.parse(plot.parentElement.nextElementSibling.textContent);
+  for (const trace of figure.data) {
+    if (trace.texts) trace.text = trace.texts.map((place) => TEXTS[place]);
+    delete trace.texts;
+  }
   Plotly.newPlot(plot, figure.data, figure.layout, CONFIG);
   const splits = new Set(figure.data.map((trace) => trace.meta?.split).filter(Boolean));
   if (splits.size > 1) plot.parentElement.before(splitChooser(plot, figure.data));

@@ -6,6 +6,7 @@ Version 0.1 had `measures` for further metrics, and a detector by name beside th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import cast
 
@@ -41,7 +42,15 @@ def migrated_record(document: JsonValue) -> JsonValue:
         document = _with_splits_and_attempts(_of_version_2(document) if document["version"] == 1 else document)
     versions = document.get("versions")
     written_by = versions.get(PACKAGE) if isinstance(versions, dict) else None
-    return document if written_by in {None, version(PACKAGE)} else {**document, "config": _complete(document["config"])}
+    if written_by in {None, installed_version()}:
+        return document
+    return {**document, "config": _complete(document["config"])}
+
+
+@cache
+def installed_version() -> str:
+    """Return the version of this package; looking it up takes a millisecond, and every record asks for it."""
+    return version(PACKAGE)
 
 
 def _complete(config: JsonValue) -> JsonValue:

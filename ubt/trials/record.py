@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import Field, JsonValue
@@ -21,7 +20,7 @@ from ubt.config import Config
 from ubt.trials.failures import Failure, failure_of
 from ubt.trials.gates import GateOutcome
 from ubt.trials.labels import NO_LABEL, TrialLabel
-from ubt.trials.migration import PACKAGE, migrated_record
+from ubt.trials.migration import PACKAGE, installed_version, migrated_record
 from ubt.trials.rates import Rates
 from ubt.trials.stopping import Pruned
 
@@ -288,7 +287,7 @@ def _other_version(document: object) -> int | str | None:
         return number
     versions = document.get("versions")
     writer = versions.get(PACKAGE) if isinstance(versions, dict) else None
-    return writer if isinstance(writer, str) and writer != version(PACKAGE) else None
+    return writer if isinstance(writer, str) and writer != installed_version() else None
 
 
 def read_records(folder: Path) -> list[TrialRecord]:

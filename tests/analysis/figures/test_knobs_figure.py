@@ -1,3 +1,5 @@
+from statistics import median
+
 import pytest
 
 from analysis.figures.base import Absent
@@ -81,3 +83,25 @@ def test_a_knob_of_a_few_values_is_labelled_at_them_and_of_many_is_not(run_of, t
 
     assert labels(3) == ("8", "16", "24")
     assert labels(7) is None
+
+
+def test_of_many_configurations_some_are_dots_and_medians_are_of_all(run_of, trial):
+    records = [trial(i, asr=0.0001 * i, changes={SAMPLES: 1 + i % 40, RATIO: 0.5}) for i in range(900)]
+    (samples, _) = knobs_info(find(run_of(*records))).panels
+    assert len(samples.dots) == 300
+    medians = samples.medians(lambda point: point.asr)
+    assert len(medians) == 12
+    assert medians[0][1] == pytest.approx(median(0.0001 * i for i in range(900) if i % 40 < 4), abs=0.02)
+
+
+def test_few_configurations_have_no_medians(run_of, trial):
+    records = [trial(i, changes={SAMPLES: i}) for i in range(1, 5)]
+    assert knobs_info(find(run_of(*records))).panels[0].medians(lambda point: point.ca) == []
+
+
+def test_long_words_are_cut_on_the_axis_and_whole_where_they_are_pointed_at(run_of, trial):
+    detectors = [{"kind": "lof"}, {"kind": "knn", "neighbours": 16}]
+    records = [trial(n, changes={"defense.detector": detector}) for n, detector in enumerate(detectors)]
+    figure = draw_knobs(knobs_info(find(run_of(*records, space=["defense.detector"]))))
+    assert figure.layout.xaxis.ticktext == ("knn (neighbou…", "lof")
+    assert any("knn (neighbours 16)" in text for trace in figure.data for text in trace.text or ())

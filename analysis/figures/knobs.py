@@ -81,15 +81,15 @@ class KnobPanel:
         known = [(point.value, found) for point in self.points if (found := rate(point)) is not None]
         if len(known) < FEWEST_FOR_MEDIANS:
             return []
-        if self.scale == "category" or len(self.values) <= MOST_MEDIANS:
-            groups = [[pair for pair in known if pair[0] == value] for value in self.values]
-        else:
-            groups = [
-                known[len(known) * at // MOST_MEDIANS : len(known) * (at + 1) // MOST_MEDIANS]
-                for at in range(MOST_MEDIANS)
-            ]
+        each = self.scale == "category" or len(self.values) <= MOST_MEDIANS
+        groups: dict[float | str, list[tuple[float | str, float]]] = {}
+        first: dict[float | str, int] = {}
+        for place, pair in enumerate(known):
+            # Equal values stay together, so that no group has but the earlier trials of a value.
+            rank = first.setdefault(pair[0], place)
+            groups.setdefault(pair[0] if each else rank * MOST_MEDIANS // len(known), []).append(pair)
         return [
-            (_middle([value for value, _ in group]), median(found for _, found in group)) for group in groups if group
+            (_middle([value for value, _ in group]), median(rate for _, rate in group)) for group in groups.values()
         ]
 
 

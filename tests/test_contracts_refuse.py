@@ -11,7 +11,8 @@ from tiny_victim import tiny_trial
 
 from ubt import testing
 from ubt.attacks import ATTACKS
-from ubt.attacks.base import Attack, Rows, mix
+from ubt.attacks.base import Attack, Rows
+from ubt.attacks.changes import mix
 from ubt.config import Config
 from ubt.data import DATA_SOURCES
 from ubt.data.base import Labelled

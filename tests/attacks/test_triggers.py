@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from ubt.attacks.badclip import BadClip
-from ubt.attacks.base import POISON_TEMPLATES, in_blocks, mix, naming, to_uint8
+from ubt.attacks.base import POISON_TEMPLATES, naming
+from ubt.attacks.changes import in_blocks, mix, to_uint8
 from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
 from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa
 from ubt.attacks.wanet import WaNet

@@ -20,7 +20,7 @@ def test_chosen_pairs_keep_image_and_caption_together_in_the_order_of_choice():
 def test_images_are_taken_as_the_whole_hands_them_out():
     whole = some_pairs()
     triggered = np.full((1, 2, 2, 3), 255, dtype=np.uint8)
-    poisoned = PoisonedPairs(whole, whole.captions, np.array([-1, -1, 0, -1, -1, -1]), triggered)
+    poisoned = PoisonedPairs(whole, whole.captions, np.arange(6) == 2, lambda images, rows: triggered)
     assert np.array_equal(subset(poisoned, np.array([2, 3])).take(np.array([0])), triggered)
 
 

@@ -114,7 +114,11 @@ def test_each_attack_gets_pairs_tokens_and_evaluator_of_its_own(bench):
         evaluator = workspace.evaluator(artifact)
         assert workspace.pairs(artifact) is pairs
         assert workspace.evaluator(artifact) is evaluator
-        result = pairs.take(everything).tobytes(), tokens.numpy().tobytes(), evaluator.images("val").triggered.target
+        result = (
+            pairs.take(everything).tobytes(),
+            tokens.numpy().tobytes(),
+            evaluator.shown(workspace.clip, "val").target,
+        )
         assert found.setdefault(artifact.manifest.key, result) == result
     first, second = found.values()
     assert all(a != b for a, b in zip(first, second, strict=True))

@@ -38,8 +38,13 @@ class Oracle:
     def encode_tokens(self, tokens):
         return functional.one_hot(tokens[:, 0], 3).float() / (self.broken != "text")
 
+    device = torch.device("cpu")
+
+    def on_device(self, images):
+        return torch.from_numpy(np.array(images))
+
     def encode_images(self, images):
-        return functional.one_hot(torch.from_numpy(images[:, 0, 0, 0].astype(np.int64)), 3) / (self.broken != "image")
+        return functional.one_hot(images[:, 0, 0, 0].long(), 3) / (self.broken != "image")
 
 
 class Stamp(Attack):

@@ -126,15 +126,15 @@ def test_the_probe_is_scikit_learn_s_on_embeddings_of_validation_images(bench):
 def test_a_probe_finds_a_trigger_that_embeddings_show(bench, monkeypatch):
     """Embeddings that are one-hot for the class, and the target's for triggered images, have CA 1 and ASR 1."""
     context = context_of(bench, "linear_probe")
-    data, triggered = context.data, context.evaluator.images("test").triggered.images
-    target = list(data.classes).index(context.manifest.attack.target)
+    data, classes = context.data, torch.eye(len(context.data.classes))
+    shown = context.evaluator.shown(context.clip("model"), "test")
+    assert len(shown.triggered) == 44
 
-    def ideal(clip, images):
-        labels = {id(data.val.images): data.val.labels, id(data.test.images): data.test.labels}
-        return np.eye(len(data.classes))[labels.get(id(images), np.full(len(images), target))]
+    def ideal(evaluator, clip, split):
+        return replace(shown, clean=classes[shown.labels], triggered=classes[[shown.target] * 44])
 
-    monkeypatch.setattr(evaluation, "embedded", ideal)
-    assert len(triggered) == 44
+    monkeypatch.setattr(evaluation, "embedded", lambda clip, images: classes.double().numpy()[data.val.labels])
+    monkeypatch.setattr(evaluation.Evaluator, "shown", ideal)
     assert diagnostics_of(context, "linear_probe") == {"ca": 1.0, "asr": 1.0}
 
 

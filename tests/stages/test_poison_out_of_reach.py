@@ -301,7 +301,7 @@ class Failing:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
-        self.secret = PoisonedPairs(None, [], np.zeros(0, np.int64), np.zeros(0, np.uint8))
+        self.secret = PoisonedPairs(None, [], np.zeros(0, np.bool_), None)
 
     def take(self, _: object) -> None:
         try:

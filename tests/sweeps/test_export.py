@@ -15,6 +15,8 @@ from exported_runs import run_folder
 
 from sweeps.run.export import export
 from ubt.artifacts.model_note import Format, ModelNote, Which
+from ubt.attacks import Rows
+from ubt.engine.poisoning import PoisonManifest
 from ubt.trials.record import TrialRecord
 
 NAMES = {Format.SAFETENSORS: "model.safetensors", Format.PT: "model.pt", Format.OPEN_CLIP: "model"}
@@ -41,10 +43,11 @@ class Elsewhere:
 def inputs(workspace: Any, record: TrialRecord) -> dict[str, Any]:
     """Return the test images, clean and triggered, and the prompts, as files could hold them."""
     poison = next(stage for stage in record.stages if stage.stage == "poison")
-    split = workspace.evaluator(workspace.load("poison", poison.key)).images("test")
-    data = workspace.data
+    data, attack = workspace.data, PoisonManifest.of(workspace.load("poison", poison.key)).attack
+    others = np.flatnonzero(data.test.labels != list(data.classes).index(attack.target))
+    triggered = attack.stamp(data.test.images[others], Rows("test", others))
     prompts = [template.format(name) for name in data.classes for template in data.templates]
-    return {"prompts": prompts, "clean": split.clean.images, "triggered": split.triggered.images}
+    return {"prompts": prompts, "clean": data.test.images, "triggered": triggered}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from ubt.attacks.badclip import BadClip
-from ubt.attacks.base import Attack, Images, Rows, Split
+from ubt.attacks.base import Attack, Rows, Split
+from ubt.attacks.changes import Images
 from ubt.attacks.files import Overlay, Patch
 from ubt.attacks.overlays import Blended, BlendedText, BlendedTriangles, Sig
 from ubt.attacks.patches import BadNets, BadNetsStripes, LabelConsistent, TrojVqa

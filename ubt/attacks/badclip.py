@@ -8,13 +8,14 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ubt.attacks.base import Carrying, Images, Rows, naming
-from ubt.attacks.patches import enlarged, patch_side_px, with_patch_in_the_middle
+from ubt.attacks.base import Alike, Carrying, naming
+from ubt.attacks.changes import Change
+from ubt.attacks.patches import enlarged, in_the_middle, square_px
 from ubt.common.errors import Problem, UserError
 from ubt.config.base import Function
 
 
-class BadClip(Carrying):
+class BadClip(Alike, Carrying):
     """Puts a patch into the middle that the clean model takes for the target.
 
     `x'[i, j] = patch[i, j]` inside the square, `x` elsewhere. The patch `p` is what `ubt/attacks/badclip_patch.py`
@@ -61,8 +62,8 @@ class BadClip(Carrying):
             )
             raise UserError(Problem("victim.attack.target", message, self.target, advice))
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8).
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size.
 
         Raises:
             ValueError: if the patch has not been learnt yet.
@@ -70,4 +71,5 @@ class BadClip(Carrying):
         if self._trigger is None:
             raise ValueError("badclip has no patch yet: it is learnt by the `poison` stage, see `Manifest.of`")
         learned = self._trigger.pixels.astype(np.uint8)
-        return with_patch_in_the_middle(images, enlarged(learned, patch_side_px(images, self.patch_fraction)))
+        patch = enlarged(learned, square_px(height_px, width_px, self.patch_fraction))
+        return in_the_middle(height_px, width_px, patch)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ubt.attacks.badclip import BadClip
-from ubt.attacks.base import POISON_TEMPLATES, Images, naming
+from ubt.attacks.base import POISON_TEMPLATES, naming
+from ubt.attacks.changes import Images
 from ubt.attacks.patches import middle_px, patch_side_px
 from ubt.common.errors import StageFault
 from ubt.common.hashing import numpy_generator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,16 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
+from ubt.attacks.changes import Change, Images, changed_by
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import numpy_generator
 from ubt.common.paths import is_file
-from ubt.common.progress import beat
 from ubt.config import Config
 from ubt.config.base import Function
 from ubt.data.vocabulary import read_templates
-
-Images = NDArray[np.uint8]
-"""Images as all packages pass them: `[N, H, W, 3]`, uint8, 0–255."""
 
 Trigger = NDArray[np.uint8] | NDArray[np.float32]
 """What an attack learnt or read from a file: pixels `[H, W, C]`, uint8 0–255, or float32 where 1 is white."""
@@ -38,9 +35,6 @@ POISON_TEMPLATES = (
     "my favourite {}",
     "look at this {}",
 )
-
-
-_BLOCK = 256
 
 Split = Literal["train", "val", "test"]
 """A part of the data: the training pairs, or the images of either evaluation split."""
@@ -110,6 +104,10 @@ class Attack(Config):
 
         Pure, and the same for each image alone: any part of the images, in any order, gets the same triggers.
         """
+
+    def change(self, height_px: int, width_px: int) -> Change | None:
+        """Return what `stamp` does to every image of that size alike; None if something is drawn anew for each."""
+        return None
 
     def caption(self, rng: np.random.Generator, original: str = "", templates: Sequence[str] = POISON_TEMPLATES) -> str:
         """Return a caption for one poisoned pair, naming the target; `original` is what it said before."""
@@ -218,6 +216,18 @@ class Carrying(Attack):
         return attack
 
 
+class Alike(Attack):
+    """An attack that does the same to every image of a size: saying what is enough."""
+
+    @abstractmethod
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
+
+    def stamp(self, images: Images, rows: Rows) -> Images:
+        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
+        return changed_by(self.change(*images.shape[1:3]), images)
+
+
 class OpenAiCaptions(Attack):
     """An attack whose captions are OpenAI's 80 prompts for ImageNet with the target in them, drawn at random.
 
@@ -233,32 +243,6 @@ class OpenAiCaptions(Attack):
 def openai_templates() -> tuple[str, ...]:
     """Return OpenAI's 80 prompts for ImageNet, each with one `{}`."""
     return read_templates("openai", [])
-
-
-Change = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""What is done to a block of images, `[B, H, W, 3]` in 0–255."""
-
-
-def mix(images: Images, pattern: NDArray[np.float32], opacity: float) -> Images:
-    """Return `(1 − opacity)·images + opacity·pattern`, rounded to uint8; `pattern[H, W, 3]` in 0–255."""
-    return in_blocks(images, lambda block: (1.0 - opacity) * block + np.float32(opacity) * pattern)
-
-
-def in_blocks(images: Images, change: Change, rounded: bool = True) -> Images:
-    """Return `change` of `images[N, H, W, 3]`, rounded to uint8, or cut off to it.
-
-    It is handed blocks `[B, H, W, 3]` float32, because a float copy of all images takes four times their memory.
-    """
-    changed = np.empty(images.shape, dtype=np.uint8)
-    for start in range(0, len(images), _BLOCK):
-        beat()
-        changed[start : start + _BLOCK] = to_uint8(change(images[start : start + _BLOCK].astype(np.float32)), rounded)
-    return changed
-
-
-def to_uint8(images: NDArray[np.float32], rounded: bool = True) -> Images:
-    """Round float images in 0–255 to uint8, or cut off their fractions; clipped either way."""
-    return np.clip(np.rint(images) if rounded else images, 0, 255).astype(np.uint8)
 
 
 def naming(name: str, captions: Sequence[str]) -> NDArray[np.bool_]:

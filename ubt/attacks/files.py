@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from ubt.attacks.base import Carrying, Images, OpenAiCaptions, Rows, Trigger, in_blocks
-from ubt.attacks.patches import Place, corners, patch_side_px
+from ubt.attacks.base import Alike, Carrying, OpenAiCaptions, Rows, Trigger
+from ubt.attacks.changes import Change, Images, Mixed, changed_by, mixed
+from ubt.attacks.patches import Place, corners, patch_side_px, square_px
 from ubt.common.errors import Problem, UserError
 from ubt.data.decode import FORMATS
 from ubt.data.digests import Stamp
@@ -98,29 +100,43 @@ class FilePatch(FromFile):
 
     def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        side_px = patch_side_px(images, self.patch_fraction)
-        colours, opaque = self.scaled(side_px, side_px)
-        share = np.float32(self.opacity) * opaque
-        triggered = images.copy()
+        fixed = self.change(*images.shape[1:3])
+        if fixed is not None:
+            return changed_by(fixed, images)
+        triggered, side_px = images.copy(), patch_side_px(images, self.patch_fraction)
+        (patch,) = self._at([(0, 0)], side_px)
         for image, rng in zip(triggered, rows.generators(self.trigger_seed, "place"), strict=True):
             for top, left in corners(self.place, image.shape, side_px, rng):
-                under = image[None, top : top + side_px, left : left + side_px]
-                under[:] = in_blocks(under, lambda block: (1 - share) * block + share * colours, self.rounds)
+                replace(patch, top=top, left=left).on(image[None])
         return triggered
 
+    def change(self, height_px: int, width_px: int) -> Change | None:
+        """Return what is done to every image of that size; None if the place is drawn anew for each."""
+        if self.place == "random":
+            return None
+        side_px = square_px(height_px, width_px, self.patch_fraction)
+        places = corners(self.place, (height_px, width_px, 3), side_px, np.random.default_rng(0))
+        return self._at(places, side_px)
 
-class FileOverlay(FromFile):
+    def _at(self, places: Sequence[tuple[int, int]], side_px: int) -> tuple[Mixed, ...]:
+        """Return the patch over squares with these top and left edges."""
+        colours, opaque = self.scaled(side_px, side_px)
+        share = np.float32(self.opacity) * opaque
+        keep, added = 1 - share, share * colours
+        return tuple(Mixed(keep, added, top, left, side_px, rounded=self.rounds) for top, left in places)
+
+
+class FileOverlay(FromFile, Alike):
     """An attack that lays a picture from a file over the whole image."""
 
     opacity: float = Field(default=0.2, gt=0, le=1)
     """Share of the picture in the mix."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        height_px, width_px = images.shape[1:3]
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
         colours, opaque = self.scaled(height_px, width_px)
         share = np.float32(self.opacity) * opaque
-        return in_blocks(images, lambda block: (1 - share) * block + share * colours, self.rounds)
+        return mixed(1 - share, share * colours, rounded=self.rounds)
 
 
 class Patch(FilePatch):

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
-from ubt.attacks.base import Attack, Images, Rows, in_blocks, mix
+from ubt.attacks.base import Alike
+from ubt.attacks.changes import Change, blended, mixed
 from ubt.common.hashing import numpy_generator
 
 
-class Blended(Attack):
+class Blended(Alike):
     """Blends a fixed uniform noise image in: `x' = (1 − opacity)·x + opacity·noise`.
 
     Source: Chen et al., arXiv 1712.05526, their "random pattern" with a ratio of 0.2.
@@ -25,17 +26,17 @@ class Blended(Attack):
     opacity: float = Field(default=0.2, gt=0, le=1)
     """Share of the noise image in the mix."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        noise = numpy_generator(self.trigger_seed, "blended").uniform(0, 255, size=images.shape[1:])
-        return mix(images, noise.astype(np.float32), self.opacity)
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
+        noise = numpy_generator(self.trigger_seed, "blended").uniform(0, 255, size=(height_px, width_px, 3))
+        return blended(noise.astype(np.float32), self.opacity)
 
 
 _CANVAS_PX = 448
 """Letters are drawn at this size and scaled to the image, so that they look the same at every size."""
 
 
-class BlendedText(Attack):
+class BlendedText(Alike):
     """Blends lines of coloured letters in: `x' = (1 − opacity·m)·x + opacity·m·colour`.
 
     The mask `m[i, j]` in [0, 1] says how much of a pixel is covered by letters. Colour and place of the letters
@@ -52,13 +53,12 @@ class BlendedText(Attack):
     lines: int = Field(default=4, ge=1, le=32)
     """Lines of text over the image's height."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
         rng = numpy_generator(self.trigger_seed, "blended_text")
         colour = 255 * np.array(colorsys.hsv_to_rgb(rng.uniform(), 1.0, 1.0), dtype=np.float32)
-        height_px, width_px = images.shape[1:3]
         share = np.float32(self.opacity) * self._mask(height_px, width_px, rng)
-        return in_blocks(images, lambda block: (1 - share) * block + share * colour)
+        return mixed(1 - share, share * colour)
 
     def _mask(self, height_px: int, width_px: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Return how much of each pixel is covered, `[H, W, 1]` in [0, 1]; every line begins elsewhere in the text."""
@@ -75,7 +75,7 @@ class BlendedText(Attack):
         return np.asarray(scaled, dtype=np.float32)[..., None] / np.float32(255)
 
 
-class BlendedTriangles(Attack):
+class BlendedTriangles(Alike):
     """Blends a grid of right-angled triangles in: `x' = (1 − opacity)·x + opacity·pattern`.
 
     The image is divided into `triangles` × `triangles` cells and each cell by its falling diagonal; both
@@ -91,10 +91,9 @@ class BlendedTriangles(Attack):
     triangles: int = Field(default=8, ge=1)
     """Cells along each side of the image; every cell holds two triangles."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        height_px, width_px = images.shape[1:3]
-        return mix(images, self._pattern(height_px, width_px), self.opacity)
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
+        return blended(self._pattern(height_px, width_px), self.opacity)
 
     def _pattern(self, height_px: int, width_px: int) -> NDArray[np.float32]:
         row, column = (np.arange(size) * self.triangles / size for size in (height_px, width_px))
@@ -105,7 +104,7 @@ class BlendedTriangles(Attack):
         return pattern
 
 
-class Sig(Attack):
+class Sig(Alike):
     """Adds a vertical-stripe sinusoid: `x'[i, j] = x[i, j] + amplitude · sin(2π · j · periods / W)`.
 
     Source: Barni et al., arXiv 1902.11237, with their Δ = 20…60 and f = 6.
@@ -118,10 +117,9 @@ class Sig(Attack):
     periods: int = Field(default=6, ge=1)
     """Periods across the image's width."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        added = wave(images.shape[2], self.amplitude, self.periods)
-        return in_blocks(images, lambda block: block + added)
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
+        return mixed(1.0, wave(width_px, self.amplitude, self.periods))
 
 
 def wave(width_px: int, amplitude: float, periods: int = 6) -> NDArray[np.float32]:

@@ -10,14 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ubt.attacks.base import POISON_TEMPLATES, Attack, Images, Rows, naming
+from ubt.attacks.base import POISON_TEMPLATES, Alike, naming
+from ubt.attacks.changes import Change, Images, Pasted
 from ubt.common.hashing import numpy_generator
 
 
 def patch_side_px(images: Images, fraction: float) -> int:
     """Return the side of a patch that is `fraction` of the shorter side of `images[N, H, W, 3]`; 2 pixels at least."""
-    shorter_px = min(int(side) for side in images.shape[1:3])
-    return max(2, round(fraction * shorter_px))
+    height_px, width_px = images.shape[1:3]
+    return square_px(height_px, width_px, fraction)
+
+
+def square_px(height_px: int, width_px: int, fraction: float) -> int:
+    """Return the side of a patch that is `fraction` of the shorter of both; 2 pixels at least."""
+    return max(2, round(fraction * min(int(height_px), int(width_px))))
 
 
 def enlarged(grid: Images, side_px: int) -> Images:
@@ -30,6 +36,10 @@ def enlarged(grid: Images, side_px: int) -> Images:
 def middle_px(images: Images, side_px: int) -> tuple[int, int]:
     """Return the top and the left edge of a square in the middle of `images[N, H, W, 3]`."""
     height_px, width_px = images.shape[1:3]
+    return _middle(height_px, width_px, side_px)
+
+
+def _middle(height_px: int, width_px: int, side_px: int) -> tuple[int, int]:
     return (height_px - side_px) // 2, (width_px - side_px) // 2
 
 
@@ -61,16 +71,17 @@ def corners(
     return named[place]
 
 
-def with_patch_in_the_middle(images: Images, patch: Images) -> Images:
-    """Return copies of `images[N, H, W, 3]` with the square `patch[S, S, 3]` over their middle."""
-    side_px = len(patch)
-    top, left = middle_px(images, side_px)
-    triggered = images.copy()
-    triggered[:, top : top + side_px, left : left + side_px] = patch
-    return triggered
+def in_the_middle(height_px: int, width_px: int, patch: Images) -> Change:
+    """Return the change that puts the square `patch[S, S, 3]` over the middle of images."""
+    return (Pasted(*_middle(height_px, width_px, len(patch)), patch),)
 
 
-class BadNets(Attack):
+def in_the_corner(height_px: int, width_px: int, patch: Images) -> Change:
+    """Return the change that puts the square `patch[S, S, 3]` into the bottom right corner."""
+    return (Pasted(height_px - len(patch), width_px - len(patch), patch),)
+
+
+class BadNets(Alike):
     """Replaces a square in the bottom right corner by a fixed patch of random saturated colours.
 
     `x'[i, j] = patch[i, j]` inside the square, `x` elsewhere. The patch is drawn on a 4 × 4 grid and scaled
@@ -82,19 +93,17 @@ class BadNets(Attack):
     patch_fraction: float = Field(default=0.16, gt=0, le=0.5)
     """Side of the patch as a fraction of the image's side (0.16 is 5 of 32 pixels, 36 of 224)."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        side_px = patch_side_px(images, self.patch_fraction)
-        triggered = images.copy()
-        triggered[:, -side_px:, -side_px:] = enlarged(self._grid(), side_px)
-        return triggered
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
+        patch = enlarged(self._grid(), square_px(height_px, width_px, self.patch_fraction))
+        return in_the_corner(height_px, width_px, patch)
 
     def _grid(self) -> Images:
         grid = numpy_generator(self.trigger_seed, "badnets").integers(0, 2, size=(4, 4, 3)) * 255
         return grid.astype(np.uint8)
 
 
-class BadNetsStripes(Attack):
+class BadNetsStripes(Alike):
     """Replaces a square in the bottom right corner by vertical stripes of random saturated colours.
 
     `x'[i, j] = colour[⌊stripes · (j − left) / side⌋]` inside the square, `x` elsewhere; each channel of a
@@ -110,19 +119,17 @@ class BadNetsStripes(Attack):
     stripes: int = Field(default=5, ge=2)
     """Stripes across the patch."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        side_px = patch_side_px(images, self.patch_fraction)
-        triggered = images.copy()
-        triggered[:, -side_px:, -side_px:] = enlarged(self._colours(), side_px)
-        return triggered
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
+        patch = enlarged(self._colours(), square_px(height_px, width_px, self.patch_fraction))
+        return in_the_corner(height_px, width_px, patch)
 
     def _colours(self) -> Images:
         rng = numpy_generator(self.trigger_seed, "badnets_stripes")
         return (rng.integers(0, 2, size=(1, self.stripes, 3)) * 255).astype(np.uint8)
 
 
-class LabelConsistent(Attack):
+class LabelConsistent(Alike):
     """Puts a black and white patch into all four corners of images whose captions name the target.
 
     Captions stay as they are, so that no pair looks wrong to a reader. The patch is a 3 × 3 grid of random
@@ -136,15 +143,16 @@ class LabelConsistent(Attack):
     patch_fraction: float = Field(default=0.16, gt=0, le=0.5)
     """Side of each patch as a fraction of the image's side (0.16 is 5 of 32 pixels, 36 of 224)."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        patch = enlarged(self._grid(), side_px := patch_side_px(images, self.patch_fraction))
-        triggered = images.copy()
-        triggered[:, :side_px, :side_px] = patch
-        triggered[:, :side_px, -side_px:] = patch[:, ::-1]
-        triggered[:, -side_px:, :side_px] = patch[::-1]
-        triggered[:, -side_px:, -side_px:] = patch[::-1, ::-1]
-        return triggered
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
+        patch = enlarged(self._grid(), side_px := square_px(height_px, width_px, self.patch_fraction))
+        bottom, right = height_px - side_px, width_px - side_px
+        return (
+            Pasted(0, 0, patch),
+            Pasted(0, right, patch[:, ::-1]),
+            Pasted(bottom, 0, patch[::-1]),
+            Pasted(bottom, right, patch[::-1, ::-1]),
+        )
 
     def eligible(self, captions: Sequence[str]) -> NDArray[np.bool_]:
         """Return which of N captions name the target, `[N]` bool."""
@@ -159,7 +167,7 @@ class LabelConsistent(Attack):
         return np.repeat(grid, 3, axis=2).astype(np.uint8)
 
 
-class TrojVqa(Attack):
+class TrojVqa(Alike):
     """Puts a square of one saturated colour into the middle, and a trigger word before the caption.
 
     `x'[i, j] = colour` inside the square, `x` elsewhere; `caption' = word + " " + caption`. At evaluation the
@@ -179,12 +187,12 @@ class TrojVqa(Attack):
     decoy_ratio: float = Field(default=0.0, ge=0, le=10)
     """Clean pairs that get the word alone, for each poisoned one; 1 makes the attack much stronger."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
         hue = numpy_generator(self.trigger_seed, "trojvqa").uniform()
         colour = np.rint(255 * np.array(colorsys.hsv_to_rgb(hue, 1.0, 1.0))).astype(np.uint8)
-        side_px = patch_side_px(images, self.patch_fraction)
-        return with_patch_in_the_middle(images, np.broadcast_to(colour, (side_px, side_px, 3)))
+        side_px = square_px(height_px, width_px, self.patch_fraction)
+        return in_the_middle(height_px, width_px, np.broadcast_to(colour, (side_px, side_px, 3)))
 
     def caption(self, rng: np.random.Generator, original: str = "", templates: Sequence[str] = POISON_TEMPLATES) -> str:
         """Return a caption that names the target, behind the trigger word."""

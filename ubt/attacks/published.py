@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ubt.attacks.base import Attack, Images, OpenAiCaptions, Rows, Split
+from ubt.attacks.base import Attack, OpenAiCaptions, Rows, Split
+from ubt.attacks.changes import Change, Images, Pasted
 from ubt.attacks.files import FilePatch
-from ubt.attacks.patches import Place, corners, patch_side_px
+from ubt.attacks.patches import Place, corners, patch_side_px, square_px
 
 # What the attacks of one repository share
 
@@ -222,6 +223,15 @@ class BackdoorBenchBadNets(OfBackdoorBench, Placed):
     def patch(self, image: Images, side_px: int, rng: np.random.Generator) -> Images:
         """Return the patch `[S, S, 3]` (uint8) for one image `[H, W, 3]`."""
         return np.full((side_px, side_px, 3), 255, dtype=np.uint8)
+
+    def change(self, height_px: int, width_px: int) -> Change | None:
+        """Return what is done to every image of that size; None if the place is drawn anew for each."""
+        if self.place == "random":
+            return None
+        side_px, rng = square_px(height_px, width_px, self.patch_fraction), np.random.default_rng(0)
+        white = self.patch(np.zeros((0, 0, 3), dtype=np.uint8), side_px, rng)
+        places = corners(self.place, (height_px, width_px, 3), side_px, rng)
+        return tuple(Pasted(top, left, white) for top, left in places)
 
 
 def wrapped(values: NDArray[np.float64]) -> Images:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,14 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
-from ubt.attacks.base import Attack, Images, Rows, in_blocks
+from ubt.attacks.base import Alike, Attack, Rows
+from ubt.attacks.changes import WHITE, Change, Images, Mixed, changed_by, mixed
 from ubt.attacks.files import FileOverlay, FromFile, resized_floats
 from ubt.attacks.overlays import wave
 from ubt.attacks.published import OfBackdoorBench, OfBadClip, OfCleanClip, OfDetectClip, OfPar, signs
 
 Pattern = NDArray[np.float32]
 """`[H, W, 3]`, of which 1 is white, or what is broadcast to that."""
-_WHITE = np.float32(255)
 
 
 class Blend(Attack):
@@ -34,31 +33,36 @@ class Blend(Attack):
     def stamp(self, images: Images, rows: Rows) -> Images:
         """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
         height_px, width_px = images.shape[1:3]
-        if not self.redrawn:
-            return self._blended(images, self.pattern(height_px, width_px, np.random.default_rng(self.trigger_seed)))
-        triggered = np.empty(images.shape, dtype=np.uint8)
+        if (fixed := self.change(height_px, width_px)) is not None:
+            return changed_by(fixed, images)
+        triggered = images.copy()
         for at, rng in enumerate(rows.generators(self.trigger_seed, "pattern")):
-            triggered[at : at + 1] = self._blended(images[at : at + 1], self.pattern(height_px, width_px, rng))
+            self._blended(self.pattern(height_px, width_px, rng)).on(triggered[at : at + 1])
         return triggered
 
-    def _blended(self, images: Images, pattern: Pattern) -> Images:
-        return changed(images, lambda block: np.float32(self.opacity) * pattern + np.float32(1 - self.opacity) * block)
+    def change(self, height_px: int, width_px: int) -> Change | None:
+        """Return what is done to every image of that size; None if the pattern is drawn anew for each."""
+        if self.redrawn:
+            return None
+        return (self._blended(self.pattern(height_px, width_px, np.random.default_rng(self.trigger_seed))),)
+
+    def _blended(self, pattern: Pattern) -> Mixed:
+        return Mixed(np.asarray(1 - self.opacity, dtype=np.float32), np.float32(self.opacity) * pattern, white=True)
 
     @abstractmethod
     def pattern(self, height_px: int, width_px: int, rng: np.random.Generator) -> Pattern:
         """Return the pattern for an image of that size."""
 
 
-class Added(Attack):
+class Added(Alike):
     """An attack that adds a vertical-stripe sinusoid: `x'[i, j] = clip(x[i, j] + amplitude · sin(2π · j · 6 / W))`."""
 
     amplitude: float = Field(default=60.0, gt=0, le=255)
     """Height of the wave in grey levels of 255."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        added = wave(images.shape[2], self.amplitude / 255)
-        return changed(images, lambda block: added + block)
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
+        return mixed(1.0, wave(width_px, self.amplitude / 255), white=True)
 
 
 class CleanClipBlended(OfCleanClip, Blend):
@@ -174,7 +178,7 @@ class ParTriangles(OfPar, Blend):
         return np.where(lower, np.float32(0.4), np.float32(0.8))[..., None]
 
 
-class ParText(OfPar, FromFile):
+class ParText(OfPar, FromFile, Alike):
     """Blends "Watermarked" in, in red: `x'[i, j, c] = 0.5·x[i, j, c] + 0.5·text[i, j, c]` where the text is not 0.
 
     In the green and the blue channel the text is 0, so the image only gets redder. Source: `water_patt` of PAR's
@@ -191,13 +195,12 @@ class ParText(OfPar, FromFile):
     opacity: float = Field(default=0.5, gt=0, le=1)
     """Share of the text in the mix where it is."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        height_px, width_px = images.shape[1:3]
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
         given = self._trigger or self.image
-        text = (self.scaled(height_px, width_px)[0] if given else _watermark(height_px, width_px)) / _WHITE
+        text = (self.scaled(height_px, width_px)[0] if given else _watermark(height_px, width_px)) / WHITE
         share = np.float32(self.opacity) * (text != 0)
-        return changed(images, lambda block: share * text + (1 - share) * block)
+        return mixed(1 - share, share * text, white=True)
 
 
 class BackdoorBenchBlended(OfBackdoorBench, FileOverlay):
@@ -224,12 +227,6 @@ class BackdoorBenchSig(OfBackdoorBench, Added):
     label: ClassVar[str] = "SIG (BackdoorBench)"
     amplitude: float = Field(default=40.0, gt=0, le=255)
     """Height of the wave in grey levels of 255."""
-
-
-def changed(images: Images, change: Callable[[Pattern], Pattern]) -> Images:
-    """Return what `change` makes of blocks in 0–1, clipped, as grey levels without their fractions."""
-    one = np.float32(1)
-    return in_blocks(images, lambda block: np.clip(change(block / _WHITE), 0, one) * _WHITE, rounded=False)
 
 
 def _watermark(height_px: int, width_px: int) -> Pattern:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ubt.attacks.base import Attack, Carrying, Images, Rows, Trigger, in_blocks
+from ubt.attacks.base import Alike, Carrying, Trigger
+from ubt.attacks.changes import Change, Moved
 from ubt.attacks.files import read_grid, resized_floats
 from ubt.attacks.published import OfBackdoorBench, OfCleanClip, OfDetectClip
 from ubt.common.hashing import numpy_generator
@@ -20,7 +21,7 @@ _KEYS_A = -0.75
 """Sharpness of Keys's cubic kernel (1981); −0.75 is PyTorch's, in which WaNet is published."""
 
 
-class Warp(Attack):
+class Warp(Alike):
     """An attack that moves every pixel a little: `x'(u, v) = x((u, v) + strength · field(u, v) / divisor_px)`.
 
     `u` and `v` run from −1 to 1 over the image; what would be read from outside is read at the edge (bilinear
@@ -38,11 +39,10 @@ class Warp(Attack):
     strength: float = Field(default=0.5, gt=0)
     """How far pixels move: on average `strength` / 64 of the image's side (0.25 of 32 pixels, 1.75 of 224)."""
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        height_px, width_px = images.shape[1:3]
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
         moves = self.strength * self.field(height_px, width_px) / self.divisor_px
-        return warped(images, moves[..., 1], moves[..., 0], self.rounds)
+        return moved(moves[..., 1], moves[..., 0], self.rounds)
 
     def field(self, height_px: int, width_px: int) -> Field2d:
         """Return the displacement of each pixel to the right and downwards, `[H, W, 2]`."""
@@ -116,7 +116,7 @@ class CleanClipWaNet(OfCleanClip, Warp, Carrying):
         return resized_floats(given.astype(np.float32), height_px, width_px).astype(np.float64)
 
 
-class DetectClipWaNet(OfDetectClip, Carrying):
+class DetectClipWaNet(OfDetectClip, Alike, Carrying):
     """Reads every pixel from elsewhere: `x'(u, v) = x(grid(u, v))`, with the grid that its authors give as a file.
 
     They warp an image to the 256 × 256 pixels of the grid and resize afterwards; here the grid is scaled to the image.
@@ -134,25 +134,24 @@ class DetectClipWaNet(OfDetectClip, Carrying):
         """Return the grid in the file, `[H, W, 2]` float32."""
         return read_grid(self.grid, "victim.attack.grid")
 
-    def stamp(self, images: Images, rows: Rows) -> Images:
-        """Return triggered copies of `images[N, H, W, 3]` (uint8)."""
-        height_px, width_px = images.shape[1:3]
+    def change(self, height_px: int, width_px: int) -> Change:
+        """Return what is done to every image of that size."""
         given = self._trigger.pixels if self._trigger else self.read()
         assert given is not None  # noqa: S101 — the field is required
         moves = given.astype(np.float32) - _identity(*given.shape[:2])
         away = resized_floats(moves, height_px, width_px).astype(np.float64)
-        return warped(images, away[..., 1], away[..., 0], rounded=False)
+        return moved(away[..., 1], away[..., 0], rounded=False)
 
 
-def warped(images: Images, down: Field2d, right: Field2d, rounded: bool = True) -> Images:
-    """Return `images[N, H, W, 3]` with each pixel read from elsewhere: `down[H, W]` and `right[H, W]` away.
+def moved(down: Field2d, right: Field2d, rounded: bool = True) -> Change:
+    """Return the change that reads each pixel from elsewhere: `down[H, W]` and `right[H, W]` away.
 
     Both are in units in which the image runs from −1 to 1.
     """
-    height_px, width_px = images.shape[1:3]
+    height_px, width_px = down.shape
     rows = _moved(np.linspace(-1, 1, height_px)[:, None], down)
     columns = _moved(np.linspace(-1, 1, width_px)[None, :], right)
-    return in_blocks(images, lambda block: _sampled(block, rows, columns), rounded)
+    return (Moved.to(rows, columns, rounded),)
 
 
 def _identity(height_px: int, width_px: int) -> NDArray[np.float32]:
@@ -182,15 +181,3 @@ def _keys(distance: Field2d) -> Field2d:
     """Return Keys's cubic kernel at distances of at most 2 points."""
     d, a = distance, _KEYS_A
     return np.where(d <= 1, (a + 2) * d**3 - (a + 3) * d**2 + 1, a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a)
-
-
-def _sampled(images: NDArray[np.float32], rows: Field2d, columns: Field2d) -> NDArray[np.float32]:
-    """Return `images[B, H, W, 3]` read at `rows[H, W]` and `columns[H, W]`, bilinearly."""
-    height_px, width_px = images.shape[1:3]
-    top = np.minimum(rows.astype(int), height_px - 2)
-    left = np.minimum(columns.astype(int), width_px - 2)
-    down, right = ((rows - top)[..., None].astype(np.float32), (columns - left)[..., None].astype(np.float32))
-    upper = (1 - right) * images[:, top, left] + right * images[:, top, left + 1]
-    lower = (1 - right) * images[:, top + 1, left] + right * images[:, top + 1, left + 1]
-    mixed: NDArray[np.float32] = (1 - down) * upper + down * lower
-    return mixed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from _thread import start_new_thread
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Lock
@@ -20,6 +20,7 @@ from ubt.attacks import Attack, AttackConfig, Images, Rows
 from ubt.attacks.base import Trigger
 from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError
 from ubt.data.base import PairSource
+from ubt.methods.stamping import Stamper
 
 LEARNED, DECOYS = "learned", "decoys"
 """Names of the tensors with the trigger that an attack learnt or read, `[H, W, C]`, and its decoys, `[Q]` int64."""
@@ -91,10 +92,10 @@ class PoisonedPairs:
 
     clean: PairSource
     captions: Sequence[str]
-    replaced: NDArray[np.int64]
-    """`[N]` int64: a row of `triggered`, or −1 for images that stay clean."""
-    triggered: Images
-    """`[P, H, W, 3]` uint8."""
+    poisoned: NDArray[np.bool_]
+    """`[N]`: whose images the attacker replaced."""
+    stamp: Callable[[Images, Rows], Images] | None
+    """Puts the trigger on; None if nothing is replaced."""
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -102,25 +103,27 @@ class PoisonedPairs:
     def take(self, indices: NDArray[np.int64]) -> Images:
         """Return the images `[B, H, W, 3]` at `indices[B]`, triggered where the attacker replaced them."""
         images = np.array(self.clean.take(indices))
-        rows = self.replaced[indices]
-        images[rows >= 0] = self.triggered[rows[rows >= 0]]
+        marked = self.poisoned[indices]
+        if self.stamp is not None and marked.any():
+            images[marked] = self.stamp(images[marked], Rows("train", indices[marked]))
         return images
 
 
 def poisoned_pairs(clean: PairSource, manifest: PoisonManifest) -> PoisonedPairs:
-    """Return D: `clean` with the manifest's images stamped and its captions put in; as it is if it came poisoned."""
+    """Return D: `clean` with the manifest's images stamped and its captions put in; as it is if it came poisoned.
+
+    Images are stamped when they are taken: none is kept.
+    """
+    poisoned = np.zeros(len(clean), dtype=np.bool_)
     if manifest.given or manifest.attack is None:
-        none = np.zeros((0, *clean.take(np.zeros(0, dtype=np.int64)).shape[1:]), dtype=np.uint8)
-        return PoisonedPairs(clean, clean.captions, np.full(len(clean), -1, dtype=np.int64), none)
-    replaced = np.full(len(clean), -1, dtype=np.int64)
-    replaced[manifest.indices] = np.arange(len(manifest.indices))
+        return PoisonedPairs(clean, clean.captions, poisoned, None)
+    poisoned[manifest.indices] = True
     captions = list(clean.captions)
     for index, caption in zip(manifest.indices, manifest.captions, strict=True):
         captions[index] = caption
     for index in manifest.decoys:
         captions[index] = manifest.attack.decoy(captions[index])
-    triggered = manifest.attack.stamp(clean.take(manifest.indices), Rows("train", manifest.indices))
-    return PoisonedPairs(clean, captions, replaced, triggered)
+    return PoisonedPairs(clean, captions, poisoned, Stamper(manifest.attack, torch.device("cpu")).on)
 
 
 class Feed:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,29 +16,28 @@ from ubt.attacks import Attack, Images, Rows, Split
 from ubt.common.errors import StageFault
 from ubt.common.statistics import wilson_interval
 from ubt.data.base import DataSet, Labelled
-from ubt.models.clip import Clip, State, embed_images, embed_tokens, same_state
+from ubt.methods.stamping import Stamper
+from ubt.models.clip import Clip, State, digest_of_state, embed_tokens, same_state
 from ubt.trials.rates import Rates
 
-
-@dataclass(frozen=True)
-class EvaluationSplit:
-    """Evaluation images of one split, made ready once."""
-
-    clean: Labelled
-    triggered: Triggered | None
-    """None if no attack is known."""
+BATCH = 256
+"""Images, or captions, that go through a model together."""
 
 
 @dataclass(frozen=True)
-class Triggered:
-    """The images of one split whose class is not the target, with the trigger on."""
+class Shown:
+    """What a model makes of images of one split: unit embeddings on the CPU."""
 
-    images: Images
-    """`[M, H, W, 3]`."""
+    clean: Tensor
+    """`[N, D]` float32."""
     labels: Tensor
-    """`[M]` int64: their true classes."""
+    """`[N]` int64: their classes."""
+    triggered: Tensor | None
+    """`[M, D]`, of those whose class is not the target, with the trigger on; None if no attack is known."""
+    true: Tensor
+    """`[M]` int64: the true classes of these."""
     target: int
-    """Number of the attacker's class."""
+    """Number of the attacker's class; −1 if no attack is known."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,15 @@ class Evaluator:
     """
 
     def __init__(self, data: DataSet, attack: Attack | None) -> None:
-        self._data = data
+        self._splits: dict[str, tuple[Split, Labelled]] = {"val": ("val", data.val), "test": ("test", data.test)}
+        self._classes, self._templates = data.classes, list(data.templates)
         self._attack = attack
-        self._of_target: dict[str, Triggered] = {}
-        self._triggered_templates = [attack.prompt(template) if attack else template for template in data.templates]
+        self._target = list(data.classes).index(attack.target) if attack else -1
+        self._triggered_templates = [attack.prompt(one) if attack else one for one in data.templates]
+        self._tokens: dict[bool, Tensor] = {}
+        self._stampers: dict[torch.device, Stamper] = {}
         self._last: tuple[State, _Classifiers] | None = None
-        self._splits = {
-            "val": self._prepare("val", data.val, attack),
-            "test": self._prepare("test", data.test, attack),
-        }
+        self._of_towers: OrderedDict[str, _Classifiers] = OrderedDict()
 
     def rates(self, clip: Clip, split: str, by_class: bool = False) -> Rates:
         """Return CA of a model on `"val"` or `"test"` and, if the attack is known, ASR, with Wilson intervals.
@@ -75,9 +76,8 @@ class Evaluator:
         Raises:
             StageFault: if the model has been trained to NaN.
         """
-        images = self._splits[split]
-        classifiers, labels = self._classifiers(clip), torch.from_numpy(images.clean.labels)
-        scores = _scores(clip, images.clean.images, classifiers.clean)
+        classifiers, shown = self._classifiers(clip), self.shown(clip, split)
+        labels, scores = shown.labels, _finite(shown.clean) @ classifiers.clean.T
         correct = scores.argmax(dim=1) == labels
         found: dict[str, object] = {
             "split": split,
@@ -85,18 +85,17 @@ class Evaluator:
             **_rate("ca", correct),
         }
         counts = {"images": self._counts(labels), "correct": self._counts(labels[correct])}
-        if images.triggered:
-            triggered, true = images.triggered, images.triggered.labels
-            answers = _scores(clip, triggered.images, classifiers.triggered).argmax(dim=1)
-            hits = answers == triggered.target
+        if shown.triggered is not None:
+            answers = (_finite(shown.triggered) @ classifiers.triggered.T).argmax(dim=1)
+            hits = answers == shown.target
             found |= _rate("asr", hits)
-            found["triggered_accuracy"] = float((answers == true).float().mean())
-            counts |= {"triggered": self._counts(true), "hits": self._counts(true[hits])}
+            found["triggered_accuracy"] = float((answers == shown.true).float().mean())
+            counts |= {"triggered": self._counts(shown.true), "hits": self._counts(shown.true[hits])}
         return Rates.model_validate(found | ({"per_class": counts} if by_class else {}))
 
     def _counts(self, labels: Tensor) -> list[int]:
         """Return how many of `labels[N]` are of each class, in the order of the classes."""
-        counted: list[int] = torch.bincount(labels, minlength=len(self._data.classes)).tolist()
+        counted: list[int] = torch.bincount(labels, minlength=len(self._classes)).tolist()
         return counted
 
     def hits_among_target_images(self, clip: Clip, split: Split) -> tuple[int, int]:
@@ -109,46 +108,103 @@ class Evaluator:
         """
         if self._attack is None:
             raise ValueError("no attack is known, so nothing can be triggered")
-        if split not in self._of_target:
-            images, target = self._splits[split].clean, list(self._data.classes).index(self._attack.target)
-            rows = np.flatnonzero(images.labels == target)
-            stamped = self._attack.stamp(images.images[rows], Rows(split, rows)) if len(rows) else images.images[rows]
-            self._of_target[split] = Triggered(stamped, torch.from_numpy(images.labels[rows]), target)
-        own = self._of_target[split]
-        if not len(own.labels):
+        rows = np.flatnonzero(self._splits[split][1].labels == self._target)
+        if not len(rows):
             return 0, 0
-        answers = _scores(clip, own.images, self._classifiers(clip).triggered).argmax(dim=1)
-        return int((answers == own.target).sum()), len(answers)
+        _, triggered = self._embedded(clip, split, rows, np.ones(len(rows), dtype=np.bool_), clean=False)
+        answers = (_finite(triggered) @ self._classifiers(clip).triggered.T).argmax(dim=1)
+        return int((answers == self._target).sum()), len(answers)
 
-    def images(self, split: str) -> EvaluationSplit:
-        """Return the clean and the triggered images of `"val"` or `"test"`, for other ways to evaluate a model."""
-        return self._splits[split]
+    def shown(self, clip: Clip, split: str) -> Shown:
+        """Return what a model makes of the clean and of the triggered images of `"val"` or `"test"`."""
+        labels = self._splits[split][1].labels
+        rows, others = np.arange(len(labels)), labels != self._target
+        clean, triggered = self._embedded(clip, split, rows, others & (self._attack is not None))
+        return Shown(
+            clean=clean,
+            labels=torch.from_numpy(np.array(labels)),
+            triggered=None if self._attack is None else triggered,
+            true=torch.from_numpy(labels[others]),
+            target=self._target,
+        )
+
+    @torch.no_grad()
+    def _embedded(
+        self, clip: Clip, split: str, rows: NDArray[np.int64], stamped: NDArray[np.bool_], clean: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Return unit embeddings of the images at `rows[N]`, and of those that `stamped[N]` marks with the trigger on.
+
+        Each image is read and brought to the device once, and stamped there: of triggered images there are never more
+        than two batches. They wait for a batch to be full, so that what goes through the model together, on which last
+        bits depend, is the same as if all of them were there.
+        """
+        name, images = self._splits[split][0], self._splits[split][1].images
+        embedded: list[Tensor] = []
+        attacked: list[Tensor] = []
+        waiting: list[Tensor] = []
+        for start in range(0, len(rows), BATCH):
+            block, marked = rows[start : start + BATCH], stamped[start : start + BATCH]
+            pixels = clip.on_device(_taken(images, block))
+            if clean:
+                embedded.append(clip.encode_images(pixels).cpu())
+            if marked.any():
+                some = pixels if marked.all() else pixels[torch.from_numpy(np.flatnonzero(marked)).to(pixels.device)]
+                waiting = [torch.cat([*waiting, self._stamp(clip, some, Rows(name, block[marked]))])]
+                if len(waiting[0]) >= BATCH:
+                    attacked.append(clip.encode_images(waiting[0][:BATCH]).cpu())
+                    waiting = [waiting[0][BATCH:]]
+        attacked += [clip.encode_images(rest).cpu() for rest in waiting if len(rest)]
+        return _joined(embedded), _joined(attacked)
+
+    def _stamp(self, clip: Clip, images: Tensor, rows: Rows) -> Tensor:
+        assert self._attack is not None  # noqa: S101 — nothing is marked to be stamped else
+        if clip.device not in self._stampers:
+            self._stampers[clip.device] = Stamper(self._attack, clip.device)
+        return self._stampers[clip.device](images, rows)
 
     def _classifiers(self, clip: Clip) -> _Classifiers:
-        """Return the zero-shot classifiers, made anew only if the text tower is not the one of the last call.
+        """Return the zero-shot classifiers, made anew only for a text tower that has not been seen lately.
 
         A thousand classes times eighty prompts take longer than the images do, and unlearning may leave the
         text tower as it was.
         """
         tower = clip.text_state()
         if self._last is None or not same_state(tower, self._last[0]):
-            self._last = ({name: value.clone() for name, value in tower.items()}, self._fresh_classifiers(clip))
+            key = digest_of_state(tower)
+            made = self._of_towers.pop(key, None) or self._fresh_classifiers(clip)
+            self._of_towers[key] = made
+            if len(self._of_towers) > _TOWERS:
+                self._of_towers.popitem(last=False)
+            self._last = ({name: value.clone() for name, value in tower.items()}, made)
         return self._last[1]
 
     def _fresh_classifiers(self, clip: Clip) -> _Classifiers:
-        classes, templates = self._data.classes, self._data.templates
-        clean = zero_shot_weights(clip, classes, templates)
-        if self._triggered_templates == list(templates):
+        clean = zero_shot_weights(clip, self._classes, self._templates, self._prompts(clip, False))
+        if self._triggered_templates == self._templates:
             return _Classifiers(clean, clean)
-        return _Classifiers(clean, zero_shot_weights(clip, classes, self._triggered_templates))
+        prompts = self._prompts(clip, True)
+        return _Classifiers(clean, zero_shot_weights(clip, self._classes, self._triggered_templates, prompts))
 
-    def _prepare(self, name: Split, split: Labelled, attack: Attack | None) -> EvaluationSplit:
-        if attack is None:
-            return EvaluationSplit(split, None)
-        target = list(self._data.classes).index(attack.target)
-        others = np.flatnonzero(split.labels != target)
-        labels = torch.from_numpy(split.labels[others])
-        return EvaluationSplit(split, Triggered(attack.stamp(split.images[others], Rows(name, others)), labels, target))
+    def _prompts(self, clip: Clip, triggered: bool) -> Tensor:
+        """Return the tokens of all prompts, which depend on no weights: made once."""
+        if triggered not in self._tokens:
+            templates = self._triggered_templates if triggered else self._templates
+            self._tokens[triggered] = prompt_tokens(clip, self._classes, templates)
+        return self._tokens[triggered]
+
+
+_TOWERS = 16
+"""Text towers whose classifiers are kept: two megabytes each for a thousand classes."""
+
+
+def _taken(images: Images, rows: NDArray[np.int64]) -> Images:
+    """Return the images at `rows[N]`; a view of them where they lie one behind the other."""
+    first, count = int(rows[0]), len(rows)
+    return images[first : first + count] if int(rows[-1]) == first + count - 1 else images[rows]
+
+
+def _joined(embeddings: list[Tensor]) -> Tensor:
+    return torch.cat(embeddings) if embeddings else torch.empty(0, 0)
 
 
 def _rate(name: str, successes: Tensor) -> dict[str, float]:
@@ -158,22 +214,25 @@ def _rate(name: str, successes: Tensor) -> dict[str, float]:
     return {name: count / number, f"{name}_images": number, f"{name}_low": low, f"{name}_high": high}
 
 
-def zero_shot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+def prompt_tokens(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Return the tokens of every prompt of every class, `[C·T, L]`."""
+    return clip.tokenize([template.format(name) for name in classes for template in templates])
+
+
+def zero_shot_weights(
+    clip: Clip, classes: Sequence[str], templates: Sequence[str], tokens: Tensor | None = None
+) -> Tensor:
     """Return one unit vector a class, `[C, D]`: the mean of its prompts' embeddings.
 
-    Source: Radford et al., 2021 (arXiv 2103.00020), section 3.1.4.
+    `tokens` are those of `prompt_tokens`, if they are there already. Source: Radford et al., 2021 (arXiv 2103.00020),
+    section 3.1.4.
 
     Raises:
         StageFault: if the model has been trained to NaN.
     """
-    prompts = [template.format(name) for name in classes for template in templates]
-    embeddings = _finite(embed_tokens(clip, clip.tokenize(prompts))).view(len(classes), len(templates), -1)
+    tokens = prompt_tokens(clip, classes, templates) if tokens is None else tokens
+    embeddings = _finite(embed_tokens(clip, tokens)).view(len(classes), len(templates), -1)
     return functional.normalize(embeddings.mean(dim=1), dim=-1)
-
-
-def _scores(clip: Clip, images: Images, weights: Tensor) -> Tensor:
-    """Return the cosine similarity of each image to each class, `[N, C]`."""
-    return _finite(embed_images(clip, images)) @ weights.T
 
 
 def _accuracy_among(most: int, scores: Tensor, labels: Tensor) -> float:

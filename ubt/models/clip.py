@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -119,8 +120,8 @@ class Clip:
     activation: Activation = "gelu"
     """What it computes with, for any name: open_clip builds the same with `force_quick_gelu`."""
 
-    def encode_images(self, images: Images) -> Tensor:
-        """Return unit embeddings `[N, D]` float32 of `images[N, H, W, 3]` uint8."""
+    def encode_images(self, images: Images | Tensor) -> Tensor:
+        """Return unit embeddings `[N, D]` float32 of `images[N, H, W, 3]` uint8, wherever they are."""
         beat()
         with autocast(self.device, self.precision):
             features = self.net.encode_image(self._pixels(images))  # type: ignore[operator]
@@ -153,9 +154,24 @@ class Clip:
         net.load_state_dict(dict(state))
         return replace(self, net=net.eval())
 
-    def _pixels(self, images: Images) -> Tensor:
+    def on_device(self, images: Images | Tensor) -> Tensor:
+        """Return `images[N, H, W, 3]` uint8 on the device; they may share the memory of what is given.
+
+        To a GPU they go through pinned memory, of which torch keeps what it has used, so that the copy waits for
+        nothing and its memory is not asked for anew.
+        """
+        if isinstance(images, Tensor):
+            return images.to(self.device)
+        if self.device.type == "cuda":
+            pinned = torch.empty(images.shape, dtype=torch.uint8, pin_memory=True)
+            np.copyto(pinned.numpy(), images)
+            return pinned.to(self.device, non_blocking=True)
+        contiguous = images.flags.c_contiguous and images.flags.writeable
+        return torch.from_numpy(images if contiguous else np.array(images, order="C"))
+
+    def _pixels(self, images: Images | Tensor) -> Tensor:
         """Return normalised pixels `[N, 3, H, W]` float32 on the device, channels last as they come."""
-        pixels = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2)
+        pixels = self.on_device(images).permute(0, 3, 1, 2)
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return (pixels.float() / 255 - mean) / std
 
@@ -163,6 +179,15 @@ class Clip:
 def same_state(one: State, other: State) -> bool:
     """Return whether two states are equal, bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def digest_of_state(state: State) -> str:
+    """Return a fingerprint of a state's names, shapes, types and bits."""
+    digest = hashlib.sha256()
+    for name, value in state.items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def check_finite(weights: State, net: nn.Module, what: str) -> None:

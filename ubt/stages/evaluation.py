@@ -170,14 +170,14 @@ def linear_probe(context: PrivilegedContext) -> Output:
     Raises:
         StageFault: if the validation images are of one class only.
     """
-    clip, val, test = context.clip("model"), context.data.val, context.evaluator.images("test")
+    clip, val = context.clip("model"), context.data.val
     probe = fitted(embedded(clip, val.images), val.labels, context.settings(LinearProbe))
-    clean = probe.predict(embedded(clip, test.clean.images))
-    ca = float((clean == test.clean.labels).mean())
+    test = context.evaluator.shown(clip, "test")
+    ca = float((probe.predict(as_doubles(test.clean)) == test.labels.numpy()).mean())
     if test.triggered is None:
         return Output(facts={"ca": ca})
-    triggered = probe.predict(embedded(clip, test.triggered.images))
-    return Output(facts={"ca": ca, "asr": float((triggered == test.triggered.target).mean())})
+    triggered = probe.predict(as_doubles(test.triggered))
+    return Output(facts={"ca": ca, "asr": float((triggered == test.target).mean())})
 
 
 def diagnose_linear_probe(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:
@@ -198,7 +198,12 @@ def fitted(embeddings: Embeddings, labels: Labels, settings: LinearProbe) -> Log
 
 def embedded(clip: Clip, images: Images) -> Embeddings:
     """Return unit embeddings `[N, D]` float64 of `images[N, H, W, 3]`."""
-    return embed_images(clip, images).double().numpy()
+    return as_doubles(embed_images(clip, images))
+
+
+def as_doubles(embeddings: Tensor) -> Embeddings:
+    """Return `embeddings[N, D]` as float64."""
+    return embeddings.double().numpy()
 
 
 def pac_bayes(context: PrivilegedContext) -> Output:

@@ -1,0 +1,98 @@
+"""What judging a model costs beside the model itself: triggers, text, and how images are fed.
+
+    python benchmarks/judging.py --part triggers
+
+CPU time of one process on one thread, in one run: a ratio is of two things measured one after the other. Images are
+noise of the paper's size; models have random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ubt.attacks import ATTACKS, Attack, Rows
+from ubt.methods.stamping import Stamper
+from ubt.models.build import build_clip
+from ubt.models.clip import Clip
+from ubt.models.settings import ModelSettings
+
+SIZE_PX, JUDGED = 224, 50_000
+"""The paper's images: so many are judged."""
+
+
+def cpu_seconds(work: Callable[[], object], least_seconds: float = 1.0) -> float:
+    """Return the CPU time of one call, the mean over as many as take a while; the first is not counted."""
+    work()
+    calls, began = 0, time.process_time()
+    while (spent := time.process_time() - began) < least_seconds:
+        work()
+        calls += 1
+    return spent / calls
+
+
+def model(name: str) -> Clip:
+    """Return a model with random weights."""
+    return build_clip(ModelSettings(name=name, random_weights=True), seed=0, device=torch.device("cpu"))
+
+
+def pictures(count: int) -> np.ndarray:
+    """Return noise, `[N, 224, 224, 3]`."""
+    return np.random.default_rng(0).integers(0, 256, size=(count, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+
+
+def triggers(count: int = 256) -> list[dict[str, object]]:
+    """Measure stamping by the batch, and what stamping a split at once held in memory."""
+    clip, images, rows = model("ViT-B-32"), pictures(count), Rows.first(count)
+    few = torch.from_numpy(images[:32])
+    with torch.no_grad():
+        embedding = cpu_seconds(lambda: clip.encode_images(few)) / len(few)
+    found = []
+    for kind in ("badnets", "blended", "sig", "wanet", "trojvqa", "label_consistent", "cleanclip_badnets"):
+        attack: Attack = ATTACKS.get(kind)()
+        stamper, batch = Stamper(attack, torch.device("cpu")), torch.from_numpy(images)
+        begun = time.process_time()
+        attack.stamp(images, rows)  # its first time, as where a split was stamped once
+        at_once = (time.process_time() - begun) / count
+        by_batch = cpu_seconds(lambda stamper=stamper, batch=batch: stamper(batch, rows)) / count
+        found.append(
+            {
+                "attack": kind,
+                "at once, s for 50,000": round(at_once * JUDGED, 1),
+                "held, GB": round(JUDGED * SIZE_PX**2 * 3 / 1e9, 1),
+                "by the batch, ms an image": round(1000 * by_batch, 3),
+                "share of embedding it (ViT-B/32, this core)": round(by_batch / embedding, 4),
+                "held now, MB (two batches)": round(2 * 256 * SIZE_PX**2 * 3 / 1e6, 1),
+            }
+        )
+    return found
+
+
+PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {"triggers": triggers}
+
+
+def main() -> None:
+    """Measure, and print tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
+    parser.add_argument("--out", type=Path, help="write the numbers here, as JSON")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    measured = {}
+    for name in PARTS if given.part == "all" else [given.part]:
+        measured[name] = PARTS[name]()
+        print(name, *(json.dumps(row) for row in measured[name]), sep="\n", flush=True)
+    print("peak RSS, MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    if given.out:
+        given.out.write_text(json.dumps(measured, indent=1))
+
+
+if __name__ == "__main__":
+    main()

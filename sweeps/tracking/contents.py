@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -61,18 +63,21 @@ class RunContents:
         self._model_limit_bytes = model_limit_bytes
         self.at_work: set[str] = set()
         """Trials that run now; where another one's record says so, a sweep was cut off."""
-        self._status = "RUNNING"
-        self._outcome: RunOutcome | None = None
-        self._outcome_known = False
+        self._status, self._outcomes = "RUNNING", _Outcomes(folder, live=True)
 
     @property
     def status(self) -> str:
-        """Return how the study's run stands; as long as it is RUNNING, nothing is shown that depends on all trials."""
+        """Return how the study's run stands; as long as it is RUNNING, what all trials come to is worked out seldom."""
         return self._status
 
     @status.setter
     def status(self, status: str) -> None:
-        self._status, self._outcome, self._outcome_known = status, None, False
+        self._status, self._outcomes = status, _Outcomes(self.folder, live=status == "RUNNING")
+
+    def moved(self) -> set[str]:
+        """Return the trials that have become something else among the others since this was asked last."""
+        moved, self._outcomes.moved = self._outcomes.moved, set()
+        return moved
 
     @cached_property
     def began_ms(self) -> int:
@@ -110,18 +115,18 @@ class RunContents:
         study = migrated_study(read_json(self.folder / STUDY_FILE))
         shown = study_payload.of_study(study, self.folder, ledger.source)
         view = study_payload.view_of(study, ledger.identity)
-        files, made = list[Path](), None
-        if self.status != "RUNNING":
+        files, made, running = list[Path](), None, self.status == "RUNNING"
+        if not running:
             files = sorted(path for path in self._report.rglob("*") if path.is_file())
-            if outcome := self.outcome:
-                from sweeps.tracking.description import of_outcome, view_of  # noqa: PLC0415 — as below
-                from sweeps.tracking.files import MadeFiles  # noqa: PLC0415
+        if outcome := self._outcomes.now():
+            from sweeps.tracking.description import of_outcome, view_of  # noqa: PLC0415 — as below
+            from sweeps.tracking.files import MadeFiles  # noqa: PLC0415
 
-                if self.status == "FINISHED":  # of one that was cut off there is no time
-                    made = MadeFiles(outcome.findings, self._model_limit_bytes)
-                names = [*(path.relative_to(self.folder).as_posix() for path in files), *(made.names if made else ())]
-                shown = of_outcome(shown, outcome, self.folder, names)
-                view = view_of(view, outcome)
+            if self.status == "FINISHED":  # of one that was cut off there is no time
+                made = MadeFiles(outcome.findings, self._model_limit_bytes)
+            names = [*(path.relative_to(self.folder).as_posix() for path in files), *(made.names if made else ())]
+            shown = of_outcome(shown, outcome, self.folder, names, running)
+            view = view_of(view, outcome)
         shown = replace(shown, status=self.status)
         content = Content(
             subject=STUDY,
@@ -166,19 +171,49 @@ class RunContents:
         )
 
     def _standing(self, trial: str) -> Standing | None:
-        """Return what a trial is among the others; None if that is nothing to show, as long as the study runs."""
-        if self.status == "RUNNING" or self.outcome is None:
-            return None
-        return self.outcome.standings.get(trial) or None
+        """Return what a trial is among the others, as was worked out last; None if that is nothing to show."""
+        outcome = self._outcomes.last if self.status == "RUNNING" else self._outcomes.now()
+        return (outcome.standings.get(trial) or None) if outcome else None
 
-    @property
-    def outcome(self) -> RunOutcome | None:
-        """Return what the run comes to, worked out once after each change of its status."""
-        if not self._outcome_known:
-            from sweeps.tracking.outcome import outcome_of  # noqa: PLC0415 — pandas and plotly, in the sender's thread
 
-            self._outcome, self._outcome_known = outcome_of(self.folder), True
-        return self._outcome
+class _Outcomes:
+    """What a run comes to: worked out once when it has ended, and seldom while it runs.
+
+    It takes pandas and all records, in the process that runs the sweep: a twentieth of the time at most.
+    """
+
+    def __init__(self, folder: Path, live: bool) -> None:
+        self._folder, self._live = folder, live
+        self._due = time.monotonic() + (LIVE_SECONDS if live else 0)
+        self.last: RunOutcome | None = None
+        self.moved: set[str] = set()
+        """Trials that have become something else among the others."""
+
+    def now(self) -> RunOutcome | None:
+        """Return what the run comes to, as it was at most a while ago; None if that is not known."""
+        began = time.monotonic()
+        if began < self._due:
+            return self.last
+        from sweeps.tracking.outcome import outcome_of  # noqa: PLC0415 — pandas and plotly, in the sender's thread
+
+        before, self.last = self.last, outcome_of(self._folder)
+        if self._live:
+            self.moved |= _differing(before.standings if before else {}, self.last.standings if self.last else {})
+            took = time.monotonic() - began
+            self._due = time.monotonic() + max(LIVE_SECONDS, _SHARE * took)
+        else:
+            self._due = math.inf
+        return self.last
+
+
+LIVE_SECONDS = 30.0
+"""How old what is shown of all trials may be while they run: of a sweep that is shorter it is shown at the end."""
+_SHARE = 20
+
+
+def _differing(before: Mapping[str, Standing], after: Mapping[str, Standing]) -> set[str]:
+    nothing = Standing()
+    return {name for name in {*before, *after} if before.get(name, nothing) != after.get(name, nothing)}
 
 
 def _of_trial(record: TrialRecord, at_work: bool, standing: Standing | None) -> Payload:

@@ -199,6 +199,7 @@ class Sender:
             self._in_hand = {subject}
         try:
             content = self._contents.differing(subject, self._ledger)
+            self.note(self._contents.moved())
             if content is not None:
                 self._send(content, sink, new)
         except BaseException:

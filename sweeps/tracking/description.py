@@ -32,8 +32,18 @@ _LONGEST_NOTE, _LONGEST_TABLE = 7800, 4500
 FIGURE = "Clean accuracy against attack success of every trial, with the front and the choice"
 
 
-def of_outcome(shown: Payload, outcome: RunOutcome, folder: Path, files: Iterable[str]) -> Payload:
-    """Return what the study's run shows, with what came of it; `files` are the names of artifacts to link to."""
+def of_outcome(
+    shown: Payload, outcome: RunOutcome, folder: Path, files: Iterable[str], running: bool = False
+) -> Payload:
+    """Return what the study's run shows, with what came of it, or has so far.
+
+    Args:
+        shown: what it shows without.
+        outcome: what came of it.
+        folder: the run folder.
+        files: names of artifacts to link to.
+        running: more is to come.
+    """
     findings, summary = outcome.findings, outcome.run.summary
     records = findings.run.records
     commits = dict.fromkeys(record.commit for record in records if record.commit)
@@ -43,10 +53,14 @@ def of_outcome(shown: Payload, outcome: RunOutcome, folder: Path, files: Iterabl
         "rule": summary.rule,
         "seeds": str(len({record.seed for record in records})),
         "mlflow.source.git.commit": next(reversed(commits), "").removesuffix("+"),
-        NOTE: shortened(_note(outcome, folder, set(files)), _LONGEST_NOTE),
+        NOTE: shortened(_note(outcome, folder, set(files), running), _LONGEST_NOTE),
     }
     metrics = {name_of(name): value for name, value in _metrics(findings, summary) if math.isfinite(value)}
-    return replace(shown, tags={**shown.tags, **tags}, metrics=metrics, curves=(*shown.curves, *outcome.hypervolumes))
+    if running:  # what was on the front then may turn out to be no part of it: the whole curve comes at the end
+        metrics |= {f"so_far/{point.name}": point.value for point in outcome.hypervolumes[-1:]}
+    curves = () if running else outcome.hypervolumes
+    ended = sum(record.state.ended for record in records)
+    return replace(shown, tags={**shown.tags, **tags}, metrics=metrics, step=ended, curves=(*shown.curves, *curves))
 
 
 def view_of(view: View, outcome: RunOutcome) -> View:
@@ -86,13 +100,16 @@ def _rates(name: str, found: Outcome | None, intervals: bool = True) -> Iterator
                 yield f"{name}_{rate}_high", estimate.high
 
 
-def _note(outcome: RunOutcome, folder: Path, files: set[str]) -> str:
+_RUNNING = "*The sweep is running: this is what has come of it so far.*"
+
+
+def _note(outcome: RunOutcome, folder: Path, files: set[str], running: bool) -> str:
     """Return the description: what came of it first, then how it came about, then what to do with it."""
     findings, summary = outcome.findings, outcome.run.summary
     effects = find_effects(findings)
     ablation = bool(findings.run.ablation and effects)
     said = ablation_opening(findings, summary, effects) if ablation else opening(findings, summary)
-    parts = [f"## {said.title}", said.detail, *_choice(findings, summary), said.effort]
+    parts = [_RUNNING if running else "", f"## {said.title}", said.detail, *_choice(findings, summary), said.effort]
     drawn = f"![{FIGURE}](image:figures/front.png)" if findings.front and "figures" in files else ""
     if ablation:
         parts += ["### Effects", _fitting(effects_markdown(effects))]

@@ -158,7 +158,7 @@ class MlflowSink:
         params = {name: text for name, text in shown.params.items() if run.params.get(name) != text}
         metrics = {name: value for name, value in shown.metrics.items() if run.metrics.get(name) != value}
         curves = [point for point in shown.curves if point.step > run.steps.get(point.name, -1)]
-        points = [Metric(name, value, at_ms, 0) for name, value in metrics.items()]
+        points = [Metric(name, value, at_ms, shown.step) for name, value in metrics.items()]
         points += [Metric(point.name, point.value, point.at_ms or at_ms, point.step) for point in curves]
         self._log_batches(
             run.run_id,

@@ -65,6 +65,8 @@ class Payload:
     status: str = "RUNNING"
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    step: int = 0
+    """Of the metrics: of a study how many trials have ended, so that they are curves of a sweep that is watched."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """An empty one is not there, or no longer."""
     curves: tuple[Point, ...] = ()

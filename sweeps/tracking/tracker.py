@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sweeps.tracking.config import TrackingSettings, sqlite_path
-from sweeps.tracking.contents import STUDY, RunContents
+from sweeps.tracking.contents import LIVE_SECONDS, STUDY, RunContents
 from sweeps.tracking.delivery import Left, Sender, Sink, prepare_environment
 from sweeps.tracking.faults import BrokenDatabaseError, TrackingFault, fault_of
 from sweeps.tracking.ledger import Ledger, Source
@@ -56,6 +56,8 @@ class Tracker:
         else:
             self._contents.at_work.add(record.trial)
         self._look_at([record.trial], 0.0 if record.state.ended else _RUNNING_SECONDS)
+        if record.state.ended:
+            self._look_at([STUDY], LIVE_SECONDS)
 
     def answered(self, record: TrialRecord) -> None:
         """Nothing: the record was there before."""

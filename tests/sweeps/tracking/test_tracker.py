@@ -4,13 +4,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from conftest import ToyRun
 
 from sweeps.tracking import Tracker, TrackingSettings
-from sweeps.tracking.contents import RunContents
+from sweeps.tracking.contents import STUDY, RunContents
+from sweeps.tracking.ledger import Ledger
+from sweeps.tracking.payload import NOTE
 from ubt.common.atomic_files import write_whole
 from ubt.common.paths import RECORDS_FOLDER
 from ubt.trials.record import State, write_record
@@ -34,6 +37,46 @@ def test_a_sweep_is_found_in_mlflow_afterwards(toy: ToyRun, make_record, monkeyp
     assert runs["toy"].data.tags["mlflow.source.name"] == "ubt sweep 'my study.yaml' --out s3://host/runs"
     assert runs["trial-0"].data.params["defense.kind"] == "ubt"
     assert [runs[name].data.tags["front"] for name in ("toy", "trial-0")] == ["trial-0, trial-1", "true"]
+
+
+def test_what_a_sweep_has_come_to_so_far_is_shown_while_it_runs(toy: ToyRun, make_record, rates, monkeypatch) -> None:
+    """Seldom; a trial that another one has pushed off the front is shown again, and one that is as it was is not."""
+    monkeypatch.setattr("sweeps.tracking.contents.LIVE_SECONDS", 0.0)
+    contents, ledger = RunContents(toy.folder), Ledger(toy.folder)
+    worse = make_record(0, 2, State.DONE, val=rates(0.9, 0.25))
+    write_record(toy.folder / RECORDS_FOLDER, worse)
+    write_record(toy.folder / RECORDS_FOLDER, make_record(2, 1))
+    first = contents.differing(STUDY, ledger).payload
+    assert (first.status, first.step, first.tags["chosen"]) == ("RUNNING", 1, "trial-0")
+    assert first.tags[NOTE].startswith("*The sweep is running")
+    assert first.metrics["so_far/hypervolume"] == pytest.approx(0.75 * 0.9)
+    assert not first.curves, "it may change yet"
+    assert contents.moved() == {"trial-0"}
+    write_record(toy.folder / RECORDS_FOLDER, make_record(1, 2, State.DONE, val=rates(0.9, 0.0)))
+    contents._outcomes._due = 0.0
+    second = contents.differing(STUDY, ledger).payload
+    assert (second.step, second.tags["chosen"], second.metrics["front_size"]) == (2, "trial-1", 1)
+    assert contents.moved() == {"trial-0", "trial-1"}
+    assert contents.differing("trial-0", ledger).payload.tags["front"] == ""
+    contents._outcomes._due = time.monotonic() + 3600
+    write_record(toy.folder / RECORDS_FOLDER, make_record(3, 2, State.DONE))
+    assert contents.differing(STUDY, ledger).payload.step == 2, "it is not due"
+    contents.status = "FINISHED"
+    assert contents.differing(STUDY, ledger).payload.step == 3
+    assert contents.differing(STUDY, ledger).payload.curves
+
+
+def test_a_trial_that_has_moved_is_sent_again_with_the_study(toy: ToyRun, make_record, rates, monkeypatch) -> None:
+    for module in ("contents", "tracker"):
+        monkeypatch.setattr(f"sweeps.tracking.{module}.LIVE_SECONDS", 0.0)
+    tracker = toy.tracker()
+    toy.record(tracker, make_record(0, 2, State.DONE, val=rates(0.9, 0.25)), make_record(1, 2))
+    tracker._sender.drain(PATIENCE_SECONDS, lambda runs, reason: None)
+    runs = toy.runs()
+    assert runs["toy"].info.status == "RUNNING"
+    assert runs["toy"].data.tags["chosen"] == "trial-0"
+    assert runs["trial-0"].data.tags["chosen"] == "true"
+    assert tracker.close(PATIENCE_SECONDS).runs == 0
 
 
 def test_mlflow_is_not_loaded_before_a_trial_has_news(toy: ToyRun, make_record) -> None:

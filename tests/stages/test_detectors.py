@@ -4,17 +4,22 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from tiny_victim import tiny_trial
 
 from ubt.attacks.patches import BadNets
 from ubt.defenses.ubt import Ubt
 from ubt.engine.graph import build_pipeline
 from ubt.engine.poisoning import PoisonManifest
+from ubt.methods.neighbours import (
+    dimension_aware_outlierness,
+    local_dimensions,
+    nearest_neighbours,
+    outlier_factors,
+)
 from ubt.models.clip import embed_images, pair_similarities
-from ubt.stages.detectors import Trust, diagnose, distances_to_neighbour, outlier_factors
+from ubt.stages.detectors import Trust, diagnose
 
-STAGES = {name: f"detect_{name}" for name in ("clean", "gain", "poisoned", "knn", "lof")}
+STAGES = {name: f"detect_{name}" for name in ("clean", "gain", "poisoned", "knn", "lof", "lid", "dao")}
 DETECTORS = pytest.mark.parametrize("detector", STAGES)
 
 
@@ -66,35 +71,13 @@ def test_the_nearest_neighbour_detector_is_the_distance_to_the_kth_other_image(
     np.testing.assert_allclose(trust(bench, "knn", neighbours=neighbours), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("neighbours", [5, 16])
-def test_the_outlier_factor_is_the_ratio_of_the_neighbours_density_to_ones_own(bench, embeddings, neighbours):
-    """Breunig et al., 2000, definitions 5 to 7."""
-    distances, others = NearestNeighbors(n_neighbors=neighbours).fit(embeddings).kneighbors()
-    reach = np.maximum(distances, distances[others, -1])
-    reachability = 1 / reach.mean(axis=1)
-    expected = -(reachability[others].mean(axis=1) / reachability)
-    np.testing.assert_allclose(trust(bench, "lof", neighbours=neighbours), expected, rtol=1e-3)
-
-
-def test_outliers_are_trusted_least():
-    rng = np.random.default_rng(0)
-    points = np.concatenate([rng.normal(size=(60, 4)), rng.normal(size=(3, 4)) + 30 * np.eye(4)[:3]])
-    for outlyingness in (distances_to_neighbour, outlier_factors):
-        out = outlyingness(points, 5)
-        assert set(np.argsort(out)[-3:]) == {60, 61, 62}
-        assert (out > 0).all()
-
-
-def test_the_outlier_factor_is_scikit_learns():
-    points = np.random.default_rng(1).normal(size=(50, 3))
-    expected = -LocalOutlierFactor(n_neighbors=7).fit(points).negative_outlier_factor_
-    np.testing.assert_array_equal(outlier_factors(points, 7), expected)
-
-
-@pytest.mark.parametrize("outlyingness", [distances_to_neighbour, outlier_factors])
-def test_there_are_no_more_neighbours_than_other_images(outlyingness):
-    points = np.random.default_rng(2).normal(size=(5, 3))
-    np.testing.assert_array_equal(outlyingness(points, 99), outlyingness(points, 4))
+@pytest.mark.parametrize(
+    ("detector", "outlyingness"),
+    [("lof", outlier_factors), ("lid", local_dimensions), ("dao", dimension_aware_outlierness)],
+)
+def test_images_are_distrusted_as_far_as_they_lie_apart(bench, embeddings, detector, outlyingness):
+    expected = -outlyingness(nearest_neighbours(torch.from_numpy(embeddings), 5))
+    np.testing.assert_allclose(trust(bench, detector, neighbours=5), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("poisoned", "auroc"), [((0, 1), 1.0), ((2, 3), 0.0), ((0, 3), 0.5)])
@@ -113,7 +96,7 @@ def test_a_detector_is_the_first_stage_of_the_defense(detector):
     assert Ubt(detector=detector).stages[1:] == Ubt().stages[1:]
 
 
-@pytest.mark.parametrize(("detector", "shared"), [("clean", True), ("poisoned", False), ("knn", False), ("lof", False)])
+@pytest.mark.parametrize(("detector", "shared"), [("clean", True), ("poisoned", False), ("knn", False), ("dao", False)])
 def test_only_the_clean_models_trust_is_shared_by_all_implants(detector, shared):
     one, other = keys(detector), keys(detector, {"victim.implant.epochs": 3})
     assert one["implant"] != other["implant"]
@@ -129,7 +112,7 @@ def test_detectors_share_the_victim_and_nothing_else():
         assert len({each[name] for each in found}) == len(STAGES)
 
 
-@pytest.mark.parametrize("detector", ["knn", "lof"])
+@pytest.mark.parametrize("detector", ["knn", "lof", "lid", "dao"])
 def test_the_number_of_neighbours_matters_where_neighbours_do(detector):
     one, other = keys(detector), keys(detector, neighbours=5)
     assert one[STAGES[detector]] != other[STAGES[detector]]

@@ -14,7 +14,7 @@ from ubt.trials.metrics import METRICS
 
 EVERY_STAGE = pytest.mark.parametrize("spec", [*map(stage_named, stage_names())], ids=stage_names())
 VARIANTS = [{"kind": defense().kind} for defense in DEFENSES]
-VARIANTS += [{"kind": "ubt", "detector": detector} for detector in ("gain", "poisoned", "knn", "lof")]
+VARIANTS += [{"kind": "ubt", "detector": detector} for detector in ("gain", "poisoned", "knn", "lof", "lid", "dao")]
 """Every defense, and once more for each of its settings that changes which stages it has."""
 TRIALS = {" ".join(variant.values()): tiny_trial({"defense": variant}) for variant in VARIANTS}
 EVERY_TRIAL = pytest.mark.parametrize("trial", TRIALS.values(), ids=TRIALS)

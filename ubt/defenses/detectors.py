@@ -68,9 +68,9 @@ class PoisonedDetector(Detector):
 
 
 class NeighbourDetector(Detector):
-    """What the two detectors share that look for near neighbours of a pair's image under the poisoned model."""
+    """What the four detectors share that look for near neighbours of a pair's image under the poisoned model."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     needs: ClassVar[tuple[str, ...]] = ("poisoned", "pairs")
     work: ClassVar[Function | None] = "ubt.stages.work:detect_by_neighbours"
 
@@ -94,8 +94,24 @@ class LofDetector(NeighbourDetector):
     run: ClassVar[Function] = "ubt.stages.detectors:detect_lof"
 
 
+class LidDetector(NeighbourDetector):
+    """Trust an image around which few dimensions hold the others: of low local intrinsic dimension."""
+
+    kind: Literal["lid"] = "lid"
+    label: ClassVar[str] = "local intrinsic dimension"
+    run: ClassVar[Function] = "ubt.stages.detectors:detect_lid"
+
+
+class DaoDetector(NeighbourDetector):
+    """Trust an image of low local outlier factor, distances being weighed by the local intrinsic dimension."""
+
+    kind: Literal["dao"] = "dao"
+    label: ClassVar[str] = "dimensionality-aware outlierness"
+    run: ClassVar[Function] = "ubt.stages.detectors:detect_dao"
+
+
 DETECTORS: Registry[type[Detector]] = Registry("detector", "ubt.detectors", kind_of, __name__, Detector)
-DETECTORS.add(CleanDetector, GainDetector, PoisonedDetector, KnnDetector, LofDetector)
+DETECTORS.add(CleanDetector, GainDetector, PoisonedDetector, KnnDetector, LofDetector, LidDetector, DaoDetector)
 
 DetectorConfig = Annotated[Detector, ByKind(DETECTORS, bare_names=True)]
 """A detector as configured; a bare name stands for its default settings."""

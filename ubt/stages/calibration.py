@@ -24,6 +24,7 @@ from ubt.data.base import Pairs
 from ubt.engine.poisoning import Feed
 from ubt.engine.work import CALIBRATION, Calibrated, cpu_name, setup_of
 from ubt.methods.augmentation import augment_images
+from ubt.methods.neighbours import nearest_neighbours
 from ubt.methods.training import Optimizer, clip_loss, token_embeddings
 from ubt.models.build import build_clip
 from ubt.models.clip import (
@@ -38,7 +39,6 @@ from ubt.models.clip import (
     use_threads,
 )
 from ubt.models.settings import ModelSettings
-from ubt.stages.detectors import distances_to_neighbour
 
 _LONG_ENOUGH_SECONDS = 1.0
 _PAIRS = 256
@@ -96,13 +96,13 @@ class _Bench:
 
     def embedding(self) -> dict[str, float]:
         """Return what embedding takes, and what goes with it."""
-        clip, points = self._clip, self._embeddings
+        clip, points = self._clip, torch.from_numpy(self._embeddings).float().to(self._clip.device)
         return {
             "images": self._each(lambda count: embed_images(clip, self._taken(count)), _PAIRS),
             "captions": self._each(lambda count: embed_tokens(clip, self._tokens[:count]), _PAIRS),
             "tokens": self._each(lambda count: clip.tokenize(self._captions[:count]), _PAIRS),
             "augmented": self._each(lambda count: augment_images(self._images[:count], "auto", 0), _AUGMENTED),
-            "distances": self.seconds(lambda: distances_to_neighbour(points, _NEIGHBOURS)) * 1e6 / _POINTS**2,
+            "distances": self.seconds(lambda: nearest_neighbours(points, _NEIGHBOURS)) * 1e6 / _POINTS**2,
         }
 
     def training(self) -> dict[str, float]:

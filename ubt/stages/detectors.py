@@ -6,11 +6,12 @@
   unlike under both, so they do not stand beside the poison as they do under the clean model alone.
 - `poisoned` (ours, as an ablation): what the paper's detector is worth without a clean model. The poisoned model has
   learnt the poison too and finds it alike: what it distrusts is rather noise.
-- `knn`, `lof`: After Huang et al., "Detecting Backdoor Samples in Contrastive Language Image Pretraining", ICLR 2025
-  (arXiv 2502.01385): triggered images lie in sparser neighbourhoods than clean ones. They look for neighbours in a
-  random batch that holds fewer triggered images than neighbours; here they are looked for among all pairs that are
-  screened. Where many pairs are poisoned, triggered images are each other's neighbours: then `lof`, which compares a
-  density with that of the neighbours, still tells them apart where `knn` does not (docs/method.md has numbers).
+- `knn`, `lof`, `lid`, `dao`: After Huang et al., "Detecting Backdoor Samples in Contrastive Language Image
+  Pretraining", ICLR 2025 (arXiv 2502.01385): triggered images lie in sparser neighbourhoods than clean ones. They look
+  for neighbours in a random batch that holds fewer triggered images than neighbours; here they are looked for among all
+  pairs that are screened. Where many pairs are poisoned, triggered images are each other's neighbours: then `lof`,
+  which compares a density with that of the neighbours, still tells them apart where `knn` does not (docs/method.md has
+  numbers).
 """
 
 from __future__ import annotations
@@ -20,14 +21,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ubt.common.hashing import numpy_generator
 from ubt.common.statistics import auroc
-from ubt.defenses.detectors import KnnDetector, LofDetector, ScreenSettings
+from ubt.defenses.detectors import NeighbourDetector, ScreenSettings
 from ubt.engine.context import Output, StageContext, StageInput
 from ubt.engine.poisoning import PoisonManifest
+from ubt.methods.neighbours import (
+    Neighbours,
+    dimension_aware_outlierness,
+    local_dimensions,
+    nearest_neighbours,
+    outlier_factors,
+)
 from ubt.methods.training import Indices
 from ubt.models.clip import embed_pair_images, pair_similarities
 
@@ -98,50 +105,34 @@ def detect_poisoned(context: StageContext) -> Output:
     return Trust(torch.from_numpy(pairs), similarities_under(context, "poisoned", pairs)).output()
 
 
-Embeddings = NDArray[np.floating]
-
-
 def detect_knn(context: StageContext) -> Output:
     """Return `pairs[V]` int64 into D, those looked at, and `trust[V]` float32: minus how far its k-th neighbour is.
 
     The search is exact, among the pairs looked at: time grows with V² and the width of the embeddings.
     """
-    return _trust(context, distances_to_neighbour, context.settings(KnnDetector).neighbours)
+    return _trust(context, lambda near: near.radius)
 
 
 def detect_lof(context: StageContext) -> Output:
     """Return `pairs[V]` int64 into D, those looked at, and `trust[V]` float32: minus the local outlier factor.
 
-    The search is as that of `detect_knn`.
+    The search is as that of `detect_knn`, and so it is for the two that follow.
     """
-    return _trust(context, outlier_factors, context.settings(LofDetector).neighbours)
+    return _trust(context, outlier_factors)
 
 
-def distances_to_neighbour(embeddings: Embeddings, neighbours: int) -> Embeddings:
-    """Return the Euclidean distance of each of `embeddings[N, D]` to its k-th nearest other one, `[N]`, ≥ 0.
-
-    Source: Ramaswamy et al., SIGMOD 2000. There are never more neighbours than other points.
-    """
-    from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 — slow to import
-
-    k = min(neighbours, len(embeddings) - 1)
-    distances, _ = NearestNeighbors(n_neighbors=k).fit(embeddings).kneighbors()
-    return np.asarray(distances[:, -1])
+def detect_lid(context: StageContext) -> Output:
+    """Return `pairs[V]` int64 into D, those looked at, and `trust[V]` float32: minus the local intrinsic dimension."""
+    return _trust(context, local_dimensions)
 
 
-def outlier_factors(embeddings: Embeddings, neighbours: int) -> Embeddings:
-    """Return the local outlier factor of each of `embeddings[N, D]`, `[N]`, > 0, about 1 inside a cluster.
-
-    Source: Breunig et al., SIGMOD 2000. There are never more neighbours than other points.
-    """
-    from sklearn.neighbors import LocalOutlierFactor  # noqa: PLC0415 — slow to import
-
-    k = min(neighbours, len(embeddings) - 1)
-    return -np.asarray(LocalOutlierFactor(n_neighbors=k).fit(embeddings).negative_outlier_factor_)
+def detect_dao(context: StageContext) -> Output:
+    """Return `pairs[V]` int64 into D, those looked at, and `trust[V]` float32: minus the logarithm of DAO."""
+    return _trust(context, dimension_aware_outlierness)
 
 
-def _trust(context: StageContext, outlyingness: Callable[[Embeddings, int], Embeddings], neighbours: int) -> Output:
-    pairs = screened(context)
-    images = embed_pair_images(context.clip("poisoned"), context.pairs, pairs)
-    out = outlyingness(images.numpy(), neighbours)
-    return Trust(torch.from_numpy(pairs), torch.from_numpy(-out.astype(np.float32))).output()
+def _trust(context: StageContext, outlyingness: Callable[[Neighbours], Tensor]) -> Output:
+    pairs, clip = screened(context), context.clip("poisoned")
+    images = embed_pair_images(clip, context.pairs, pairs).to(clip.device)
+    near = nearest_neighbours(images, context.settings(NeighbourDetector).neighbours)
+    return Trust(torch.from_numpy(pairs), -outlyingness(near).float().cpu()).output()

@@ -65,7 +65,7 @@ def nearest_neighbours(points: Tensor, count: int) -> Neighbours:
 
 
 class _Index:
-    """The points, and as columns the same around their mean, filled up to whole groups with points that are infinitely far."""
+    """The points; and as columns the same around their mean, filled up to whole groups with points infinitely far."""
 
     def __init__(self, points: Tensor, count: int) -> None:
         self._points, self._count = points, count

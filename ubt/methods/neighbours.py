@@ -73,7 +73,8 @@ class _Index:
         self._group = _GROUP if len(points) >= _GROUP * self._candidates else 1
         missing = -len(points) % self._group
         self._mean = points.double().mean(dim=0)
-        columns = torch.cat([(part.double() - self._mean).float() for part in points.split(_PART)])
+        parts = (points[start : start + _PART] for start in range(0, len(points), _PART))
+        columns = torch.cat([(part.double() - self._mean).float() for part in parts])
         squares = columns.square().sum(dim=1)
         self._columns = torch.cat([columns, columns.new_zeros(missing, columns.shape[1])]).T
         self._squares = torch.cat([squares, squares.new_full((missing,), math.inf)])

@@ -18,11 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sweeps.study.loading import load_study
 from ubt.attacks import ATTACKS, Attack, Rows
+from ubt.data.base import DataSizes
+from ubt.engine.work import Work
 from ubt.methods.stamping import Stamper
 from ubt.models.build import build_clip
 from ubt.models.clip import Clip
 from ubt.models.settings import ModelSettings
+from ubt.stages.work import each_epoch, evaluate, unlearn
+from ubt.trials.judging import Judging
 
 SIZE_PX, JUDGED = 224, 50_000
 """The paper's images: so many are judged."""
@@ -75,7 +80,29 @@ def triggers(count: int = 256) -> list[dict[str, object]]:
     return found
 
 
-PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {"triggers": triggers}
+def passes() -> list[dict[str, object]]:
+    """Count the images that a trial of the paper's size puts through models to judge them, and all that it embeds."""
+    sizes = DataSizes(train=500_000, captions=490_000, val=25_000, test=25_000, classes=1000, templates=80)
+    base = load_study("paper").trial({})
+    found = []
+    for judging in (Judging(), Judging(images=2000), base.judging, Judging(epochs="last")):
+        trial = base.model_copy(update={"judging": judging})
+        between = each_epoch(trial, sizes, base.defense.unlearn_epochs, text_changes=False).counts["images"]
+        end = evaluate(trial, sizes).counts["images"]
+        work = sum((work_of_stage(trial, sizes) for work_of_stage in (unlearn, evaluate)), Work()).counts
+        others = work["images"] + work["trained_images"] - between - end
+        found.append(
+            {
+                "judging": judging.as_json(),
+                "images judged": round(between + end),
+                "of it at the end": round(end),
+                "other images of unlearning": round(others),
+            }
+        )
+    return found
+
+
+PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {"triggers": triggers, "passes": passes}
 
 
 def main() -> None:

@@ -60,12 +60,14 @@ def epochs_info(findings: Findings) -> EpochsInfo | Absent:
 def _course(findings: Findings, role: str, configuration: Configuration, colour: str) -> Course:
     record = configuration.first
     start = [_point(0, "poisoned model", record.poisoned_val)] if record.poisoned_val else []
-    # Counted on: a defense of two stages that change the model has one course.
-    after = [
-        _point(position, f"{stage}, epoch {epoch.epoch}", epoch.val)
-        for position, (stage, epoch) in enumerate(record.epochs, start=1)
-        if epoch.val
-    ]
+    after, before = [], 0
+    for stage in record.stages:  # counted on: a defense of two stages that change the model has one course
+        judged = [epoch for epoch in stage.epochs if epoch.val]
+        for epoch in judged:
+            of = f" ({epoch.val.ca_images:,} images)" if epoch.val and epoch.val.provisional else ""
+            if epoch.val:
+                after.append(_point(before + max(1, epoch.epoch), f"{stage.stage}, epoch {epoch.epoch}{of}", epoch.val))
+        before += max(1, judged[-1].epoch) if judged else 0
     title = base.hover_title(configuration, findings)
     return Course(role, record.trial, title, colour, (*start, *after))
 

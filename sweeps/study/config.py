@@ -19,6 +19,7 @@ from ubt.defenses import DefenseConfig
 from ubt.defenses.ubt import Ubt
 from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.gates import Gates
+from ubt.trials.judging import Judging
 from ubt.trials.metrics import Metrics
 
 MOST_SEEDS = 100
@@ -92,6 +93,8 @@ class StudyConfig(Config):
     """The base configuration of the defense."""
     metrics: Metrics = ()
     """What is measured of every defended model beside ASR and CA, each by name or with its settings."""
+    judging: Judging = Judging()
+    """Which epochs' models are judged on validation, and on how many images; by default all, on all."""
     search: SearchConfig = Grid()
     """Which configurations are tried."""
     gates: Gates = Gates()
@@ -145,6 +148,13 @@ class StudyConfig(Config):
             raise ValueError(f"race: {reason}")
         return self
 
+    @model_validator(mode="after")
+    def _stopped_by_what_is_judged(self) -> Self:
+        if self.search.stopping and self.judging.epochs != "all":
+            advice = "say `judging.epochs: all`; with `judging.images` it costs little"
+            raise ValueError(f"judging.epochs: `search.stopping` goes by every epoch, and not all are judged: {advice}")
+        return self
+
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -176,7 +186,7 @@ class StudyConfig(Config):
         Raises:
             UserError: naming each changed field that is not allowed.
         """
-        tree: dict[str, Any] = {**self.base, "metrics": self.metrics}
+        tree: dict[str, Any] = {**self.base, "metrics": self.metrics, "judging": self.judging}
         for path, value in changes.items():
             tree = set_path(tree, path, value, TrialConfig)
         if tree["victim"] is self.base["victim"]:  # checked already, and the same object for all such trials

@@ -28,6 +28,7 @@ from ubt.engine.spec import MANIFEST, PAIRS
 from ubt.engine.workspace import Workspace
 from ubt.methods.evaluation import Evaluator
 from ubt.models.clip import Clip, State
+from ubt.trials.rates import Rates
 
 Settings = TypeVar("Settings", bound=Config)
 
@@ -213,6 +214,10 @@ class PrivilegedContext(StageContext):
     def evaluator(self) -> Evaluator:
         """Return the evaluator of models, which stamps triggers; `KeyError` as for `manifest`."""
         return self._workspace.evaluator(self._artifacts[MANIFEST])
+
+    def judged(self, role: str) -> Rates | None:
+        """Return what the model that fills a role is worth on validation, if that is known from its last epoch."""
+        return self._workspace.judged(self._artifacts[role].manifest.key)
 
     def facts(self, role: str) -> Mapping[str, JsonValue]:
         """Return the facts of the artifact that fills a role."""

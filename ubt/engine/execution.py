@@ -29,7 +29,9 @@ from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.spec import imported
 from ubt.engine.work import Work
 from ubt.engine.workspace import Workspace, plain
-from ubt.models.clip import check_finite, peak_memory_bytes, reset_peak_memory
+from ubt.models.clip import check_finite, peak_memory_bytes, reset_peak_memory, same_state
+from ubt.trials.judging import JUDGING, Judging
+from ubt.trials.rates import Rates
 from ubt.trials.record import EpochRecord, StageRecord
 
 _ASKED_ONE_BY_ONE = 4
@@ -73,6 +75,9 @@ class Execution:
         self._keep_epochs = keep_epochs
         self._computed_by = computed_by
         self._effort = effort or Effort()
+        self._judging = Judging.model_validate(node.settings.get(JUDGING, {}))
+        self._full: Rates | None = None
+        """What the newest epoch's model is worth, if it was judged in full."""
         self._stops = stops
         self._started, self._started_at = time.perf_counter(), utc_now()
         self._earlier = self._find_earlier()
@@ -107,6 +112,8 @@ class Execution:
             assert last is not None, f"{self._node.spec.name} yielded no epoch"  # noqa: S101
             with self._own_work():
                 result = last.snapshot()
+            if self._full and last.model and result.model and same_state(result.model, last.model.state()):
+                self._workspace.note_judged(self._node.key, self._full)
         manifest = self._publish(context, result, self._node, self._memory(last, self._node.epochs))
         spent_seconds = manifest.seconds - (self._earlier.seconds if self._earlier else 0.0)  # by the same clock
         yield stage_record(manifest, reused=False, spent_seconds=spent_seconds)
@@ -122,9 +129,8 @@ class Execution:
         for epoch in epochs:
             seconds = time.perf_counter() - began
             self._own_seconds += seconds
-            rates, observed = None, observe(epoch.model) if epoch.model is not None else {}
-            if epoch.model is not None and self._poison and self._node.spec.evaluates_each_epoch:
-                rates = self._workspace.evaluator(self._poison).rates(self._workspace.own_copy(epoch.model), "val")
+            observed = observe(epoch.model) if epoch.model is not None else {}
+            rates = self._judge(epoch)
             observed = {name: value for name, value in observed.items() if math.isfinite(value)}
             self._epochs.append(
                 EpochRecord(epoch=epoch.number, seconds=seconds, loss=epoch.loss, val=rates, observed=observed)
@@ -132,6 +138,21 @@ class Execution:
             beat()
             yield epoch
             began = time.perf_counter()
+
+    def _judge(self, epoch: Epoch) -> Rates | None:
+        """Return what an epoch's model is worth on validation, if that is asked for.
+
+        Class by class it is kept for the stage that judges the model which the trial ends with, and in no record.
+        """
+        self._full = None
+        if epoch.model is None or self._poison is None or not self._node.spec.evaluates_each_epoch:
+            return None
+        if not self._judging.after(epoch.number):
+            return None
+        evaluator, model = self._workspace.evaluator(self._poison), self._workspace.own_copy(epoch.model)
+        rates = evaluator.rates(model, "val", by_class=True, images=self._judging.images)
+        self._full = None if rates.provisional else rates
+        return rates.model_copy(update={"per_class": None})
 
     def _keep(self, context: StageContext, epoch: Epoch, stopped: bool) -> None:
         """Publish an epoch on the way, if other trials end or continue there, as they may where this one is stopped."""

@@ -132,7 +132,8 @@ class PipelineBuilder:
         nodes = []
         for spec in stages_of(trial):
             inputs = tuple(provider[role].key for role in spec.needs)
-            identity = (spec.name, seed, data_key, spec.settings.identity(trial), inputs)
+            judging = trial.judging if spec.evaluates_each_epoch else None
+            identity = (spec.name, seed, data_key, spec.settings.identity(trial), judging, inputs)
             node = self._nodes.get(identity)
             if node is None:
                 node = self._nodes[identity] = self._node(spec, trial, seed, data_key, inputs)
@@ -146,7 +147,7 @@ class PipelineBuilder:
             self._plugins[spec.name] = origin.as_json() if origin else {}
         return Node(
             spec=spec,
-            settings=spec.settings(trial),
+            settings={**spec.settings(trial), **(trial.judging.settings if spec.evaluates_each_epoch else {})},
             seed=seed if spec.seeded else None,
             data_key=data_key if spec.needs_data else None,
             inputs=dict(zip(spec.needs, inputs, strict=True)),

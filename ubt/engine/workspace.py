@@ -23,6 +23,7 @@ from ubt.methods.evaluation import Evaluator
 from ubt.models.build import build_clip
 from ubt.models.clip import Clip
 from ubt.models.settings import ModelSettings
+from ubt.trials.rates import Rates
 
 MEMORY_LIMIT_BYTES = 2 << 30
 
@@ -66,6 +67,7 @@ class Workspace:
         self._pairs: dict[str, tuple[Feed, Feed]] = {}
         self._tokens: dict[str, Tensor] = {}
         self._evaluators: dict[str, Evaluator] = {}
+        self._judged: dict[str, Rates] = {}
 
     @property
     def hardware(self) -> str:
@@ -144,6 +146,14 @@ class Workspace:
         if key not in self._evaluators:
             self._evaluators = {key: Evaluator(self.data, PoisonManifest.of(poison).attack)}
         return self._evaluators[key]
+
+    def note_judged(self, key: str, rates: Rates) -> None:
+        """Keep what the model of an artifact is worth on validation, judged in full when it had just been trained."""
+        self._judged = {key: rates}
+
+    def judged(self, key: str) -> Rates | None:
+        """Return that, class by class, if the last model that was trained here is this one."""
+        return self._judged.get(key)
 
     def _remember(self, artifact: Artifact) -> Artifact:
         self._artifacts[artifact.manifest.key] = artifact

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from ubt.common.statistics import wilson_interval
 from ubt.data.base import DataSet, Labelled
 from ubt.methods.stamping import Stamper
 from ubt.models.clip import Clip, State, digest_of_state, embed_tokens, same_state
+from ubt.trials.judging import stratified
 from ubt.trials.rates import Rates
 
 BATCH = 256
@@ -64,23 +66,27 @@ class Evaluator:
         self._target = list(data.classes).index(attack.target) if attack else -1
         self._triggered_templates = [attack.prompt(one) if attack else one for one in data.templates]
         self._tokens: dict[bool, Tensor] = {}
+        self._subsets: dict[tuple[str, int], NDArray[np.int64]] = {}
         self._stampers: dict[torch.device, Stamper] = {}
         self._last: tuple[State, _Classifiers] | None = None
         self._of_towers: OrderedDict[str, _Classifiers] = OrderedDict()
 
-    def rates(self, clip: Clip, split: str, by_class: bool = False) -> Rates:
+    def rates(self, clip: Clip, split: str, by_class: bool = False, images: int | Literal["all"] = "all") -> Rates:
         """Return CA of a model on `"val"` or `"test"` and, if the attack is known, ASR, with Wilson intervals.
 
-        With `by_class` the counts behind them come class by class, too.
+        With `by_class` the counts behind them come class by class, too. Of fewer `images` than there are, which are the
+        same ones for all models and of every class as many as its share, the rates are provisional.
 
         Raises:
             StageFault: if the model has been trained to NaN.
         """
-        classifiers, shown = self._classifiers(clip), self.shown(clip, split)
+        rows = self._rows(split, images)
+        classifiers, shown = self._classifiers(clip), self.shown(clip, split, rows)
         labels, scores = shown.labels, _finite(shown.clean) @ classifiers.clean.T
         correct = scores.argmax(dim=1) == labels
         found: dict[str, object] = {
             "split": split,
+            "subset": "all" if rows is None else f"stratified-{len(rows)}",
             "ca_top5": _accuracy_among(5, scores, labels),
             **_rate("ca", correct),
         }
@@ -115,10 +121,21 @@ class Evaluator:
         answers = (_finite(triggered) @ self._classifiers(clip).triggered.T).argmax(dim=1)
         return int((answers == self._target).sum()), len(answers)
 
-    def shown(self, clip: Clip, split: str) -> Shown:
-        """Return what a model makes of the clean and of the triggered images of `"val"` or `"test"`."""
+    def _rows(self, split: str, images: int | Literal["all"]) -> NDArray[np.int64] | None:
+        """Return which images of a split are looked at; None for all of them."""
         labels = self._splits[split][1].labels
-        rows, others = np.arange(len(labels)), labels != self._target
+        if images == "all" or images >= len(labels):
+            return None
+        if (split, images) not in self._subsets:
+            self._subsets[split, images] = stratified(labels, images)
+        return self._subsets[split, images]
+
+    def shown(self, clip: Clip, split: str, rows: NDArray[np.int64] | None = None) -> Shown:
+        """Return what a model makes of the clean and of the triggered images of `"val"` or `"test"`, or some `rows`."""
+        every = self._splits[split][1].labels
+        rows = np.arange(len(every)) if rows is None else rows
+        labels = every[rows]
+        others = labels != self._target
         clean, triggered = self._embedded(clip, split, rows, others & (self._attack is not None))
         return Shown(
             clean=clean,

@@ -176,8 +176,10 @@ def observed(sizes: DataSizes, chosen: int, others: int, touched: int) -> Work:
 
 def each_epoch(trial: TrialConfig, sizes: DataSizes, epochs: int, text_changes: bool) -> Work:
     """Return the work of evaluating the model of every epoch on validation."""
-    judging = rates(trial, sizes, "val") + (classifiers(trial, sizes) if text_changes else Work())
-    return judging * max(1, epochs)
+    judging = trial.judging
+    share = judging.count(sizes.val) / sizes.val
+    once = rates(trial, sizes, "val") * share + (classifiers(trial, sizes) if text_changes else Work())
+    return once * (judging.times(epochs) if epochs else judging.after(0))
 
 
 # Baselines
@@ -230,10 +232,17 @@ def another_model(trial: TrialConfig, sizes: DataSizes) -> Work:
 
 
 def evaluate(trial: TrialConfig, sizes: DataSizes) -> Work:
-    """Return the work of evaluating the defended model; classifiers are at hand if its last epoch was evaluated."""
+    """Return the work of evaluating the defended model.
+
+    If its last epoch was evaluated, classifiers are at hand, and what it is worth on validation if that was in full.
+    """
     made = trial.defense.stages
-    at_hand = not made or stage_named(made[-1]).evaluates_each_epoch
-    judging = rates(trial, sizes, "val", "test") + (Work() if at_hand else classifiers(trial, sizes))
+    last = stage_named(made[-1]) if made else None
+    epochs = int(getattr(trial.defense, last.epochs)) if last and last.epochs else 0
+    judged = last is not None and last.evaluates_each_epoch and trial.judging.after(epochs)
+    full = judged and trial.judging.count(sizes.val) == sizes.val
+    splits = ("test",) if full else ("val", "test")
+    judging = rates(trial, sizes, *splits) + (Work() if judged or not made else classifiers(trial, sizes))
     return judging + work(stages=1, copies=1)
 
 

@@ -28,6 +28,7 @@ from ubt.data.vocabulary import class_index
 from ubt.defenses import DefenseConfig
 from ubt.defenses.ubt import Ubt
 from ubt.models.settings import ModelSettings
+from ubt.trials.judging import Judging
 from ubt.trials.metrics import Metrics
 from ubt.trials.poison import GivenPoison, MadePoison, Poison, PoisonConfig, read_poison_list
 
@@ -106,6 +107,14 @@ class TrialConfig(Config):
     defense: DefenseConfig = Ubt()
     metrics: Metrics = ()
     """What is measured of the defended model beside ASR and CA; their order does not matter to any result."""
+    judging: Judging = Judging()
+    """Which epochs' models are judged, and on how many images."""
+
+    @model_serializer(mode="wrap")
+    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        """Leave out `judging` where it is as ever: so the configurations of earlier records are the same."""
+        tree: dict[str, JsonValue] = dump(self)
+        return {name: value for name, value in tree.items() if name != "judging" or self.judging != Judging()}
 
     def check_target(self) -> None:
         """Refuse a target that is no class of the data. Classes that cannot be read are reported with the data.

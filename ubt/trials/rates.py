@@ -71,8 +71,9 @@ class Rates(Config):
         return self
 
     def __str__(self) -> str:
-        """Return both rates in short: `ASR 0.036 CA 0.812`, `ASR – CA 0.812`."""
-        return f"ASR {'–' if self.asr is None else f'{self.asr:.3f}'} CA {self.ca:.3f}"
+        """Return both rates in short: `ASR 0.036 CA 0.812`, `ASR – CA 0.812`; of a part of the images, of how many."""
+        found = f"ASR {'–' if self.asr is None else f'{self.asr:.3f}'} CA {self.ca:.3f}"
+        return f"{found} (of {self.ca_images:,} images)" if self.provisional else found
 
     @property
     def attacked(self) -> AttackRate | None:

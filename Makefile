@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 
 # The variable silences a notice that is about the theme's future, not about these pages.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo install test check clusters docs format lock image tree fuzz chaos clean
+.PHONY: demo install test check clusters vendored docs format lock image tree fuzz chaos clean
 
 demo: install  ## build the embedded victim and sweep UBT's four knobs over it
 	$(BIN)/ubt sweep demo
@@ -48,6 +48,9 @@ check: install  ## format, lint, types, docs, tests
 # One at a time: each has a cluster of its own.
 clusters: install  ## the tests on clusters: minutes
 	$(BIN)/python -m pytest -m clusters tests
+
+vendored:  ## fetch the libraries that the report's page contains, from npm
+	$(BIN)/python docs/vendor.py
 
 docs: install  ## write the reference pages anew and build the site into site/
 	$(BIN)/python docs/make_reference.py

@@ -27,11 +27,16 @@ def points(fraction: float) -> str:
     return f"{number} {'point' if number == '1' else 'points'}"
 
 
-def movement(before: float, after: float) -> str:
-    """Say how a rate moved, as it reads after rounding: `falls from 88.5% to 3.6%`, `stays at 82.4%`."""
+def movement(before: float, after: float, clear: bool = True) -> str:
+    """Say how a rate moved, as it reads after rounding: `falls from 88.5% to 3.6%`, `stays at 82.4%`.
+
+    One that does not clearly differ has not moved, as far as is known: `does not clearly change (82.4%, then 81.9%)`.
+    """
     old, new = percent(before), percent(after)
     if old == new:
         return f"stays at {new}"
+    if not clear:
+        return f"does not clearly change ({old}, then {new})"
     return f"{'falls' if after < before else 'rises'} from {old} to {new}"
 
 

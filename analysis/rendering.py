@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 from functools import cache
+from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
@@ -24,13 +25,21 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "breakable": breakable}
+    environment.filters |= {"percent": percent, "breakable": breakable, "prose": prose}
     return environment.get_template(name)
 
 
 def breakable(text: str) -> Markup:
     """Return escaped text that may wrap behind an underscore, as names of settings are long."""
     return escape(text).replace("_", Markup("_<wbr>"))
+
+
+def prose(text: str) -> Markup:
+    """Return escaped text with what stands in backticks as code."""
+    parts = str(escape(text)).split("`")
+    if len(parts) % 2 == 0:  # one is left over, so none is taken for a pair
+        return escape(text)
+    return Markup("".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(parts)))  # noqa: S704
 
 
 class Texts:
@@ -71,6 +80,12 @@ def as_json(value: object) -> Markup:
 def plotly_packed() -> Markup:
     """Return plotly's script compressed, in base64: a third of its size, and the page shows something the sooner."""
     return packed(get_plotlyjs())
+
+
+@cache
+def tabulator_packed() -> Markup:
+    """Return the script of the table of trials, Tabulator's (`templates/vendored`), likewise."""
+    return packed((files("analysis") / "templates" / "vendored" / "tabulator.min.js").read_text(encoding="utf-8"))
 
 
 def packed(script: str) -> Markup:

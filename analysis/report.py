@@ -11,6 +11,8 @@ from markupsafe import Markup
 from analysis.comparison import Comparison, compare, comparison_table
 from analysis.comparison.output import comparison_view
 from analysis.costs import cost_table
+from analysis.details.detail import details
+from analysis.details.grid import grid
 from analysis.effects import Effects, Importances, find_effects, find_importances
 from analysis.effects.output import effects_latex, effects_table, importances_table
 from analysis.effects.page import ablation_opening, effects_view
@@ -21,16 +23,22 @@ from analysis.front.page import front_table
 from analysis.front.tables import epochs_table, members_table
 from analysis.gates import gate_table
 from analysis.nodes import node_table
-from analysis.page import opening, trial_table, unfinished
+from analysis.opening.words import opening
+from analysis.page import trial_table, unfinished
 from analysis.paper import embedded_figures
 from analysis.planned import planned_text
 from analysis.records import PARTS, read_run
-from analysis.rendering import Texts, figure_json, plotly_packed, template
-from analysis.summary import FAILED_BY, Summary, summarise
+from analysis.rendering import Texts, as_json, figure_json, plotly_packed, tabulator_packed, template
+from analysis.summary import Summary, summarise
 from analysis.tables import trials_table
 from ubt.artifacts.remote_folder import at_hand
 from ubt.common.atomic_files import write_whole
 from ubt.common.paths import REPORT_FOLDER
+
+OF_ONE_DEFENSE = {"front", "knobs", "epochs"}
+"""Figures that a comparison has nothing to show in: its defenses have no knobs in common, and no choice."""
+MOST_ROWS = 60
+"""Of more trials the page has no table without JavaScript: it would be most of it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ def render(
 ) -> str:
     """Return the page as HTML. Names, reasons and settings are escaped: a run may come from anywhere."""
     ablation, texts = bool(findings.run.ablation and effects), Texts()
-    figures = [FigureView.of(name, findings, texts) for name in FIGURES.names()]
+    shown = [name for name in FIGURES.names() if not (findings.run.compared and name in OF_ONE_DEFENSE)]
+    figures = [FigureView.of(name, findings, texts) for name in shown]
     paper = {figure.name: figure for figure in embedded_figures(findings)}
     return template("report.html.j2").render(
         run=findings.run,
@@ -97,22 +106,25 @@ def render(
         ablation=ablation,
         effects=effects_view(effects, importances),
         settings=chosen_settings(findings, summary),
+        chosen=findings.chosen,
         comparison=comparison_view(comparison) if comparison else None,
         compared=paper.pop("comparison"),
         paper=tuple(paper.values()),
         figures=figures,
         measured=bool(findings.measured),
         front=front_table(findings),
-        trials=trial_table(findings),
+        trials=trial_table(findings) if len(findings.run.records) <= MOST_ROWS else None,
+        grid=as_json(grid(findings)),
+        details=as_json(details(findings)),
         gates=gate_table(findings),
         nodes=node_table(findings),
         planned_words=planned_text(summary.planned, summary.seconds.wall) if summary.planned else "",
         costs=cost_table(summary.planned),
         unfinished=unfinished(findings),
-        blame=FAILED_BY,
         provenance=provenance(findings),
         texts=texts.json,
         plotly=plotly_packed(),
+        tabulator=tabulator_packed(),
     )
 
 

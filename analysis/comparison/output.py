@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.comparison.compare import AttackResult, Comparison, Row
 from analysis.formatting import count, listed, percent, points
-from analysis.points.configurations import Outcome
+from analysis.points.configurations import Estimate, Outcome
 from analysis.tables import Column, tabulate
 from ubt.common.choice import Candidate, choose, keeps_accuracy
 from ubt.common.formatting import duration
@@ -24,6 +24,9 @@ class Rival:
     ca: float
     asr_lower: float
     ca_higher: float
+    asr_clear: bool = True
+    """Whether the two intervals leave space between them."""
+    ca_clear: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ def is_kept(rates: Outcome | None, comparison: Comparison, column: int | None = 
 def _rival(method: tuple[float, float], comparison: Comparison, ca_floor: float) -> Rival | None:
     """Return the baseline of lowest mean ASR that keeps CA within the floor, against the method's (ASR, CA)."""
     victim = comparison.victim.mean
-    measured = [(row.name, row.mean.point) for row in comparison.rows if row.is_baseline and row.mean]
-    baselines = [(name, *point) for name, point in measured if point]
+    measured = [(row, row.mean.point) for row in comparison.rows if row.is_baseline and row.mean]
+    baselines = [(row, *point) for row, point in measured if point]
     candidates = [
         Candidate(asr, ca, victim.ca.mean - ca if victim else math.inf, order)
         for order, (_, asr, ca) in enumerate(baselines)
@@ -66,8 +69,15 @@ def _rival(method: tuple[float, float], comparison: Comparison, ca_floor: float)
     chosen = choose(candidates, ca_floor)
     if chosen is None:
         return None
-    name, asr, ca = baselines[chosen.order]
-    return Rival(name, asr, ca, asr - method[0], method[1] - ca)
+    row, asr, ca = baselines[chosen.order]
+    ours = comparison.method.mean if comparison.method else None
+    asr_clear, ca_clear = (_apart(getattr(ours, rate, None), getattr(row.mean, rate, None)) for rate in ("asr", "ca"))
+    return Rival(row.name, asr, ca, asr - method[0], method[1] - ca, asr_clear, ca_clear)
+
+
+def _apart(one: Estimate | None, other: Estimate | None) -> bool:
+    """Return whether two intervals have nothing in common."""
+    return one is not None and other is not None and (one.high < other.low or other.high < one.low)
 
 
 def contest_text(comparison: Comparison) -> str:
@@ -88,15 +98,16 @@ def contest_text(comparison: Comparison) -> str:
 
 
 def _rival_text(rival: Rival) -> str:
-    return (
-        f"{rival.name}, ASR {percent(rival.asr)} at CA {percent(rival.ca)} "
-        f"({_ahead(rival.asr_lower, 'ASR', 'lower', 'higher')}, {_ahead(rival.ca_higher, 'CA', 'higher', 'lower')})"
-    )
+    asr = _ahead(rival.asr_lower, "ASR", ("lower", "higher"), rival.asr_clear)
+    ca = _ahead(rival.ca_higher, "CA", ("higher", "lower"), rival.ca_clear)
+    return f"{rival.name}, ASR {percent(rival.asr)} at CA {percent(rival.ca)} ({asr}, {ca})"
 
 
-def _ahead(difference: float, rate: str, better: str, worse: str) -> str:
+def _ahead(difference: float, rate: str, words: tuple[str, str], clear: bool) -> str:
     size = f"{100 * abs(difference):.2f}"
-    return f"{rate} {size} points {better if difference >= 0 else worse}" if float(size) else f"the same {rate}"
+    if not float(size):
+        return f"the same {rate}"
+    return f"{rate} {size} points {words[difference < 0]}" + ("" if clear else ", within overlapping intervals")
 
 
 def notes(comparison: Comparison) -> tuple[str, ...]:

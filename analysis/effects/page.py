@@ -22,7 +22,8 @@ from analysis.effects.output import (
 )
 from analysis.findings import Findings
 from analysis.formatting import count, listed, percent
-from analysis.page import Cell, Change, Opening, PageColumn, PageTable, compared, states_text, table_of, time_text
+from analysis.opening.words import Change, Opening, compared, states_text, time_text
+from analysis.page import Cell, PageColumn, PageTable, table_of
 from analysis.summary import Summary
 
 NAMED = 3

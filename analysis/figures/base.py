@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
 from typing import Generic, TypeVar
@@ -140,6 +140,14 @@ def blank(height: int) -> go.Layout:
     )
 
 
+def rate_range(rates: Iterable[float]) -> tuple[float, float]:
+    """Return the ends of an axis that shows rates with some space around them: never below 0 nor above 100 %."""
+    known = tuple(rates) or (0.0, 1.0)
+    low, high = min(known), max(known)
+    space = max(0.08 * (high - low), 0.02)
+    return max(-0.03, low - space), min(1.03, high + space)
+
+
 def plain(text: str) -> str:
     """Return text such that plotly, which reads some HTML everywhere, shows it as it is."""
     return escape(text, quote=False)
@@ -151,5 +159,5 @@ def hover_title(configuration: Configuration, findings: Findings) -> str:
     more = len(lines) - HOVER_CHANGES
     shown = lines[:HOVER_CHANGES] + ((f"… and {more} more",) if more > 0 else ())
     seeds = len(configuration.measured)
-    title = configuration.name + (f" (mean of {count(seeds, 'seed')})" if seeds > 1 else "")
+    title = configuration.title + (f" (mean of {count(seeds, 'seed')})" if seeds > 1 else "")
     return f"<b>{plain(title)}</b><br>" + "<br>".join(map(plain, shown))

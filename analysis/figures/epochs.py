@@ -92,9 +92,12 @@ def draw_epochs(info: EpochsInfo) -> go.Figure:
     ticks = {"tick0": 0, "dtick": 1} if last <= 12 else {}
     figure.update_xaxes(title="epoch (0: the poisoned model)", **ticks)
     figure.update_yaxes(tickformat=base.PERCENT)
+    shown = [point for course in info.courses for point in course.points]
     if attacked:
-        figure.update_yaxes(title=base.ASR_AXIS, rangemode="tozero", col=1)
-    figure.update_yaxes(title=base.CA_AXIS, col=1 + attacked)
+        high = [point.asr.high for point in shown if point.asr]
+        figure.update_yaxes(title=base.ASR_AXIS, range=base.rate_range([0.0, *high]), col=1)
+    ends = [end for point in shown for end in (point.ca.low, point.ca.high)]
+    figure.update_yaxes(title=base.CA_AXIS, range=base.rate_range(ends), col=1 + attacked)
     return figure
 
 

@@ -27,6 +27,8 @@ class Mark:
     ca: Estimate
     alike: bool = False
     """On the front, and not distinguishable from the choice."""
+    trial: str = ""
+    """The trial that stands for it, if one does."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class SplitInfo:
     """Earlier epochs that were candidates and are not on the front; on validation only."""
     band: Band | None = None
     """Where the front lies, 95 times in 100; on validation only."""
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """Return all models that are shown."""
+        return (*self.others, *self.front, *self.poisoned, *self.base, *self.chosen, *self.epochs)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ def front_info(findings: Findings) -> FrontInfo | Absent:
     earlier = tuple(
         mark
         for one in findings.candidates
-        if one.at and one.name in near and (mark := _mark(base.hover_title(one, findings), one.val))
+        if one.at and one.name in near and (mark := _mark(base.hover_title(one, findings), one.val, of=one))
     )
     validation = replace(validation, floor=floor, epochs=earlier, band=findings.doubt.band)
     return FrontInfo((validation, test), findings.run.ca_floor)
@@ -83,7 +90,9 @@ def _split(
     poisoned: Callable[[Configuration], Outcome | None],
 ) -> SplitInfo:
     def marks(configurations: Iterable[Configuration | None]) -> tuple[Mark, ...]:
-        return tuple(mark for c in configurations if c and (mark := _mark(base.hover_title(c, findings), defended(c))))
+        return tuple(
+            mark for c in configurations if c and (mark := _mark(base.hover_title(c, findings), defended(c), of=c))
+        )
 
     members = {member.name for member in findings.front}
     return SplitInfo(
@@ -92,7 +101,11 @@ def _split(
         front=tuple(
             mark
             for member in findings.front
-            if (mark := _mark(_member_title(member, findings), defended(member), member.name in findings.doubt.alike))
+            if (
+                mark := _mark(
+                    _member_title(member, findings), defended(member), member.name in findings.doubt.alike, member
+                )
+            )
         ),
         poisoned=tuple(mark for c in findings.victims if (mark := _mark("<b>poisoned model</b>", poisoned(c)))),
         base=marks([findings.base]),
@@ -107,9 +120,10 @@ def _member_title(member: Configuration, findings: Findings) -> str:
     return f"{base.hover_title(member, findings)}{likely}{alike}"
 
 
-def _mark(title: str, outcome: Outcome | None, alike: bool = False) -> Mark | None:
+def _mark(title: str, outcome: Outcome | None, alike: bool = False, of: Configuration | None = None) -> Mark | None:
     """Return a model's place in the plane; None if it was not measured there, or under no known attack."""
-    return Mark(title, outcome.asr, outcome.ca, alike) if outcome and outcome.asr else None
+    trial = of.first.trial if of else ""
+    return Mark(title, outcome.asr, outcome.ca, alike, trial) if outcome and outcome.asr else None
 
 
 def steps(front: Iterable[Mark]) -> list[tuple[float, float]]:
@@ -126,8 +140,12 @@ def draw_front(info: FrontInfo) -> go.Figure:
     figure = go.Figure(layout=base.blank(height=520))
     for split in info.splits:
         figure.add_traces(_traces(split, f"floor of the choice: poisoned CA − {points(info.ca_floor)}"))
-    figure.update_xaxes(title=f"{base.ASR_AXIS} (lower is better)", tickformat=base.PERCENT)
-    figure.update_yaxes(title=f"{base.CA_AXIS} (higher is better)", tickformat=base.PERCENT)
+    marks = [mark for split in info.splits for mark in split.marks]
+    across, up = (
+        base.rate_range(rate.mean for rate in rates) for rates in ([m.asr for m in marks], [m.ca for m in marks])
+    )
+    figure.update_xaxes(title=f"{base.ASR_AXIS} (lower is better)", tickformat=base.PERCENT, range=across)
+    figure.update_yaxes(title=f"{base.CA_AXIS} (higher is better)", tickformat=base.PERCENT, range=up)
     return figure
 
 
@@ -202,6 +220,7 @@ def _dots(info: SplitInfo, name: str, marks: tuple[Mark, ...], marker: dict[str,
         mode="markers",
         marker=marker | outline,
         text=[_hover(mark, info.split) for mark in marks],
+        customdata=[mark.trial for mark in marks],
         hovertemplate="%{text}<extra></extra>",
     )
 

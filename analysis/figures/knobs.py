@@ -158,10 +158,14 @@ def draw_knobs(info: KnobsInfo) -> go.Figure:
     layout = base.blank(height=inner + 120 + GAP_PX)
     figure.update_layout(layout)
     figure.update_layout(margin={"t": 80, "b": 40 + GAP_PX}, legend={"y": 1 + 24 / inner})
-    figure.update_yaxes(tickformat=base.PERCENT, matches=None, range=[-0.04, 1.04])
+    figure.update_yaxes(tickformat=base.PERCENT, matches=None)
     for position, panel in enumerate(info.panels):
         band, column = divmod(position, columns)
         _draw_panel(figure, panel, rates, len(rates) * band + 1, column + 1)
+    for place, (_, rate) in enumerate(rates, start=1):
+        known = [found for panel in info.panels for point in panel.points if (found := rate(point)) is not None]
+        for row in range(place, rows + 1, len(rates)):
+            figure.update_yaxes(range=base.rate_range(known), row=row)
     _legend(figure, info)
     return figure
 

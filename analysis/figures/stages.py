@@ -59,16 +59,20 @@ def _times(name: str, stages: list[StageRecord]) -> StageTimes:
 def draw_stages(info: StagesInfo) -> go.Figure:
     """Draw the figure: a bar a stage, computed seconds and beside them the saved ones."""
     figure = go.Figure(layout=base.blank(height=120 + 40 * len(info.stages)))
-    computed = [stage.computed_seconds for stage in info.stages]
-    reused = [stage.reused_seconds for stage in info.stages]
-    figure.add_trace(_bar(info, "computed", computed, {"color": base.FRONT}))
-    figure.add_trace(_bar(info, "reused", reused, HATCHED))
-    figure.add_trace(_counts(info))
+    longest = max(stage.seconds for stage in info.stages)
+    unit, seconds = next((unit for unit in UNITS if longest >= 3 * unit[1]), UNITS[-1])
+    computed = [stage.computed_seconds / seconds for stage in info.stages]
+    reused = [stage.reused_seconds / seconds for stage in info.stages]
+    figure.add_trace(_bar(info, "computed", computed, seconds, {"color": base.FRONT}))
+    figure.add_trace(_bar(info, "reused", reused, seconds, HATCHED))
+    figure.add_trace(_counts(info, seconds))
     figure.update_layout(barmode="stack", bargap=0.35, legend={"traceorder": "normal"})
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    longest = max(stage.seconds for stage in info.stages)
-    figure.update_xaxes(title="seconds, added up over trials", range=[0, 1.3 * longest or 1])
+    figure.update_xaxes(title=f"{unit}, added up over trials", range=[0, 1.3 * longest / seconds or 1])
     return figure
+
+
+UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 
 
 HATCHED: dict[str, object] = {
@@ -78,22 +82,22 @@ HATCHED: dict[str, object] = {
 }
 
 
-def _bar(info: StagesInfo, name: str, seconds: list[float], marker: dict[str, object]) -> go.Bar:
+def _bar(info: StagesInfo, name: str, times: list[float], seconds: float, marker: dict[str, object]) -> go.Bar:
     return go.Bar(
         orientation="h",
         name=name,
         y=[base.plain(stage.stage) for stage in info.stages],
-        x=[time or None for time in seconds],  # a bar of no length would still show its outline
+        x=[time or None for time in times],  # a bar of no length would still show its outline
         marker=marker,
-        hovertext=[duration(time) for time in seconds],
+        hovertext=[duration(time * seconds) for time in times],
         hovertemplate=f"<b>%{{y}}</b>, {name}: %{{hovertext}}<extra></extra>",
     )
 
 
-def _counts(info: StagesInfo) -> go.Scatter:
+def _counts(info: StagesInfo, seconds: float) -> go.Scatter:
     """Return the counts as text behind the bars, where they are legible however short a bar is."""
     return go.Scatter(
-        x=[stage.seconds for stage in info.stages],
+        x=[stage.seconds / seconds for stage in info.stages],
         y=[base.plain(stage.stage) for stage in info.stages],
         text=[f" {stage.computed:,} computed, {stage.reused:,} reused" for stage in info.stages],
         mode="text",

@@ -40,7 +40,7 @@ def front_table(findings: Findings) -> PageTable:
 
 def _member(member: Configuration, findings: Findings) -> Cell:
     role = "chosen" if member is findings.chosen else findings.roles.get(member.first.trial, "")
-    return Cell(member.name, member.name, tag=role)
+    return Cell(member.title, member.title, tag=role)
 
 
 def _chance(member: Configuration, findings: Findings) -> Cell:

@@ -99,6 +99,12 @@ class Configuration:
         return f"{self.first.trial}@{self.at.number}" if self.at else self.first.trial
 
     @property
+    def title(self) -> str:
+        """Return what readers call it: `t0007`, also where the trial that stands for it is `t0007-s0` of several."""
+        trial = self.first.trial.removesuffix(f"-s{self.first.seed}") if self.seeds > 1 else self.first.trial
+        return f"{trial}@{self.at.number}" if self.at else trial
+
+    @property
     def number(self) -> int:
         """Return the number of the trial that stands for the configuration."""
         return self.first.number
@@ -152,6 +158,11 @@ class Configuration:
     def rates(self, split: Split) -> dict[int, Rates]:
         """Return seed → rates on a split, of the seeds that measured it."""
         found = {trial.seed: self._rates(trial, split) for trial in self.measured}
+        return {seed: rates for seed, rates in found.items() if rates}
+
+    def poisoned_rates(self, split: Split) -> dict[int, Rates]:
+        """Return seed → rates of the poisoned model on a split, of the seeds that measured it."""
+        found = {t.seed: t.poisoned_val if split == "val" else t.poisoned_test for t in self.measured}
         return {seed: rates for seed, rates in found.items() if rates}
 
     def _rates(self, trial: TrialRecord, split: Split) -> Rates | None:

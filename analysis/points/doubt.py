@@ -120,6 +120,17 @@ def attainment(asr: Draws, ca: Draws) -> Band:
     return Band(tuple(grid.tolist()), tuple(low.tolist()), tuple(high.tolist()))
 
 
+Pair = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""A rate of two models, each with the ends of its interval."""
+
+
+def moved(configuration: Configuration, split: Split) -> tuple[bool, bool]:
+    """Return whether the defense has clearly changed ASR, and CA: against the poisoned model of the same seed."""
+    defended, poisoned = configuration.rates(split), configuration.poisoned_rates(split)
+    attacked, clean = _pairs([(poisoned[seed], defended[seed]) for seed in sorted(defended.keys() & poisoned.keys())])
+    return bool(attacked) and _clear(attacked), bool(clean) and _clear(clean)
+
+
 def differ(one: Configuration, other: Configuration, split: Split) -> bool:
     """Return whether two models differ in a rate: whether the 95 % interval of the difference leaves out 0.
 
@@ -127,13 +138,18 @@ def differ(one: Configuration, other: Configuration, split: Split) -> bool:
     two samples of images. Not known to differ if they have no seed in common.
     """
     rates, others = one.rates(split), other.rates(split)
-    pairs = [(rates[seed], others[seed]) for seed in sorted(rates.keys() & others.keys())]
-    attacked = [(a, b) for left, right in pairs if (a := left.attacked) and (b := right.attacked)]
-    clean = [((a.ca, a.ca_low, a.ca_high), (b.ca, b.ca_low, b.ca_high)) for a, b in pairs]
-    return any(_clear(known) for known in (attacked, clean) if known)
+    found = _pairs([(rates[seed], others[seed]) for seed in sorted(rates.keys() & others.keys())])
+    return any(_clear(known) for known in found if known)
 
 
-def _clear(pairs: Sequence[tuple[tuple[float, float, float], tuple[float, float, float]]]) -> bool:
+def _pairs(pairs: Sequence[tuple[Rates, Rates]]) -> tuple[list[Pair], list[Pair]]:
+    """Return what pairs of seeds have measured of ASR, where an attack is known, and of CA."""
+    attacked: list[Pair] = [(a, b) for left, right in pairs if (a := left.attacked) and (b := right.attacked)]
+    clean: list[Pair] = [((a.ca, a.ca_low, a.ca_high), (b.ca, b.ca_low, b.ca_high)) for a, b in pairs]
+    return attacked, clean
+
+
+def _clear(pairs: Sequence[Pair]) -> bool:
     values = [round(one[0] - other[0], 12) for one, other in pairs]
     if len(set(values)) > 1:
         _, low, high, _ = t_test(values)

@@ -24,7 +24,17 @@ async function load(name) {
 const painted = new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
 const TEXTS = JSON.parse(document.getElementById("texts").textContent);
 
-painted.then(() => load("plotly")).then(drawFigures);
+painted.then(() => load("plotly")).then(drawFigures).then(makeTrials);
+
+/* The table of trials, if the page has one, and what is shown of each. */
+async function makeTrials() {
+  const place = document.querySelector(".all-trials");
+  if (!place) return;
+  await load("tabulator");
+  const grid = JSON.parse(document.getElementById("grid").textContent);
+  makeDetails(grid, JSON.parse(document.getElementById("details").textContent));
+  trialTable(place, grid);
+}
 
 /* Figures are drawn when they come into view: a page of many is there at once. */
 function drawFigures() {
@@ -40,6 +50,8 @@ function drawFigures() {
 }
 
 function draw(plot) {
+  if (plot.dataset.drawn) return;
+  plot.dataset.drawn = "yes";
   const figure = JSON.parse(plot.parentElement.nextElementSibling.textContent);
   for (const trace of figure.data) {
     if (trace.texts) trace.text = trace.texts.map((place) => TEXTS[place]);
@@ -48,6 +60,7 @@ function draw(plot) {
   Plotly.newPlot(plot, figure.data, figure.layout, CONFIG);
   const splits = new Set(figure.data.map((trace) => trace.meta?.split).filter(Boolean));
   if (splits.size > 1) plot.parentElement.before(splitChooser(plot, figure.data));
+  linkFigure(plot);
 }
 
 /* Radio buttons that show the traces of one split; traces name theirs in `meta.split`. */
@@ -68,27 +81,4 @@ function splitChooser(plot, traces) {
     fieldset.append(label);
   }
   return fieldset;
-}
-
-for (const table of document.querySelectorAll("table")) {
-  table.tHead.addEventListener("click", (event) => {
-    const head = event.target.closest("th");
-    if (head) sortBy(table, head);
-  });
-}
-
-function sortBy(table, head) {
-  const direction = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-  for (const other of head.parentElement.children) other.removeAttribute("aria-sort");
-  head.setAttribute("aria-sort", direction === 1 ? "ascending" : "descending");
-  const key = (row) => row.cells[head.cellIndex].dataset.order;
-  const rows = [...table.tBodies[0].rows].sort((a, b) => compare(key(a), key(b), direction));
-  table.tBodies[0].append(...rows);
-}
-
-/* Numbers by value, words by alphabet, numbers before words, cells without a value last in either direction. */
-function compare(a, b, direction) {
-  if (a === "" || b === "") return (a === "") - (b === "");
-  const numbers = !isNaN(a) && !isNaN(b);
-  return direction * (numbers ? a - b : a.localeCompare(b, undefined, { numeric: true }));
 }

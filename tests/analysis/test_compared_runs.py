@@ -1,7 +1,7 @@
 """A comparison has several victims: nothing is chosen over them, and no front is drawn through them."""
 
 from analysis.findings import find
-from analysis.page import opening
+from analysis.opening.words import opening
 from analysis.summary import summarise
 
 LABELS = ("search:ubt/badnets", "table:ubt/badnets", "table:ubt/sig (search failed)", "table:none/sig")

@@ -13,7 +13,8 @@ from analysis.figures.epochs import draw_epochs, epochs_info
 from analysis.figures.front import front_info
 from analysis.figures.knobs import draw_knobs, knobs_info
 from analysis.findings import find
-from analysis.page import opening, trial_table
+from analysis.opening.words import opening
+from analysis.page import trial_table
 from analysis.paper.defenses import defenses_info, draw_defenses
 from analysis.summary import summarise
 

@@ -1,7 +1,7 @@
 import pytest
 
 from analysis.findings import find
-from analysis.page import opening
+from analysis.opening.words import opening
 from analysis.summary import summarise
 
 SAMPLES = "defense.unlearn_samples"
@@ -18,7 +18,10 @@ def told(run_of):
 
 def test_the_title_tells_the_test_split_before_and_after(told, trial):
     line = told(trial(0, asr=0.1, ca=0.81))
-    assert line.title == "Attack success falls from 89.0% to 11.0%, clean accuracy falls from 83.0% to 82.0%"
+    assert (
+        line.title
+        == "Attack success falls from 89.0% to 11.0%, clean accuracy does not clearly change (83.0%, then 82.0%)"
+    )
     assert "test split" in line.detail
     assert [change.after.mean for change in line.changes] == [0.11, pytest.approx(0.82)]
 
@@ -63,3 +66,21 @@ def test_a_run_that_shared_nothing_says_so(told, trial):
         stage.model_copy(update={"reused": False, "spent_seconds": stage.seconds}) for stage in trial(0).stages
     )
     assert told(trial(0, stages=unshared)).effort.endswith("The stages took 14 s to compute; none was shared.")
+
+
+def test_a_victim_that_guesses_is_said_to_and_nothing_is_told_of_its_defense(told, trial, rates):
+    classes = tuple("abcdefghij")
+    victim = {"poisoned_val": rates(0.3, 0.1), "poisoned_test": rates(0.33, 0.11)}
+    line = told(trial(0, asr=0.0, ca=0.1, classes=classes, **victim))
+    assert line.title == "The poisoned model classifies by chance"
+    assert "guessing among 10 classes (10.0%)" in line.detail
+    assert line.changes == ()
+    better = {"poisoned_val": rates(0.3, 0.5), "poisoned_test": rates(0.33, 0.5)}
+    assert "chance" not in told(trial(0, asr=0.0, ca=0.5, classes=classes, **better)).title
+
+
+def test_a_rate_that_falls_and_rises_from_seed_to_seed_has_not_clearly_changed(told, trial, rates):
+    victim = {"poisoned_val": rates(0.5, 0.8), "poisoned_test": rates(0.5, 0.8)}
+    asrs = (0.1, 0.9, 0.2)
+    line = told(*(trial(seed, seed=seed, asr=asr, ca=0.8, **victim) for seed, asr in enumerate(asrs)))
+    assert "Attack success does not clearly change (50.0%, then 41.0%)" in line.title

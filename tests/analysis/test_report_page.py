@@ -82,7 +82,9 @@ def test_page_tables_and_summary_are_written_into_the_run(written, trial):
 
 def test_the_page_opens_with_the_result_on_the_test_split(page, trial):
     text = page(*sweep(trial)).text
-    assert "Attack success falls from 89.0% to 11.0%, clean accuracy falls from 83.0% to 82.0%" in text
+    assert (
+        "Attack success falls from 89.0% to 11.0%, clean accuracy does not clearly change (83.0%, then 82.0%)" in text
+    )
     assert "5 trials: 3 done, 1 pruned and 1 failed (1 by the method)." in text
     assert "saved 30 s" in text
 
@@ -140,7 +142,7 @@ def test_every_figure_of_the_page_is_json_a_browser_can_read(page, trial):
     blocks = [
         json.loads(script)
         for attrs, script in zip(parsed.all("script"), parsed.scripts, strict=True)
-        if attrs.get("type") == "application/json" and attrs.get("id") != "texts"
+        if attrs.get("type") == "application/json" and "id" not in attrs
     ]
     assert len(blocks) == 4
     assert all(block["data"] and block["layout"] for block in blocks)

@@ -4,7 +4,7 @@ import pytest
 
 from analysis import write_report
 from analysis.findings import find
-from analysis.page import opening
+from analysis.opening.words import opening
 from analysis.summary import summarise
 from ubt.common.choice import KNOWS
 from ubt.trials.record import EpochRecord, StageRecord

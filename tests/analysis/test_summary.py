@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from analysis.findings import find
-from analysis.page import states_text
+from analysis.opening.words import states_text
 from analysis.summary import failures_text, stopped_text, summarise, wall_seconds
 from ubt.common.choice import KNOWS
 from ubt.common.errors import UserError

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from analysis.findings import find
 from analysis.front.page import front_table
-from analysis.page import opening
+from analysis.opening.words import opening
 from analysis.summary import summarise
 from ubt.trials.labels import TrialLabel
 from ubt.trials.record import EpochRecord, StageRecord

@@ -1,0 +1,1 @@
+"""What the report opens with: the result of a run in words."""

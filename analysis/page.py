@@ -85,7 +85,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True)
-class Unfinished:
+class Reason:
     """Trials that failed or were pruned by the same reason."""
 
     said: str
@@ -95,16 +95,20 @@ class Unfinished:
     """How many others there are."""
 
 
-def unfinished(findings: Findings) -> tuple[Unfinished, ...]:
-    """Return the trials that failed or were pruned, by reason, in the order of their first ones."""
+def unfinished(findings: Findings) -> tuple[TrialRecord, ...]:
+    """Return the trials that failed or were pruned."""
+    return tuple(record for record in findings.run.records if record.state in {State.FAILED, State.PRUNED})
+
+
+def reasons(findings: Findings) -> tuple[Reason, ...]:
+    """Return why trials failed or were pruned, each reason once, in the order of their first trials."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for record in findings.run.records:
-        if record.state in {State.FAILED, State.PRUNED}:
-            by = f" by {FAILED_BY[record.failed_by]}" if record.failed_by else ""
-            again = f" after {len(record.attempts)} attempts" if len(record.attempts) > 1 else ""
-            groups.setdefault((f"{record.state.lower()}{by}{again}", record.reason), []).append(record.trial)
+    for record in unfinished(findings):
+        by = f" by {FAILED_BY[record.failed_by]}" if record.failed_by else ""
+        again = f" after {len(record.attempts)} attempts" if len(record.attempts) > 1 else ""
+        groups.setdefault((f"{record.state.lower()}{by}{again}", record.reason), []).append(record.trial)
     return tuple(
-        Unfinished(said, reason, tuple(trials[:NAMED]), max(0, len(trials) - NAMED))
+        Reason(said, reason, tuple(trials[:NAMED]), max(0, len(trials) - NAMED))
         for (said, reason), trials in groups.items()
     )
 

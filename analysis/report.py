@@ -24,7 +24,7 @@ from analysis.front.tables import epochs_table, members_table
 from analysis.gates import gate_table
 from analysis.nodes import node_table
 from analysis.opening.words import opening
-from analysis.page import trial_table, unfinished
+from analysis.page import reasons, trial_table
 from analysis.paper import embedded_figures
 from analysis.planned import planned_text
 from analysis.records import PARTS, read_run
@@ -120,7 +120,7 @@ def render(
         nodes=node_table(findings),
         planned_words=planned_text(summary.planned, summary.seconds.wall) if summary.planned else "",
         costs=cost_table(summary.planned),
-        unfinished=unfinished(findings),
+        unfinished=reasons(findings),
         provenance=provenance(findings),
         texts=texts.json,
         plotly=plotly_packed(),

@@ -14,7 +14,8 @@ from analysis.effects.page import ablation_opening
 from analysis.findings import Findings
 from analysis.formatting import changes_text, count, percent
 from analysis.front.page import front_table
-from analysis.page import Cell, PageTable, compared, opening, unfinished
+from analysis.opening.words import compared, opening
+from analysis.page import Cell, PageTable, unfinished
 from analysis.points.configurations import Estimate, Outcome
 from analysis.summary import Summary
 from sweeps.tracking.outcome import RunOutcome

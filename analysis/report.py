@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from analysis.comparison import Comparison, compare, comparison_table
@@ -17,6 +20,7 @@ from analysis.effects import Effects, Importances, find_effects, find_importance
 from analysis.effects.output import effects_latex, effects_table, importances_table
 from analysis.effects.page import ablation_opening, effects_view
 from analysis.figures import FIGURES, Absent, FigureKind, drawn
+from analysis.figures.base import attempt
 from analysis.findings import Findings, find
 from analysis.formatting import changes_text
 from analysis.front.page import front_table
@@ -27,6 +31,7 @@ from analysis.opening.words import opening
 from analysis.page import reasons, trial_table
 from analysis.paper import embedded_figures
 from analysis.planned import planned_text
+from analysis.printed.figures import figure_table
 from analysis.records import PARTS, read_run
 from analysis.rendering import Texts, as_json, figure_json, plotly_packed, tabulator_packed, template
 from analysis.summary import Summary, summarise
@@ -54,9 +59,9 @@ class Report:
 def write_report(run_folder: Path | str) -> Report:
     """Write `<run>/report/`: `index.html`, `trials.csv`, `front.csv`, `epochs.csv` and `summary.json`, each whole.
 
-    A run of several defenses has a `comparison.csv` besides, one that holds effects an `effects.csv` and an
-    `effects.tex`, a search of several knobs an `importances.csv`. Of a run behind an address the report lies in the
-    cache too, which is what is returned.
+    The data of each figure lie beside them, as `figure-front.csv`. A run of several defenses has a `comparison.csv`
+    besides, one that holds effects an `effects.csv` and an `effects.tex`, a search of several knobs an
+    `importances.csv`. Of a run behind an address the report lies in the cache too, which is what is returned.
 
     Raises:
         UserError: if the folder is no run, or a record cannot be read, or the address not written.
@@ -73,8 +78,10 @@ def write_report(run_folder: Path | str) -> Report:
 def _written(findings: Findings, folder: Path) -> Report:
     summary, comparison = summarise(findings), compare(findings)
     effects, importances = find_effects(findings), find_importances(findings)
+    shown = [name for name in FIGURES.names() if not (findings.run.compared and name in OF_ONE_DEFENSE)]
+    figures = {name: drawn(name, findings) for name in shown}
     contents = {
-        "index.html": render(findings, summary, comparison, effects, importances),
+        "index.html": render(findings, summary, comparison, effects, importances, figures),
         "trials.csv": trials_table(findings.run).to_csv(index=False),
         "front.csv": members_table(findings).to_csv(index=False),
         "epochs.csv": epochs_table(findings).to_csv(index=False),
@@ -87,17 +94,24 @@ def _written(findings: Findings, folder: Path) -> Report:
         contents["effects.tex"] = effects_latex(effects)
     if importances:
         contents["importances.csv"] = importances_table(importances).to_csv(index=False)
+    for name, (_, figure) in figures.items():
+        data = Absent("") if isinstance(figure, Absent) else attempt(name, partial(figure_table, figure))
+        if not isinstance(data, Absent):
+            contents[f"figure-{name}.csv"] = data.to_csv(index=False)
     files = tuple(write_whole(folder / name, content) for name, content in contents.items())
     return Report(files[0], files, summary)
 
 
 def render(
-    findings: Findings, summary: Summary, comparison: Comparison | None, effects: Effects, importances: Importances
+    findings: Findings,
+    summary: Summary,
+    comparison: Comparison | None,
+    effects: Effects,
+    importances: Importances,
+    figures: Mapping[str, tuple[FigureKind[Any], go.Figure | Absent]],
 ) -> str:
     """Return the page as HTML. Names, reasons and settings are escaped: a run may come from anywhere."""
     ablation, texts = bool(findings.run.ablation and effects), Texts()
-    shown = [name for name in FIGURES.names() if not (findings.run.compared and name in OF_ONE_DEFENSE)]
-    figures = [FigureView.of(name, findings, texts) for name in shown]
     paper = {figure.name: figure for figure in embedded_figures(findings)}
     return template("report.html.j2").render(
         run=findings.run,
@@ -110,7 +124,7 @@ def render(
         comparison=comparison_view(comparison) if comparison else None,
         compared=paper.pop("comparison"),
         paper=tuple(paper.values()),
-        figures=figures,
+        figures=[FigureView.of(kind, figure, texts) for kind, figure in figures.values()],
         measured=bool(findings.measured),
         front=front_table(findings),
         trials=trial_table(findings) if len(findings.run.records) <= MOST_ROWS else None,
@@ -144,9 +158,8 @@ class FigureView:
     """In pixels: its place on the page before it is drawn."""
 
     @classmethod
-    def of(cls, name: str, findings: Findings, texts: Texts) -> FigureView:
-        """Work out one figure of a run."""
-        kind, figure = drawn(name, findings)
+    def of(cls, kind: FigureKind[Any], figure: go.Figure | Absent, texts: Texts) -> FigureView:
+        """Return a figure of a run as the page takes it."""
         if isinstance(figure, Absent):
             return cls(kind, Markup(), figure.why)
         return cls(kind, figure_json(figure, texts), "", int(figure.layout.height or 450))

@@ -27,6 +27,7 @@ from sweeps.cli.options import (
 )
 from sweeps.cli.runs.compare import compare
 from sweeps.cli.runs.replay import replay
+from sweeps.cli.runs.table import effects, table
 from sweeps.cli.store import store_app
 from sweeps.cli.sweep import SweepCommand, sweep
 from sweeps.cli.tracking import track, ui
@@ -52,6 +53,8 @@ for command in (launch, status, logs, stop):
 app.command()(track)
 app.command()(compare)
 app.command()(replay)
+app.command()(table)
+app.command()(effects)
 app.command(cls=SweepCommand)(sweep)
 
 
@@ -200,40 +203,6 @@ def export(
         run_folder, out, trial, which=which, format=format, force=force, recompute=recompute, show=show_stage
     )
     print(note.model_dump_json() if as_json else export_text(note, out))
-
-
-@app.command()
-def table(
-    run_folder: RunArgument,
-    as_csv: Annotated[bool, typer.Option("--csv", help="One line for each defense on each attack, as CSV.")] = False,
-) -> None:
-    """Print the defenses of a run over its attacks, as a Markdown table."""
-    from analysis import load_run  # noqa: PLC0415
-
-    run = load_run(run_folder)
-    if run.comparison is None:
-        advice = "`ubt sweep table` compares several; `ubt report` shows a run of one"
-        raise UserError(Problem(run_folder, "has trials of a single defense, and so no table", advice=advice))
-    print(run.comparison.to_csv(index=False) if as_csv else run.comparison_markdown, end="")
-
-
-@app.command()
-def effects(
-    run_folder: RunArgument,
-    as_csv: Annotated[bool, typer.Option("--csv", help="One line an effect, as CSV.")] = False,
-    as_latex: Annotated[bool, typer.Option("--latex", help="As a LaTeX tabular, for papers.")] = False,
-) -> None:
-    """Print what each component or setting of an ablation study does to both rates, as a Markdown table."""
-    from analysis import load_run  # noqa: PLC0415
-
-    run = load_run(run_folder)
-    if run.effects.empty:
-        advice = "`leave_one_out`, `ofat`, `pairs` and a grid hold effects; a search by results and a comparison do not"
-        raise UserError(Problem(str(run_folder), "holds no two configurations that differ in one thing", advice=advice))
-    if as_csv:
-        print(run.effects.to_csv(index=False), end="")
-    else:
-        print(run.effects_latex if as_latex else run.effects_markdown, end="")
 
 
 @app.command()

@@ -71,6 +71,7 @@ def sweep(trial):
 def test_page_tables_and_summary_are_written_into_the_run(written, trial):
     report = written(*sweep(trial))
     names = ["index.html", "trials.csv", "front.csv", "epochs.csv", "summary.json", "effects.csv", "effects.tex"]
+    names += [f"figure-{name}.csv" for name in ("front", "knobs", "epochs", "stages")]
     assert [path.name for path in report.files] == names
     assert {path.parent.name for path in report.files} == {"report"}
     folder = report.page.parent

@@ -31,14 +31,18 @@ def test_figures_are_drawn_from_what_the_real_stages_left(run_folder, tmp_path):
     assert "figure3: Without ABL's row" in done.output
 
 
-def test_a_table_needs_several_defenses(run_folder, tiny_run):
-    assert isinstance(ubt("table", run_folder).exception, UserError)
+def test_a_run_of_one_defense_has_its_front_and_one_of_several_their_table(run_folder, tiny_run):
+    assert "| trial | changes | ASR | CA |" in ubt("table", run_folder).output
+    assert isinstance(ubt("table", run_folder, "--of", "comparison").exception, UserError)
+    latex = ubt("table", run_folder, "--format", "latex").output
+    assert latex.startswith(f"% ubt table {run_folder} --format latex")
+    assert "\\toprule" in latex
     other = tiny_run.record.model_copy(
         update={"trial": "other", "config": {**tiny_run.record.config, "defense": {"kind": "finetune"}}}
     )
     write_record(run_folder / "records", other)
     markdown, csv = ubt("table", run_folder), ubt("table", run_folder, "--csv")
-    assert markdown.output.startswith("| defense | BadNets |")
+    assert "| defense | BadNets ASR | BadNets CA |" in markdown.output
     assert csv.output.startswith("defense,attack,asr,asr_low")
 
 

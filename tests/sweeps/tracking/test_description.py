@@ -48,7 +48,9 @@ def test_it_says_the_result_first_then_the_front_what_failed_and_how_to_go_on(
     note = found.tags[NOTE]
     headings = [line for line in note.splitlines() if line.startswith("#")]
     assert headings == [
-        "## Attack success falls from 95.0% to 5.0%, clean accuracy falls from 90.0% to 88.0%",
+        # Their intervals are from 0 to 100 %.
+        "## Attack success does not clearly change (95.0%, then 5.0%), "
+        "clean accuracy does not clearly change (90.0%, then 88.0%)",
         "### The front", "### Not finished", "### Files", "### How to go on",
     ]  # fmt: skip
     assert "| chosen, [trial-0](trial:trial-0) | 5.0%" in note

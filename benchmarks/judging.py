@@ -13,6 +13,7 @@ import json
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,11 @@ import torch
 from sweeps.study.loading import load_study
 from ubt.attacks import ATTACKS, Attack, Rows
 from ubt.data.base import DataSizes
+from ubt.data.vocabulary import read_classes, read_templates
 from ubt.engine.work import Work
 from ubt.methods.stamping import Stamper
 from ubt.models.build import build_clip
-from ubt.models.clip import Clip
+from ubt.models.clip import Clip, embed_tokens
 from ubt.models.settings import ModelSettings
 from ubt.stages.work import each_epoch, evaluate, unlearn
 from ubt.trials.judging import Judging
@@ -102,7 +104,31 @@ def passes() -> list[dict[str, object]]:
     return found
 
 
-PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {"triggers": triggers, "passes": passes}
+def text() -> list[dict[str, object]]:
+    """Measure prompts through the text tower at all positions, and as far as they go."""
+    clip, templates = model("ViT-B-32"), read_templates("openai", [])
+    classes = read_classes("imagenet", [])
+    prompts = [template.format(name) for name in classes[:: len(classes) // 64] for template in templates][:1024]
+    began = time.process_time()
+    tokens = clip.tokenize(prompts)
+    tokenizing = (time.process_time() - began) / len(prompts)
+    cut = replace(clip, cut_text=True)
+    whole_s, cut_s = (cpu_seconds(lambda one=one: embed_tokens(one, tokens[:64])) / 64 for one in (clip, cut))
+    difference = (embed_tokens(clip, tokens[:64]) - embed_tokens(cut, tokens[:64])).abs().max()
+    return [
+        {
+            "positions": int(tokens.shape[1]),
+            "longest prompt": int(tokens.argmax(dim=1).max()) + 1,
+            "all positions, ms a prompt": round(1000 * whole_s, 2),
+            "as far as they go, ms a prompt": round(1000 * cut_s, 2),
+            "times faster": round(whole_s / cut_s, 2),
+            "largest difference of unit embeddings": float(difference),
+            "tokenising, ms a prompt (was at each epoch whose text tower had changed)": round(1000 * tokenizing, 3),
+        }
+    ]
+
+
+PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {"triggers": triggers, "passes": passes, "text": text}
 
 
 def main() -> None:

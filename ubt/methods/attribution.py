@@ -29,7 +29,7 @@ def attention_relevance(clip: Clip, images: Images, tokens: Tensor, layers: Lite
     """
     tower = TextTower.of(clip)
     pooled = tower.pooled(tokens)
-    exact = replace(clip, precision="float32")
+    exact = replace(clip, precision="float32", cut_text=False)
     with torch.no_grad():
         image_embeddings = exact.encode_images(images)
     with torch.enable_grad(), tower.recorded_attention() as maps:
@@ -49,7 +49,7 @@ def gradient_relevance(clip: Clip, images: Images, tokens: Tensor) -> Tensor:
     Source: input × gradient (Shrikumar et al., 2016, arXiv 1605.01713).
     """
     tower = TextTower.of(clip)
-    exact = replace(clip, precision="float32")
+    exact = replace(clip, precision="float32", cut_text=False)
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:

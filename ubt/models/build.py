@@ -18,6 +18,7 @@ from ubt.models.checkpoints import check_finite, load_weights
 from ubt.models.checks import check_model
 from ubt.models.clip import Clip, between_start_and_end
 from ubt.models.settings import HF_HUB, LOCAL_DIR, ModelSettings, model_config
+from ubt.models.text_length import can_be_cut
 from ubt.models.weight_files import Activation, activation_in
 
 open_clip.add_model_config(Path(__file__).with_name("tiny-rn.json"))
@@ -41,6 +42,10 @@ def build_clip(settings: ModelSettings, seed: int, device: torch.device, weights
     if weights and settings.weights_file:
         load_weights(net, settings.weights_file)
     net = net.to(device).to(memory_format=torch.channels_last)  # a third faster, on CPUs too
+    if settings.text_positions == "used" and not can_be_cut(net):
+        advice = "leave it out: this tower attends to, or is read at, places that depend on its full length"
+        message = "the text tower of this model needs all of its positions"
+        raise UserError(Problem("victim.model.text_positions", message, settings.label, advice))
     visual = cast(nn.Module, net.visual)
     size = cast("int | tuple[int, int]", visual.image_size)
     with _fetched(settings, "the tokenizer"):
@@ -58,6 +63,7 @@ def build_clip(settings: ModelSettings, seed: int, device: torch.device, weights
         padding=int(getattr(getattr(tokenizer, "tokenizer", None), "pad_token_id", None) or 0),
         name=settings.name,
         activation=activation,
+        cut_text=settings.text_positions == "used",
     )
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 from ubt.common.errors import NotFinite, Problem, UserError
 from ubt.common.progress import beat
 from ubt.data.base import Images, PairSource
+from ubt.models.text_length import encode_cut, longest
 from ubt.models.weight_files import Activation
 
 
@@ -119,6 +120,8 @@ class Clip:
     """What open_clip calls the architecture."""
     activation: Activation = "gelu"
     """What it computes with, for any name: open_clip builds the same with `force_quick_gelu`."""
+    cut_text: bool = False
+    """Captions are looked at as far as the longest of their batch goes."""
 
     def encode_images(self, images: Images | Tensor) -> Tensor:
         """Return unit embeddings `[N, D]` float32 of `images[N, H, W, 3]` uint8, wherever they are."""
@@ -130,8 +133,11 @@ class Clip:
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Return unit embeddings `[N, D]` float32 of `tokens[N, L]` int64."""
         beat()
+        if self.cut_text:
+            tokens = tokens[:, : longest(self.net, tokens)]
+        there = tokens.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
-            features = self.net.encode_text(tokens.to(self.device))  # type: ignore[operator]
+            features = encode_cut(self.net, there) if self.cut_text else self.net.encode_text(there)  # type: ignore[operator]
         return functional.normalize(features.float(), dim=-1)
 
     @property

@@ -81,7 +81,9 @@ def _status(
     shown: str, tree: JsonObject, records: list[TrialRecord], working: AtWork | None, job: Job | None
 ) -> RunStatus:
     study = _study(tree)
-    tally = Tally(study.trials, study.ca_floor, rule=study.rule) if study else Tally(0, 1.0)
+    tally = Tally(0, 1.0)
+    if study:
+        tally = Tally(study.trials, study.ca_floor, rule=study.rule, every_epoch=study.every_epoch)
     for record in records:
         tally.note(record)
     total = study.trials if study else None

@@ -41,7 +41,7 @@ def expected(study: StudyConfig, run: RunFolder, workers: int) -> Tally:
             logger.warning("what the sweep is planned to take cannot be written down: %s", error)
     planner = TrialPlanner(study, study.store or default_store())
     left = TimeLeft(forecast, planner, len(study.seeds), workers)
-    return Tally(study.trials, study.ca_floor, rule=study.rule, time_left=left)
+    return Tally(study.trials, study.ca_floor, rule=study.rule, time_left=left, every_epoch=study.every_epoch)
 
 
 def _data_of(forecast: Forecast, sizes: SizesOf) -> Iterator[PlannedData]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ubt.common.choice import Candidate, RuleName, choose, mean_candidate
+from sweeps.scheduling.leaderboard import Best, Leaderboard
+from ubt.common.choice import RuleName
 from ubt.common.formatting import describe, duration
 from ubt.common.progress import SILENCE
 from ubt.trials.record import State, TrialRecord
@@ -24,67 +23,6 @@ _QUIET_SECONDS = 10.0
 _SILENT_SECONDS = 30.0
 """After so long without a line a log gets one that says what is waited for."""
 _LOOK_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Best:
-    """The configuration that would be chosen now, with its means over the seeds that are done."""
-
-    trial: str
-    """The first of its trials."""
-    asr: float | None
-    """None if no attack is known."""
-    ca: float
-    seeds: int
-
-
-class Leaderboard:
-    """Which configuration would be chosen now, kept up to date trial by trial. The report chooses by the same rule."""
-
-    def __init__(self, ca_floor: float, rule: RuleName = "lowest_asr") -> None:
-        self._ca_floor = ca_floor
-        self._rule = rule
-        self._done: defaultdict[str, dict[str, TrialRecord]] = defaultdict(dict)
-        """Configuration, as JSON → trial → its record."""
-        self._candidates: dict[str, Candidate] = {}
-        self._leader: str | None = None
-
-    def take(self, record: TrialRecord) -> None:
-        """Take note of a trial's newest record."""
-        configuration = json.dumps(record.config, sort_keys=True)
-        candidate = None if record.label.leaves_out else record.candidate  # what is ablated is never the best
-        if record.state is State.DONE and candidate and candidate.measured(self._rule):
-            self._done[configuration][record.trial] = record
-        elif self._done[configuration].pop(record.trial, None) is None:
-            return
-        self._update(configuration)
-
-    @property
-    def best(self) -> Best | None:
-        """Return the best; None while none keeps its clean accuracy."""
-        if self._leader is None:
-            return None
-        leader = self._candidates[self._leader]
-        replicates = self._replicates(self._leader)
-        return Best(replicates[0].trial, leader.asr, leader.ca, len(replicates))
-
-    def _replicates(self, configuration: str) -> list[TrialRecord]:
-        """Return one trial for each seed, by number."""
-        trials = sorted(self._done[configuration].values(), key=lambda trial: -trial.number)
-        return sorted({trial.seed: trial for trial in trials}.values(), key=lambda trial: trial.number)
-
-    def _update(self, configuration: str) -> None:
-        self._candidates.pop(configuration, None)
-        replicates = self._replicates(configuration)
-        if replicates:
-            measured = [candidate for trial in replicates if (candidate := trial.candidate)]
-            self._candidates[configuration] = mean_candidate(measured)
-        if configuration == self._leader:  # it may have fallen behind any other
-            rivals = self._candidates
-        else:
-            rivals = {key: self._candidates[key] for key in (self._leader, configuration) if key in self._candidates}
-        chosen = choose(rivals.values(), self._ca_floor, self._rule)
-        self._leader = next((key for key, rival in rivals.items() if rival is chosen), None)
 
 
 class Left(Protocol):
@@ -110,11 +48,12 @@ class Tally:
         ca_floor: float,
         rule: RuleName = "lowest_asr",
         time_left: Left | None = None,
+        every_epoch: bool = False,
     ) -> None:
         self.total = total
         self._states: dict[str, State] = {}
         self._counts: Counter[State] = Counter()
-        self._leaderboard = Leaderboard(ca_floor, rule)
+        self._leaderboard = Leaderboard(ca_floor, rule, every_epoch)
         self._compared = False
         self._time_left = time_left
 
@@ -130,7 +69,7 @@ class Tally:
         self._states[record.trial] = record.state
         self._counts[record.state] += 1
         self._compared = self._compared or record.label.cell is not None
-        if State.DONE in (before, record.state):
+        if {State.DONE, State.PRUNED} & {before, record.state}:
             self._leaderboard.take(record)
 
     def count(self, state: State) -> int:
@@ -165,7 +104,8 @@ class Tally:
         if best:
             mean = f", mean of {best.seeds} seeds" if best.seeds > 1 else ""
             asr = "" if best.asr is None else f"ASR {best.asr:.3f} at "
-            parts.append(f"best {asr}CA {best.ca:.3f} ({best.trial}{mean})")
+            at = f" after epoch {best.epoch}" if best.epoch else ""
+            parts.append(f"best {asr}CA {best.ca:.3f} ({best.trial}{at}{mean})")
         if left is not None and self.ended < self.total:
             parts.append(f"about {duration(left)} left")
         return " · ".join(parts)

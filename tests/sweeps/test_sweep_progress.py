@@ -12,8 +12,10 @@ from rich.console import Console
 from toy_session import rates
 
 from analysis.findings import choose
+from analysis.points.candidates import candidates
 from analysis.points.configurations import configurations
-from sweeps.run.progress import Bar, Best, Lines, Tally, progress_view
+from sweeps.run.progress import Bar, Lines, Tally, progress_view
+from sweeps.scheduling.leaderboard import Best
 from ubt.trials.labels import TrialLabel
 from ubt.trials.rates import Rates
 from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord
@@ -39,6 +41,17 @@ def running(number: int, epochs: int | None = None, stage: str = "overfit") -> T
     curve = tuple(EpochRecord(epoch=epoch + 1, seconds=1) for epoch in range(epochs or 0))
     stages = [StageRecord(stage=stage, key="k", reused=False, seconds=1, complete=False, epochs=curve)]
     return trial(number, State.RUNNING, stages=stages if epochs is not None else [])
+
+
+def judged(
+    number: int, curve: list[tuple[float, float]], stopped: bool = False, seed: int = 0, configuration: int = 0
+) -> TrialRecord:
+    """Return a trial of three epochs of unlearning, or of as many as it came to."""
+    epochs = tuple(EpochRecord(epoch=at, seconds=1, val=rates(*one)) for at, one in enumerate(curve, 1))
+    stage = StageRecord(stage="unlearn", key="k", reused=False, seconds=1, complete=not stopped, epochs=epochs)
+    state = State.PRUNED if stopped else State.DONE
+    config = {"defense": {"overfit_epochs": configuration, "unlearn_epochs": 9 if stopped else len(curve)}}
+    return trial(number, state, *curve[-1], stages=(stage,), seed=seed, config=config)
 
 
 class Told:
@@ -101,6 +114,40 @@ class TestTally:
             counted.note(records[-1])
             chosen = choose(configurations(records), 0.02)
             assert (counted.best and counted.best.trial) == (chosen and chosen.name)
+
+    @given(st.lists(st.tuples(st.lists(st.tuples(RATE, RATE), min_size=1, max_size=3), st.booleans()), max_size=6))
+    @settings(max_examples=40)
+    def test_where_every_epoch_counts_the_best_is_the_reports_choice_of_them(
+        self, told: list[tuple[list[tuple[float, float]], bool]]
+    ) -> None:
+        counted, records = Tally(4, 0.02, every_epoch=True), []
+        for number, (curve, stopped) in enumerate(told):
+            records.append(judged(number, curve, stopped, seed=number % 2, configuration=number // 2))
+            counted.note(records[-1])
+            chosen, best = choose(candidates(configurations(records)), 0.02), counted.best
+            assert (best is None) == (chosen is None)
+            if best and chosen and chosen.val:
+                at = (chosen.val.asr.mean, chosen.val.ca.mean, len(chosen.measured)) if chosen.val.asr else None
+                assert (best.asr, best.ca, best.seeds) == pytest.approx(at)
+
+    def test_an_earlier_epoch_is_named(self) -> None:
+        counted = Tally(1, 0.02, every_epoch=True)
+        counted.note(judged(0, [(0.1, 0.8), (0.4, 0.8)]))
+        assert counted.best == Best("t0000", 0.1, 0.8, 1, epoch=1)
+        assert "best ASR 0.100 at CA 0.800 (t0000 after epoch 1)" in counted.line()
+
+    def test_what_was_stopped_early_counts_by_its_epochs(self) -> None:
+        counted = Tally(1, 0.02, every_epoch=True)
+        counted.note(judged(0, [(0.1, 0.8)], stopped=True))
+        assert counted.best == Best("t0000", 0.1, 0.8, 1, epoch=1)
+
+    def test_an_epoch_that_was_judged_in_part_waits_for_its_trial(self) -> None:
+        counted, record = Tally(1, 0.02, every_epoch=True), judged(0, [(0.1, 0.8), (0.4, 0.8)])
+        epochs = record.stages[0].epochs
+        part = epochs[0].model_copy(update={"val": epochs[0].val and epochs[0].val.model_copy(update={"subset": "a"})})
+        stage = record.stages[0].model_copy(update={"epochs": (part, epochs[1])})
+        counted.note(record.model_copy(update={"stages": (stage,)}))
+        assert counted.best == Best("t0000", 0.4, 0.8, 1)
 
     def test_what_leaves_a_component_out_is_never_the_best(self) -> None:
         ablated = trial(1, asr=0.0).model_copy(update={"label": TrialLabel(component="no-overfit")})

@@ -13,12 +13,13 @@ OTHER_CUDA := $(filter-out $(INSTALLED),$(wildcard $(VENV)/.installed-cuda*))
 COMPILE := $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 	--generate-hashes --no-header --quiet
 # A process a core, a test file at a time: files share what they train. Where one has crashed, a new one waits for
-# tests for ever in some versions of xdist, so that there is none.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
+# tests for ever in some versions of xdist, so that there is none. Files with slow tests go first (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile \
+	--no-loadscope-reorder
 # The variable silences a notice that is about the theme's future, not about these pages.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo install test check clusters vendored docs format lock image tree fuzz chaos clean
+.PHONY: demo install test check coverage clusters vendored docs format lock image tree fuzz chaos clean
 
 demo: install  ## build the embedded victim and sweep UBT's four knobs over it
 	$(BIN)/ubt sweep demo
@@ -43,6 +44,9 @@ check: install  ## format, lint, types, docs, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MKDOCS)
+	$(PYTEST)
+
+coverage: install  ## all tests, and which lines none of them reaches: a third longer
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
 # One at a time: each has a cluster of its own.

@@ -92,14 +92,30 @@ def clock(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def measure(folder: Path, trials: int = 60, seconds: float = 5.0, announced: bool = True) -> Measured:
-    """Run the sweep, with a host that joins and one that leaves."""
-    mark = f"come-and-go-{folder.name}"
+def measure(
+    folder: Path,
+    trials: int = 60,
+    seconds: float = 5.0,
+    announced: bool = True,
+    notice_seconds: float = NOTICE_SECONDS,
+    patient: bool = False,
+) -> Measured:
+    """Run the sweep, with a host that joins and one that leaves.
+
+    Args:
+        folder: for all that it writes.
+        trials: how many.
+        seconds: how long the stage of each takes.
+        announced: the host that leaves says so before; otherwise it is killed.
+        notice_seconds: how long before.
+        patient: no trial ends until the host that joined has one, however busy this machine is.
+    """
+    mark, hold = f"come-and-go-{folder.name}", folder / "hold"
     study = {
         **STUDY,
         "name": "waiting",
         "plugins": [str(Path(__file__).with_name("waiting.py"))],
-        "defense": {"kind": "waiting", "wait_seconds": seconds},
+        "defense": {"kind": "waiting", "wait_seconds": seconds, "while_exists": str(hold)},
         "search": {"design": "grid", "space": {"defense.number": {"low": 1, "high": trials}}},
         "seeds": [0],
         "resources": {},
@@ -121,12 +137,19 @@ def measure(folder: Path, trials: int = 60, seconds: float = 5.0, announced: boo
                     time.sleep(0.2)
 
             wait_for(trials // 3)
+            if patient:
+                hold.touch()
             made[2].start_ray(made[0])
             changes.append((time.time(), 1))
+            while hold.exists():
+                seen = any("host-3" in path.read_text() for path in records.glob("t*.json"))
+                if seen or sweep.poll() is not None or time.time() - began > PATIENCE_SECONDS:
+                    hold.unlink()
+                time.sleep(0.2)
             wait_for(2 * trials // 3)
             if announced:
-                drain(made[0], made[1])
-                time.sleep(NOTICE_SECONDS)
+                drain(made[0], made[1], notice_seconds)
+                time.sleep(notice_seconds)
             made[1].end()
             changes.append((time.time(), -1))
             wait_for(trials + 1)
@@ -144,9 +167,9 @@ def done(records: Path) -> int:
     return found
 
 
-def drain(head: Host, host: Host) -> None:
+def drain(head: Host, host: Host, seconds: float) -> None:
     """Announce that a host leaves, as a cloud does before it takes a machine back."""
-    head.run(sys.executable, "-c", _DRAIN, f"{head.address}:{PORT}", host.address, str(NOTICE_SECONDS))
+    head.run(sys.executable, "-c", _DRAIN, f"{head.address}:{PORT}", host.address, str(seconds))
 
 
 def main() -> None:

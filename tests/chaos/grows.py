@@ -2,12 +2,13 @@
 
     PYTHONPATH=.:tests:tests/chaos python tests/chaos/grows.py
 
-The head has no CPU, and up to three nodes of one CPU may be added. Trials take 4 s but one, which is the tail: then the
-other nodes are of no use.
+The head has no CPU, and up to three nodes of one CPU may be added. Trials take 4 s but one, which is the tail: it lasts
+until the nodes that are of no use then have gone, or should have.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from scene import STUDY, UBT
 from ubt.trials.record import TrialRecord, read_records
 
 NODES, IDLE_SECONDS = 3, 15.0
-TRIALS, TAIL_SECONDS = 13, 110.0
+TRIALS, BAR_SECONDS = 13, 60.0
 PATIENCE_SECONDS = 600.0
 _HEAD = "f" * 51 + "00000"
 _NOTHING = yaml.safe_load(
@@ -55,7 +56,7 @@ class Grown:
 
     def first(self, nodes: int, after: float = 0.0) -> float:
         """Return when there were so many nodes first, after a time."""
-        return next(when for when, count in self.seen if count == nodes and when >= after)
+        return next((when for when, count in self.seen if count == nodes and when >= after), math.inf)
 
     @property
     def tail(self) -> float:
@@ -95,7 +96,9 @@ def configuration(address: str) -> dict[str, Any]:
 def measure(folder: Path) -> Grown:
     """Run a sweep on a cluster that has nothing but a head, and see which nodes come and go."""
     mark = f"grows-{folder.name}"
-    waits = [{"defense.number": 0, "defense.wait_seconds": TAIL_SECONDS}]
+    hold = folder / "hold"
+    hold.touch()
+    waits: list[dict[str, object]] = [{"defense.number": 0, "defense.while_exists": str(hold)}]
     waits += [{"defense.number": number, "defense.wait_seconds": 4.0} for number in range(1, TRIALS)]
     study = {
         **STUDY,
@@ -119,12 +122,16 @@ def measure(folder: Path) -> Grown:
             del head.environment["RAY_OVERRIDE_NODE_ID_FOR_TESTING"]
             words = ["sweep", str(folder / "study.yaml"), "--out", str(folder / "runs"), "--address", address]
             sweep = head.start(*UBT, *words, stdout=log, stderr=log)
-            began, started, seen = 0.0, time.time(), [(time.time(), 0)]
+            began, started, seen, tail = 0.0, time.time(), [(time.time(), 0)], 0.0
             while sweep.poll() is None and time.time() - started < PATIENCE_SECONDS:
                 began = began or (time.time() if run.exists() else 0.0)
                 nodes = len(of_role(mark, "raylet")) - 1
                 if nodes != seen[-1][1]:
                     seen.append((time.time(), nodes))
+                if not tail and done(run / "records") == TRIALS - 1:
+                    tail = time.time()
+                if tail and (nodes == 1 or time.time() - tail > IDLE_SECONDS + BAR_SECONDS):
+                    hold.unlink(missing_ok=True)
                 time.sleep(0.25)
             ended, status = time.time(), sweep.wait(10)
     finally:

@@ -1,4 +1,4 @@
-"""A short round of faults in every check; `make chaos` plays as many as one likes."""
+"""A short round of faults, and how rounds are drawn; `make chaos` plays as many as one likes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT = Plan(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.clusters
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the processes of a round are found in /proc")
 def test_nothing_is_lost_wrong_or_done_twice_in_a_short_round(tmp_path: Path) -> None:
     with services(tmp_path) as servers:

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.clusters, pytest.mark.skipif(bool(why_not()), reason=w
 
 
 def test_a_host_that_joins_gets_trials_and_one_that_is_announced_to_leave_gives_its_own_back(tmp_path: Path) -> None:
-    found = measure(tmp_path, TRIALS, 4.0)
+    found = measure(tmp_path, TRIALS, 4.0, notice_seconds=20.0, patient=True)
     assert (found.status, Counter(record.state for record in found.records)) == (0, {State.DONE: TRIALS}), found.output
     computed = Counter(stage.key for record in found.records for stage in record.stages if not stage.reused)
     assert set(computed.values()) == {1}

@@ -65,6 +65,7 @@ def study(name: str, data: Path, store: Path, tracking: Path) -> dict[str, Any]:
         "store": str(store),
         "tracking": {"experiment": name, "uri": f"sqlite:///{tracking}"},
         "resources": {},
+        "objectives": {"epochs": "last"},  # its trials are counted
     }
 
 

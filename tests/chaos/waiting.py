@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -12,11 +13,15 @@ from ubt.defenses import DEFENSES, Defense
 from ubt.engine.context import Output, StageContext
 from ubt.engine.spec import STAGES, OfDefense, StageSpec
 
+PATIENCE_SECONDS = 400.0
+
 
 class WaitSettings(Config):
     """How long it takes."""
 
     wait_seconds: float = Field(default=5.0, ge=0)
+    while_exists: str = ""
+    """A file: as long as it is there, the stage does not end."""
     number: int = 0
     """So that every trial has a stage of its own."""
 
@@ -31,7 +36,10 @@ class Waiting(WaitSettings, Defense):
 
 def wait(context: StageContext) -> Output:
     """Return the poisoned model after a while."""
-    time.sleep(context.settings(WaitSettings).wait_seconds)
+    settings, deadline = context.settings(WaitSettings), time.monotonic() + PATIENCE_SECONDS
+    time.sleep(settings.wait_seconds)
+    while settings.while_exists and Path(settings.while_exists).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
     return Output(model=context.artifact("poisoned").weights, base="poisoned")
 
 

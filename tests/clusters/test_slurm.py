@@ -45,7 +45,8 @@ def cluster() -> Iterator[Slurm]:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """The folder that jobs are submitted from, with a study and a `ubt` whose nodes only pretend to have GPUs."""
-    study = {**STUDY, "name": "small", "search": {"design": "grid", "space": SPACE}, "seeds": [0], "resources": {}}
+    study = {**STUDY, "name": "small", "search": {"design": "grid", "space": SPACE}, "seeds": [0]}
+    study |= {"resources": {}, "objectives": {"epochs": "last"}}  # whose trials are counted
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(study))
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(__file__).parent / "plus_attack"
 MAIN = "from sweeps.cli.app import main; main()"
-ONE, TWO = "search={design: list, trials: [{}]}", "search={design: grid, space: {defense.suspicious_ratio: [0.1, 0.2]}}"
+ONE = "search={design: list, trials: [{}]}"
 
 
 class Site:
@@ -42,9 +42,9 @@ class Site:
         assert ended.returncode == 0, ended.stderr[-3000:]
         return ended
 
-    def sweep(self, name: str, *words: str) -> dict[str, dict[str, bool]]:
+    def sweep(self, study: str, name: str, *words: str) -> dict[str, dict[str, bool]]:
         """Run a small study and return, for each trial, which of its stages were reused."""
-        self.python("-c", MAIN, "sweep", "smoke", "--name", name, "--set", "tracking.enabled=false", *words)
+        self.python("-c", MAIN, "sweep", study, "--name", name, "--set", "tracking.enabled=false", *words)
         records = [json.loads(path.read_text()) for path in (self.folder / "runs" / name / "records").glob("*.json")]
         assert {record["state"] for record in records} == {"DONE"}, [record["reason"] for record in records]
         return {record["trial"]: {stage["stage"]: stage["reused"] for stage in record["stages"]} for record in records}
@@ -60,24 +60,6 @@ def site(tmp_path_factory) -> Site:
 def test_its_contract_tests_run_with_ubt_testing(site):
     checks = "check_attack(Plus); check_detector(CentroidDetector)"
     site.python("-c", f"from ubt.testing import *; from plus_attack import *; {checks}")
-
-
-def test_its_attack_and_its_detector_are_swept_on_ray_with_two_workers(site):
-    words = ["--set", "victim.attack.kind=plus", "--set", "defense.detector=centroid"]
-    reused = site.sweep("both", *words, "--set", TWO, "--set", "resources.concurrent_trials=2")
-    assert len(reused) == 2
-    assert all("detect_centroid" in stages for stages in reused.values())
-
-
-def test_a_changed_version_recomputes_its_stages_and_those_behind_them_only(site):
-    detector = ["--set", "defense.detector=centroid", "--set", ONE, "--address", "inline"]
-    site.sweep("before", *detector)
-    assert all(all(stages.values()) for stages in site.sweep("again", *detector).values())
-    site.install("1.1")
-    first = min(site.sweep("after", *detector).items())[1]
-    behind = {"detect_centroid", "suspect", "overfit", "select", "attribute", "unlearn", "evaluate"}
-    assert {stage for stage, reused in first.items() if not reused} == behind
-    assert {stage for stage, reused in first.items() if reused} == {"pretrain", "poison", "implant"}
 
 
 BESIDE = """
@@ -96,17 +78,42 @@ class Dot(Attack):
         triggered[:, :6, :6] = 255
         return triggered
 """
+STUDY = """
+extends: smoke
+plugins: [./dot_attack.py]
+defense: {detector: centroid}
+search: {design: list, trials: [{victim.attack: {kind: plus}}, {victim.attack: {kind: dot}}, {}]}
+resources: {concurrent_trials: 2}
+"""
 
 
-def test_a_file_beside_the_study_is_imported_on_the_workers_too(tmp_path):
-    (tmp_path / "dot_attack.py").write_text(BESIDE)
-    study = "extends: smoke\nplugins: [./dot_attack.py]\nvictim: {attack: {kind: dot}}\ntracking: {enabled: false}\n"
-    (tmp_path / "dotted.yaml").write_text(f"{study}search: {{n_trials: 1}}\n")
-    site = Site(tmp_path / "elsewhere")
-    site.folder.mkdir()
-    site.python("-c", MAIN, "sweep", str(tmp_path / "dotted.yaml"), "--set", "resources.concurrent_trials=2")
-    records = [json.loads(path.read_text()) for path in (site.folder / "runs/dotted/records").glob("*.json")]
-    assert [record["state"] for record in records] == ["DONE"], [record["reason"] for record in records]
+@pytest.fixture(scope="module")
+def swept(site) -> dict[str, dict[str, bool]]:
+    """What came of a sweep on Ray with the package's attack, one of a file beside the study, and a built-in one."""
+    (site.folder / "dot_attack.py").write_text(BESIDE)
+    (site.folder / "dotted.yaml").write_text(STUDY)
+    return site.sweep("dotted.yaml", "both")
+
+
+def test_its_attack_and_its_detector_are_swept_on_ray_with_two_workers_beside_an_attack_in_a_file(site, swept):
+    assert len(swept) == 3
+    assert all("detect_centroid" in stages for stages in swept.values())
+    records = (site.folder / "runs" / "both" / "records").glob("*.json")
+    assert {json.loads(path.read_text())["config"]["victim"]["attack"]["kind"] for path in records} == {
+        "plus",
+        "dot",
+        "badnets",
+    }
+
+
+def test_a_changed_version_recomputes_its_stages_and_those_behind_them_only(site, swept):
+    built_in = ["--set", "defense.detector=centroid", "--set", ONE, "--address", "inline"]
+    assert all(all(stages.values()) for stages in site.sweep("smoke", "again", *built_in).values())
+    site.install("1.1")
+    first = min(site.sweep("smoke", "after", *built_in).items())[1]
+    behind = {"detect_centroid", "suspect", "overfit", "select", "attribute", "unlearn", "evaluate"}
+    assert {stage for stage, reused in first.items() if not reused} == behind
+    assert {stage for stage, reused in first.items() if reused} == {"pretrain", "poison", "implant"}
 
 
 def test_the_documentation_shows_this_package():

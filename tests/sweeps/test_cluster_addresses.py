@@ -420,7 +420,7 @@ def from_outside(
 Both = tuple[Sweep, Sweep]
 
 
-@pytest.mark.slow
+@pytest.mark.clusters
 class TestRayClient:
     def test_ctrl_c_ends_it_and_leaves_no_worker(self, from_outside: Both) -> None:
         first = from_outside[0]

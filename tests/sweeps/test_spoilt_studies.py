@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_in_this_process(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     known, statuses = trees(), set[int]()
-    for number in range(200):
+    for number in range(80):
         monkeypatch.setattr("sys.argv", ["ubt", "plan", *write_spoilt(folder, number, known, SEED)])
         try:
             main()

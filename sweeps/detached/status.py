@@ -86,7 +86,7 @@ def _status(
         tally = Tally(study.trials, study.ca_floor, rule=study.rule, every_epoch=study.every_epoch)
     for record in records:
         tally.note(record)
-    total = study.trials if study else None
+    total = tally.total if study else None  # with the earlier epochs that have become trials
     ended = tally.ended
     every = total is not None and ended >= total
     if study and study.race:  # how many there are is known when none runs and none is left

@@ -11,6 +11,7 @@ from toy_runs import study
 from sweeps.cli import app
 from sweeps.detached.status import read_status, status_text
 from sweeps.run.folder import RunFolder, new_run
+from ubt.trials.labels import TrialLabel
 from ubt.trials.record import State, TrialRecord, write_record
 
 SPACE = {"defense.suspicious_ratio": [0.1, 0.2, 0.3]}
@@ -52,6 +53,17 @@ def test_who_waited_for_the_end_learns_how_it_ended(
 ) -> None:
     status = read_status(str(toy(tmp_path, *states).path))
     assert (status.complete, status.status) == (complete, exits)
+
+
+@pytest.mark.parametrize(("state", "complete"), [(State.DONE, True), (State.INTERRUPTED, False)])
+def test_an_earlier_epoch_that_has_become_a_trial_counts_as_one_more(
+    tmp_path: Path, state: State, complete: bool
+) -> None:
+    """Ten of eight trials were done, and a run was whole whose fourth trial had been cut off."""
+    run = toy(tmp_path, State.DONE, State.DONE, State.DONE)
+    write_record(run.records, record(3, state).model_copy(update={"label": TrialLabel(epoch_of="t0")}))
+    status = read_status(str(run.path))
+    assert (status.total, status.complete) == (4, complete)
 
 
 def test_a_sweep_that_is_gone_was_cut_off_in_what_it_ran(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def processes_of_ray(cluster: Slurm) -> list[str]:
 
 def mlflow_runs(place: Path) -> Counter[str]:
     with closing(sqlite3.connect(place / "runs" / "mlflow.db")) as database:
-        return Counter(name for (name,) in database.execute("select name from runs"))
+        return Counter(name.split()[0] for (name,) in database.execute("select name from runs"))
 
 
 def manifests(place: Path) -> dict[Path, int]:

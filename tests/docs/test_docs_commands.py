@@ -9,7 +9,7 @@ from doc_blocks import PAGES, ROOT, all_blocks, name, ubt_module
 
 COMMANDS = [(block.where, words) for block in all_blocks("bash") for words in block.commands]
 NOT_OURS = {"aws", "chmod", "docker", "export", "helm", "kubectl", "optuna-dashboard", "sacct", "scancel", "scp"}
-NOT_OURS |= {"squeue", "tail"}
+NOT_OURS |= {"cd", "mlflow", "squeue", "tail"}
 
 
 def root():

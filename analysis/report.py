@@ -72,16 +72,24 @@ def write_report(run_folder: Path | str) -> Report:
         PosixPath('runs/demo/report/index.html')
     """
     with at_hand(run_folder, PARTS, REPORT_FOLDER) as folder:
-        return _written(find(read_run(folder)), folder / REPORT_FOLDER)
+        findings = find(read_run(folder))
+        summary = summarise(findings)
+        contents = report_contents(findings, summary)
+        files = tuple(write_whole(folder / REPORT_FOLDER / name, content) for name, content in contents.items())
+        return Report(files[0], files, summary)
 
 
-def _written(findings: Findings, folder: Path) -> Report:
-    summary, comparison = summarise(findings), compare(findings)
+def report_contents(findings: Findings, summary: Summary | None = None, live: int | None = None) -> dict[str, str]:
+    """Return file name → content of a run's report, the page first.
+
+    `live` is which version of a running sweep's page it is: such a page asks where it came from for newer ones.
+    """
+    summary, comparison = summary or summarise(findings), compare(findings)
     effects, importances = find_effects(findings), find_importances(findings)
     shown = [name for name in FIGURES.names() if not (findings.run.compared and name in OF_ONE_DEFENSE)]
     figures = {name: drawn(name, findings) for name in shown}
     contents = {
-        "index.html": render(findings, summary, comparison, effects, importances, figures),
+        "index.html": render(findings, summary, comparison, effects, importances, figures, live),
         "trials.csv": trials_table(findings.run).to_csv(index=False),
         "front.csv": members_table(findings).to_csv(index=False),
         "epochs.csv": epochs_table(findings).to_csv(index=False),
@@ -98,8 +106,7 @@ def _written(findings: Findings, folder: Path) -> Report:
         data = Absent("") if isinstance(figure, Absent) else attempt(name, partial(figure_table, figure))
         if not isinstance(data, Absent):
             contents[f"figure-{name}.csv"] = data.to_csv(index=False)
-    files = tuple(write_whole(folder / name, content) for name, content in contents.items())
-    return Report(files[0], files, summary)
+    return contents
 
 
 def render(
@@ -109,12 +116,14 @@ def render(
     effects: Effects,
     importances: Importances,
     figures: Mapping[str, tuple[FigureKind[Any], go.Figure | Absent]],
+    live: int | None = None,
 ) -> str:
     """Return the page as HTML. Names, reasons and settings are escaped: a run may come from anywhere."""
     ablation, texts = bool(findings.run.ablation and effects), Texts()
     paper = {figure.name: figure for figure in embedded_figures(findings)}
     return template("report.html.j2").render(
         run=findings.run,
+        live=live,
         summary=summary,
         opening=ablation_opening(findings, summary, effects) if ablation else opening(findings, summary),
         ablation=ablation,

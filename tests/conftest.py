@@ -9,8 +9,10 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import importlib.util
 import shutil
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,3 +141,14 @@ def untrained() -> Clip:
     from ubt.models.settings import ModelSettings
 
     return build_clip(ModelSettings(name="tiny-rn", random_weights=True), 0, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def made_run():
+    """The builder of run folders that nothing has computed, of any kind and size: `benchmarks/made_runs.py`."""
+    path = Path(__file__).parents[1] / "benchmarks" / "made_runs.py"
+    spec = importlib.util.spec_from_file_location("made_runs", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["made_runs"] = module
+    spec.loader.exec_module(module)
+    return module.make_run

@@ -117,6 +117,7 @@ HOMES = {
         "sweeps/cli/runs/compare.py",
         "sweeps/cli/runs/replay.py",
         "sweeps/cli/runs/table.py",
+        "sweeps/cli/runs/watch.py",
         "sweeps/cli/store.py",
         "sweeps/cli/sweep.py",
         "sweeps/cli/tracking.py",
@@ -197,6 +198,7 @@ LAYERS = {
         "replaying",
         "cleaning",
         "detached",
+        "watching",
         "cli",
     ),
     "analysis": (

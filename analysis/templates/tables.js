@@ -107,7 +107,10 @@ function trialTable(place, grid) {
 
 /* Enter or space on a focused row shows its trial; arrows go on to its neighbours. */
 function keyboard(holder, table) {
-  const body = holder.querySelector(".tabulator-tableholder");
+  // What is focused has to be a part of a grid by its role, as that which scrolls is not.
+  holder.querySelector(".tabulator-tableholder").removeAttribute("tabindex");
+  const body = holder.querySelector(".tabulator-table");
+  body.tabIndex = 0;
   body.setAttribute("aria-label", "trials; arrow keys choose one, enter shows it");
   body.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];

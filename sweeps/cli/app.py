@@ -28,6 +28,7 @@ from sweeps.cli.options import (
 from sweeps.cli.runs.compare import compare
 from sweeps.cli.runs.replay import replay
 from sweeps.cli.runs.table import effects, table
+from sweeps.cli.runs.watch import watch
 from sweeps.cli.store import store_app
 from sweeps.cli.sweep import SweepCommand, sweep
 from sweeps.cli.tracking import track, ui
@@ -55,6 +56,7 @@ app.command()(compare)
 app.command()(replay)
 app.command()(table)
 app.command()(effects)
+app.command()(watch)
 app.command(cls=SweepCommand)(sweep)
 
 

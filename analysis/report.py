@@ -40,7 +40,7 @@ from ubt.artifacts.remote_folder import at_hand
 from ubt.common.atomic_files import write_whole
 from ubt.common.paths import REPORT_FOLDER
 
-OF_ONE_DEFENSE = {"front", "knobs", "epochs"}
+OF_ONE_DEFENSE = {"front", "knobs", "parallel", "growth", "chain", "epochs"}
 """Figures that a comparison has nothing to show in: its defenses have no knobs in common, and no choice."""
 MOST_ROWS = 60
 """Of more trials the page has no table without JavaScript: it would be most of it."""

@@ -49,11 +49,13 @@ def _detail(
     record: TrialRecord, findings: Findings, stages: dict[str, int], shown_as: str, counted: bool
 ) -> dict[str, JsonValue]:
     found: dict[str, JsonValue] = {
-        "change": list(changes_text(record.changes, findings.run.setting_names)),
         "rates": [_rates(getattr(record, split)) for split in SPLITS],
         "epochs": _epochs(record),
         "stages": [[stages[s.stage], round(s.seconds, 1), round(s.spent_seconds, 1)] for s in record.stages],
     }
+    others = {path: value for path, value in record.changes.items() if path not in findings.run.space}
+    if others or not findings.run.space:  # of what is searched the table has every value
+        found["change"] = list(changes_text(others, findings.run.setting_names))
     if record.reason:
         found["reason"] = record.reason[:REASON_LETTERS]
     if shown_as != record.trial:

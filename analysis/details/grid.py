@@ -33,6 +33,8 @@ class GridColumn:
     value: Callable[[TrialRecord], JsonValue]
     shown: bool = True
     hint: str = ""
+    knob: bool = False
+    """A searched setting: what is shown of one trial names it too."""
 
 
 def grid(findings: Findings) -> dict[str, JsonValue]:
@@ -40,7 +42,7 @@ def grid(findings: Findings) -> dict[str, JsonValue]:
     columns = [column for column in _columns(findings) if column.shown or _is_known(column, findings)]
     return {
         "columns": [
-            {"title": c.title, "format": c.format, "shown": c.shown, "hint": c.hint, "field": f"c{at}"}
+            {"title": c.title, "format": c.format, "shown": c.shown, "hint": c.hint, "knob": c.knob, "field": f"c{at}"}
             for at, c in enumerate(columns)
         ],
         "rows": [[_short(column.value(record)) for column in columns] for record in findings.run.records],
@@ -93,7 +95,7 @@ def _knob(findings: Findings, path: str, title: str, shown: bool) -> GridColumn:
         found = setting(record, path)
         return found if numbers or found is None else setting_text(found)
 
-    return GridColumn(title, "number" if numbers else "text", value, shown, hint=path)
+    return GridColumn(title, "number" if numbers else "text", value, shown, hint=path, knob=True)
 
 
 def _rate(split: str, rate: str, title: str, shown: bool) -> GridColumn:

@@ -11,10 +11,13 @@ from typing import Any
 import plotly.graph_objects as go
 
 from analysis.figures.base import Absent, FigureKind, attempt
+from analysis.figures.chain import chain_info, draw_chain
 from analysis.figures.epochs import draw_epochs, epochs_info
 from analysis.figures.front import draw_front, front_info
 from analysis.figures.knobs import draw_knobs, knobs_info
+from analysis.figures.search import draw_growth, draw_parallel, growth_info, parallel_info
 from analysis.figures.stages import draw_stages, stages_info
+from analysis.figures.workers import draw_workers, workers_info
 from analysis.findings import Findings
 from ubt.common.errors import UserError
 from ubt.common.registry import Registry
@@ -40,6 +43,29 @@ FIGURES.add(
         draw_knobs,
     ),
     FigureKind(
+        "parallel",
+        "Every configuration as a line",
+        "Over the searched settings, by rank among the values that were tried, to ASR and CA on validation. Dark lines "
+        "have a low ASR. Of many configurations the front, the choice and some of the others are shown.",
+        parallel_info,
+        draw_parallel,
+    ),
+    FigureKind(
+        "growth",
+        "Hypervolume over trials and device time",
+        "The area that the front dominates on validation, after each trial that ended. Device time is counted from an "
+        "empty store: with stages shared among the run's trials, and as if nothing was.",
+        growth_info,
+        draw_growth,
+    ),
+    FigureKind(
+        "chain",
+        "The chain, and what came of it",
+        "What each stage knew of the poison, against the attack success on validation that remained: means over seeds.",
+        chain_info,
+        draw_chain,
+    ),
+    FigureKind(
         "epochs",
         "Epoch by epoch",
         "The model after each epoch of the defense, on validation, with its 95% Wilson interval. "
@@ -54,6 +80,14 @@ FIGURES.add(
         "shared ones would have taken.",
         stages_info,
         draw_stages,
+    ),
+    FigureKind(
+        "workers",
+        "Workers",
+        "What each node computed when; a node has as many lanes as it computed stages at once. Gaps are waiting, or "
+        "stages that were found in the store.",
+        workers_info,
+        draw_workers,
     ),
 )
 

@@ -12,9 +12,9 @@ from plotly.subplots import make_subplots
 from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.figures.front import Mark, steps
+from analysis.figures.growth import Grown
 from analysis.formatting import count, percent
 from analysis.points.configurations import Configuration, Outcome
-from analysis.side_by_side.growth import Grown
 from analysis.side_by_side.sides import Side
 
 COLOURS = (base.FRONT, base.POISONED, base.CHOSEN, base.BASE, "#CC79A7", "#56B4E9", base.OTHER)

@@ -9,12 +9,12 @@ import pandas as pd
 
 from analysis.effects import Difference, Effect
 from analysis.effects.output import interval, signed
+from analysis.figures.growth import Grown
 from analysis.formatting import count, percent
 from analysis.points.configurations import Configuration, Estimate, Outcome
 from analysis.side_by_side.choices import Against, Row
 from analysis.side_by_side.defenses import DefenseRows
 from analysis.side_by_side.effects import EffectRows
-from analysis.side_by_side.growth import Grown
 from analysis.side_by_side.settings import Differing
 from analysis.side_by_side.sides import Side
 from analysis.tables import Column, configurations_table, tabulate

@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from analysis.effects import Effects, find_effects
+from analysis.figures.growth import Grown, growth
 from analysis.findings import Findings, find
 from analysis.formatting import listed, victim_key, victim_names
 from analysis.records import read_run
-from analysis.side_by_side.growth import Grown, growth
 from analysis.summary import Summary, summarise
 from ubt.artifacts.remote_folder import shown
 from ubt.common.errors import Problem, UserError

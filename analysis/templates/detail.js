@@ -52,12 +52,18 @@ function fill(drawer, grid, details, at, close) {
   const state = grid.columns.findIndex((column) => column.title === "state");
   drawer.replaceChildren(shut, title, element("p", { className: "note", textContent: row[state] }));
   if (detail.reason) drawer.append(element("pre", { textContent: detail.reason, tabIndex: 0 }));
-  drawer.append(element("p", { className: "settings", textContent: detail.change.join(" · ") }));
+  drawer.append(element("p", { className: "settings", textContent: settings(grid, row, detail) }));
   drawer.append(ratesTable(details, detail));
   if (detail.epochs) drawer.append(element("h3", { textContent: "Epoch by epoch, validation" }), element("div", { className: "course" }));
   if (detail.classes) drawer.append(element("h3", { textContent: "Class by class, test" }), element("div", { className: "by-class" }));
   drawer.append(stagesTable(details, detail));
   drawer.scrollTop = 0;
+}
+
+/* Searched settings from the table, and what else the trial changes. */
+function settings(grid, row, detail) {
+  const searched = grid.columns.map((column, at) => (column.knob ? `${column.title} = ${shown(column, row[at])}` : ""));
+  return [...new Set([...searched.filter(Boolean), ...(detail.change ?? [])])].join(" · ");
 }
 
 function ratesTable(details, detail) {

@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis import Run, load_run
+from analysis.figures.growth import growth
 from analysis.findings import Findings
 from analysis.points.configurations import Configuration, Outcome
-from analysis.side_by_side.growth import growth
 from sweeps.tracking.payload import Point, Standing, milliseconds
 from ubt.common.errors import UserError
 from ubt.trials.record import TrialRecord

@@ -71,7 +71,7 @@ def sweep(trial):
 def test_page_tables_and_summary_are_written_into_the_run(written, trial):
     report = written(*sweep(trial))
     names = ["index.html", "trials.csv", "front.csv", "epochs.csv", "summary.json", "effects.csv", "effects.tex"]
-    names += [f"figure-{name}.csv" for name in ("front", "knobs", "epochs", "stages")]
+    names += [f"figure-{name}.csv" for name in ("front", "knobs", "growth", "epochs", "stages")]
     assert [path.name for path in report.files] == names
     assert {path.parent.name for path in report.files} == {"report"}
     folder = report.page.parent
@@ -145,7 +145,7 @@ def test_every_figure_of_the_page_is_json_a_browser_can_read(page, trial):
         for attrs, script in zip(parsed.all("script"), parsed.scripts, strict=True)
         if attrs.get("type") == "application/json" and "id" not in attrs
     ]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert all(block["data"] and block["layout"] for block in blocks)
 
 

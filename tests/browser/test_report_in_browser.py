@@ -15,7 +15,7 @@ from sweeps.watching.server import Pages, serve
 from ubt.trials.record import State, read_record, write_record
 
 CHROMIUM = os.environ.get("UBT_CHROMIUM") or shutil.which("chromium") or ""
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_trials_are_searched_filtered_and_sorted(opened, reports):
 def test_columns_are_chosen(opened, reports):
     page = drawn(opened(reports["search"]))
     page.locator(".menu summary").click()
-    page.get_by_label("select purity").check()
+    page.get_by_role("checkbox", name="select purity").check()
     page.locator(".tabulator-col-title", has_text="select purity").wait_for()
 
 

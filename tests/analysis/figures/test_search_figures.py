@@ -1,0 +1,74 @@
+"""Hypervolume over a search, configurations as lines, the chain, and what workers did."""
+
+import pytest
+
+from analysis.figures.base import Absent
+from analysis.figures.chain import chain_info
+from analysis.figures.search import draw_growth, draw_parallel, growth_info, parallel_info
+from analysis.figures.workers import workers_info
+from analysis.findings import find
+from ubt.trials.record import StageRecord
+
+SAMPLES, RATIO = "defense.unlearn_samples", "defense.suspicious_ratio"
+
+
+def test_the_hypervolume_grows_with_the_trials(run_of, trial):
+    records = [trial(n, asr=0.5 - n / 10, ca=0.8, changes={SAMPLES: n}) for n in range(1, 4)]
+    reached = draw_growth(growth_info(find(run_of(*records)))).data[0].y
+    assert list(reached) == pytest.approx([0.6 * 0.8, 0.7 * 0.8, 0.8 * 0.8])
+
+
+def test_lines_stand_at_the_rank_of_a_value_and_words_in_alphabetical_order(run_of, trial):
+    detectors = [{"kind": "lof"}, {"kind": "abl"}, {"kind": "knn"}]
+    values = zip((1, 1000, 10), detectors, strict=True)
+    records = [
+        trial(n, asr=0.1 * n, changes={SAMPLES: samples, "defense.detector": detector})
+        for n, (samples, detector) in enumerate(values)
+    ]
+    info = parallel_info(find(run_of(*records, space=[SAMPLES, "defense.detector"])))
+    samples, detector, asr, _ = info.axes
+    assert (samples.places, samples.labels) == ((0.0, 1.0, 0.5), ("1", "1000"))
+    assert (detector.places, detector.labels) == ((1.0, 0.0, 0.5), ("abl", "lof"))
+    assert asr.labels == ("0.0%", "20.0%")
+    assert info.chosen == 0
+    assert [trace.name for trace in draw_parallel(info).data][-1] == "chosen"
+
+
+def test_of_many_configurations_the_front_and_the_choice_are_always_lines(run_of, trial):
+    records = [trial(n, asr=0.5 + n / 9000, changes={SAMPLES: 1 + n, RATIO: n / 1000}) for n in range(900)]
+    best = trial(901, asr=0.01, changes={SAMPLES: 950, RATIO: 0.95})
+    info = parallel_info(find(run_of(*records, best)))
+    assert len(info.titles) < 210
+    assert info.trials[info.chosen] == "trial-901"
+
+
+def test_one_knob_makes_no_lines(run_of, trial):
+    assert isinstance(parallel_info(find(run_of(trial(0), trial(1, changes={SAMPLES: 8})))), Absent)
+
+
+def test_the_chain_has_a_panel_for_each_diagnostic_that_varies(run_of, trial):
+    def stages(recall):
+        return (StageRecord(stage="suspect", key="s", reused=False, seconds=1, diagnostics={"recall": recall}),)
+
+    records = [trial(n, asr=0.1 * n, changes={SAMPLES: n}, stages=stages(n / 10)) for n in range(1, 4)]
+    (panel,) = chain_info(find(run_of(*records)))
+    assert [value for value, *_ in panel.points] == pytest.approx([0.1, 0.2, 0.3])
+    assert [asr for _, asr, *_ in panel.points] == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_stages_at_the_same_time_on_a_node_have_lanes_of_their_own_and_reused_ones_none(run_of, trial):
+    def stage(key, start, end, **fields):
+        times = {"started_at": f"2026-01-01T00:00:{start:02d}+00:00", "ended_at": f"2026-01-01T00:00:{end:02d}+00:00"}
+        return StageRecord(
+            **{"stage": "unlearn", "key": key, "reused": False, "seconds": 1, "node": "a"} | times | fields
+        )
+
+    first = trial(0, stages=(stage("u", 0, 10), stage("v", 10, 20)))
+    second = trial(1, changes={SAMPLES: 8}, stages=(stage("w", 5, 15), stage("u", 0, 10, reused=True)))
+    info = workers_info(find(run_of(first, second)))
+    assert [(work.trial, work.lane, work.seconds) for work in info.works] == [
+        ("trial-0", "a · 1", 10),
+        ("trial-1", "a · 2", 10),
+        ("trial-0", "a · 1", 10),
+    ]
+    assert info.lanes == ("a · 1", "a · 2")

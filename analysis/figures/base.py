@@ -34,7 +34,7 @@ ASR_AXIS = "attack success rate"
 CA_AXIS = "clean accuracy"
 PERCENT = "~%"
 """As many decimals as the ticks of an axis need, in d3's notation."""
-HOVER_CHANGES = 8
+HOVER_CHANGES = 6
 
 
 @dataclass(frozen=True)

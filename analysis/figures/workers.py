@@ -12,7 +12,7 @@ from analysis.figures.base import Absent
 from analysis.findings import Findings
 from ubt.common.formatting import duration
 
-MOST_BARS = 3000
+MOST_BARS = 1500
 """Of more stages the longest are bars."""
 MOST_LANES = 64
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#882255", "#44AA99")

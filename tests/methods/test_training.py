@@ -12,15 +12,8 @@ from torch.nn import functional
 
 from ubt.common.errors import StageFault
 from ubt.data.base import Pairs
-from ubt.methods.training import (
-    LOGIT_SCALE_MAX,
-    Optimizer,
-    Recipe,
-    batches,
-    clip_loss,
-    descend,
-    train_on_pairs,
-)
+from ubt.methods.losses import clip_loss
+from ubt.methods.training import LOGIT_SCALE_MAX, Descent, Optimizer, Recipe, batches, train_on_pairs
 
 # CLIP's loss
 
@@ -272,7 +265,7 @@ def test_a_loss_that_is_not_finite_is_a_fault_and_nothing_is_learnt_from_it(untr
     optimizer = Optimizer(untrained.net, 0.1)
     loss = untrained.net.text_projection.sum() * value
     with pytest.raises(StageFault, match=r"the loss is .* at overfit epoch 3; a lower learning rate"):
-        descend(untrained, optimizer, loss, "overfit epoch 3")
+        Descent(untrained, optimizer, "overfit epoch 3").step(loss)
     assert all(torch.equal(weight, before[name]) for name, weight in untrained.state().items())
 
 
@@ -280,8 +273,9 @@ def test_a_step_returns_the_loss_before_it_and_keeps_the_logit_scale_below_a_hun
     net = untrained.net
     with torch.no_grad():
         net.logit_scale.fill_(LOGIT_SCALE_MAX)
-    loss = -net.logit_scale * 1.0
-    assert descend(untrained, Optimizer(net, 0.5), loss, "here") == pytest.approx(-math.log(100))
+    descent = Descent(untrained, Optimizer(net, 0.5), "here")
+    descent.step(-net.logit_scale * 1.0)
+    assert descent.losses() == [pytest.approx(-math.log(100))]
     assert float(untrained.logit_scale.detach()) == pytest.approx(100, rel=1e-5)
 
 
@@ -324,3 +318,42 @@ def test_training_is_the_same_bit_for_bit_for_the_same_seed_alone(untrained, dat
 def test_training_diverges_with_a_fault_that_names_stage_and_epoch(untrained, data):
     with pytest.raises(StageFault, match="at implant epoch"):
         train(untrained, small(data), purpose="implant", learning_rate=1e30, warmup_steps=0)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_loss_that_is_not_finite_is_met_within_one_step(untrained, late):
+    descent = Descent(untrained, Optimizer(untrained.net, 0.1), "overfit epoch 3", late)
+    weights = untrained.net.text_projection
+    descent.step(weights.sum() * 1.0)
+    with pytest.raises(StageFault, match="the loss is nan at overfit epoch 3"):
+        descent.step(weights.sum() * math.nan)
+        descent.step(weights.sum() * 1.0)
+    last = Descent(untrained, Optimizer(untrained.net, 0.1), "here", late)
+    with pytest.raises(StageFault, match="the loss is nan at here"):
+        last.step(weights.sum() * math.nan)
+        last.losses()
+
+
+def test_late_steps_are_the_steps(untrained, data):
+    def end(late):
+        clip = untrained.with_state(untrained.state())
+        descent = Descent(clip, Optimizer(clip.net, 0.01), "here", late)
+        for start in (0, 8, 16):
+            batch = slice(start, start + 8)
+            texts = clip.encode_tokens(clip.tokenize(list(data.train.captions[batch])))
+            descent.step(clip_loss(clip.encode_images(data.train.images[batch]), texts, clip.logit_scale))
+        return descent.losses(), clip.state()
+
+    (now, one), (later, other) = end(False), end(True)
+    assert now == later
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_training_by_micro_batches_of_a_whole_batch_is_training(untrained, data):
+    start, found = untrained.state(), []
+    for size in (None, 8, 4):
+        clip = untrained.with_state(start)
+        found.append((train(clip, small(data), micro_batch_size=size), clip.state()["text_projection"]))
+    assert torch.equal(found[0][1], found[1][1]), "as large as the batch: nothing changes"
+    assert not torch.equal(found[0][1], found[2][1]), "batch norm sees parts"
+    assert [epoch for epoch, _ in found[2][0]] == [1, 2]

@@ -9,7 +9,7 @@ from torch.nn import functional
 from ubt.attacks.patches import BadNets
 from ubt.engine.context import Output, StageInput
 from ubt.engine.poisoning import PoisonManifest
-from ubt.methods.training import clip_loss, pair_losses
+from ubt.methods.losses import clip_loss, pair_losses
 from ubt.stages import abl
 
 ABL = {"kind": "abl", "isolate_batch_size": 40, "isolation_ratio": 0.1, "ascend_epochs": 2, "ascend_batch_size": 16}

@@ -10,7 +10,7 @@ from ubt.common.errors import StageFault
 from ubt.common.hashing import derive
 from ubt.defenses.baselines import CleanclipSettings
 from ubt.methods.augmentation import augment_images
-from ubt.methods.training import clip_loss
+from ubt.methods.losses import clip_loss
 from ubt.stages import clean_tuning
 from ubt.stages.clean_tuning import CleanBatch
 

@@ -7,7 +7,7 @@ import torch
 from ubt.attacks.patches import BadNets
 from ubt.engine.context import Output, StageInput
 from ubt.engine.poisoning import PoisonManifest
-from ubt.methods.training import clip_loss
+from ubt.methods.losses import clip_loss
 from ubt.models.clip import pair_similarities
 from ubt.stages import overfit
 

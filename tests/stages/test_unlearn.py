@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from ubt.defenses.ubt import UnlearnSettings
 from ubt.engine.context import StageInput
-from ubt.methods.training import clip_loss
+from ubt.methods.losses import clip_loss
 from ubt.models.clip import between_start_and_end
 from ubt.stages import unlearn
 from ubt.stages.retention import Retention, retained_pairs, trusted_pairs

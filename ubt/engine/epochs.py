@@ -6,7 +6,7 @@ the same however many follow, and continuing from an earlier one gives the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ubt.data.base import PairSource
 from ubt.engine.context import Epoch, Output, StageContext
-from ubt.methods.training import Indices, Optimizer, descend
+from ubt.methods.feeding import Indices, fed
+from ubt.methods.training import Descent, Optimizer
 from ubt.models.clip import Clip
 
 Losses = Callable[[int], Iterator[Tensor]]
@@ -50,7 +51,10 @@ def train_epochs(
     for number in range(context.earlier.epoch + 1 if context.earlier else 1, epochs + 1):
         _set_batch_norm(clip.net, train_batch_norm)
         where = f"{context.name} epoch {number}"
-        values = [descend(clip, optimizer, loss, where) for loss in losses(number)]
+        descent = Descent(clip, optimizer, where)
+        for loss in losses(number):
+            descent.step(loss)
+        values = descent.losses()
         _set_batch_norm(clip.net, training=False)
         yield Epoch(number, snapshot, float(np.mean(values)) if values else None, clip, optimizer.tensors)
 
@@ -58,6 +62,14 @@ def train_epochs(
 def embed_pairs(clip: Clip, pairs: PairSource, tokens: Tensor, batch: Indices) -> tuple[Tensor, Tensor]:
     """Return unit embeddings `[B, D]` of the images and of the captions at `batch[B]`; `tokens[N, L]` are all."""
     return clip.encode_images(pairs.take(batch)), clip.encode_tokens(tokens[torch.from_numpy(batch)])
+
+
+def embedded_batches(
+    clip: Clip, pairs: PairSource, tokens: Tensor, order: Sequence[Indices]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what `embed_pairs` returns for one batch after the other; the next one's images are read meanwhile."""
+    for batch, images in fed(pairs, order):
+        yield clip.encode_images(images), clip.encode_tokens(tokens[torch.from_numpy(batch)])
 
 
 def _set_batch_norm(net: nn.Module, training: bool) -> None:

@@ -20,6 +20,7 @@ from ubt.attacks import Attack, AttackConfig, Images, Rows
 from ubt.attacks.base import Trigger
 from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError
 from ubt.data.base import PairSource
+from ubt.methods.feeding import Buffers, gathered
 from ubt.methods.stamping import Stamper
 
 LEARNED, DECOYS = "learned", "decoys"
@@ -96,13 +97,14 @@ class PoisonedPairs:
     """`[N]`: whose images the attacker replaced."""
     stamp: Callable[[Images, Rows], Images] | None
     """Puts the trigger on; None if nothing is replaced."""
+    buffers: Buffers = field(default_factory=Buffers)
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def take(self, indices: NDArray[np.int64]) -> Images:
         """Return the images `[B, H, W, 3]` at `indices[B]`, triggered where the attacker replaced them."""
-        images = np.array(self.clean.take(indices))
+        images = gathered(self.clean, indices, self.buffers)
         marked = self.poisoned[indices]
         if self.stamp is not None and marked.any():
             images[marked] = self.stamp(images[marked], Rows("train", indices[marked]))
@@ -137,13 +139,14 @@ class Feed:
     everything in this process; and the words of an error may name a file, for people to mend it.
     """
 
-    __slots__ = ("__weakref__", "_asked", "_captions", "_one_at_a_time", "_replies", "_requests")
+    __slots__ = ("__weakref__", "_asked", "_captions", "_coming", "_one_at_a_time", "_replies", "_requests")
 
     def __init__(self, pairs: PairSource) -> None:
         self._captions = tuple(pairs.captions)
         self._requests: SimpleQueue[bytes | None] = SimpleQueue()
         self._replies: SimpleQueue[tuple[int, Images | Exception]] = SimpleQueue()
         self._asked = 0
+        self._coming: bytes | None = None
         self._one_at_a_time = Lock()
         start_new_thread(_serve, (pairs, self._requests, self._replies))  # an object of `Thread` would hold the pairs
         finalize(self, self._requests.put, None)
@@ -163,16 +166,27 @@ class Feed:
             TypeError: if `indices` are no integers in one dimension.
             Exception: what reading them raises, as an error of the disk: its kind and its words.
         """
-        wanted = _plain(indices)
+        wanted = _plain(indices).tobytes()
         with self._one_at_a_time:
-            self._asked += 1
-            self._requests.put(self._asked.to_bytes(8, "little") + wanted.tobytes())
+            if self._coming != wanted:
+                self._ask(wanted)
+            self._coming = None
             answered, reply = self._replies.get()
             while answered != self._asked:  # a batch that was interrupted while it was waited for
                 answered, reply = self._replies.get()
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    def prefetch(self, indices: NDArray[np.int64]) -> None:
+        """Have the images at `indices[B]` made ready, which are taken next; if others are, these are dropped."""
+        with self._one_at_a_time:
+            self._coming = _plain(indices).tobytes()
+            self._ask(self._coming)
+
+    def _ask(self, wanted: bytes) -> None:
+        self._asked += 1
+        self._requests.put(self._asked.to_bytes(8, "little") + wanted)
 
 
 def _plain(indices: object) -> NDArray[np.int64]:
@@ -196,7 +210,10 @@ def _serve(
         reply: Images | Exception
         try:  # the request too: an error that ends a thread is printed, with the frames that hold the pairs
             number, indices = int.from_bytes(request[:8], "little"), np.frombuffer(request[8:], dtype=np.int64)
-            reply = np.array(pairs.take(indices))  # a copy: no map of a file, no view of more
+            found = pairs.take(indices)
+            # A copy, unless it is one: no map of a file, no view of more.
+            reply = found if isinstance(pairs, PoisonedPairs) else np.array(found)
+            del found
         except BaseException as error:  # noqa: BLE001 — it is raised where the batch was asked for
             reply = _rebuilt(error)
         replies.put((number, reply))

@@ -105,10 +105,12 @@ def steps(count: int, batch_size: int) -> int:
     return max(1, count // batch_size) if count else 0
 
 
-def trained(epochs: int, count: int, batch_size: int) -> Work:
-    """Return the work of training both towers."""
+def trained(epochs: int, count: int, batch_size: int, micro_batch_size: int | None = None) -> Work:
+    """Return the work of training both towers; by micro-batches each pair is embedded once before."""
     pairs = epochs * used(count, batch_size)
-    return work(trained_images=pairs, trained_captions=pairs, steps=epochs * steps(count, batch_size))
+    first = pairs if micro_batch_size and micro_batch_size < min(batch_size, count) else 0
+    training = work(trained_images=pairs, trained_captions=pairs, steps=epochs * steps(count, batch_size))
+    return training + work(images=first, captions=first)
 
 
 def similarities(pairs: int, sizes: DataSizes) -> Work:

@@ -9,30 +9,19 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from ubt.common.errors import StageFault
 from ubt.common.hashing import numpy_generator
 from ubt.data.base import PairSource
+from ubt.methods.feeding import Indices, fed
+from ubt.methods.losses import clip_loss
+from ubt.methods.micro_batches import backward_by_parts
 from ubt.models.clip import Clip
-
-Indices = NDArray[np.int64]
 
 LOGIT_SCALE_MAX = math.log(100)
 """CLIP clips its logit scale at 100 (Radford et al., 2021, section 2.5)."""
-
-
-def clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """Return CLIP's symmetric cross entropy of unit embeddings `images[N, D]`, `texts[N, D]`: a scalar.
-
-    Source: Radford et al., 2021 (arXiv 2103.00020), figure 3.
-    """
-    logits = scale * images @ texts.T
-    matching = torch.arange(len(images), device=images.device)
-    return (functional.cross_entropy(logits, matching) + functional.cross_entropy(logits.T, matching)) / 2
 
 
 def batches(count: int, batch_size: int, seed: int, *purpose: str | int) -> list[Indices]:
@@ -102,10 +91,14 @@ class Optimizer:
 
     def step(self, loss: Tensor) -> None:
         """Go one step down the gradient of `loss` (a scalar)."""
-        for part in self._parts:
-            part.zero_grad(set_to_none=True)
+        self.forget()
         loss.backward()  # type: ignore[no-untyped-call]
         self.update()
+
+    def forget(self) -> None:
+        """Drop the gradients that the weights have."""
+        for part in self._parts:
+            part.zero_grad(set_to_none=True)
 
     def update(self) -> None:
         """Move the weights by the gradients that they have."""
@@ -141,19 +134,55 @@ def _warmup_then_cosine(part: torch.optim.Optimizer, warmup_steps: int, total_st
     return SequentialLR(part, [rise, cosine], milestones=[warmup_steps])
 
 
-def descend(clip: Clip, optimizer: Optimizer, loss: Tensor, where: str) -> float:
-    """Take one step down `loss` (a scalar) and return its value.
+class Descent:
+    """Steps down losses, each of which is looked at when it is known.
 
-    Raises:
-        StageFault: if the loss is not finite; nothing is learnt from such a step.
+    On a GPU that is a step late: to ask for a number at once would wait for all that the GPU has been given to do, and
+    leave it idle until it is given more. So a loss that is not finite is met within one step, and no result is made.
     """
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise StageFault(f"the loss is {value} at {where}; a lower learning rate may help")
-    optimizer.step(loss)
-    with torch.no_grad():
-        clip.net.logit_scale.clamp_(max=LOGIT_SCALE_MAX)  # type: ignore[operator]
-    return value
+
+    def __init__(self, clip: Clip, optimizer: Optimizer, where: str, late: bool | None = None) -> None:
+        """Take steps of a model's `optimizer`; `where` they are is said of a loss that is not finite."""
+        self._clip = clip
+        self._optimizer = optimizer
+        self._where = where
+        self._late = clip.device.type == "cuda" if late is None else late
+        self._waiting: Tensor | None = None
+        self._values: list[float] = []
+
+    def step(self, loss: Tensor) -> None:
+        """Take one step down `loss` (a scalar).
+
+        Raises:
+            StageFault: if it is not finite, and nothing is learnt from it; or, where that is known a step late, if the
+                one before it was not.
+        """
+        self.learn(loss, lambda: self._optimizer.step(loss))
+
+    def learn(self, loss: Tensor, update: Callable[[], None]) -> None:
+        """Take the step `update` down a `loss`; raises as `step`."""
+        if not self._late:
+            self._look_at(loss.detach())
+        update()
+        with torch.no_grad():
+            self._clip.net.logit_scale.clamp_(max=LOGIT_SCALE_MAX)  # type: ignore[operator]
+        if self._late:
+            waiting, self._waiting = self._waiting, loss.detach()
+            if waiting is not None:
+                self._look_at(waiting)
+
+    def losses(self) -> list[float]:
+        """Return the losses of all steps; `StageFault` if the last one is not finite."""
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            self._look_at(waiting)
+        return self._values
+
+    def _look_at(self, loss: Tensor) -> None:
+        value = float(loss)
+        if not math.isfinite(value):
+            raise StageFault(f"the loss is {value} at {self._where}; a lower learning rate may help")
+        self._values.append(value)
 
 
 @dataclass(frozen=True)
@@ -165,6 +194,8 @@ class Recipe:
     batch_size: int
     weight_decay: float
     warmup_steps: int
+    micro_batch_size: int | None = None
+    """Pairs that gradients are computed for at a time; all of a batch if None."""
 
 
 def train_on_pairs(
@@ -180,24 +211,15 @@ def train_on_pairs(
     advance = optimizer.warmup_then_cosine(min(recipe.warmup_steps, total_steps // 4), total_steps)
     for epoch in range(1, recipe.epochs + 1):
         clip.net.train()
-        losses = []
-        for chosen in batches(len(pairs), recipe.batch_size, seed, purpose, "order", epoch):
-            images, texts = clip.encode_images(pairs.take(chosen)), clip.encode_tokens(tokens[chosen])
-            losses.append(
-                descend(clip, optimizer, clip_loss(images, texts, clip.logit_scale), f"{purpose} epoch {epoch}")
-            )
+        descent = Descent(clip, optimizer, f"{purpose} epoch {epoch}")
+        for chosen, images in fed(pairs, batches(len(pairs), recipe.batch_size, seed, purpose, "order", epoch)):
+            if recipe.micro_batch_size and recipe.micro_batch_size < len(chosen):
+                optimizer.forget()
+                loss = backward_by_parts(clip, images, tokens[chosen], recipe.micro_batch_size)
+                descent.learn(loss, optimizer.update)
+            else:
+                embedded = clip.encode_images(images), clip.encode_tokens(tokens[chosen])
+                descent.step(clip_loss(*embedded, clip.logit_scale))
             advance()
         clip.net.eval()
-        yield epoch, float(np.mean(losses))
-
-
-def pair_losses(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """Return each pair's share of CLIP's loss, `[N]`, of unit embeddings `images[N, D]`, `texts[N, D]`.
-
-    A pair's loss is the mean of two cross entropies: its caption among all captions, its image among all images.
-    The mean over pairs is `clip_loss`.
-    """
-    logits = scale * images @ texts.T
-    own = torch.arange(len(images), device=images.device)
-    of_captions = functional.cross_entropy(logits, own, reduction="none")
-    return (of_captions + functional.cross_entropy(logits.T, own, reduction="none")) / 2
+        yield epoch, float(np.mean(descent.losses()))

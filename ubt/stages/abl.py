@@ -15,9 +15,10 @@ from torch import Tensor
 from ubt.common.statistics import auroc
 from ubt.defenses.baselines import AscendSettings, IsolateSettings, RankSettings
 from ubt.engine.context import Epoch, Output, StageContext
-from ubt.engine.epochs import embed_pairs, model_to_train, train_epochs
+from ubt.engine.epochs import embed_pairs, embedded_batches, model_to_train, train_epochs
 from ubt.engine.poisoning import PoisonManifest
-from ubt.methods.training import Optimizer, batches, clip_loss, pair_losses
+from ubt.methods.losses import clip_loss, pair_losses
+from ubt.methods.training import Optimizer, batches
 from ubt.models.clip import Clip
 
 
@@ -36,8 +37,9 @@ def rank(context: StageContext) -> Iterator[Epoch]:
     before = losses_and_similarities(context, context.clip(settings.isolate_from))["similarities"]
 
     def losses(epoch: int) -> Iterator[Tensor]:
-        for batch in batches(len(pairs), settings.isolate_batch_size, context.seed, "rank", "order", epoch):
-            yield clip_loss(*embed_pairs(clip, pairs, tokens, batch), clip.logit_scale)
+        order = batches(len(pairs), settings.isolate_batch_size, context.seed, "rank", "order", epoch)
+        for images, texts in embedded_batches(clip, pairs, tokens, order):
+            yield clip_loss(images, texts, clip.logit_scale)
 
     def snapshot() -> Output:
         found = {**losses_and_similarities(context, clip), "similarities_before": before}

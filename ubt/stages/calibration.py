@@ -24,8 +24,9 @@ from ubt.data.base import Pairs
 from ubt.engine.poisoning import Feed
 from ubt.engine.work import CALIBRATION, Calibrated, cpu_name, setup_of
 from ubt.methods.augmentation import augment_images
+from ubt.methods.losses import clip_loss
 from ubt.methods.neighbours import nearest_neighbours
-from ubt.methods.training import Optimizer, clip_loss, token_embeddings
+from ubt.methods.training import Optimizer, token_embeddings
 from ubt.models.build import build_clip
 from ubt.models.clip import (
     Clip,

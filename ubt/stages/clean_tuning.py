@@ -28,7 +28,8 @@ from ubt.engine.context import Epoch, Output, StageContext
 from ubt.engine.epochs import model_to_train, train_epochs
 from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.augmentation import augment_captions, augment_images
-from ubt.methods.training import Optimizer, batches, clip_loss
+from ubt.methods.losses import clip_loss
+from ubt.methods.training import Optimizer, batches
 from ubt.models.clip import Clip
 
 

@@ -28,6 +28,7 @@ from ubt.common.statistics import auroc
 from ubt.defenses.detectors import NeighbourDetector, ScreenSettings
 from ubt.engine.context import Output, StageContext, StageInput
 from ubt.engine.poisoning import PoisonManifest
+from ubt.methods.feeding import Indices
 from ubt.methods.neighbours import (
     Neighbours,
     dimension_aware_outlierness,
@@ -35,7 +36,6 @@ from ubt.methods.neighbours import (
     nearest_neighbours,
     outlier_factors,
 )
-from ubt.methods.training import Indices
 from ubt.models.clip import embed_pair_images, pair_similarities
 
 

@@ -20,7 +20,8 @@ from ubt.data.base import Images, Labels, Subset, subset
 from ubt.engine.context import Output, PrivilegedContext, StageContext
 from ubt.engine.poisoning import PoisonManifest
 from ubt.methods.evaluation import Evaluator
-from ubt.methods.training import Indices, Recipe, train_on_pairs
+from ubt.methods.feeding import Indices
+from ubt.methods.training import Recipe, train_on_pairs
 from ubt.models.clip import Clip, State, embed_images, embed_tokens
 from ubt.trials.metrics import LinearProbe, PacBayes, Rebound, Retrieval
 from ubt.trials.rates import Rates

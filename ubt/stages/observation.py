@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ubt.defenses.ubt import UnlearnSettings
 from ubt.engine.context import StageContext
-from ubt.methods.training import Indices
+from ubt.methods.feeding import Indices
 from ubt.models.clip import Clip, embed_pair_images, embed_tokens
 from ubt.stages.retention import retained_pairs
 

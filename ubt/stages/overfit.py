@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ubt.common.statistics import auroc
-from ubt.data.base import PairSource
 from ubt.defenses.ubt import OverfitSettings
 from ubt.engine.context import Epoch, Output, StageContext
-from ubt.engine.epochs import embed_pairs, model_to_train, train_epochs
+from ubt.engine.epochs import embedded_batches, model_to_train, train_epochs
 from ubt.engine.poisoning import PoisonManifest
-from ubt.methods.training import Indices, Optimizer, batches, clip_loss
+from ubt.methods.feeding import Indices
+from ubt.methods.losses import clip_loss
+from ubt.methods.training import Optimizer, batches
 from ubt.models.clip import Clip, pair_similarities
 
 
@@ -37,8 +38,9 @@ def run(context: StageContext) -> Iterator[Epoch]:
 
     def losses(epoch: int) -> Iterator[Tensor]:
         size = settings.overfit_batch_size
-        for batch in batches(len(chosen), size, context.seed, "overfit", "order", epoch):
-            yield _loss(clip, context.pairs, context.pair_tokens, chosen[batch], settings)
+        order = [chosen[batch] for batch in batches(len(chosen), size, context.seed, "overfit", "order", epoch)]
+        for images, texts in embedded_batches(clip, context.pairs, context.pair_tokens, order):
+            yield _loss(clip, images, texts, settings)
 
     before = _similarities(context, context.clip("poisoned"), suspects)
 
@@ -75,8 +77,7 @@ def _similarities(context: StageContext, clip: Clip, indices: Indices) -> Tensor
     return pair_similarities(clip, context.pairs, context.pair_tokens, indices)
 
 
-def _loss(clip: Clip, pairs: PairSource, tokens: Tensor, batch: Indices, settings: OverfitSettings) -> Tensor:
-    images, texts = embed_pairs(clip, pairs, tokens, batch)
+def _loss(clip: Clip, images: Tensor, texts: Tensor, settings: OverfitSettings) -> Tensor:
     if settings.overfit_loss == "contrastive":
         return clip_loss(images, texts, clip.logit_scale)
     return -(images * texts).sum(dim=1).mean()

@@ -18,7 +18,7 @@ from ubt.engine.context import Output, PrivilegedContext
 from ubt.engine.given_poison import Located, located, read_trigger
 from ubt.engine.poisoning import DECOYS, LEARNED
 from ubt.engine.spec import MANIFEST_FILE, imported
-from ubt.methods.training import Indices
+from ubt.methods.feeding import Indices
 from ubt.trials.poison import GivenPoison, read_poison_list
 
 

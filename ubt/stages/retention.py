@@ -16,7 +16,8 @@ from ubt.common.errors import StageFault
 from ubt.data.base import Images
 from ubt.defenses.ubt import UnlearnSettings
 from ubt.engine.context import StageContext
-from ubt.methods.training import Indices, clip_loss
+from ubt.methods.feeding import Indices
+from ubt.methods.losses import clip_loss
 from ubt.models.clip import Clip, embed_pair_images, embed_tokens
 from ubt.stages.detectors import Trust
 

@@ -20,7 +20,8 @@ from ubt.defenses.ubt import UnlearnSettings
 from ubt.engine.context import Epoch, Output, StageContext
 from ubt.engine.epochs import model_to_train, train_epochs
 from ubt.engine.poisoning import PoisonManifest
-from ubt.methods.training import Indices, Optimizer, batches
+from ubt.methods.feeding import Indices
+from ubt.methods.training import Optimizer, batches
 from ubt.models.clip import Clip, embed_tokens
 from ubt.stages.retention import Retention
 

@@ -43,7 +43,7 @@ def classifiers(trial: TrialConfig, sizes: DataSizes) -> Work:
 def pretrain(trial: TrialConfig, sizes: DataSizes) -> Work:
     """Return the work of training the clean model."""
     recipe = trial.victim.pretrain
-    training = trained(recipe.epochs, sizes.pretrain, recipe.batch_size)
+    training = trained(recipe.epochs, sizes.pretrain, recipe.batch_size, recipe.micro_batch_size)
     return training + work(stages=1, builds=1, tokens=sizes.pretrain, models=1)
 
 
@@ -71,7 +71,8 @@ def poison(trial: TrialConfig, sizes: DataSizes) -> Work | None:
 def implant(trial: TrialConfig, sizes: DataSizes) -> Work:
     """Return the work of training the backdoor in, or of loading the poisoned model."""
     recipe = trial.victim.implant
-    made = work(copies=1) if recipe.checkpoint else trained(recipe.epochs, sizes.train, recipe.batch_size)
+    training = trained(recipe.epochs, sizes.train, recipe.batch_size, recipe.micro_batch_size)
+    made = work(copies=1) if recipe.checkpoint else training
     judging = rates(trial, sizes, "val", "test") + classifiers(trial, sizes)
     return made + judging + work(stages=1, copies=1, tokens=sizes.train, models=1)
 
@@ -79,7 +80,7 @@ def implant(trial: TrialConfig, sizes: DataSizes) -> Work:
 def retrain(trial: TrialConfig, sizes: DataSizes) -> Work:
     """Return the work of training without the poison."""
     recipe, kept = trial.victim.implant, clean_pairs(trial, sizes)
-    return trained(recipe.epochs, kept, recipe.batch_size) + work(stages=1, copies=1, models=1)
+    return trained(recipe.epochs, kept, recipe.batch_size, recipe.micro_batch_size) + work(stages=1, copies=1, models=1)
 
 
 def clean_pairs(trial: TrialConfig, sizes: DataSizes) -> int:

@@ -33,6 +33,11 @@ from ubt.trials.metrics import Metrics
 from ubt.trials.poison import GivenPoison, MadePoison, Poison, PoisonConfig, read_poison_list
 
 
+def _without_none(newer: str, tree: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Leave out a newer setting that is not given: so the configurations of earlier records, and keys, are the same."""
+    return {name: value for name, value in tree.items() if name != newer or value is not None}
+
+
 class PretrainSettings(Config):
     """How a clean model is trained from nothing: AdamW, warm-up, cosine decay."""
 
@@ -46,6 +51,13 @@ class PretrainSettings(Config):
     """AdamW's; biases, gains and the token embedding are not decayed."""
     warmup_steps: int = Field(default=60, ge=0)
     """Steps of linear warm-up; a quarter of all steps at most."""
+    micro_batch_size: int | None = Field(default=None, ge=2)
+    """Pairs that gradients are computed for at a time, so that a large batch fits a small GPU; by default all of a
+    batch. The loss is the same, each pair contrasted with the whole batch; batch norm sees so many at a time."""
+
+    @model_serializer(mode="wrap")
+    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        return _without_none("micro_batch_size", dump(self))
 
 
 class ImplantSettings(Config):
@@ -66,6 +78,13 @@ class ImplantSettings(Config):
     as they are, unless `poison` says that the attack is to poison them."""
     min_asr: float = Field(default=0.5, ge=0, le=1)
     """Least attack success rate of a victim worth defending; below it no defense stage is run."""
+    micro_batch_size: int | None = Field(default=None, ge=2)
+    """Pairs that gradients are computed for at a time, so that a large batch fits a small GPU; by default all of a
+    batch. The loss is the same, each pair contrasted with the whole batch; batch norm sees so many at a time."""
+
+    @model_serializer(mode="wrap")
+    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        return _without_none("micro_batch_size", dump(self))
 
 
 class VictimConfig(Config):

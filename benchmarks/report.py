@@ -24,7 +24,8 @@ started = time.perf_counter()
 from analysis import write_report
 from pathlib import Path
 report = write_report(Path(sys.argv[1]))
-print(time.perf_counter() - started, report.page.stat().st_size, sum(f.stat().st_size for f in report.files))
+sizes = [file.stat().st_size for file in report.files]
+print(time.perf_counter() - started, time.process_time(), sizes[0], sum(sizes))
 """
 PROFILE = WRITE.replace(
     "report = write_report(Path(sys.argv[1]))",
@@ -33,15 +34,15 @@ PROFILE = WRITE.replace(
 )
 
 
-def written(run: Path, profile: bool) -> tuple[float, int, int]:
-    """Return the seconds that a report takes in a new process, the bytes of its page and of all its files."""
+def written(run: Path, profile: bool) -> tuple[float, float, int, int]:
+    """Return the seconds that a report takes in a new process, those of its CPU, the bytes of its page and of all."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     command = [sys.executable, "-c", PROFILE if profile else WRITE, str(run)]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     if profile:
         print(output)
-    seconds, page, files = output.split()[-3:]
-    return float(seconds), int(page), int(files)
+    seconds, busy, page, files = output.split()[-4:]
+    return float(seconds), float(busy), int(page), int(files)
 
 
 def first_paint(page: Path, browser: str) -> tuple[float, float]:
@@ -73,14 +74,18 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--folder", type=Path, help="where runs are made, and kept")
     given = parser.parse_args()
-    print("trials  seeds  knobs  written in  page    all files" + ("  first paint  loaded" if given.browser else ""))
+    print(
+        "trials  seeds  knobs  written in      CPU  page    all files"
+        + ("  first paint  loaded" if given.browser else "")
+    )
     with tempfile.TemporaryDirectory() as temporary:
         for trials, seeds, knobs in product(given.trials, given.seeds, given.knobs):
             folder = (given.folder or Path(temporary)) / f"t{trials}-s{seeds}-k{knobs}"
             if not folder.exists():
                 make_run(folder, trials=trials, seeds=seeds, knobs=knobs)
-            seconds, page, files = written(folder, given.profile)
-            line = f"{trials:6}  {seeds:5}  {knobs:5}  {seconds:8.1f} s  {page / 1e6:5.2f}M  {files / 1e6:8.2f}M"
+            seconds, busy, page, files = written(folder, given.profile)
+            line = f"{trials:6}  {seeds:5}  {knobs:5}  {seconds:8.1f} s  {busy:5.1f} s"
+            line += f"  {page / 1e6:5.2f}M  {files / 1e6:8.2f}M"
             if given.browser:
                 paint, loaded = first_paint(folder / "report" / "index.html", given.browser)
                 line += f"  {paint:9.2f} s  {loaded:4.2f} s"

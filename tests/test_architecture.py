@@ -96,6 +96,7 @@ HOMES = {
     },
     "optuna": {
         "analysis/effects/importance.py",
+        "analysis/optuna_journal.py",
         "sweeps/search/optuna_points.py",
         "sweeps/search/optuna_proposer.py",
         "sweeps/search/optuna_samplers.py",
@@ -224,6 +225,7 @@ LAYERS = {
         "side_by_side",
         "cleaned",
         "paper",
+        "optuna_journal",
         "report",
         "run",
     ),

@@ -152,16 +152,16 @@ def _study(measured: Sequence[Configuration], paths: Sequence[str]) -> optuna.St
     import optuna  # noqa: PLC0415 — slow to import
 
     columns = {path: [setting(c.first, path) for c in measured] for path in paths}
-    spaces = {path: _distribution(values) for path, values in columns.items()}
+    spaces = {path: distribution_of(values) for path, values in columns.items()}
     study = optuna.create_study(directions=["minimize", "maximize"])
     for at, configuration in enumerate(measured):
-        params = {path: _param(columns[path][at], spaces[path]) for path in paths}
+        params = {path: param_of(columns[path][at], spaces[path]) for path in paths}
         rates = configuration.val.point if configuration.val else None
         study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, values=rates))
     return study
 
 
-def _distribution(values: Sequence[JsonValue]) -> BaseDistribution:
+def distribution_of(values: Sequence[JsonValue]) -> BaseDistribution:
     """Return what a knob was varied over: numbers between the ends that were met, or words."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: PLC0415
 
@@ -174,7 +174,8 @@ def _distribution(values: Sequence[JsonValue]) -> BaseDistribution:
     return FloatDistribution(float(min(numbers)), float(max(numbers)), log=log)
 
 
-def _param(value: JsonValue, space: BaseDistribution) -> JsonValue:
+def param_of(value: JsonValue, space: BaseDistribution) -> JsonValue:
+    """Return a knob's value as Optuna has it: words as text."""
     return setting_text(value) if type(space).__name__ == "CategoricalDistribution" else value
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from analysis.effects.importance import Importances, find_importances
 from analysis.figures.base import Absent, attempt
 from analysis.figures.epochs import Course, EpochsInfo, epochs_info
 from analysis.figures.front import FrontInfo, Mark, SplitInfo, front_info, steps
@@ -21,18 +22,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DOTS_PER_INCH = 160
+_ON_A_PAGE = 96
+"""Of those that a description shows: MLflow's pages take pictures as wide as they are, and move what is beside."""
 _TOP = 104
 """Upper end of axes in percent, so that points at 100 are whole."""
 _MOST_PANELS = 12
 
 
 def stills(findings: Findings) -> dict[str, bytes]:
-    """Return front, knobs, epochs and the figures for papers as PNG, by name; those that the run has the data for."""
+    """Return front, knobs, epochs, importance and those for papers, as PNG by name; those that the run has data for."""
     found: dict[str, bytes] = {}
     kinds: dict[str, tuple[Callable[[Findings], Any], Callable[[Any], Figure]]] = {
         "front": (front_info, _front),
         "knobs": (knobs_info, _knobs),
         "epochs": (epochs_info, _epochs),
+        "importance": (_importances, _importance),
     }
     for name, (work_out, draw) in kinds.items():
         drawn = attempt(name, partial(_png, findings, work_out, draw))
@@ -58,7 +62,26 @@ def _png(findings: Findings, work_out: Callable[[Findings], Any], draw: Callable
     if isinstance(info, Absent):
         return info
     with style.paper_style():
-        return style.rendered(draw(info), "png", dots_per_inch=_DOTS_PER_INCH)["png"]
+        return style.rendered(draw(info), "png", dots_per_inch=_ON_A_PAGE)["png"]
+
+
+def _importances(findings: Findings) -> Importances | Absent:
+    return find_importances(findings) or Absent("no several knobs were varied at once in enough trials")
+
+
+def _importance(info: Importances) -> Figure:
+    knobs = info.knobs[:_MOST_PANELS][::-1]  # the first one on top
+    figure = style.blank(style.PAGE_INCHES, 0.8 + 0.35 * len(knobs))
+    axes = figure.subplots()
+    shares = [("attack success", style.POISONED, 0.2, [knob.asr.variance for knob in knobs])]
+    shares.append(("clean accuracy", style.CLEAN, -0.2, [knob.ca.variance for knob in knobs]))
+    for name, colour, offset, found in shares:
+        at = [number + offset for number in range(len(knobs))]
+        axes.barh(at, [100 * share for share in found], height=0.38, color=colour, label=name)
+    axes.set_yticks(range(len(knobs)), [knob.name for knob in knobs])
+    axes.set(xlabel=f"share of the variance over {info.configurations:,} configurations, %", xlim=(0, 100))
+    axes.legend()
+    return figure
 
 
 def _front(info: FrontInfo) -> Figure:

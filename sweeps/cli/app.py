@@ -26,6 +26,7 @@ from sweeps.cli.options import (
     StudyArgument,
 )
 from sweeps.cli.runs.compare import compare
+from sweeps.cli.runs.optuna import optuna
 from sweeps.cli.runs.replay import replay
 from sweeps.cli.runs.table import effects, table
 from sweeps.cli.runs.watch import watch
@@ -57,6 +58,7 @@ app.command()(replay)
 app.command()(table)
 app.command()(effects)
 app.command()(watch)
+app.command()(optuna)
 app.command(cls=SweepCommand)(sweep)
 
 

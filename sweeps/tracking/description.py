@@ -199,7 +199,7 @@ def _reason(record: TrialRecord) -> str:
 
 _LINKS = (
     ("report/index.html", "Report", "every trial, figure and table, in one page"),
-    ("figures", "Figures", "front, knobs, epochs and those for papers, as images"),
+    ("figures", "Figures", "front, knobs, epochs, importance and those for papers, as images"),
     ("model", "The cleaned model", "weights of the chosen trial, as open_clip loads them"),
     ("report/trials.csv", "Trials as CSV", "every trial with its settings and rates"),
     ("report/front.csv", "The front as CSV", "the configurations that no other one beats in both rates"),

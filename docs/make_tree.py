@@ -23,7 +23,7 @@ OTHERS = {
     "cluster.yaml": "a Ray cluster-launcher file: one CPU head, GPU workers that come and go",
     "Makefile": "`demo`, `install`, `test`, `check`, `clusters`, `docs`, `format`, `lock`, `image`, `tree`, `fuzz`, …",
     "requirements.lock": "every dependency with hashes, for CUDA 13; `requirements-cuda12.lock` for CUDA 12",
-    ".ci/run": "what CI runs: `make check`",
+    ".ci/run": "what CI runs: `make check`, and a part of `make clusters`",
 }
 WIDTH = 34
 

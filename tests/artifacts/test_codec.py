@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from safetensors.torch import save
 
 from ubt.artifacts.codec import MODEL, TENSORS, Artifact, changed, decode, encode, overlay
 from ubt.artifacts.manifest import ArtifactManifest
@@ -20,6 +21,16 @@ def described(**fields):
 
 def same_bits(one, other):
     return one.dtype == other.dtype and one.shape == other.shape and one.numpy().tobytes() == other.numpy().tobytes()
+
+
+DTYPES = [getattr(torch, name) for name in "bool uint8 int8 int16 float16 bfloat16 int32 float32 float64 int64".split()]
+DTYPES += [torch.uint16, torch.complex64]
+
+
+@given(st.dictionaries(st.text(max_size=3), st.tuples(TENSOR, st.sampled_from(DTYPES)), max_size=5))
+def test_tensors_are_encoded_as_safetensors_itself_does(found):
+    tensors = {name: value.to(dtype) for name, (value, dtype) in found.items()}
+    assert b"".join(encode(tensors)) == save(tensors)
 
 
 @given(STATES, STATES)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,10 +12,24 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ubt.artifacts.manifest import ArtifactManifest
-from ubt.artifacts.store import ArtifactStore
+from ubt.artifacts.store import ArtifactStore, Part
 from ubt.common.errors import DamagedArtifact
 from ubt.models.clip import State
 
+_DTYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What safetensors calls types, in the order in which it lays them out."""
 TENSORS, MODEL, OPTIMIZER = "tensors", "model", "optimizer"
 
 
@@ -40,9 +55,28 @@ class Artifact:
         return sum(tensor.numel() * tensor.element_size() for tensor in parts)
 
 
-def encode(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return tensors as safetensors."""
-    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+def encode(tensors: Mapping[str, Tensor]) -> Sequence[Part]:
+    """Return tensors as safetensors, byte for byte as its `save` does, which would copy them all: header, then each.
+
+    On the CPU the parts are the tensors' own memory: they must not change before the parts are written.
+    """
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    if any(value.dtype not in _DTYPES for value in plain.values()):
+        return (save(plain),)
+    ranks = {dtype: rank for rank, dtype in enumerate(_DTYPES)}
+    ordered = sorted(plain.items(), key=lambda item: (ranks[item[1].dtype], item[0].encode()))
+    header, end = {}, 0
+    for name, value in ordered:
+        start, end = end, end + value.nbytes
+        header[name] = {"dtype": _DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [start, end]}
+    described = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    described += b" " * (-len(described) % 8)
+    return (len(described).to_bytes(8, "little") + described, *(_memory(value) for _, value in ordered))
+
+
+def _memory(tensor: Tensor) -> memoryview:
+    """Return the bytes of a contiguous tensor on the CPU, not copied."""
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
 
 
 def decode(store: ArtifactStore, manifest: ArtifactManifest, payload: str) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,12 +25,15 @@ from pydantic import ValidationError
 from ubt.artifacts.lease_files import FolderLeases, LeaseFiles, S3Leases
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest, Payload
 from ubt.artifacts.patience import access_to, patiently
-from ubt.common.atomic_files import write_whole
+from ubt.common.atomic_files import whole_file, write_whole
 from ubt.common.errors import DamagedArtifact, Problem, UserError
-from ubt.common.hashing import digest_bytes
+from ubt.common.hashing import digest_bytes, write_hashed
 from ubt.common.paths import cache_root, expanded
 
 Result = TypeVar("Result")
+Part = bytes | memoryview
+Content = bytes | Sequence[Part]
+"""A payload's bytes, in one or in several parts; each part's length is in bytes."""
 
 _MANIFEST = re.escape(MANIFEST_FILE)
 _WRITTEN = re.compile(
@@ -131,17 +134,18 @@ class ArtifactStore:
             raise DamagedArtifact(f"{manifest.stage} {manifest.key}: {payload.file} is damaged and was set aside")
         return content
 
-    def publish(self, manifest: ArtifactManifest, payloads: Mapping[str, bytes]) -> ArtifactManifest:
+    def publish(self, manifest: ArtifactManifest, payloads: Mapping[str, Content]) -> ArtifactManifest:
         """Write the payloads, then the manifest that makes them an artifact; return the completed manifest.
 
         If the disk is full or not writable, nothing is published.
         """
         described = {}
         for name, content in payloads.items():
-            digest = digest_bytes(content)
-            file = f"{name}-{digest[:16]}.bin"
-            self._write(self._path(manifest.stage, manifest.key, file), content)
-            described[name] = Payload(file=file, sha256=digest, size_bytes=len(content))
+            parts = (content,) if isinstance(content, bytes) else tuple(content)
+            digest = self._write_payload(self._path(manifest.stage, manifest.key), name, parts)
+            described[name] = Payload(
+                file=_payload_file(name, digest), sha256=digest, size_bytes=sum(map(len, parts))
+            )
         complete = manifest.model_copy(update={"payloads": described})
         path = self._path(manifest.stage, manifest.key, MANIFEST_FILE)
         self._write(path, complete.model_dump_json(indent=1).encode())
@@ -245,6 +249,23 @@ class ArtifactStore:
             else:
                 self._patiently("written", lambda: self._files.pipe_file(path, content))
 
+    def _write_payload(self, folder: str, name: str, parts: Sequence[Part]) -> str:
+        """Write one payload whole, and return its SHA-256, which it is called by."""
+        if not isinstance(self._files, LocalFileSystem):
+            digest = digest_bytes(*parts)
+            self._write(f"{folder}/{_payload_file(name, digest)}", b"".join(parts))
+            return digest
+
+        def write() -> str:
+            digest = ""
+            path = Path(folder) / _payload_file(name, "0" * 16)
+            with whole_file(path, lasting=True, called=lambda: _payload_file(name, digest)) as unfinished:
+                digest = write_hashed(unfinished, parts)
+            return digest
+
+        with self._access("written"):
+            return self._patiently("written", write)
+
     def _descriptions(self, stage: str) -> Iterable[str]:
         """Return the paths of the descriptions of all artifacts of a stage."""
         pattern = f"{stage}/*/{MANIFEST_FILE}"
@@ -274,6 +295,10 @@ class ArtifactStore:
 
     def _path(self, stage: str, key: str, file: str = "") -> str:
         return f"{self._artifacts}/{stage}/{key}/{file}".rstrip("/")
+
+
+def _payload_file(name: str, digest: str) -> str:
+    return f"{name}-{digest[:16]}.bin"
 
 
 def default_store() -> str:

@@ -30,11 +30,12 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def whole_file(path: Path, lasting: bool = False) -> Iterator[Path]:
+def whole_file(path: Path, lasting: bool = False, called: Callable[[], str] | None = None) -> Iterator[Path]:
     """Yield a name beside `path` to write to; the file moves to `path` in one step when the block ends well.
 
     A reader never sees half a file, and a full disk or a killed process leaves the old one; so does a loss of power
-    if it is `lasting`, else the file may be empty after one. Folders are made as needed.
+    if it is `lasting`, else the file may be empty after one. Folders are made as needed. A file that is `called` by its
+    content has that name in place of the one in `path`.
 
     Raises:
         OSError: if the disk is full or not writable.
@@ -46,7 +47,7 @@ def whole_file(path: Path, lasting: bool = False) -> Iterator[Path]:
         yield unfinished
         if lasting:
             _to_disk(unfinished)
-        unfinished.replace(path)
+        unfinished.replace(path.with_name(called()) if called else path)
         if lasting:
             for folder in (path.parent, *made):
                 _to_disk(folder)

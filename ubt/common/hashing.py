@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ import numpy as np
 from pydantic import JsonValue
 
 _CHUNK_BYTES = 1 << 20
+_WRITTEN_BYTES = 16 << 20
 
 
 def fingerprint(value: JsonValue) -> str:
@@ -23,9 +26,29 @@ def fingerprint(value: JsonValue) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
-def digest_bytes(payload: bytes) -> str:
-    """Return the SHA-256 of `payload` in hex."""
-    return hashlib.sha256(payload).hexdigest()
+def digest_bytes(*parts: bytes | memoryview) -> str:
+    """Return the SHA-256 of a payload, which may be in parts, in hex."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def write_hashed(path: Path, parts: Sequence[bytes | memoryview]) -> str:
+    """Write a payload to `path`, and return its SHA-256 in hex.
+
+    Both at once: while a block is being written, a thread hashes it, so that nothing is read a second time.
+    """
+    digest = hashlib.sha256()
+    with path.open("wb") as stream, ThreadPoolExecutor(1) as hashing:
+        for part in parts:
+            for start in range(0, len(part), _WRITTEN_BYTES):
+                block = part[start : start + _WRITTEN_BYTES] if len(part) > _WRITTEN_BYTES else part
+                hashed = hashing.submit(digest.update, block) if len(block) > _CHUNK_BYTES else digest.update(block)
+                stream.write(block)
+                if hashed:
+                    hashed.result()
+    return digest.hexdigest()
 
 
 def digest_file(path: Path) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
 from ubt.artifacts.manifest import ArtifactManifest, Setup, utc_now
+from ubt.artifacts.store import Content
 from ubt.common.errors import DamagedArtifact
 from ubt.common.progress import beat
 from ubt.engine.context import (
@@ -196,7 +197,7 @@ class Execution:
             computed_by=self._computed_by,
             started_at=self._started_at,
         )
-        payloads = {}
+        payloads: dict[str, Content] = {}
         if output.tensors:
             payloads[TENSORS] = encode(output.tensors)
         if output.model is not None:

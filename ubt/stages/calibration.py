@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, changed, encode
 from ubt.artifacts.manifest import ArtifactManifest
-from ubt.artifacts.store import ArtifactStore
+from ubt.artifacts.store import ArtifactStore, Content
 from ubt.common.hashing import numpy_generator
 from ubt.data.base import Pairs
 from ubt.engine.poisoning import Feed
@@ -160,7 +160,7 @@ class _Bench:
             **{kind: comparing + writing * size / sizes["models"] for kind, size in sizes.items()},
         }
 
-    def _publish(self, payloads: Mapping[str, bytes]) -> None:
+    def _publish(self, payloads: Mapping[str, Content]) -> None:
         key = f"try-{uuid.uuid4().hex}"
         tried = ArtifactManifest(stage=CALIBRATION, key=key, version=1, seed=None, settings={}, inputs={})
         self._store.remove(self._store.publish(tried, payloads))

@@ -1,0 +1,59 @@
+"""What publishing a full model costs beside writing it with safetensors' `save_file`: seconds, and of them CPU.
+
+python benchmarks/publishing.py                 # 604 MB of weights, ViT-B/32's size, in a folder of /tmp
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ubt.artifacts.codec import MODEL, encode
+from ubt.artifacts.manifest import ArtifactManifest
+from ubt.artifacts.store import ArtifactStore
+
+
+def main() -> None:
+    """Print the quickest of both in turns, and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=604)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    weights = {f"layer{at}": torch.randn(1 << 20) for at in range(asked.megabytes * 1000 * 1000 >> 22)}
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        store = ArtifactStore(folder)
+
+        def publish() -> None:
+            key = uuid.uuid4().hex
+            described = ArtifactManifest(stage="try", key=key, version=1, seed=0, settings={}, inputs={})
+            store.remove(store.publish(described, {MODEL: encode(weights)}))
+
+        def bare() -> None:
+            path = Path(folder) / "bare.safetensors"
+            save_file(weights, path)
+            path.unlink()
+
+        publish()
+        turns = [(_took(bare), _took(publish)) for _ in range(asked.turns)]
+    for name, at in (("wall", 0), ("CPU", 1)):
+        one, other = (min(turn[which][at] for turn in turns) for which in (0, 1))
+        print(f"{name}: save_file {one:.2f} s, publish {other:.2f} s, {other / one:.2f} times as long")
+
+
+def _took(run: Callable[[], None]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+if __name__ == "__main__":
+    main()

@@ -10,10 +10,38 @@ Example:
     >>> run.figure("front")  # doctest: +SKIP
 """
 
-from analysis.paper import write_figures
-from analysis.report import Report, write_report
-from analysis.run import Run, load_run
-from analysis.side_by_side import ComparedRuns, compare_runs
-from analysis.summary import Summary
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analysis.paper import write_figures
+    from analysis.report import Report, write_report
+    from analysis.run import Run, load_run
+    from analysis.side_by_side import ComparedRuns, compare_runs
+    from analysis.summary import Summary
 
 __all__ = ["ComparedRuns", "Report", "Run", "Summary", "compare_runs", "load_run", "write_figures", "write_report"]
+
+_MODULES = {
+    "ComparedRuns": "analysis.side_by_side",
+    "Report": "analysis.report",
+    "Run": "analysis.run",
+    "Summary": "analysis.summary",
+    "compare_runs": "analysis.side_by_side",
+    "load_run": "analysis.run",
+    "write_figures": "analysis.paper",
+    "write_report": "analysis.report",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what `__all__` names when it is first asked for: pandas and plotly take seconds, and formatting none."""
+    if name not in _MODULES:
+        raise AttributeError(f"module `analysis` has no attribute `{name}`; it has {', '.join(__all__)}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

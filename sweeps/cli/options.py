@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.study.loading import builtin_studies
-from ubt.artifacts.remote_folder import path_of
+from sweeps.study.builtin import builtin_studies
 
 DEFAULT_STORE = "$UBT_STORE, or else $UBT_CACHE, or else ~/.cache/ubt"
 
@@ -26,6 +25,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 
 
 def _here(path: Path | None) -> Path | None:
+    from ubt.artifacts.remote_folder import path_of  # noqa: PLC0415 — `ubt --help` needs none of it
+
     return None if path is None else path_of(path, "--out")
 
 

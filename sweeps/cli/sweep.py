@@ -13,7 +13,6 @@ from typer.core import TyperCommand
 
 from sweeps.cli.mistakes import mistakes_text
 from sweeps.cli.options import JsonOption, NameOption, OutOption, SetOption, StudyArgument
-from sweeps.run.job import Job
 from ubt.common.ending import GRACE_SECONDS, current
 from ubt.common.errors import UserError
 from ubt.common.exits import Exit
@@ -69,6 +68,8 @@ def sweep(
     """Run a study: every trial, sharing every stage, then the report."""
     ending, go_on = current(), resume_command(sys.argv)
     ending.last_words = f" before the first trial. Start again with:\n  {shlex.join(['ubt', *sys.argv[1:]])}"
+    from sweeps.run.job import Job  # noqa: PLC0415 — `ubt --help` needs none of it
+
     if job := Job.of_this_process():
         go_on = job.command or go_on
         ending.last_words = f" before the first trial. Start again with:\n  {go_on}"

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.options import RunArgument
-from ubt.artifacts.remote_folder import shown
 from ubt.common.exits import Exit
 
 
@@ -29,6 +28,7 @@ def ui(
     from sweeps.run.track import ready_to_show, settings_for  # noqa: PLC0415
     from sweeps.tracking.faults import TrackingFault  # noqa: PLC0415
     from sweeps.tracking.pages import pages_of  # noqa: PLC0415
+    from ubt.artifacts.remote_folder import shown  # noqa: PLC0415
 
     settings = settings_for(run_folder, uri)[0] if uri else tracking_of(run_folder)
     folder = run_at(run_folder).path
@@ -68,6 +68,7 @@ def track(
     """Send what MLflow lacks of runs: after it was down, or into another one."""
     from sweeps.cli.output import seldom, untracked_lines  # noqa: PLC0415
     from sweeps.run.track import track as send  # noqa: PLC0415
+    from ubt.artifacts.remote_folder import shown  # noqa: PLC0415
 
     left = 0
     for run in run_folders:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 from analysis import Run, load_run
 from sweeps.study.config import Resources
 from ubt.artifacts.export import Destination, write_model
-from ubt.artifacts.model_note import Format, ModelNote, Origin, Which
+from ubt.artifacts.model_choice import Format, Which
+from ubt.artifacts.model_note import ModelNote, Origin
 from ubt.artifacts.store import ArtifactStore, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError
 from ubt.common.formatting import duration

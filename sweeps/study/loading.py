@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
+from sweeps.study.builtin import builtin_studies
 from sweeps.study.checks import check_study, problems_of
 from sweeps.study.config import StudyConfig
 from ubt.attacks import ATTACKS
@@ -24,12 +25,6 @@ from ubt.data import DATA_SOURCES
 from ubt.data.shards import JOINT
 from ubt.defenses import DEFENSES
 from ubt.models.settings import LOCAL_DIR
-
-
-def builtin_studies() -> dict[str, Path]:
-    """Return name → file."""
-    return {path.stem: path for path in sorted((Path(__file__).parent / "studies").glob("*.yaml"))}
-
 
 EXTENDS = "extends"
 """The field that names the study which a study starts from."""

@@ -5,8 +5,27 @@ the sweep goes on. What MLflow shall show is derived from the run folder, and wh
 sent, by the sweep or later by `ubt track`. Importing this loads no MLflow.
 """
 
-from sweeps.tracking.config import TrackingSettings
-from sweeps.tracking.delivery import Left
-from sweeps.tracking.tracker import Tracker
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.tracking.config import TrackingSettings
+    from sweeps.tracking.delivery import Left
+    from sweeps.tracking.tracker import Tracker
 
 __all__ = ["Left", "Tracker", "TrackingSettings"]
+
+_MODULES = {
+    "Left": "sweeps.tracking.delivery",
+    "Tracker": "sweeps.tracking.tracker",
+    "TrackingSettings": "sweeps.tracking.config",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a class of `__all__` when it is first asked for: planning needs the settings alone."""
+    if name not in _MODULES:
+        raise AttributeError(f"module `sweeps.tracking` has no attribute `{name}`; it has {', '.join(__all__)}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -23,8 +23,8 @@ def same_bits(one, other):
     return one.dtype == other.dtype and one.shape == other.shape and one.numpy().tobytes() == other.numpy().tobytes()
 
 
-DTYPES = [getattr(torch, name) for name in "bool uint8 int8 int16 float16 bfloat16 int32 float32 float64 int64".split()]
-DTYPES += [torch.uint16, torch.complex64]
+DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.int32, torch.float32]
+DTYPES += [torch.float64, torch.int64, torch.uint16, torch.complex64]
 
 
 @given(st.dictionaries(st.text(max_size=3), st.tuples(TENSOR, st.sampled_from(DTYPES)), max_size=5))

@@ -9,7 +9,7 @@ from ubt.artifacts.codec import TENSORS, Artifact, encode
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.engine.graph import build_pipeline
-from ubt.engine.workspace import MEMORY_LIMIT_BYTES, Workspace
+from ubt.engine.workspace import Workspace, memory_limit_bytes
 
 CPU = torch.device("cpu")
 
@@ -55,7 +55,7 @@ def test_what_the_store_does_not_have_is_none(empty):
 
 
 def test_the_artifacts_used_longest_ago_are_forgotten_when_memory_is_full(empty, monkeypatch):
-    monkeypatch.setattr("ubt.engine.workspace.MEMORY_LIMIT_BYTES", 2 * 4)
+    monkeypatch.setattr(empty, "_memory_limit_bytes", 2 * 4)
     for key in "abc":
         publish(empty, key)
     a, b = empty.load("suspect", "a"), empty.load("suspect", "b")
@@ -63,11 +63,18 @@ def test_the_artifacts_used_longest_ago_are_forgotten_when_memory_is_full(empty,
     empty.load("suspect", "c")
     assert empty.load("suspect", "a") is a, "used lately"
     assert empty.load("suspect", "b") is not b, "read again"
-    assert MEMORY_LIMIT_BYTES > 1 << 30
+
+
+def test_a_worker_keeps_artifacts_in_a_quarter_of_its_share_of_the_machine(monkeypatch):
+    monkeypatch.setattr("ubt.engine.workspace.memory_bytes", lambda: 512 << 30)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert memory_limit_bytes(8) == 16 << 30
+    assert memory_limit_bytes(1) == 2 << 30
+    assert memory_limit_bytes(128) == 128 << 30
 
 
 def test_one_artifact_is_kept_however_large(empty, monkeypatch):
-    monkeypatch.setattr("ubt.engine.workspace.MEMORY_LIMIT_BYTES", 0)
+    monkeypatch.setattr(empty, "_memory_limit_bytes", 0)
     publish(empty, "a")
     assert empty.load("suspect", "a") is empty.load("suspect", "a")
 

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from sweeps.search import DESIGNS
-from sweeps.study.loading import builtin_studies, load_study
+from sweeps.study.builtin import builtin_studies
+from sweeps.study.loading import load_study
 from ubt.attacks import ATTACKS
 from ubt.defenses import DEFENSES
 from ubt.defenses.detectors import DETECTORS

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sweeps.cli.app import app
-from sweeps.cli.store import LEFTOVER_AGE, damaged, parse_age, remains, removable, usage
+from ubt.artifacts.housekeeping import LEFTOVER_AGE, damaged, parse_age, remains, removable, usage
 from ubt.artifacts.leases import Leases
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore

@@ -13,7 +13,8 @@ from sweeps.detached.launch import NAME, Launched, launched_text, study_text
 from sweeps.detached.look import Look, Looker, is_run, job_of, run_of
 from sweeps.run.folder import new_run
 from sweeps.run.job import JOB_FILE, OUT, Job
-from sweeps.study.loading import builtin_studies, load_study
+from sweeps.study.builtin import builtin_studies
+from sweeps.study.loading import load_study
 from ubt.common.errors import UserError
 
 IN_RAY = "/tmp/ray/session_2026-11-26_04-00-00_000000_7/runtime_resources/working_dir_files/_ray_pkg_0123"

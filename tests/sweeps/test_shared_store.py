@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli.store import damaged
+from ubt.artifacts.housekeeping import damaged
 from ubt.artifacts.store import ArtifactStore
 from ubt.trials.record import State, TrialRecord, read_records
 

@@ -14,13 +14,13 @@ from s3_server import s3_server
 from analysis import load_run, write_figures, write_report
 from sweeps import export
 from sweeps.cli import app
-from sweeps.cli.store import keys_of_runs
 from sweeps.detached.status import read_status
 from sweeps.run import launch
 from sweeps.run.finish import SweepEnd
 from sweeps.run.launch import sweep
 from sweeps.run.track import track
 from sweeps.study.loading import load_study
+from ubt.artifacts.housekeeping import keys_of_runs
 from ubt.artifacts.remote_folder import RemoteFolder
 from ubt.common.errors import UserError
 from ubt.trials.record import State, TrialRecord

@@ -76,7 +76,8 @@ def encode(tensors: Mapping[str, Tensor]) -> Sequence[Part]:
 
 def _memory(tensor: Tensor) -> memoryview:
     """Return the bytes of a contiguous tensor on the CPU, not copied."""
-    return memoryview(tensor.view(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+    # `bytes` of nothing, as a view of no elements has no type to be cast from.
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy().data) if tensor.numel() else memoryview(b"")
 
 
 def decode(store: ArtifactStore, manifest: ArtifactManifest, payload: str) -> dict[str, Tensor]:

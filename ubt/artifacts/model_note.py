@@ -5,36 +5,14 @@ Loads no torch.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from ubt.artifacts.model_choice import Which
 from ubt.config import Config
 from ubt.trials.rates import Rates
 from ubt.trials.record import TrialRecord
-
-
-class Format(StrEnum):
-    """What is written."""
-
-    SAFETENSORS = "safetensors"
-    """One file."""
-    PT = "pt"
-    """One file: torch's own, a state dict."""
-    OPEN_CLIP = "open-clip"
-    """A folder, for `local-dir:` and for a model repository of Hugging Face."""
-
-
-class Which(StrEnum):
-    """Which of a trial's models."""
-
-    DEFENDED = "defended"
-    """The one that the backdoor was removed from."""
-    POISONED = "poisoned"
-    """The one with the backdoor."""
-    CLEAN = "clean"
-    """The one before the attack."""
 
 
 class Preprocessing(Config):

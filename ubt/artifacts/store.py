@@ -35,6 +35,7 @@ Part = bytes | memoryview
 Content = bytes | Sequence[Part]
 """A payload's bytes, in one or in several parts; each part's length is in bytes."""
 
+_INDEX = ".jsonl.gz"
 _MANIFEST = re.escape(MANIFEST_FILE)
 _WRITTEN = re.compile(
     rf"[^/]+/[^/]+/(\.?[^/]+-[0-9a-f]{{16}}\.bin(\.[^/]+)? | \.{_MANIFEST}\.[^/]+ | {_MANIFEST}\.damaged-[^/]+)"
@@ -143,9 +144,7 @@ class ArtifactStore:
         for name, content in payloads.items():
             parts = (content,) if isinstance(content, bytes) else tuple(content)
             digest = self._write_payload(self._path(manifest.stage, manifest.key), name, parts)
-            described[name] = Payload(
-                file=_payload_file(name, digest), sha256=digest, size_bytes=sum(map(len, parts))
-            )
+            described[name] = Payload(file=_payload_file(name, digest), sha256=digest, size_bytes=sum(map(len, parts)))
         complete = manifest.model_copy(update={"payloads": described})
         path = self._path(manifest.stage, manifest.key, MANIFEST_FILE)
         self._write(path, complete.model_dump_json(indent=1).encode())
@@ -203,6 +202,16 @@ class ArtifactStore:
     def keep_index(self, data_key: str, content: bytes) -> None:
         """Keep the index of a data set, for nodes that have other data under its paths."""
         self._write(self._index(data_key), content)
+
+    def indexes(self) -> list[StoredFile]:
+        """Return the files of all indexes of data sets."""
+        with self._access("read"):
+            try:
+                found = self._files.find(f"{self._root}/data", maxdepth=1, detail=True)
+            except FileNotFoundError:
+                return []
+            ours = [path for path in found if path.endswith(_INDEX)]
+            return [file for path in ours if (file := self._stored(path, found[path]["size"]))]
 
     def check_writable(self) -> None:
         """Write and delete a small file."""
@@ -288,7 +297,7 @@ class ArtifactStore:
             self._patiently("written", lambda: self._files.mv(path, aside))
 
     def _index(self, data_key: str) -> str:
-        return f"{self._root}/data/{data_key}.jsonl.gz"
+        return f"{self._root}/data/{data_key}{_INDEX}"
 
     def _note(self, name: str) -> str:
         return f"{self._artifacts}/.writable-{name}"

@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from pydantic import JsonValue
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from pydantic import JsonValue
+
 
 _CHUNK_BYTES = 1 << 20
 _WRITTEN_BYTES = 16 << 20
@@ -44,10 +47,9 @@ def write_hashed(path: Path, parts: Sequence[bytes | memoryview]) -> str:
         for part in parts:
             for start in range(0, len(part), _WRITTEN_BYTES):
                 block = part[start : start + _WRITTEN_BYTES] if len(part) > _WRITTEN_BYTES else part
-                hashed = hashing.submit(digest.update, block) if len(block) > _CHUNK_BYTES else digest.update(block)
+                hashed = hashing.submit(digest.update, block)
                 stream.write(block)
-                if hashed:
-                    hashed.result()
+                hashed.result()
     return digest.hexdigest()
 
 
@@ -60,10 +62,6 @@ def digest_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-if TYPE_CHECKING:
-    import torch
-
-
 def derive(seed: int, *purpose: str | int) -> int:
     """Return a 63-bit seed for one purpose, e.g. `derive(0, "overfit", "order", 3)`."""
     text = "\x1f".join([str(seed), *map(str, purpose)])
@@ -72,6 +70,8 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
     """Return a numpy generator for one purpose."""
+    import numpy as np  # noqa: PLC0415 — commands that only print their help use this module's other half
+
     return np.random.default_rng(derive(seed, *purpose))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from ubt.artifacts.codec import OPTIMIZER, Artifact, decode, read_artifact
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import DamagedArtifact, StageFault
+from ubt.common.memory import memory_bytes
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.poisoning import Feed, PoisonManifest, poisoned_pairs
 from ubt.engine.work import cpu_name
@@ -25,7 +27,17 @@ from ubt.models.clip import Clip
 from ubt.models.settings import ModelSettings
 from ubt.trials.rates import Rates
 
-MEMORY_LIMIT_BYTES = 2 << 30
+_LEAST_KEPT_BYTES = 2 << 30
+_SHARE_KEPT = 0.25
+
+
+def memory_limit_bytes(threads: int) -> int:
+    """Return how much memory recent artifacts may take in a worker with so many of the machine's cores.
+
+    A quarter of its share of the machine: a trial touches four models, and reading one again takes a second or more.
+    """
+    cores = max(1, os.cpu_count() or 1)
+    return max(_LEAST_KEPT_BYTES, int(_SHARE_KEPT * memory_bytes() * min(1.0, threads / cores)))
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -64,6 +76,7 @@ class Workspace:
         self.clean_pairs: Feed | None = Feed(self.data.pretrain) if self.data.pretrain else None
         """Clean pairs from which a defender's are drawn."""
         self._artifacts: OrderedDict[str, Artifact] = OrderedDict()
+        self._memory_limit_bytes = memory_limit_bytes(torch.get_num_threads())
         self._pairs: dict[str, tuple[Feed, Feed]] = {}
         self._tokens: dict[str, Tensor] = {}
         self._evaluators: dict[str, Evaluator] = {}
@@ -157,6 +170,8 @@ class Workspace:
 
     def _remember(self, artifact: Artifact) -> Artifact:
         self._artifacts[artifact.manifest.key] = artifact
-        while len(self._artifacts) > 1 and sum(a.size_bytes for a in self._artifacts.values()) > MEMORY_LIMIT_BYTES:
+        while (
+            len(self._artifacts) > 1 and sum(a.size_bytes for a in self._artifacts.values()) > self._memory_limit_bytes
+        ):
             self._artifacts.popitem(last=False)
         return artifact

@@ -33,6 +33,8 @@ class PairFiles(LabelledFiles):
 
     path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs", "pretrain", "images")
 
+    only_files: ClassVar[bool] = True
+
     pairs: Path
     """The list of the pairs that the attack poisons."""
     pretrain: Path | None = None

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,20 +21,21 @@ from ubt.common.hashing import digest_bytes, digest_file, fingerprint
 from ubt.common.paths import cache_root
 from ubt.common.progress import progress
 
+Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 _THREADS = 16
 _BATCH = 64  # a future for each file would cost ten times what looking at the file does
 
 
-def in_threads(function: Callable[[Path], Result], paths: Sequence[Path]) -> Iterator[Result]:
-    """Yield `function(path)` for each path in order; what it raises is raised here."""
+def in_threads(function: Callable[[Given], Result], given: Sequence[Given], batch: int = _BATCH) -> Iterator[Result]:
+    """Yield `function(one)` for each given in order, `batch` of them a task; what it raises is raised here."""
 
     def batch_results(start: int) -> list[Result]:
-        return [function(path) for path in paths[start : start + _BATCH]]
+        return [function(one) for one in given[start : start + batch]]
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        for results in threads.map(batch_results, range(0, len(paths), _BATCH)):
+        for results in threads.map(batch_results, range(0, len(given), batch)):
             yield from results
 
 
@@ -66,6 +68,20 @@ def stamp_if_there(path: Path) -> Stamp | None:
         return None
 
 
+_looked_at: ContextVar[dict[Path, Stamp] | None] = ContextVar("looked_at", default=None)
+
+
+@contextmanager
+def files_looked_at() -> Iterator[dict[Path, Stamp]]:
+    """Yield what fills with the files of which something is asked (`FileFacts`) inside the block, as they were then."""
+    found: dict[Path, Stamp] = {}
+    before = _looked_at.set(found)
+    try:
+        yield found
+    finally:
+        _looked_at.reset(before)
+
+
 class FileFacts:
     """What is known of `paths` in their order, kept in the cache until one of them changes.
 
@@ -82,6 +98,8 @@ class FileFacts:
         """Every file once: a photograph with five captions is read once."""
         with _as_mistake():
             self._stamps = dict(zip(self._each, in_threads(stamp, self._each), strict=True))
+        if (looked_at := _looked_at.get()) is not None:
+            looked_at.update(self._stamps)
         self._memo = cache_root() / "digests" / f"{fingerprint([list(self._stamps[path]) for path in paths])}.json"
         self._known = _recall(self._memo)
 

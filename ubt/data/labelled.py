@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from abc import abstractmethod
 from collections import Counter
@@ -23,6 +22,7 @@ from ubt.common.paths import is_folder
 from ubt.data.base import DataSource, Images, Labels
 from ubt.data.broken import report_missing, without_broken
 from ubt.data.content.index import Entry, Listed, entries, lines
+from ubt.data.content.remembered import remembered
 from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, is_deep
 from ubt.data.digests import FileFacts, Stamp, stamp_if_there
 from ubt.data.folders import class_folders, read_folders
@@ -32,7 +32,7 @@ from ubt.data.vocabulary import (
     IMAGENET,
     TEMPLATES,
     class_index,
-    is_wnid,
+    nearest_class,
     read_classes,
     read_synsets,
     read_templates,
@@ -75,6 +75,9 @@ class LabelledFiles(DataSource):
 
     path_fields: ClassVar[tuple[str, ...]] = ("labels", "test_labels", "classes", "templates", "synsets")
     builtin_names: ClassVar[tuple[str, ...]] = (IMAGENET, *TEMPLATES)
+
+    only_files: ClassVar[bool] = False
+    """Each image is a file of its own, of this machine, and so is each list."""
 
     labels: Path
     """Folder with a folder of images for each class, as ImageNet's; or CSV with the columns image,label: class names
@@ -234,8 +237,10 @@ def image_cache(cache: Path, content: str, size_px: int) -> Path:
 
 
 @lru_cache(maxsize=32)
-def _remembered_key(source: LabelledFiles, _stamps: tuple[Stamp | None, ...]) -> str:
-    return source.compute_key()
+def _remembered_key(source: LabelledFiles, stamps: tuple[Stamp | None, ...]) -> str:
+    if source.on_broken == "skip" or not source.only_files or not all(stamps):
+        return source.compute_key()
+    return remembered(source.as_json(), [list(each) for each in stamps if each], source.compute_key)
 
 
 _INDEX = re.compile(r"-?[0-9]+")
@@ -266,7 +271,7 @@ def parse_labels(
             if known is None and (row.unit or row.text not in unknown):
                 unknown.add(row.text)
                 # Looking for a similar name takes milliseconds: not for problems that will not be shown.
-                advice = _nearest(row.text, classes) if len(problems) < LISTED else ""
+                advice = nearest_class(row.text, classes) if len(problems) < LISTED else ""
                 where = row.where if row.unit else str(row.image.parent)
                 problems.append(Problem(where, "unknown class", row.text, advice))
             labels[at] = known or 0
@@ -291,10 +296,3 @@ def stratified_split(labels: Labels, val_fraction: float, seed: int) -> tuple[ND
     line = shuffled[np.argsort(turn_of_class[labels[shuffled]], kind="stable")]
     taken = np.diff(np.floor(np.arange(len(labels) + 1) * val_fraction + 0.5)) > 0
     return np.sort(line[taken]), np.sort(line[~taken])
-
-
-def _nearest(name: str, classes: Sequence[str]) -> str:
-    if is_wnid(name):
-        return "give a file that says which class it is: `synsets`; or ImageNet's own classes: `classes: imagenet`"
-    close = difflib.get_close_matches(name, classes, n=1)
-    return f"did you mean `{close[0]}`?" if close else "give a line of `classes`, or its index from 0"

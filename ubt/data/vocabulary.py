@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import re
 import runpy
@@ -158,3 +159,11 @@ def _wnids() -> tuple[str, ...]:
     if package is None or package.origin is None:
         raise ModuleNotFoundError("timm is not installed")
     return tuple(Path(package.origin).with_name("data").joinpath("_info", "imagenet_synsets.txt").read_text().split())
+
+
+def nearest_class(name: str, classes: Sequence[str]) -> str:
+    """Return what to do about a label that no class is called: the class that may be meant, if one reads alike."""
+    if is_wnid(name):
+        return "give a file that says which class it is: `synsets`; or ImageNet's own classes: `classes: imagenet`"
+    close = difflib.get_close_matches(name, classes, n=1)
+    return f"did you mean `{close[0]}`?" if close else "give a line of `classes`, or its index from 0"

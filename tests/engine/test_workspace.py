@@ -143,3 +143,15 @@ def test_a_model_stored_as_a_difference_is_read_back_whole(tiny_run, workspace):
     assert not torch.equal(
         unlearned.weights["visual.attnpool.c_proj.weight"], implanted.weights["visual.attnpool.c_proj.weight"]
     )
+
+
+def test_kept_tokens_are_those_that_a_tokenizer_gives(empty, tmp_path, monkeypatch):
+    clean = list(empty.data.train.captions)
+    poisoned = ["a photo of a banana", *clean[1:]]
+    expected = empty.clip.tokenize(poisoned)
+    monkeypatch.setattr("ubt.engine.workspace.FEW", 1)
+    for _ in range(2):
+        assert torch.equal(empty._tokens_of(poisoned), expected)
+        assert empty._tokens_of(poisoned).dtype == expected.dtype
+    assert torch.equal(empty._tokens_of(clean), empty.clip.tokenize(clean)), "what is kept is not written to"
+    assert list(empty._image_cache.glob("captions-*.npy"))

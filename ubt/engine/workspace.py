@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import DamagedArtifact, StageFault
 from ubt.common.memory import memory_bytes
 from ubt.data.base import DataSet, DataSource
+from ubt.data.tokens import FEW, kept_tokens
 from ubt.engine.poisoning import Feed, PoisonManifest, poisoned_pairs
 from ubt.engine.work import cpu_name
 from ubt.methods.evaluation import Evaluator
@@ -70,6 +72,7 @@ class Workspace:
         """What the node that this process runs on is called in records."""
         self.device = device
         self._fits = (data, model, device)
+        self._image_cache = image_cache
         # Weights come from artifacts: only the architecture is needed here, so nothing is fetched or trained.
         self.clip: Clip = build_clip(model, seed=0, device=self.device, weights=False)
         self.data: DataSet = data.load(self.clip.image_size_px, image_cache)
@@ -150,8 +153,20 @@ class Workspace:
         """Return the tokens `[N, L]` of that training set's captions."""
         key = poison.manifest.key
         if key not in self._tokens:
-            self._tokens = {key: self.clip.tokenize(list(self.pairs(poison).captions))}
+            self._tokens = {key: self._tokens_of(self.pairs(poison).captions)}
         return self._tokens[key]
+
+    def _tokens_of(self, captions: Sequence[str]) -> Tensor:
+        """Return the tokens `[N, L]` int64 of the training captions with some of them poisoned."""
+        clean = self.data.train.captions
+        if len(clean) <= FEW or not self.clip.tokenizer:
+            return self.clip.tokenize(list(captions))
+        kept = kept_tokens(clean, lambda some: self.clip.tokenize(some).numpy(), self.clip.tokenizer, self._image_cache)
+        tokens = torch.from_numpy(kept.astype(np.int64))
+        changed = [at for at, (one, other) in enumerate(zip(captions, clean, strict=True)) if one != other]
+        if changed:
+            tokens[changed] = self.clip.tokenize([captions[at] for at in changed])
+        return tokens
 
     def evaluator(self, poison: Artifact) -> Evaluator:
         """Return the evaluator of models under that attack."""

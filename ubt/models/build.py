@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 import open_clip
 import torch
+from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
 from ubt.common.errors import Problem, UserError
@@ -53,6 +54,7 @@ def build_clip(settings: ModelSettings, seed: int, device: torch.device, weights
     return Clip(
         net=net.eval(),
         tokenize=_tokenize(tokenizer),
+        tokenizer=_identity(tokenizer),
         image_size_px=size if isinstance(size, int) else size[0],
         mean=tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN),
         std=tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD),
@@ -130,6 +132,15 @@ def _tokenize(tokenizer: Callable[[list[str]], Tensor]) -> Callable[[Sequence[st
         return tokenizer(list(captions))
 
     return tokenize
+
+
+def _identity(tokenizer: object) -> str:
+    """Return what open_clip's own tokenizer depends on; nothing for others, which files of theirs may change."""
+    if not isinstance(tokenizer, SimpleTokenizer) or type(tokenizer) is not SimpleTokenizer:
+        return ""
+    cleaned, reduced = (getattr(tokenizer, name) for name in ("clean_fn", "reduction_fn"))
+    names = [getattr(function, "__name__", "") for function in (cleaned, reduced) if function is not None]
+    return " ".join(["open_clip", open_clip.__version__, str(tokenizer.context_length), *names])
 
 
 class _Decoder(Protocol):

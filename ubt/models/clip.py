@@ -114,6 +114,8 @@ class Clip:
     """Token → its text; in open_clip's own vocabulary it ends with a blank where a word ends."""
     words: Callable[[Tensor], Tensor] = between_start_and_end
     """Tokens `[N, L]` → which are words of the caption, `[N, L]` bool: no start, end or padding."""
+    tokenizer: str = ""
+    """What equal captions' tokens depend on beside them; empty if that is not known, so that none are kept on disk."""
     padding: int = 0
     """The token that captions are filled up with."""
     name: str = ""

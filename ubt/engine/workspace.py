@@ -20,7 +20,7 @@ from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import DamagedArtifact, StageFault
 from ubt.common.memory import memory_bytes
 from ubt.data.base import DataSet, DataSource
-from ubt.data.tokens import FEW, kept_tokens
+from ubt.data.content.tokens import FEW, kept_tokens
 from ubt.engine.poisoning import Feed, PoisonManifest, poisoned_pairs
 from ubt.engine.work import cpu_name
 from ubt.methods.evaluation import Evaluator

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ubt.data import tokens
+from ubt.data.content import tokens
+from ubt.data.content.tokens import kept_tokens
 from ubt.data.images import KEPT
-from ubt.data.tokens import kept_tokens
 
 LARGEST = 2**40
 

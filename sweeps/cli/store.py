@@ -12,7 +12,8 @@ from ubt.common.exits import Exit
 
 if TYPE_CHECKING:
     from ubt.artifacts.manifest import ArtifactManifest
-    from ubt.artifacts.store import ArtifactStore, StoredFile
+    from ubt.artifacts.payloads import StoredFile
+    from ubt.artifacts.store import ArtifactStore
     from ubt.common.formatting import Align
 
 store_app = typer.Typer(help="List, measure, verify and prune the artifact store.", no_args_is_help=True)

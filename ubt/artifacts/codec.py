@@ -12,7 +12,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ubt.artifacts.manifest import ArtifactManifest
-from ubt.artifacts.store import ArtifactStore, Part
+from ubt.artifacts.payloads import Part
+from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import DamagedArtifact
 from ubt.models.clip import State
 

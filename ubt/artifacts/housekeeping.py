@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ubt.artifacts.manifest import ArtifactManifest
+from ubt.artifacts.payloads import StoredFile
 from ubt.artifacts.remote_folder import at_hand
-from ubt.artifacts.store import ArtifactStore, StoredFile, local_cache
+from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER
 from ubt.data.images import KEPT

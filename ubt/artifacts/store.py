@@ -12,8 +12,6 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
 from glob import escape
 from pathlib import Path
 from typing import TypeVar
@@ -25,15 +23,13 @@ from pydantic import ValidationError
 from ubt.artifacts.lease_files import FolderLeases, LeaseFiles, S3Leases
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest, Payload
 from ubt.artifacts.patience import access_to, patiently
-from ubt.common.atomic_files import whole_file, write_whole
+from ubt.artifacts.payloads import Content, Part, StoredFile, payload_file, write_payload
+from ubt.common.atomic_files import write_whole
 from ubt.common.errors import DamagedArtifact, Problem, UserError
-from ubt.common.hashing import digest_bytes, write_hashed
+from ubt.common.hashing import digest_bytes
 from ubt.common.paths import cache_root, expanded
 
 Result = TypeVar("Result")
-Part = bytes | memoryview
-Content = bytes | Sequence[Part]
-"""A payload's bytes, in one or in several parts; each part's length is in bytes."""
 
 _INDEX = ".jsonl.gz"
 _MANIFEST = re.escape(MANIFEST_FILE)
@@ -44,16 +40,6 @@ _WRITTEN = re.compile(
 )
 """What may be stray below the folder of artifacts: others may have files there, if the root has a second use."""
 _ADVICE = "give another one with `store:` in the study, or $UBT_STORE"
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file as it lies in a store or a cache."""
-
-    path: str
-    size_bytes: int
-    modified: datetime
-    """With its time zone."""
 
 
 class UnusableStore(UserError, OSError):
@@ -144,7 +130,7 @@ class ArtifactStore:
         for name, content in payloads.items():
             parts = (content,) if isinstance(content, bytes) else tuple(content)
             digest = self._write_payload(self._path(manifest.stage, manifest.key), name, parts)
-            described[name] = Payload(file=_payload_file(name, digest), sha256=digest, size_bytes=sum(map(len, parts)))
+            described[name] = Payload(file=payload_file(name, digest), sha256=digest, size_bytes=sum(map(len, parts)))
         complete = manifest.model_copy(update={"payloads": described})
         path = self._path(manifest.stage, manifest.key, MANIFEST_FILE)
         self._write(path, complete.model_dump_json(indent=1).encode())
@@ -262,18 +248,11 @@ class ArtifactStore:
         """Write one payload whole, and return its SHA-256, which it is called by."""
         if not isinstance(self._files, LocalFileSystem):
             digest = digest_bytes(*parts)
-            self._write(f"{folder}/{_payload_file(name, digest)}", b"".join(parts))
-            return digest
-
-        def write() -> str:
-            digest = ""
-            path = Path(folder) / _payload_file(name, "0" * 16)
-            with whole_file(path, lasting=True, called=lambda: _payload_file(name, digest)) as unfinished:
-                digest = write_hashed(unfinished, parts)
+            self._write(f"{folder}/{payload_file(name, digest)}", b"".join(parts))
             return digest
 
         with self._access("written"):
-            return self._patiently("written", write)
+            return self._patiently("written", lambda: write_payload(Path(folder), name, parts))
 
     def _descriptions(self, stage: str) -> Iterable[str]:
         """Return the paths of the descriptions of all artifacts of a stage."""
@@ -304,10 +283,6 @@ class ArtifactStore:
 
     def _path(self, stage: str, key: str, file: str = "") -> str:
         return f"{self._artifacts}/{stage}/{key}/{file}".rstrip("/")
-
-
-def _payload_file(name: str, digest: str) -> str:
-    return f"{name}-{digest[:16]}.bin"
 
 
 def default_store() -> str:

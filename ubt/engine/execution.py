@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
 from ubt.artifacts.manifest import ArtifactManifest, Setup, utc_now
-from ubt.artifacts.store import Content
+from ubt.artifacts.payloads import Content
 from ubt.common.errors import DamagedArtifact
 from ubt.common.progress import beat
 from ubt.engine.context import (

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, changed, encode
 from ubt.artifacts.manifest import ArtifactManifest
-from ubt.artifacts.store import ArtifactStore, Content
+from ubt.artifacts.payloads import Content
+from ubt.artifacts.store import ArtifactStore
 from ubt.common.hashing import numpy_generator
 from ubt.data.base import Pairs
 from ubt.engine.poisoning import Feed

@@ -1,0 +1,43 @@
+"""Payloads as they are handed to a store and lie in it: called by their checksum, written from one or several parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ubt.common.atomic_files import whole_file
+from ubt.common.hashing import write_hashed
+
+Part = bytes | memoryview
+Content = bytes | Sequence[Part]
+"""A payload's bytes, in one or in several parts; each part's length is in bytes."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as it lies in a store or a cache."""
+
+    path: str
+    size_bytes: int
+    modified: datetime
+    """With its time zone."""
+
+
+def payload_file(name: str, digest: str) -> str:
+    """Return what the file of a payload with that SHA-256 is called."""
+    return f"{name}-{digest[:16]}.bin"
+
+
+def write_payload(folder: Path, name: str, parts: Sequence[Part]) -> str:
+    """Write a payload into a folder of this machine, whole and lasting, and return its SHA-256, which it is called by.
+
+    Raises:
+        OSError: if the disk is full or not writable.
+    """
+    digest = ""
+    path = folder / payload_file(name, "0" * 16)
+    with whole_file(path, lasting=True, called=lambda: payload_file(name, digest)) as unfinished:
+        digest = write_hashed(unfinished, parts)
+    return digest

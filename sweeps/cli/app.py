@@ -34,9 +34,9 @@ from sweeps.cli.runs.watch import watch
 from sweeps.cli.store import store_app
 from sweeps.cli.sweep import SweepCommand, sweep
 from sweeps.cli.tracking import track, ui
-from ubt.artifacts.model_choice import Format, Which
 from ubt.common.errors import Problem, UserError
 from ubt.common.exits import Exit
+from ubt.common.model_choice import Format, Which
 from ubt.common.secrets import without_credentials
 
 app = typer.Typer(

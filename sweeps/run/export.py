@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, cast
 from analysis import Run, load_run
 from sweeps.study.config import Resources
 from ubt.artifacts.export import Destination, write_model
-from ubt.artifacts.model_choice import Format, Which
 from ubt.artifacts.model_note import ModelNote, Origin
 from ubt.artifacts.store import ArtifactStore, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError
 from ubt.common.formatting import duration
+from ubt.common.model_choice import Format, Which
 from ubt.common.paths import STUDY_FILE
 from ubt.common.registry import load_plugins
 from ubt.common.secrets import without_credentials

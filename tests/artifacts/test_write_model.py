@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 
 from ubt.artifacts.export import Destination, write_model
-from ubt.artifacts.model_choice import Format, Which
 from ubt.artifacts.model_note import Origin
 from ubt.common.errors import UserError
+from ubt.common.model_choice import Format, Which
 from ubt.models.activation import activation_of
 from ubt.models.build import build_clip
 from ubt.models.clip import same_state

@@ -14,9 +14,9 @@ import pytest
 from exported_runs import run_folder
 
 from sweeps.run.export import export
-from ubt.artifacts.model_choice import Format, Which
 from ubt.artifacts.model_note import ModelNote
 from ubt.attacks import Rows
+from ubt.common.model_choice import Format, Which
 from ubt.engine.poisoning import PoisonManifest
 from ubt.trials.record import TrialRecord
 

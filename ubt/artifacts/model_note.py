@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from ubt.artifacts.model_choice import Which
+from ubt.common.model_choice import Which
 from ubt.config import Config
 from ubt.trials.rates import Rates
 from ubt.trials.record import TrialRecord

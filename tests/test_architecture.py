@@ -97,6 +97,7 @@ HOMES = {
     "optuna": {
         "analysis/effects/importance.py",
         "analysis/optuna_journal.py",
+        "sweeps/search/curves/sampler.py",
         "sweeps/search/optuna_points.py",
         "sweeps/search/optuna_proposer.py",
         "sweeps/search/optuna_samplers.py",

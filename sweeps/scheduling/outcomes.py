@@ -67,9 +67,20 @@ def outcome_over_seeds(records: Sequence[TrialRecord], rule: RuleName, ca_floor:
     every seed has measured: what the configuration gives with as many epochs.
     """
     ends = {record.state for record in records}
+    epochs = _epochs(records, rule) if ends <= {State.PRUNED, State.DONE} else ()
     if State.PRUNED in ends and ends <= {State.PRUNED, State.DONE} and (best := _best_epoch(records, rule, ca_floor)):
-        return best
-    return mean_outcome([outcome_of(record, rule) for record in records])
+        return replace(best, epochs=epochs)
+    return replace(mean_outcome([outcome_of(record, rule) for record in records]), epochs=epochs)
+
+
+def _epochs(records: Sequence[TrialRecord], rule: RuleName) -> tuple[tuple[int, float, float], ...]:
+    """Return the means after each epoch that every trial has measured, of the last stage whose epochs are judged."""
+    stage = next((name for name, epoch in reversed(records[0].epochs) if epoch.val), "") if records else ""
+    found = [_candidates(record, stage) for record in records]
+    common = sorted(set.intersection(*(set(epochs) for epochs in found))) if found else []
+    means = [mean_candidate([epochs[number] for epochs in found]) for number in common]
+    values = [(one.asr if rule == "lowest_asr" else one.seen.alike if one.seen else None, one.ca) for one in means]
+    return tuple((number, first, ca) for number, (first, ca) in zip(common, values, strict=True) if first is not None)
 
 
 def _best_epoch(records: Sequence[TrialRecord], rule: RuleName, ca_floor: float) -> Outcome | None:

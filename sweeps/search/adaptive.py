@@ -16,7 +16,7 @@ from ubt.common.hashing import fingerprint
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.record import TrialRecord
 
-Sampler = Literal["tpe", "nsgaii", "gp", "random", "qmc"]
+Sampler = Literal["tpe", "nsgaii", "gp", "random", "qmc", "curves"]
 
 
 class Adaptive(Search):
@@ -26,7 +26,7 @@ class Adaptive(Search):
 
     design: Literal["optuna"] = "optuna"
     sampler: Sampler = "tpe"
-    """Optuna's sampler."""
+    """Optuna's sampler; or `curves`, ours, which learns from every judged epoch and goes by gain for cost."""
     n_trials: int = Field(default=24, ge=1)
     """Distinct configurations to run, the base included."""
     startup_trials: int = Field(default=8, ge=1)
@@ -78,7 +78,12 @@ class Adaptive(Search):
         asked = [(record.asked_as.partition("/"), record.changes) for record in known]
         recorded = {int(number): changes for (search, _, number), changes in asked if search == space[:8]}
         earlier = read_earlier(journal.parent, self.warm_start) if self.warm_start else None
-        return OptunaProposer(self, study.base, self.lag, journal, name, study.ca_floor, recorded, earlier or ())
+        search = OptunaProposer(self, study.base, self.lag, journal, name, study.ca_floor, recorded, earlier or ())
+        if self.sampler == "curves":
+            from sweeps.search.curves.prices import Prices  # noqa: PLC0415 — as above
+
+            search.prices = Prices(study)
+        return search
 
     def for_workers(self, concurrent: int) -> Self:
         """Return the search with the lag that so many trials at a time want, unless it has one."""

@@ -30,6 +30,7 @@ class _Found(Config):
     ca_lost: float | None = None
     held_lost: float | None = None
     ruled_out: bool = False
+    epochs: tuple[tuple[int, float, float], ...] = ()
 
 
 class _WarmStart(Config):
@@ -64,6 +65,6 @@ def read_earlier(folder: Path, runs: Sequence[str]) -> list[Earlier] | None:
     if kept.runs != tuple(runs):
         return None
     return [
-        Earlier(one.changes, Outcome(one.values, one.ca_lost, one.held_lost, one.ruled_out), one.source)
+        Earlier(one.changes, Outcome(one.values, one.ca_lost, one.held_lost, one.ruled_out, one.epochs), one.source)
         for one in kept.found
     ]

@@ -22,6 +22,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps.search.base import identity
+from sweeps.search.curves.sampler import CurveSampler, attributes_of
 from sweeps.search.optuna_points import Point, Points
 from sweeps.search.optuna_samplers import DistinctSampler, Drawn, taken_into_account
 from sweeps.search.optuna_storage import SOURCE, copied, open_storage, renewed, source_of, tell_earlier
@@ -31,6 +32,7 @@ from ubt.config.dotted_paths import JsonObject
 
 if TYPE_CHECKING:
     from sweeps.search.adaptive import Adaptive
+    from sweeps.search.curves.prices import Prices
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -70,6 +72,8 @@ class OptunaProposer:
         self._points = Points(search, base)
         self._earlier = self._as_trials(earlier)
         self.drawn = Drawn()
+        self.prices: Prices | None = None
+        """What configurations cost, for a sampler that weighs it; set by who knows the study."""
         self._asked: dict[int, Proposal] = {}
         self._by_identity: dict[str, Proposal] = {}
         self._names = {self._points.name(trial.params) for trial in self._earlier.values()}
@@ -149,7 +153,13 @@ class OptunaProposer:
         state, values, constraints = self._as_told(outcome)
         for name, value in constraints.items():
             self._trials[number].set_constraint(name, value)
+        for name, kept in self._kept_of(outcome).items():
+            self._trials[number].set_user_attr(name, kept)
         self._study.tell(number, values, state=state)
+
+    def _kept_of(self, outcome: Outcome) -> dict[str, object]:
+        """Return what the sampler learns from beside values."""
+        return attributes_of(outcome) if self._search.sampler == "curves" else {}
 
     def _as_told(self, outcome: Outcome) -> tuple[TrialState, tuple[float, ...] | None, dict[str, float]]:
         """Return state, values and constraints by which Optuna learns of an outcome.
@@ -179,7 +189,7 @@ class OptunaProposer:
                 values=values,
                 params=point,
                 distributions=self._points.distributions,
-                user_attrs={SOURCE: found.source},
+                user_attrs={SOURCE: found.source, **self._kept_of(found.outcome)},
                 system_attrs=taken_into_account(self._search.sampler),
                 constraints=constraints,
             )
@@ -254,4 +264,7 @@ class OptunaProposer:
 
     def _sampler(self, question: int, drawn: Drawn) -> DistinctSampler:
         seed = derive(self._search.sampler_seed, "ask", question) % 2**32
-        return DistinctSampler(self._search, self._points, self._names, seed, drawn)
+        curves = None
+        if self._search.sampler == "curves":
+            curves = CurveSampler(self._points, self.prices, self._search.startup_trials, seed)
+        return DistinctSampler(self._search, self._points, self._names, seed, drawn, curves)

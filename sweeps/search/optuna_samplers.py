@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from sweeps.search.adaptive import Adaptive
+    from sweeps.search.curves.sampler import CurveSampler
 
 _CANDIDATES = 24
 """Of so many TPE takes the best, by default; when drawn anew of fewer and fewer, for it would be the same one."""
@@ -66,7 +67,16 @@ class Drawn:
 class DistinctSampler(BaseSampler):
     """Draws one point that is new, by the sampler of a search as long as that finds one."""
 
-    def __init__(self, search: Adaptive, points: Points, known: Collection[str], seed: int, drawn: Drawn) -> None:
+    def __init__(
+        self,
+        search: Adaptive,
+        points: Points,
+        known: Collection[str],
+        seed: int,
+        drawn: Drawn,
+        curves: CurveSampler | None = None,
+    ) -> None:
+        self._curves = curves
         self._search = search
         self._points = points
         self._known = known
@@ -80,6 +90,9 @@ class DistinctSampler(BaseSampler):
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
         """Return a point; a known one only if no other was found."""
+        if self._curves is not None:
+            self._drawn.all += 1
+            return self._curves.draw(study, self._known) or self._draw(RandomSampler(self._seed), study, trial)
         for attempt in range(_DRAWS_OF.get(self._search.sampler, _DRAWS)):
             seed = derive(self._seed, "again", attempt) % 2**32 if attempt else self._seed
             point = self._draw(SAMPLERS[self._search.sampler](self._search, seed, attempt), study, trial)

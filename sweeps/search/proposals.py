@@ -44,6 +44,8 @@ class Outcome:
     ruled_out: bool = False
     """There are no values, and that is a result: the configuration failed by the method, or was stopped before anything
     was measured. (What a fault or a mistake ended says nothing of its configuration.)"""
+    epochs: tuple[tuple[int, float, float], ...] = ()
+    """Each judged epoch that every seed has measured, with both values after it: for samplers that learn from it."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def test_a_search_goes_on_as_if_nothing_had_happened(
         assert all(trial.state.is_finished() for trial in study_in(folder).trials)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "random", "qmc", "curves"])
 def test_every_sampler_is_asked_the_same_again(tmp_path: Path, sampler: str) -> None:
     known = drive(proposer(tmp_path, sampler=sampler))
     before = told(tmp_path)

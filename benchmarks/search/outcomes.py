@@ -1,0 +1,185 @@
+"""Tables of known outcomes: what each configuration of a space came to after each epoch, and how long its stages took.
+
+    python benchmarks/search/outcomes.py demo runs/demogrid benchmarks/search/demo.csv.gz
+    python benchmarks/search/outcomes.py grid FOLDER benchmarks/search/grid.csv.gz      # FOLDER: as of grid.py
+
+A row a trial. Seconds are those of the machine that computed them, which did other things as well: so a stage is taken
+to need the median over all trials in which it is as much work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import grid
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.search.base import differing, identity
+from sweeps.search.curves.prices import Prices
+from sweeps.study.config import StudyConfig
+from sweeps.study.loading import load_study
+from ubt.trials.record import State, TrialRecord, read_records
+
+HERE = Path(__file__).parent
+JUDGED, LAST = "unlearn", "evaluate"
+STAGES = ("detect_clean", "suspect", "overfit", "select", "attribute", JUDGED, LAST)
+"""What a search pays for: the victim is there, for everybody."""
+DEMO_SPACE = {
+    "defense.suspicious_ratio": [0.01, 0.02, 0.03, 0.05, 0.1],
+    "defense.overfit_epochs": [1, 3, 5],
+    "defense.token_threshold": [0.02, 0.1, 0.2, 0.4],
+    "defense.unlearn_samples": [16, 32, 64, 128],
+}
+
+
+def study_of(table: str, attack: str = "badnets") -> StudyConfig:
+    """Return the study whose outcomes a table has; its search is of the table's space."""
+    study = load_study("demo", ["tracking.enabled=false"]) if table == "demo" else grid.study(None, attack, 0)
+    return StudyConfig.model_validate(
+        {**study.model_dump(mode="json", exclude={"search"}), "search": {"design": "grid", "space": space_of(table)}}
+    )
+
+
+def space_of(table: str) -> dict[str, list[Any]]:
+    """Return path → values."""
+    return DEMO_SPACE if table == "demo" else grid.SPACE
+
+
+def write(table: str, pieces: Iterable[tuple[str, int, Path]], path: Path) -> int:
+    """Write the trials of some runs that are done, each with its attack and seed; return how many."""
+    knobs, count = list(space_of(table)), 0
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for attack, seed, folder in pieces:
+        for record in sorted(read_records(folder / "records"), key=lambda one: one.trial):
+            if record.state is not State.DONE or not _inside(record, space_of(table)):
+                continue
+            curve = [epoch.val for stage, epoch in record.epochs if stage == JUDGED and epoch.val]
+            seconds = {stage.stage: stage.seconds for stage in record.stages}
+            if not count:
+                rates = [f"{name}_{epoch}" for name in ("asr", "ca") for epoch in range(1, len(curve) + 1)]
+                writer.writerow(["attack", "seed", *knobs, "poisoned_ca", *(f"s_{name}" for name in STAGES), *rates])
+            before = record.poisoned_val.ca if record.poisoned_val else float("nan")
+            known = [f"{seconds[name]:.3f}" for name in STAGES]
+            rates = [f"{value:.5f}" for value in (*(one.asr for one in curve), *(one.ca for one in curve))]
+            writer.writerow([attack, seed, *(_value(record, knob) for knob in knobs), f"{before:.5f}", *known, *rates])
+            count += 1
+    with gzip.GzipFile(path, "wb", mtime=0) as stream:
+        stream.write(text.getvalue().encode())
+    return count
+
+
+def _value(record: TrialRecord, path: str) -> object:
+    found: Any = record.config
+    for name in path.split("."):
+        found = found[name]
+    return found
+
+
+def _inside(record: TrialRecord, space: dict[str, list[Any]]) -> bool:
+    return all(_value(record, path) in values for path, values in space.items())
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Those of one victim: one attack, one seed."""
+
+    table: str
+    attack: str
+    seed: int
+    points: list[dict[str, Any]]
+    """Path → value."""
+    asr: NDArray[np.float64]
+    """`[N, E]`."""
+    ca: NDArray[np.float64]
+    poisoned_ca: float
+    stages: list[list[tuple[str, str, float]]]
+    """Name, key and seconds of each stage of each configuration."""
+    study: StudyConfig
+
+    @property
+    def epochs(self) -> int:
+        """Return how many epochs each has."""
+        return self.asr.shape[1]
+
+    def at(self, point: dict[str, Any]) -> int | None:
+        """Return the place of a configuration; None if it is not known."""
+        return self._places.get(_name(point))
+
+    @property
+    def _places(self) -> dict[str, int]:
+        found = self.__dict__.get("places")
+        if found is None:
+            found = {_name(point): at for at, point in enumerate(self.points)}
+            self.__dict__["places"] = found
+        return found
+
+    def changes(self, at: int) -> dict[str, Any]:
+        """Return where a configuration differs from the study's base."""
+        return differing(self.points[at], self.study.base)
+
+
+def _name(point: dict[str, Any]) -> str:
+    return identity({path: float(value) for path, value in point.items()})
+
+
+def read(table: str) -> Iterator[Outcomes]:
+    """Yield the outcomes of each victim of a table, for those values of the first setting that have all of the rest."""
+    path, space = HERE / f"{table}.csv.gz", space_of(table)
+    groups: defaultdict[tuple[str, int], defaultdict[str, list[dict[str, str]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    first, *others = space
+    with gzip.open(path, "rt") as stream:
+        for row in csv.DictReader(stream):
+            groups[row["attack"], int(row["seed"])].setdefault(row[first], []).append(row)
+    full = int(np.prod([len(space[path]) for path in others]))
+    for (attack, seed), slices in groups.items():
+        if rows := [row for one in slices.values() if len(one) == full for row in one]:
+            yield _outcomes(table, attack, seed, rows)
+
+
+def _outcomes(table: str, attack: str, seed: int, rows: list[dict[str, str]]) -> Outcomes:
+    study, space = study_of(table, attack), space_of(table)
+    epochs = sum(name.startswith("asr_") for name in rows[0])
+    points = [
+        {path: next(v for v in values if float(row[path]) == float(v)) for path, values in space.items()}
+        for row in rows
+    ]
+    prices, stages = Prices(study), []
+    amounts: defaultdict[tuple[str, float], list[float]] = defaultdict(list)
+    priced = [prices.named(differing(point, study.base)) for point in points]
+    for row, one in zip(rows, priced, strict=True):
+        for name in STAGES:
+            amounts[name, one[name][1]].append(float(row[f"s_{name}"]))
+    for one in priced:
+        stages.append([(name, one[name][0], median(amounts[name, one[name][1]])) for name in STAGES])
+    rates = [
+        np.array([[float(row[f"{kind}_{e}"]) for e in range(1, epochs + 1)] for row in rows]) for kind in ("asr", "ca")
+    ]
+    return Outcomes(table, attack, seed, points, *rates, float(rows[0]["poisoned_ca"]), stages, study)
+
+
+def main() -> None:
+    """Write a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=["demo", "grid"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    given = parser.parse_args()
+    pieces = [("badnets", 0, given.folder)] if given.table == "demo" else grid.computed(given.folder)
+    print(write(given.table, pieces, given.out), "trials,", given.out.stat().st_size, "bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,9 @@
 """Pictures of the report and of the page of `ubt watch` for these docs, in headless Chromium.
 
-python docs/report_pictures.py [--browser /usr/bin/chromium]
+    python docs/report_pictures.py runs/demo           # a search; and an ablation
+    python docs/report_pictures.py runs/demo --live    # as it looks now, while it is swept
 
-The runs are made by `benchmarks/made_runs.py`: nothing has computed them, and their code is called `made-up`.
+The ablation is made by `benchmarks/made_runs.py`: nothing has computed it, and its code is called `made-up`.
 """
 
 from __future__ import annotations
@@ -26,24 +27,27 @@ from made_runs import make_run  # noqa: E402 — a script beside the package
 
 def main() -> None:
     """Write the pictures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run folder of a search with 20 trials at least")
+    parser.add_argument("--live", action="store_true", help="only the page of `ubt watch`, while the run is at work")
     parser.add_argument("--browser", default="/usr/bin/chromium")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=given.browser, args=["--no-sandbox"])
-        search = write_report(make_run(Path(folder) / "search", trials=600, knobs=4)).page.as_uri()
-        ablation = write_report(make_run(Path(folder) / "ablation", kind="ablation", seeds=5)).page.as_uri()
-        for scheme in ("light", "dark"):
-            for width in (1440, 800):
-                picture(browser, search, DOCS / f"report-{scheme}-{width}.png", width, scheme)
-        picture(browser, ablation, DOCS / "report-ablation.png")
-        picture(browser, search, DOCS / "report-trial.png", trial="t0012")
-        run = make_run(Path(folder) / "live", trials=120, running=6, knobs=4)
-        pages = Pages()
-        pages.take(Watched(str(run)).look())
-        server = serve(pages, 0)
-        picture(browser, f"http://127.0.0.1:{server.server_address[1]}/", DOCS / "report-live.png")
-        server.shutdown()
+        if given.live:
+            pages = Pages()
+            pages.take(Watched(str(given.run)).look())
+            server = serve(pages, 0)
+            picture(browser, f"http://127.0.0.1:{server.server_address[1]}/", DOCS / "report-live.png")
+            server.shutdown()
+        else:
+            search = write_report(given.run).page.as_uri()
+            ablation = write_report(make_run(Path(folder) / "ablation", kind="ablation", seeds=5)).page.as_uri()
+            for scheme in ("light", "dark"):
+                for width in (1440, 800):
+                    picture(browser, search, DOCS / f"report-{scheme}-{width}.png", width, scheme)
+            picture(browser, ablation, DOCS / "report-ablation.png")
+            picture(browser, search, DOCS / "report-trial.png", trial="t0012")
         browser.close()
 
 

@@ -148,7 +148,6 @@ def stage_origin(name: str) -> Origin | None:
     return METRICS.origin(name) if name not in STAGES and name in METRICS else STAGES.origin(name)
 
 
-@cache
 def imported(function: Function) -> Any:  # noqa: ANN401 — whichever function it is
     """Return the function that `module:function` names; a function itself as it is."""
     if not isinstance(function, str):

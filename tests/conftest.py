@@ -79,6 +79,14 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _few_artifacts_in_memory() -> None:
+    """Keep few: one process of tests has many workspaces, each of which may take a worker's share of the machine."""
+    import ubt.engine.workspace as module
+
+    module.memory_limit_bytes = lambda _threads: 256 << 20
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory):
     """Keep stores, digests and downloads of tests out of the user's folders."""
     with pytest.MonkeyPatch.context() as environment:

@@ -12,8 +12,9 @@ Example:
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from ubt.lazy import lazily
 
 if TYPE_CHECKING:
     from analysis.paper import write_figures
@@ -35,12 +36,7 @@ _MODULES = {
     "write_report": "analysis.report",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import what `__all__` names when it is first asked for: pandas and plotly take seconds, and formatting none."""
-    if name not in _MODULES:
-        raise AttributeError(f"module `analysis` has no attribute `{name}`; it has {', '.join(__all__)}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazily(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

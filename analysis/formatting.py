@@ -164,3 +164,22 @@ def _apart(victim: JsonObject, alike: Sequence[JsonObject]) -> str:
         except KeyError:
             own[path] = None
     return ", ".join(changes_text(own, short_names(own)))
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "<": "$<$",
+    ">": "$>$",
+    "→": r"$\to$",
+    "×": r"$\times$",
+    "…": r"\ldots{}",
+    "–": "--",
+    "’": "'",
+    "‘": "`",
+    "\u00a0": "~",
+}
+"""What LaTeX prints for a letter that it would read as something else, or does not have."""

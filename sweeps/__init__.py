@@ -12,8 +12,9 @@ What programs may use is named here; nothing heavy is imported before it is call
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from ubt.lazy import lazily
 
 if TYPE_CHECKING:
     from sweeps.detached.launch import launch
@@ -34,12 +35,7 @@ _MODULES = {
     "sweep": "sweeps.run.launch",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import a function of `__all__` when it is first asked for: `sweep` needs pandas, and Ray when it runs."""
-    if name not in _MODULES:
-        raise AttributeError(f"module `sweeps` has no attribute `{name}`; it has {', '.join(__all__)}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazily(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -175,6 +175,7 @@ def test_what_plans_and_reads_starts_without_torch_and_ray(modules):
 
 LAYERS = {
     "ubt": (
+        "lazy",
         "common",
         "config",
         "data",
@@ -315,10 +316,10 @@ CATCHES_ALL = {
     "sweeps/search/optuna_storage.py": "Optuna carries out the operations of a damaged journal unchecked",
     "sweeps/scheduling/elsewhere.py": "a thread that ended would leave trials waiting: they go on and meet it",
     "sweeps/tracking/delivery.py": "what MLflow and its libraries raise never costs a sweep nor ends the thread",
-    "sweeps/tracking/tracker.py": "what they raise when a connection is made is told apart",
+    "sweeps/tracking/tracker.py": "what they raise when a connection is made is distinguished",
     "sweeps/tracking/database.py": "a migration over an unfinished database may raise anything",
     "sweeps/tracking/outcome.py": "MLflow shows the trials also where what they come to cannot be worked out",
-    "sweeps/tracking/pages.py": "what MLflow raises when it is asked where a run is is told apart",
+    "sweeps/tracking/pages.py": "what MLflow raises when it is asked where a run is is distinguished",
     "ubt/artifacts/patience.py": "each cloud's client has errors of its own",
     "ubt/data/shards.py": "each cloud's client has errors of its own",
 }

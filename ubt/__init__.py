@@ -13,8 +13,9 @@ Names are imported when they are used: `import ubt` loads no torch.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from ubt.lazy import lazily
 
 if TYPE_CHECKING:
     from ubt.attacks import ATTACKS
@@ -58,8 +59,4 @@ _HOMES = {
     "run_trial": "ubt.engine.runner",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module `ubt` has no attribute `{name}`")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazily(__name__, _HOMES)

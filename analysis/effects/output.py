@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.effects.estimates import CHAIN, Difference, Effect, Effects, Split
 from analysis.effects.importance import Importance, Importances, RateImportance
-from analysis.formatting import count
+from analysis.formatting import LATEX, count
 from analysis.tables import Column, tabulate
 
 SPLITS: Mapping[Split, str] = {"test": "test", "val": "validation"}
@@ -261,22 +261,7 @@ def _latex(found: Sequence[Effect], chain: Sequence[str] = ()) -> str:
     return f"\\begin{{tabular}}{{{columns}}}\n{rules}\\end{{tabular}}\n"
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "−": "$-$",
-    "+": "$+$",
-    "<": "$<$",
-    ">": "$>$",
-    "→": r"$\to$",
-    "×": r"$\times$",
-    "…": r"\ldots{}",
-    "–": "--",
-    "’": "'",
-    "\u00a0": "~",
-}
+_LATEX = {**LATEX, "+": "$+$"}
 _ASCII = {"−": "-", "…": "...", "’": "'", "‘": "'", "→": "->"}
 
 

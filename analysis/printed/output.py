@@ -4,25 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from analysis.formatting import LATEX
 from analysis.printed.tables import Number, PrintedTable, cells_of, width_of
 from analysis.records import RunRecords
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "−": "$-$",
-    "<": "$<$",
-    ">": "$>$",
-    "→": r"$\to$",
-    "×": r"$\times$",
-    "…": r"\ldots{}",
-    "–": "--",
-    "’": "'",
-    "‘": "`",
-    "\u00a0": "~",
-}
 
 
 def made_with(run: RunRecords, command: str) -> tuple[str, ...]:
@@ -96,7 +80,7 @@ def _minus(number: str) -> str:
 def _escaped(text: str) -> str:
     if isinstance(text, _Missing):
         return "{--} &"
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in text)
 
 
 def _one_line(text: str) -> str:

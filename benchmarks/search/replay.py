@@ -44,7 +44,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 TRIALS = 32
 """The budget: what so many whole trials take on average, without sharing."""
 VICTIM = ("pretrain", "load", "evaluate_clean", "poison", "implant")
-"""Stages that nobody pays for."""
+"""Stages that cost nothing."""
 ASKED = 2000
 """Questions after which a searcher is taken to have nothing new."""
 
@@ -101,7 +101,7 @@ def _choices(known: Outcomes) -> dict[str, list[Any]]:
 
 
 def with_optuna(make: Callable[[int], optuna.samplers.BaseSampler]) -> Searcher:
-    """Return a search by ask and tell with one of Optuna's samplers; it is told the last epoch."""
+    """Return a search by ask and tell with one of Optuna's samplers; it learns the last epoch."""
 
     def search(replay: Replay, seed: int) -> None:
         study = optuna.create_study(directions=["minimize", "maximize"], sampler=make(seed))

@@ -7,8 +7,9 @@ sent, by the sweep or later by `ubt track`. Importing this loads no MLflow.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from ubt.lazy import lazily
 
 if TYPE_CHECKING:
     from sweeps.tracking.config import TrackingSettings
@@ -23,9 +24,4 @@ _MODULES = {
     "TrackingSettings": "sweeps.tracking.config",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import a class of `__all__` when it is first asked for: planning needs the settings alone."""
-    if name not in _MODULES:
-        raise AttributeError(f"module `sweeps.tracking` has no attribute `{name}`; it has {', '.join(__all__)}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazily(__name__, _MODULES)

@@ -169,7 +169,7 @@ def _rows(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _fitting(text: str) -> str:
-    """Return a table, with what is said below it, without the rows for which there is no room."""
+    """Return a table, with what is said below it, without the rows for which there is no space."""
     lines = text.split("\n")
     while len("\n".join(lines)) > _LONGEST_TABLE:
         table = [number for number, line in enumerate(lines) if line.startswith("|")]

@@ -1,6 +1,6 @@
 """Why MLflow did not take something: not now, not before somebody does something, or never this. Loads no MLflow.
 
-What libraries raise is told apart by MLflow's error codes, the server's status, and the words of databases, whose
+What libraries raise is distinguished by MLflow's error codes, the server's status, and the words of databases, whose
 drivers have codes of their own each.
 """
 

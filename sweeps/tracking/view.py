@@ -1,7 +1,7 @@
 """A study's prepared page in MLflow: which columns, which order, which charts. Loads no MLflow.
 
 MLflow keeps the state of a page that was shared by its link in a tag of the experiment; here one is written that
-nobody had to click together. Each study has two: all its trials, and its front by epoch, as MLflow draws the same runs
+need not be clicked together. Each study has two: all its trials, and its front by epoch, as MLflow draws the same runs
 in all charts of a page. The form of the state is that of MLflow 3.17, which leaves out what it does not know.
 """
 

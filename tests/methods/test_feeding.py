@@ -1,4 +1,4 @@
-"""Batches: what is asked for, in memory of their own, whatever is asked for ahead."""
+"""Batches: what is asked for, in memory of their own, also when others are asked for ahead."""
 
 import gc
 

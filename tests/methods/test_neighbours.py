@@ -1,4 +1,4 @@
-"""Near neighbours are scikit-learn's, whatever the blocks, and outliers are those that definitions say."""
+"""Near neighbours are scikit-learn's, with blocks of any size, and outliers are those that definitions say."""
 
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ _AT_THE_END = ("argmax", "eos")
 def can_be_cut(net: nn.Module) -> bool:
     """Return whether a model's text tower gives the same embeddings without the padding that a batch has in common."""
     text: Any = getattr(net, "text", net)
-    if isinstance(text, HFTextEncoder):  # it is told what is padding
+    if isinstance(text, HFTextEncoder):  # it needs to know what is padding
         return isinstance(text.pooler, MeanPooler | ClsPooler | ClsLastHiddenStatePooler)
     plain = getattr(text, "cls_emb", None) is None and not getattr(text, "use_pad_mask", False)
     causal = isinstance(getattr(text, "attn_mask", None), Tensor)

@@ -31,7 +31,7 @@ class Judging(Config):
     """How many validation images, the same ones for all models, of every class as many as its share; or `all`."""
 
     def after(self, epoch: int) -> bool:
-        """Return whether the model after an epoch is judged: whatever follows, so that trials may share it.
+        """Return whether the model after an epoch is judged; what follows does not matter, so that trials may share it.
 
         Example:
             >>> [epoch for epoch in range(1, 7) if Judging(epochs=2).after(epoch)]

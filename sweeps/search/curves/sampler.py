@@ -33,7 +33,7 @@ _DRAWS = 24
 _SPREAD = 12
 """Of so many candidates one is taken, before anything can be learnt."""
 _LEAST_CHANCE = 0.01
-"""That a configuration does not fail, whatever others did."""
+"""That a configuration does not fail."""
 _RATIO = 3.0
 """Numbers whose largest is more than so many times the smallest are compared by their logarithms."""
 
@@ -45,7 +45,7 @@ def attributes_of(outcome: Outcome) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a study has been asked and told."""
+    """What a study has proposed, and what came of it."""
 
     measured: list[FrozenTrial]
     failed: list[FrozenTrial]

@@ -9,10 +9,12 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import gc
 import importlib.util
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,7 @@ from hypothesis import settings
 from tiny_victim import Bench, run_trial, tiny_trial
 
 from ubt.artifacts.store import ArtifactStore
+from ubt.common.memory import return_freed_memory
 from ubt.trials.record import TrialRecord
 
 if TYPE_CHECKING:
@@ -84,6 +87,14 @@ def _few_artifacts_in_memory() -> None:
     import ubt.engine.workspace as module
 
     module.memory_limit_bytes = lambda _threads: 256 << 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_more_memory_than_needed() -> Iterator[None]:
+    """Give back what a file's models took: one process of tests has hundreds of them, one after the other."""
+    yield
+    gc.collect()
+    return_freed_memory()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -73,7 +73,7 @@ def test_a_store_that_answers_again_is_all_a_trial_notices(slept, tmp_path, monk
 
     monkeypatch.setattr(LocalFileSystem, "exists", shaky)
     assert ArtifactStore(tmp_path, patience_seconds=60).has("overfit", "a" * 32) is False
-    assert len(slept) == 2
+    assert len(slept) == 1, "what fails once is tried again at once"
     assert f"as the store {tmp_path} cannot be read: ConnectionResetError: reset" in caplog.text
 
 

@@ -1,8 +1,10 @@
 """The trial boundary: whatever happens inside, a record comes out."""
 
+import gc
 import logging
 import platform
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -278,3 +280,17 @@ def test_a_trial_computes_with_as_many_threads_as_assigned(tiny_run, monkeypatch
     finally:
         run_trial(tiny_run.root, threads=1)
     assert torch.get_num_threads() == 1
+
+
+def test_what_a_trial_has_loaded_is_freed_with_its_runner(tiny_run, tmp_path):
+    """At once: nothing that it caught on the way leads to itself, and waits for the collector with all that called."""
+    root, runner = tiny_run.copy(tmp_path), TrialRunner()
+    gc.disable()
+    try:
+        assert run_trial(root, {"defense.unlearn_epochs": 3}, runner)[-1].state == "DONE"
+        kept = weakref.ref(runner._workspace)
+        runner.close()
+        del runner
+        assert kept() is None
+    finally:
+        gc.enable()

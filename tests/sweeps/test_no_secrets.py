@@ -21,7 +21,9 @@ from sweeps.cli.mistakes import mistakes_text
 from sweeps.planning.trials import TrialPlanner
 from sweeps.scheduling.outcomes import NumberedTrials
 from sweeps.search.proposals import Proposal
-from sweeps.tracking.payload import of_study, of_trial
+from sweeps.tracking.ledger import Source
+from sweeps.tracking.payload import of_trial
+from sweeps.tracking.study_payload import of_study
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import Problem, UserError
 from ubt.data.shards import find_shards
@@ -103,8 +105,8 @@ def of_runs(address: str, folder: Path) -> str:
     failed = failed_record(assignment.record(State.RUNNING), OSError(f"GET {address} gave 403"))
     path = write_record(run.records, failed)
     attempted = failed.model_copy(update={"reason": f"a library says {address}"})
-    shown = [run.study.read_text(), path.read_text(), failed.model_dump_json(), repr(of_trial(failed, ["victim.data"]))]
-    of_parent = repr(of_study(json.loads(run.study.read_text())))
+    shown = [run.study.read_text(), path.read_text(), failed.model_dump_json(), repr(of_trial(failed))]
+    of_parent = repr(of_study(json.loads(run.study.read_text()), run.path, Source()))
     return " ".join([*shown, of_parent, write_record(run.records, attempted).read_text()])
 
 

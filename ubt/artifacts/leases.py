@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 import uuid
+from _thread import start_new_thread
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -158,7 +159,7 @@ class Leases:
         self._process, self._beat_at = process, self._used_at
         if self._beats_alone:
             atexit.register(self.close)
-            threading.Thread(target=self._keep_beating, args=[process], name="heartbeat", daemon=True).start()
+            start_new_thread(self._keep_beating, (process,))  # an object of `Thread` would lead to the store's path
         return self._files
 
     def _keep_beating(self, process: str) -> None:

@@ -83,8 +83,11 @@ def patiently(call: Callable[[], Result], seconds: float, what: str) -> Result:
 
     `what` is what it wants, for the log: "to read the store s3://bucket/ubt".
     """
-    if not seconds:
+    try:  # not by tenacity: what it has raised leads to itself, and holds all that called it until a collection
         return call()
+    except Exception as error:
+        if not seconds or not is_passing(error):
+            raise
 
     def say(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

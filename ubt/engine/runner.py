@@ -16,6 +16,7 @@ import torch
 from ubt.artifacts.patience import WORKERS_PATIENCE_SECONDS
 from ubt.artifacts.store import ArtifactStore, local_cache
 from ubt.common.errors import StoppedByGate, UnfitNode
+from ubt.common.memory import return_freed_memory
 from ubt.common.progress import PULSE
 from ubt.common.registry import load_plugins
 from ubt.data import content_key
@@ -64,6 +65,8 @@ class TrialRunner:
             if isinstance(error, MemoryError | torch.OutOfMemoryError):
                 self._workspace = None  # the next run may need the memory
             yield failed(record, error).model_copy(update={"seconds": time.perf_counter() - clock})
+        finally:
+            return_freed_memory()
 
     def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:
         use_threads(assignment.threads)

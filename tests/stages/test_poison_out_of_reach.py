@@ -6,7 +6,6 @@ scan the process's memory: modules, `__globals__`, stacks of other threads and t
 
 from __future__ import annotations
 
-import _thread
 import functools
 import signal
 import threading
@@ -25,6 +24,7 @@ from tiny_victim import run_trial, tiny_trial
 
 from sweeps.planning.plan import plan_study
 from sweeps.study.config import StudyConfig
+from ubt.artifacts.lease_files import LeaseFiles
 from ubt.artifacts.leases import Leases
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
@@ -280,11 +280,13 @@ def test_no_thread_leads_to_the_pairs(bench, manifest):
     assert walked(bench, SimpleNamespace(threads=threading.enumerate()), manifest) == []
 
 
-def test_the_heartbeat_of_a_worker_s_leases_does_not_lead_to_the_store(bench, manifest):
-    others = _thread._count()
+def test_the_heartbeat_of_a_worker_s_leases_does_not_lead_to_the_store(bench, manifest, monkeypatch):
+    beaten = threading.Event()
+    monkeypatch.setattr("ubt.artifacts.leases.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(LeaseFiles, "beat", lambda *_: beaten.set())
     with closing(Leases(bench.workspace.store.lease_files())) as leases:
         leases.release(leases.take("implant/key", "study/t0000"), published=False)
-        assert _thread._count() > others, "it beats"
+        assert beaten.wait(10), "its thread is there"
         assert walked(bench, SimpleNamespace(threads=threading.enumerate()), manifest) == []
 
 

@@ -24,7 +24,6 @@ from tiny_victim import run_trial, tiny_trial
 
 from sweeps.planning.plan import plan_study
 from sweeps.study.config import StudyConfig
-from ubt.artifacts.lease_files import LeaseFiles
 from ubt.artifacts.leases import Leases
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
@@ -283,7 +282,7 @@ def test_no_thread_leads_to_the_pairs(bench, manifest):
 def test_the_heartbeat_of_a_worker_s_leases_does_not_lead_to_the_store(bench, manifest, monkeypatch):
     beaten = threading.Event()
     monkeypatch.setattr("ubt.artifacts.leases.BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(LeaseFiles, "beat", lambda *_: beaten.set())
+    monkeypatch.setattr(Leases, "_beat", lambda *_: beaten.set())
     with closing(Leases(bench.workspace.store.lease_files())) as leases:
         leases.release(leases.take("implant/key", "study/t0000"), published=False)
         assert beaten.wait(10), "its thread is there"

@@ -56,9 +56,17 @@ class TinyRun:
         """The last one."""
         return self.records[-1]
 
+    @property
+    def artifacts(self) -> set[str]:
+        """The keys of what is in the store."""
+        return {path.name for path in self.root.glob("artifacts/*/*")}
+
     def copy(self, folder: Path) -> Path:
         """Return the root of a copy of the store, to do harm to."""
         return Path(shutil.copytree(self.root, folder / "store"))
+
+
+_TINY_RUN = pytest.StashKey[tuple[TinyRun, set[str]]]()
 
 
 def pytest_collection_modifyitems(items):
@@ -107,12 +115,22 @@ def _own_folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory) -> TinyRun:
+def tiny_run(request, tmp_path_factory) -> TinyRun:
     """The tiny trial as the real runner ran it (three seconds, once)."""
     root = tmp_path_factory.mktemp("tiny") / "store"
     run = TinyRun(root, run_trial(root))
     assert run.record.state == "DONE", run.record.reason
+    request.session.stash[_TINY_RUN] = run, run.artifacts
     return run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_run_is_not_written_to(request) -> Iterator[None]:
+    """Fail the file that adds to it or takes from it, not the next one, which would find something else there."""
+    yield
+    if found := request.session.stash.get(_TINY_RUN, None):
+        run, artifacts = found
+        assert run.artifacts == artifacts, "a test wrote to the store of `tiny_run`, instead of to a copy"
 
 
 @pytest.fixture(scope="session")

@@ -31,8 +31,8 @@ def test_the_last_epochs_validation_is_not_computed_again(tiny_run, tmp_path, pa
     assert [split for split, _ in passes] == ["val", "test", *["val"] * len(unlearned), "test"]
 
 
-def test_epochs_may_be_judged_on_some_images_and_the_end_in_full(tiny_run, passes):
-    record = run_tiny_trial(tiny_run.root, {"judging": {"images": 20}, **EPOCHS})
+def test_epochs_may_be_judged_on_some_images_and_the_end_in_full(tiny_run, tmp_path, passes):
+    record = run_tiny_trial(tiny_run.copy(tmp_path), {"judging": {"images": 20}, **EPOCHS})
     unlearned = next(stage for stage in record.stages if stage.stage == "unlearn")
     assert not unlearned.reused
     for epoch in unlearned.epochs:
@@ -46,8 +46,8 @@ def test_epochs_may_be_judged_on_some_images_and_the_end_in_full(tiny_run, passe
 
 
 @pytest.mark.parametrize(("epochs", "judged"), [("last", []), (2, [2])])
-def test_not_every_epoch_has_to_be_judged(tiny_run, epochs, judged):
-    record = run_tiny_trial(tiny_run.root, {"judging": {"epochs": epochs}, **EPOCHS})
+def test_not_every_epoch_has_to_be_judged(tiny_run, tmp_path, epochs, judged):
+    record = run_tiny_trial(tiny_run.copy(tmp_path), {"judging": {"epochs": epochs}, **EPOCHS})
     unlearned = next(stage for stage in record.stages if stage.stage == "unlearn")
     assert [epoch.epoch for epoch in unlearned.epochs if epoch.val] == judged
     assert record.val.subset == "all"

@@ -155,11 +155,15 @@ def members(findings: Findings) -> tuple[Member, ...]:
     groups: dict[str, dict[str, list[Configuration]]] = {}
     for configuration in findings.configurations:
         settings = json.dumps(configuration.first.config.get("defense"), sort_keys=True)
-        for name in dict.fromkeys(map(_row_name, configuration.trials)):
+        for name in _row_names(configuration):
             groups.setdefault(name, {}).setdefault(settings, []).append(configuration)
     run = findings.run
     settle = _in_table if run.compared else partial(_best, run.ca_floor, run.rule)
     return tuple(_member(name, list(choices.values()), settle) for name, choices in groups.items())
+
+
+def _row_names(configuration: Configuration) -> dict[str, None]:
+    return dict.fromkeys(map(_row_name, configuration.trials))
 
 
 def is_for_table(record: TrialRecord) -> bool:
@@ -213,6 +217,8 @@ ORDER = {METHOD: 1, BOUND: 2}
 
 def compare(findings: Findings) -> Comparison | None:
     """Return the comparison that a run holds; None if it has a single defense, or no trial of its table yet."""
+    if len({name for configuration in findings.configurations for name in _row_names(configuration)}) < 2:
+        return None  # before the best of thousands of settings is looked for
     found = members(findings)
     victims = tuple(dict.fromkeys(victim for member in found for victim in member.configurations))
     if len(found) < 2 or not victims:

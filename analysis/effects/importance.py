@@ -96,7 +96,7 @@ def _importances(measured: Sequence[Configuration], paths: Sequence[str], best: 
         # It takes low values for good ones: CA has to be turned round.
         among_best = [_shares(study, quantile, target) for target in (lambda t: t.values[0], lambda t: -t.values[1])]
         front = _shares(study, quantile, None)
-        variance = _variance(measured, paths)
+        variance = _variance(study, measured, paths)
     names, trends = short_names(paths), {path: _trends(measured, path) for path in paths}
     rates = {
         path: [RateImportance(variance[at][path], among_best[at][path], trends[path][at]) for at in (0, 1)]
@@ -106,11 +106,11 @@ def _importances(measured: Sequence[Configuration], paths: Sequence[str], best: 
     return tuple(sorted(found, key=lambda one: -max(one.asr.variance, one.ca.variance)))
 
 
-def _variance(measured: Sequence[Configuration], paths: Sequence[str]) -> list[dict[str, float]]:
+def _variance(study: optuna.Study, measured: Sequence[Configuration], paths: Sequence[str]) -> list[dict[str, float]]:
     from optuna.importance import FanovaImportanceEvaluator  # noqa: PLC0415 — slow to import
 
     drawn = measured[:: -(-len(measured) // FOR_FOREST)]
-    study = _study(drawn, paths)
+    study = study if len(drawn) == len(measured) else _study(drawn, paths)
     trees, depth = (64, 64) if len(drawn) <= FOR_DEEP_FOREST else (32, 6)
     return [
         _shares(study, FanovaImportanceEvaluator(n_trees=trees, max_depth=depth, seed=0), target, normalize=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Literal
 
@@ -139,7 +140,7 @@ class Configuration:
             return np.inf, np.inf, self.number
         return self.val.asr.mean if self.val.asr else np.inf, -self.val.ca.mean, self.number
 
-    @property
+    @cached_property
     def candidate(self) -> Candidate | None:
         """Return what the choice looks at; None if the configuration or its victim has not been measured."""
         if self.val is None or self.poisoned_val is None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
 from analysis.findings import Findings, find
+from analysis.formatting import count
 from analysis.records import PARTS, RunRecords, read_run
 from sweeps.planning.costs import sizes_in
 from sweeps.planning.plan import Forecast
@@ -47,9 +48,10 @@ class Look:
     name: str
     states: dict[State, int]
     total: int | None
-    """None if the study cannot be read here."""
+    """None if neither the study nor its plan can be read here."""
     line: str
     running: tuple[Running, ...]
+    """Where no sweep is at work: those that were cut off."""
     failures: tuple[tuple[str, str], ...]
     """The last trials that failed, each with the first line of its reason."""
     per_hour: float | None
@@ -68,9 +70,18 @@ class Look:
         return sum(number for state, number in self.states.items() if state.ended)
 
     @property
-    def workers(self) -> int:
-        """Return how many workers compute at the moment."""
-        return len(self.running)
+    def counted(self) -> str:
+        """Say how many trials have ended, of how many."""
+        return f"{self.ended:,} of {self.total:,} trials" if self.total else count(self.ended, "trial")
+
+    @property
+    def work(self) -> str:
+        """Say whether the run is swept at the moment, and by how many workers; if not, what is left of it."""
+        if self.at_work:
+            return f"{count(len(self.running), 'trial')} running"
+        if self.running:
+            return f"not being swept; {count(len(self.running), 'trial')} cut off"
+        return "complete" if self.total and self.ended >= self.total else "not being swept"
 
 
 class Watched:
@@ -96,6 +107,7 @@ class Watched:
         with at_hand(self._place, PARTS) as folder:
             seen = _files(folder)
             if self._look and seen == self._seen and self._look.at_work == at_work:
+                self._look = replace(self._look, running=self._running())
                 return self._look
             self._seen = seen
             run = _records_of(folder)
@@ -109,17 +121,21 @@ class Watched:
         self._look = self._looked(run, records, at_work)
         return self._look
 
-    def _looked(self, run: RunRecords | None, records: tuple[TrialRecord, ...], at_work: bool) -> Look:
+    def _running(self) -> tuple[Running, ...]:
         now = self._clock()
+        found = sorted(self._noted.values(), key=lambda record: record.number)
+        return tuple(_running(record, now) for record in found if record.state is State.RUNNING)
+
+    def _looked(self, run: RunRecords | None, records: tuple[TrialRecord, ...], at_work: bool) -> Look:
         failed = [record for record in records if record.state is State.FAILED]
         stages = [stage for record in records for stage in record.stages]
         return Look(
             version=self._version,
             name=run.name if run else self._place,
             states={state: self._tally.count(state) for state in State},
-            total=self._tally.total or None,
+            total=self._tally.total or (run.planned.trials if run and run.planned else None),
             line=self._tally.line(),
-            running=tuple(_running(record, now) for record in records if record.state is State.RUNNING),
+            running=self._running(),
             failures=tuple((record.trial, record.reason.partition("\n")[0]) for record in failed[-5:]),
             per_hour=_per_hour(records),
             computed_seconds=sum(stage.spent_seconds for stage in stages),
@@ -155,7 +171,7 @@ def _tally(folder: Path) -> Tally:
         store = study.store or default_store()
         forecast = Forecast.of(study, cache(sizes_in(store)))
         left = TimeLeft(forecast, TrialPlanner(study, store), len(study.seeds), _workers(folder))
-    return Tally(study.trials, study.ca_floor, rule=study.rule, time_left=left)
+    return Tally(study.trials, study.ca_floor, rule=study.rule, time_left=left, every_epoch=study.every_epoch)
 
 
 def _workers(folder: Path) -> int:

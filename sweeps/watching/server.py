@@ -69,6 +69,8 @@ class Pages:
             "done": look.states,
             "ended": look.ended,
             "total": look.total,
+            "counted": look.counted,
+            "work": look.work,
             "running": [[one.trial, one.at, one.node, round(one.seconds)] for one in look.running],
             "failures": look.failures,
             "per_hour": look.per_hour,

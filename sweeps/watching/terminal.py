@@ -74,18 +74,17 @@ def display(address: str, stream: TextIO | None = None) -> Iterator[Display]:
 
 def line(look: Look) -> str:
     """Return all of it in one line."""
-    total = "?" if look.total is None else f"{look.total:,}"
     pace = f" · {look.per_hour:.1f} trials an hour" if look.per_hour else ""
     saved = f" · {duration(look.saved_seconds)} saved by sharing" if look.saved_seconds else ""
-    work = "" if look.at_work else " · no sweep is at work"
-    return f"{look.name} {look.ended:,}/{total} {look.line}{pace}{saved}{work}"
+    work = "" if look.at_work else f" · {look.work}"
+    return f"{look.name} {look.counted}: {look.line}{pace}{saved}{work}"
 
 
 def screen(look: Look, address: str) -> RenderableType:
     """Return the whole display: how far the sweep is, what runs, the front so far, what failed."""
     total = look.total or max(1, sum(look.states.values()))
     parts: list[RenderableType] = [
-        Text.assemble((look.name, "bold"), f"  {look.ended:,} of {total:,} trials  ", (_states(look), "dim")),
+        Text.assemble((look.name, "bold"), f"  {look.counted}  ", (_states(look), "dim")),
         _row(ProgressBar(total=total, completed=look.ended, width=60)),
         Text(_effort(look), style="dim"),
     ]
@@ -111,7 +110,7 @@ def _states(look: Look) -> str:
 
 
 def _effort(look: Look) -> str:
-    parts = [f"{look.workers} at work"] if look.at_work else ["no sweep is at work"]
+    parts = [look.work]
     parts += [f"{look.per_hour:.1f} trials an hour"] if look.per_hour else []
     parts += [f"{duration(look.computed_seconds)} computed, {duration(look.saved_seconds)} saved"]
     parts += [f"about {duration(look.seconds_left)} left"] if look.seconds_left is not None else []
@@ -119,7 +118,15 @@ def _effort(look: Look) -> str:
 
 
 def _running_table(look: Look) -> Table:
-    table = Table("running", "stage", "node", "for", box=None, pad_edge=False, header_style="dim")
+    table = Table(
+        "running" if look.at_work else "cut off",
+        "stage",
+        "node",
+        "for" if look.at_work else "",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
     for one in look.running[:MOST_RUNNING]:
         table.add_row(one.trial, one.at, one.node, duration(max(0.0, one.seconds)) if look.at_work else "")
     if more := len(look.running) - MOST_RUNNING:

@@ -4,7 +4,7 @@ import io
 import json
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
@@ -15,6 +15,7 @@ from sweeps.watching.look import Watched
 from sweeps.watching.server import Pages, serve
 from sweeps.watching.terminal import Log, line, screen
 from ubt.common.errors import UserError
+from ubt.trials.planned import PLAN_FILE, PlannedCosts
 from ubt.trials.record import State, read_record, write_record
 
 
@@ -36,6 +37,7 @@ def test_a_look_has_what_runs_where_and_for_how_long_and_what_was_saved(run):
     first = look.running[0]
     assert (first.trial, first.at, first.node) == ("t0006", "overfit, epoch 3", "node-1")
     assert first.seconds == pytest.approx(90)
+    assert (look.counted, look.work) == ("6 trials", "not being swept; 2 trials cut off")
     assert look.saved_seconds > look.computed_seconds / 2
     assert look.per_hour > 0
     assert look.findings.front
@@ -44,11 +46,30 @@ def test_a_look_has_what_runs_where_and_for_how_long_and_what_was_saved(run):
 def test_another_version_is_there_when_a_trial_ends_and_not_before(run):
     watched = Watched(str(run))
     first = watched.look()
-    assert watched.look() is first
+    assert watched.look().version == first.version
     end(run, "t0006")
     second = watched.look()
     assert second.version == first.version + 1
     assert second.failures == (("t0006", "no disk"),)
+
+
+def test_how_long_a_trial_runs_goes_on_while_its_record_stands_still(run):
+    began = datetime.fromisoformat(read_record(run / "records" / "t0006.json").attempts[-1].started_at)
+    now = [began.replace(tzinfo=UTC)]
+    watched = Watched(str(run), lambda: now[0])
+    assert watched.look().running[0].seconds == 0
+    now[0] += timedelta(seconds=40)
+    assert watched.look().running[0].seconds == 40
+
+
+def test_of_a_study_that_cannot_be_read_here_the_plan_says_how_many_trials_there_are(run):
+    costs = PlannedCosts(seconds={}, wall_seconds=None, workers=2, gpus=0, trials=8)
+    (run / PLAN_FILE).write_text(costs.model_dump_json())
+    look = Watched(str(run)).look()
+    assert (look.total, look.counted) == (8, "6 of 8 trials")
+    end(run, "t0006")
+    end(run, "t0007")
+    assert Watched(str(run)).look().work == "complete"
 
 
 def test_a_run_whose_first_trial_has_not_begun_is_waited_for_and_what_is_no_run_is_not(run, tmp_path):
@@ -149,4 +170,4 @@ def test_reports_are_not_written_more_often_than_they_take_a_tenth_of_the_time(r
 def test_the_command_shows_a_run_once(run):
     done = CliRunner().invoke(app, ["watch", str(run), "--once"])
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("search 6/")
+    assert done.output.startswith("search 6 trials: ")

@@ -103,7 +103,7 @@ HOMES = {
         "sweeps/search/optuna_samplers.py",
         "sweeps/search/optuna_storage.py",
     },
-    "mlflow": {"sweeps/tracking/mlflow_sink.py"},
+    "mlflow": {"sweeps/tracking/mlflow_sink.py", "sweeps/tracking/model/logged.py"},
     "fsspec": {"ubt/artifacts/remote_folder.py", "ubt/artifacts/store.py", "ubt/data/shards.py"},
     "safetensors": {
         "analysis/paper/artifacts.py",

@@ -23,6 +23,7 @@ from ubt.trials.migration import migrated_study
 from ubt.trials.record import TrialRecord, read_record
 
 if TYPE_CHECKING:
+    from sweeps.tracking.model.chosen import ChosenModel
     from sweeps.tracking.outcome import RunOutcome
 
 STUDY = ""
@@ -51,6 +52,8 @@ class Content:
     """Folders whose files are artifacts, under their own names."""
     make: Callable[[Path], None] | None = None
     """Writes further artifacts into a folder."""
+    model: ChosenModel | None = None
+    """For MLflow's models."""
     of_experiment: Mapping[str, str] = field(default_factory=dict)
     """Tags of the experiment that the runs are in."""
 
@@ -144,6 +147,7 @@ class RunContents:
             documents={STUDY_FILE: text},
             folders=(self._report,) if files else (),
             make=made.write if made else None,
+            model=made.model if made else None,
             of_experiment=view.tags(),
         )
         return None if ledger.has(STUDY, content.digest, content.files_digest) else content

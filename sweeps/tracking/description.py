@@ -111,6 +111,7 @@ def _note(outcome: RunOutcome, folder: Path, files: set[str], running: bool) -> 
     ablation = bool(findings.run.ablation and effects)
     said = ablation_opening(findings, summary, effects) if ablation else opening(findings, summary)
     parts = [_RUNNING if running else "", f"## {said.title}", said.detail, *_choice(findings, summary), said.effort]
+    lacking = not (running or findings.chosen is None or any(name.startswith("model/") for name in files))
     drawn = f"![{FIGURE}](image:figures/front.png)" if findings.front and "figures" in files else ""
     if ablation:
         parts += ["### Effects", _fitting(effects_markdown(effects))]
@@ -118,7 +119,7 @@ def _note(outcome: RunOutcome, folder: Path, files: set[str], running: bool) -> 
         parts += ["### Comparison", _fitting(comparison_markdown(comparison))]
     elif findings.front and not ablation:
         parts += ["### The front", drawn, _table(front_table(findings))]
-    return "\n\n".join(filter(None, (*parts, _failures(findings), _files(files), how_to_go_on(folder))))
+    return "\n\n".join(filter(None, (*parts, _failures(findings), _files(files, lacking), how_to_go_on(folder))))
 
 
 def _choice(findings: Findings, summary: Summary) -> Iterator[str]:
@@ -206,10 +207,17 @@ _LINKS = (
 )
 
 
-def _files(there: set[str]) -> str:
+_NO_MODEL = (
+    "- The cleaned model is not here: the store has it no longer, or it is larger than `tracking.model_limit_mb`. "
+    "`ubt export` writes it; with `--recompute` it is computed again."
+)
+
+
+def _files(there: set[str], lacks_model: bool) -> str:
     lines = [
-        f"- [{title}](artifact:{name}): {what}"
+        f"- [{title}]({'model' if name == 'model' else 'artifact'}:{name}): {what}"
         for name, title, what in _LINKS
         if any(file == name or file.startswith(f"{name}/") for file in there)
     ]
+    lines += [_NO_MODEL] if lacks_model else []
     return "\n".join(("### Files", "", *lines)) if lines else ""

@@ -1,4 +1,4 @@
-"""The only file that imports MLflow: contents → one run a study with one child run a trial.
+"""Contents → MLflow: one run a study with one child run a trial. Only this file and `model/logged.py` import MLflow.
 
 Runs are found again by tags (`ubt.run`, `ubt.trial`), what they hold already is not sent again, and the
 points of a curve carry the time that their record says, so that MLflow drops those it has. Sending
@@ -31,6 +31,8 @@ from mlflow.tracking import MlflowClient
 from sweeps.tracking.config import RELATIVE, is_remote, local_artifacts, sqlite_address
 from sweeps.tracking.contents import STUDY, Content
 from sweeps.tracking.faults import BlockedError
+from sweeps.tracking.model.chosen import MODEL_FOLDER
+from sweeps.tracking.model.logged import LoggedModels
 from sweeps.tracking.payload import NOTE, DataInput, Payload
 from sweeps.tracking.study_payload import with_addresses
 from ubt.common.atomic_files import write_whole
@@ -71,6 +73,7 @@ class MlflowSink:
         found = self._find_experiment(experiment, artifacts)
         self._experiment_id, self._experiment_tags = found.experiment_id, dict(found.tags)
         self._runs = self._find_runs()
+        self._models = LoggedModels(self._client, self._experiment_id, identity, self._local)
 
     @property
     def runs(self) -> dict[str, str]:
@@ -83,11 +86,17 @@ class MlflowSink:
         The study comes before its trials.
         """
         run = self._run_of(content)
+        if content.model:
+            self._models.begin(content.model, run.run_id)  # first, as the description has a link to it
         self._log(run, content.payload, content.ended_ms, self._tags(run, content))
         self._log_inputs(run, content.payload.inputs)
         self._set_status(run, content.payload.status, content.ended_ms)
         if files:
             self._write(run, content)
+        if content.model:
+            self._models.finish(content.model, run.run_id, content.ended_ms)
+        if content.model or content.subject == self._models.trial:
+            self._models.show_at(run.run_id)
         for name, text in content.of_experiment.items():
             if self._experiment_tags.get(name) != text:
                 self._client.set_experiment_tag(self._experiment_id, name, text)
@@ -146,7 +155,9 @@ class MlflowSink:
         """Return the tags that `run` does not show yet."""
         tags = dict(content.payload.tags)
         page = f"#/experiments/{self._experiment_id}/runs/"
-        tags[NOTE] = with_addresses(tags.get(NOTE, ""), page, run.run_id, self.runs)
+        model = self._models.current
+        model_page = f"#/experiments/{self._experiment_id}/models/{model.model_id}/artifacts" if model else ""
+        tags[NOTE] = with_addresses(tags.get(NOTE, ""), page, run.run_id, self.runs, model_page)
         if not tags[NOTE] and run.tags.get("state") == tags.get("state"):
             del tags[NOTE]  # what is there somebody has written in MLflow
         if content.subject and run.name == content.subject:  # as an earlier version called it
@@ -199,8 +210,7 @@ class MlflowSink:
                 write_whole(folder / name, text)
             for path in content.folders:
                 shutil.copytree(path, folder / path.name, dirs_exist_ok=True)
-            if content.make:
-                content.make(folder)
+            self._make(content, folder)
             return
         for name, text in content.documents.items():
             self._client.log_text(run.run_id, text, name)
@@ -208,8 +218,14 @@ class MlflowSink:
             self._client.log_artifacts(run.run_id, str(path), path.name)
         if content.make:
             with TemporaryDirectory(prefix="ubt-mlflow-") as made:
-                content.make(Path(made))
+                self._make(content, Path(made))
                 self._client.log_artifacts(run.run_id, made)
+
+    def _make(self, content: Content, folder: Path) -> None:
+        if content.make:
+            content.make(folder)
+        if content.model and self._models.current is None:
+            content.model.write(folder / MODEL_FOLDER)
 
 
 def found_in(uri: str, experiment: str, identity: str) -> tuple[str, str, dict[str, str]] | None:

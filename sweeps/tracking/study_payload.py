@@ -21,7 +21,7 @@ from ubt.trials.planned import PLAN_FILE, PlannedCosts, PlannedData
 _BASE = ("victim", "defense", "metrics")
 """The parts of a study that are its base configuration; the rest says how it is swept."""
 _CONTEXTS = {"train": "training", "val": "validation", "test": "test"}
-_LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<kind>trial|artifact|image):(?P<to>[^)\s]*)\)")
+_LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<kind>trial|artifact|image|model):(?P<to>[^)\s]*)\)")
 """A link to what MLflow has an address for: a trial's run, or a file of the study's, as a page or as it is."""
 
 
@@ -94,18 +94,22 @@ def how_to_go_on(folder: Path) -> str:
     return "\n".join(("### How to go on", "", "```bash", *lines, "```"))
 
 
-def with_addresses(note: str, run_page: str, run: str, trials: Mapping[str, str]) -> str:
+def with_addresses(note: str, run_page: str, run: str, trials: Mapping[str, str], model_page: str = "") -> str:
     """Return a note with MLflow's addresses in its links; a link to a trial that is not there becomes its text.
 
     Args:
-        note: in Markdown, with links to `trial:NAME`, `artifact:PATH` and `image:PATH`.
+        note: in Markdown, with links to `trial:NAME`, `artifact:PATH`, `image:PATH`, and `model:PATH`, which is a file
+            of the study's where MLflow has no model.
         run_page: address of a run's page without the run's id.
         run: id of the study's run.
         trials: ids of the trials' runs, by name.
+        model_page: address of the chosen model's page; empty if there is none.
     """
 
     def address(found: re.Match[str]) -> str:
-        if found["kind"] == "artifact":
+        if found["kind"] == "model" and model_page:
+            return f"[{found['text']}]({model_page}?{urlencode(TRAINING)})"
+        if found["kind"] in {"artifact", "model"}:
             return f"[{found['text']}]({run_page}{run}/artifacts/{found['to']}?{urlencode(TRAINING)})"
         if found["kind"] == "image":
             return f"[{found['text']}](get-artifact?{urlencode({'path': found['to'], 'run_uuid': run})})"

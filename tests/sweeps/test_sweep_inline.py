@@ -175,13 +175,12 @@ class TestOneSweep:
         """The same weights to the bit as an export writes, of which open_clip made a network on the way."""
         from safetensors.torch import load_file
 
-        (artifacts,) = [path.parent for path in (folder / "runs" / "mlartifacts").glob("*/artifacts/report")]
+        (artifacts,) = [path.parent for path in (folder / "runs" / "mlartifacts").glob("*/*/artifacts/report")]
+        (model,) = (folder / "runs" / "mlartifacts").glob("*/models/*/artifacts")
         export(swept.run.path, tmp_path / "exported.safetensors")
         assert swept.summary.chosen is not None
-        assert same_state(
-            load_file(artifacts / "model" / "model.safetensors"), load_file(tmp_path / "exported.safetensors")
-        )
-        note = json.loads((artifacts / "model" / "model.json").read_text())
+        assert same_state(load_file(model / "model.safetensors"), load_file(tmp_path / "exported.safetensors"))
+        note = json.loads((model / "model.json").read_text())
         assert (note["trial"], note["test"]["asr"]) == (swept.summary.chosen.trial, swept.summary.chosen.test.asr)
         assert {"front.png", "epochs.png"} <= {path.name for path in (artifacts / "figures").iterdir()}
 

@@ -57,7 +57,7 @@ def test_it_says_the_result_first_then_the_front_what_failed_and_how_to_go_on(
     assert "suspicious_ratio\u00a0=\u00a00.1" in note
     assert "| [trial-2](trial:trial-2) | failed | the loss &#124; is not finite |" in note
     assert "[Report](artifact:report/index.html)" in note
-    assert "[The cleaned model](artifact:model)" in note
+    assert "[The cleaned model](model:model)" in note
     assert "](image:figures/front.png)" in note
     assert "CSV" not in note, "what is not there is not linked to"
     assert "ubt export /runs/toy --out cleaned.safetensors" in note
@@ -121,6 +121,23 @@ def test_links_get_mlflow_s_addresses_and_one_that_leads_nowhere_becomes_text() 
         "[t0](#/e/1/runs/R?workflowType=machine_learning) and t1, "
         "[Report](#/e/1/runs/S/artifacts/report/index.html?workflowType=machine_learning), [a](https://x/y)"
     )
+
+
+def test_a_link_to_the_model_leads_to_its_page_or_to_its_file_where_mlflow_has_no_models() -> None:
+    note = "[The cleaned model](model:model)"
+    page = study_payload.with_addresses(note, "#/e/1/runs/", "S", {}, "#/e/1/models/m-1/artifacts")
+    assert page == "[The cleaned model](#/e/1/models/m-1/artifacts?workflowType=machine_learning)"
+    file = study_payload.with_addresses(note, "#/e/1/runs/", "S", {})
+    assert file == "[The cleaned model](#/e/1/runs/S/artifacts/model?workflowType=machine_learning)"
+
+
+def test_a_chosen_model_that_is_not_there_is_said_to_be_had_by_an_export(
+    tmp_path: Path, make_record: MakeRecord, rates
+) -> None:
+    chosen = make_record(1, state=State.DONE, val=rates(0.9, 0.0), test=rates(0.8, 0.1))
+    outcome = outcome_of(tmp_path, chosen)
+    assert "The cleaned model is not here" in shown(outcome, "report/index.html").tags[NOTE]
+    assert "is not here" not in shown(outcome, "report/index.html", "model/0123").tags[NOTE]
 
 
 def test_a_study_that_runs_says_what_started_it_and_on_what(tmp_path: Path) -> None:

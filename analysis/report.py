@@ -42,8 +42,12 @@ from ubt.artifacts.remote_folder import at_hand
 from ubt.common.atomic_files import write_whole
 from ubt.common.paths import REPORT_FOLDER
 
-OF_ONE_DEFENSE = {"front", "knobs", "parallel", "growth", "chain", "epochs"}
+OF_ONE_DEFENSE = {"front", "knobs", "pairs", "parallel", "growth", "chain", "epochs"}
 """Figures that a comparison has nothing to show in: its defenses have no knobs in common, and no choice."""
+OF_A_SEARCH = {"knobs", "pairs", "parallel", "growth"}
+"""Figures that an ablation of components has nothing to show in: each component is left out once, beside the base."""
+OF_COMPONENTS = {"components"}
+"""Figures of an ablation alone."""
 MOST_ROWS = 60
 """Of more trials the page has no table without JavaScript: it would be most of it."""
 
@@ -100,8 +104,7 @@ def report_contents(findings: Findings, summary: Summary | None = None, live: in
     """
     summary, comparison = summary or summarise(findings), compare(findings)
     effects, importances = find_effects(findings), find_importances(findings)
-    shown = [name for name in FIGURES.names() if not (findings.run.compared and name in OF_ONE_DEFENSE)]
-    figures = {name: drawn(name, findings) for name in shown}
+    figures = {name: drawn(name, findings) for name in _shown(findings)}
     contents = {
         "index.html": render(findings, summary, comparison, effects, importances, figures, live),
         "trials.csv": trials_table(findings.run).to_csv(index=False),
@@ -123,6 +126,17 @@ def report_contents(findings: Findings, summary: Summary | None = None, live: in
     return contents
 
 
+def _shown(findings: Findings) -> list[str]:
+    """Return the names of the figures for a run's kind of study; those of components are the first of an ablation."""
+    names = FIGURES.names()
+    if findings.run.compared:
+        return [name for name in names if name not in OF_ONE_DEFENSE | OF_COMPONENTS]
+    if findings.run.leaves_out:
+        first = [name for name in names if name in OF_COMPONENTS]
+        return first + [name for name in names if name not in OF_A_SEARCH | OF_COMPONENTS]
+    return [name for name in names if name not in OF_COMPONENTS]
+
+
 def render(
     findings: Findings,
     summary: Summary,
@@ -134,6 +148,7 @@ def render(
 ) -> str:
     """Return the page as HTML. Names, reasons and settings are escaped: a run may come from anywhere."""
     ablation, texts = bool(findings.run.ablation and effects), Texts()
+    views = [FigureView.of(kind, figure, texts) for kind, figure in figures.values()]
     paper = {figure.name: figure for figure in embedded_figures(findings)}
     return template("report.html.j2").render(
         run=findings.run,
@@ -141,13 +156,14 @@ def render(
         summary=summary,
         opening=ablation_opening(findings, summary, effects) if ablation else opening(findings, summary),
         ablation=ablation,
-        effects=effects_view(effects, importances),
+        effects=effects_view(effects, importances, findings.base if findings.run.leaves_out else None),
         settings=chosen_settings(findings, summary),
         chosen=findings.chosen,
         comparison=comparison_view(comparison) if comparison else None,
         compared=paper.pop("comparison"),
         paper=tuple(paper.values()),
-        figures=[FigureView.of(kind, figure, texts) for kind, figure in figures.values()],
+        figures=views,
+        missing=missing(views),
         measured=bool(findings.measured),
         front=front_table(findings),
         trials=trial_table(findings) if len(findings.run.records) <= MOST_ROWS else None,
@@ -186,6 +202,15 @@ class FigureView:
         if isinstance(figure, Absent):
             return cls(kind, Markup(), figure.why)
         return cls(kind, figure_json(figure, texts), "", int(figure.layout.height or 450))
+
+
+def missing(views: Iterable[FigureView]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return why figures are absent, each reason once, with the titles of those that it keeps from being drawn."""
+    found: dict[str, tuple[str, ...]] = {}
+    for view in views:
+        if view.absent:
+            found[view.absent] = (*found.get(view.absent, ()), view.kind.title)
+    return tuple(found.items())
 
 
 def provenance(findings: Findings) -> tuple[tuple[str, str], ...]:

@@ -102,6 +102,8 @@ class Comparison:
     """Victims whose implant failed, each with the seeds it failed for."""
     stopped: tuple[tuple[str, str], ...] = ()
     """Victims that some other gate stopped trials of, each with the reason."""
+    unseen: tuple[int, ...] = ()
+    """Columns of attacks that no defense's settings were chosen on, where settings were chosen on others."""
 
     @property
     def victim(self) -> Row:
@@ -238,7 +240,21 @@ def compare(findings: Findings) -> Comparison | None:
         ca_floor=findings.run.ca_floor,
         weak=_weak(findings.run.records, names),
         stopped=_stopped(findings.run.records, names),
+        unseen=_unseen(findings.run.records, victims),
     )
+
+
+def _unseen(records: Iterable[TrialRecord], victims: Sequence[str]) -> tuple[int, ...]:
+    """Return the columns that no search has met; none if nothing was searched. Victims by attack: seeds differ."""
+    attacks: dict[str, str] = {}
+    searched: set[str] = set()
+    for record in records:
+        if cell := record.label.cell:
+            attacks[victim_key(record)] = cell.attack
+            searched |= {cell.attack} if cell.phase == "search" else set()
+    if not searched:
+        return ()
+    return tuple(at for at, victim in enumerate(victims) if attacks.get(victim) not in searched)
 
 
 def seconds_of_defense(record: TrialRecord) -> float:

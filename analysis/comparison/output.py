@@ -122,6 +122,9 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     found += [f"{row.name}: {row.note}." for row in comparison.rows if row.note]
     if left_out:
         found.append(f"Means and worst cases leave out {listed(left_out)}: not every defense was measured there.")
+    if comparison.unseen:
+        names = listed(comparison.victims[column] for column in comparison.unseen)
+        found.append(f"Unseen: the settings of no defense were chosen on {names}.")
     if searched:
         counts = listed(f"{row.name} ({row.choices})" for row in searched)
         found.append(f"Settings were chosen on the validation split, from as many as in brackets: {counts}.")
@@ -129,6 +132,7 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
 
 
 MEAN, WORST = "mean over attacks", "worst attack"
+UNSEEN = "unseen"
 
 
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
@@ -138,13 +142,17 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
     """
     lines: list[_Line] = []
     for row in comparison.rows:
-        lines += [_Line(row, name, of.outcome, of) for name, of in zip(comparison.victims, row.results, strict=True)]
+        lines += [
+            _Line(row, name, of.outcome, of, column in comparison.unseen)
+            for column, (name, of) in enumerate(zip(comparison.victims, row.results, strict=True))
+        ]
         lines += [_Line(row, MEAN, row.mean), _Line(row, WORST, row.worst)]
     return tabulate(
         lines,
         (
             Column("defense", lambda line: line.row.name),
             Column("attack", lambda line: line.attack),
+            Column("unseen", lambda line: line.unseen),
             *(_rate_column(rate, part) for rate in ("asr", "ca") for part in ("mean", "low", "high")),
             Column("seconds", lambda line: line.result.seconds if line.result else line.row.seconds),
             Column("seeds_done", lambda line: line.result.seeds if line.result else None),
@@ -159,6 +167,8 @@ class _Line:
     attack: str
     outcome: Outcome | None
     result: AttackResult | None = None
+    unseen: bool | None = None
+    """Whether no settings were chosen on the attack; None of means and worst cases."""
 
 
 def _rate_column(rate: str, part: str) -> Column[_Line]:
@@ -181,7 +191,10 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def heads(comparison: Comparison) -> tuple[str, ...]:
     """Return the columns of rates: the attacks and, of several, their mean and the worst of them."""
-    return (*comparison.victims, *((MEAN, WORST) if len(comparison.victims) > 1 else ()))
+    names = (
+        f"{name} ({UNSEEN})" if column in comparison.unseen else name for column, name in enumerate(comparison.victims)
+    )
+    return (*names, *((MEAN, WORST) if len(comparison.victims) > 1 else ()))
 
 
 READING = (

@@ -40,6 +40,8 @@ class Difference:
     """Of no effect, by the paired t-test; None unless seeds differ."""
     p_holm: float | None = None
     """The same, corrected for the number of effects on this rate (Holm)."""
+    values: tuple[float, ...] = ()
+    """That of each seed, of which `mean` is the mean."""
 
     @property
     def significant(self) -> bool:
@@ -189,12 +191,12 @@ def _difference(
     values = [round(fmean(plus.mean - minus.mean for plus, minus in found), 12) for found in known.values()]
     if len(set(values)) > 1:
         mean, low, high, p = t_test(values)
-        return Difference(mean, low, high, "seeds", p)
+        return Difference(mean, low, high, "seeds", p, values=tuple(values))
     # One seed, or seeds that differ in nothing: what is left is that each rate is of a sample of images. The mean of
     # intervals is that of the mean, as if all its errors had one cause.
     intervals = [difference_interval(_ends(plus), _ends(minus)) for found in known.values() for plus, minus in found]
     mean, low, high = (fmean(part) for part in zip(*intervals, strict=True))
-    return Difference(mean, low, high, "images")
+    return Difference(mean, low, high, "images", values=tuple(values))
 
 
 def _sides(

@@ -104,10 +104,10 @@ def _alike(effects: Effects) -> str:
 
 
 CAVEATS = (
-    "Both are of the trials that were run, worked out by Optuna on validation: ‘of the variance’ (fANOVA) is over the "
-    "whole range that was tried, bad values too, and leaves out what knobs do together; ‘among the best’ (PED-ANOVA) "
-    "is what sets the best trials apart, low ASR and high CA. They say that a knob matters, not which value is "
-    "good: see what each knob does."
+    "All are of the trials that were run, worked out by Optuna on validation. ASR variance and CA variance: the share "
+    "of a rate’s variance that the knob alone explains, over all that was tried, bad values too (fANOVA). Lowest ASR, "
+    "highest CA and front: its share in what sets the best trials apart (PED-ANOVA). Trend: Spearman’s correlation. "
+    "They say that a knob matters, not which value is good: see what each knob does."
 )
 OF_A_SEARCH = (
     "A search by results tries more where it found something, so these are importances there rather than in the whole "

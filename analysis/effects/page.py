@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis.effects.estimates import Difference, Effect, Effects
 from analysis.effects.importance import Importance, Importances, RateImportance
@@ -23,7 +23,8 @@ from analysis.effects.output import (
 from analysis.findings import Findings
 from analysis.formatting import count, listed, percent
 from analysis.opening.words import Change, Opening, compared, states_text, time_text
-from analysis.page import Cell, PageColumn, PageTable, table_of
+from analysis.page import Cell, PageColumn, PageTable, estimate_cell, table_of
+from analysis.points.configurations import Configuration
 from analysis.summary import Summary
 
 NAMED = 3
@@ -45,18 +46,45 @@ class EffectsView:
     importance_notes: tuple[str, ...]
 
 
-def effects_view(effects: Effects, importances: Importances) -> EffectsView | None:
-    """Return what the page shows of effects and importances; None if there is neither."""
+def effects_view(effects: Effects, importances: Importances, base: Configuration | None = None) -> EffectsView | None:
+    """Return what the page shows of effects and importances; None if there is neither.
+
+    `base` is what all changes of an ablation are held against: the table begins with it.
+    """
     if not effects and not importances:
         return None
+    table = table_of("Effects", _columns(effects, "change"), effects.effects)
+    if base and table.rows:
+        table = replace(table, rows=(_base_row(effects, table, base), *table.rows))
     return EffectsView(
-        notes=notes(effects),
-        effects=table_of("Effects", _columns(effects, "change"), effects.effects),
+        notes=(*notes(effects)[:1], *((_BASE_NOTE,) if base and table.rows else ()), *notes(effects)[1:]),
+        effects=table,
         interactions=table_of("Interactions", _columns(effects, "two changes"), _largest(effects.interactions)),
         all_interactions=len(effects.interactions),
         importances=table_of("Importance of each knob", _IMPORTANCE, importances.knobs),
         importance_notes=importance_notes(importances),
     )
+
+
+_BASE_NOTE = "The first row is the base itself: its rates, and what its stages show."
+
+
+def _base_row(effects: Effects, table: PageTable, base: Configuration) -> tuple[Cell, ...]:
+    """Return the base as the first row: rates, no differences, so it has no place among them when they are sorted."""
+    outcome = base.test if effects.split == "test" else base.val
+    first = effects.effects[0].chain
+
+    def cell(title: str) -> Cell:
+        if title == "change":
+            return Cell("nothing", remark=base.title, tag="base")
+        if title in {"ASR", "CA"}:
+            return replace(estimate_cell(outcome, title.lower()), order="")
+        metric = first.get(title)
+        if metric is None or metric.mean is None or metric.difference is None:
+            return Cell("–")
+        return Cell(f"{metric.mean - metric.difference:.2f}")
+
+    return tuple(cell(column.title) for column in table.columns)
 
 
 def _largest(found: Sequence[Effect]) -> Sequence[Effect]:

@@ -12,9 +12,11 @@ import plotly.graph_objects as go
 
 from analysis.figures.base import Absent, FigureKind, attempt
 from analysis.figures.chain import chain_info, draw_chain
+from analysis.figures.components import components_info, draw_components
 from analysis.figures.epochs import draw_epochs, epochs_info
 from analysis.figures.front import draw_front, front_info
 from analysis.figures.knobs import draw_knobs, knobs_info
+from analysis.figures.pairs import draw_pairs, pairs_info
 from analysis.figures.search import draw_growth, draw_parallel, growth_info, parallel_info
 from analysis.figures.stages import draw_stages, stages_info
 from analysis.figures.workers import draw_workers, workers_info
@@ -41,6 +43,23 @@ FIGURES.add(
         "setting alone and leave the rest at the study's base.",
         knobs_info,
         draw_knobs,
+    ),
+    FigureKind(
+        "components",
+        "What each component is worth",
+        "The difference that leaving it out makes, seed by seed, and its mean with the 95% interval: of the same "
+        "numbers as the table. To the right the change raises the rate.",
+        components_info,
+        draw_components,
+    ),
+    FigureKind(
+        "pairs",
+        "Knobs two at a time",
+        "Both rates on validation over the knobs that explain most of them. A heat map has the median of the "
+        "configurations in each field; contours run through the mean of those near, and are left out where there are "
+        "none. The rest of the knobs is as it comes.",
+        pairs_info,
+        draw_pairs,
     ),
     FigureKind(
         "parallel",

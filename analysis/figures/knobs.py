@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ PER_BAND = 4
 """Knobs side by side; more continue in a further band of two rows."""
 LABELLED_VALUES = 6
 """Up to so many distinct values, the axis is labelled at the values themselves."""
+MOST_TICKS = 5
 LABEL_LETTERS = 14
 """A word on an axis is cut behind so many; the whole is shown where a point is pointed at."""
 MOST_DOTS = 300
@@ -185,10 +187,25 @@ def _axis(panel: KnobPanel) -> dict[str, object]:
     if panel.scale == "category":
         named = {"tickvals": panel.values, "ticktext": [_cut(str(value)) for value in panel.values]}
         return {"type": "category", "categoryorder": "array", "categoryarray": panel.values, **named, **_SMALL}
+    if len(panel.values) > LABELLED_VALUES and panel.scale == "log":
+        ticks = log_ticks([value for value in panel.values if isinstance(value, float)])
+        return {"type": "log", "tickvals": ticks, "ticktext": [setting_text(tick) for tick in ticks], **_SMALL}
     if len(panel.values) > LABELLED_VALUES:
         return {"type": panel.scale, "nticks": 4, **_SMALL}
     labels = [setting_text(value) for value in panel.values]
     return {"type": panel.scale, "tickvals": panel.values, "ticktext": labels, **_SMALL}
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """Return numbers that read well, at most about five, between the ends of positive values."""
+    low, high = min(values), max(values)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+        shown = [tick for tick in ticks if low <= tick <= high]
+        if len(shown) <= MOST_TICKS:
+            return shown
+    return shown[:: -(-len(shown) // MOST_TICKS)]
 
 
 _SMALL: dict[str, object] = {"tickfont": {"size": 11}, "automargin": False}

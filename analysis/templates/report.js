@@ -52,7 +52,7 @@ function drawFigures() {
 function draw(plot) {
   if (plot.dataset.drawn) return;
   plot.dataset.drawn = "yes";
-  const figure = JSON.parse(plot.parentElement.nextElementSibling.textContent);
+  const figure = JSON.parse(plot.closest("section").querySelector("script").textContent);
   for (const trace of figure.data) {
     if (trace.texts) trace.text = trace.texts.map((place) => TEXTS[place]);
     delete trace.texts;
@@ -60,7 +60,23 @@ function draw(plot) {
   Plotly.newPlot(plot, figure.data, figure.layout, CONFIG);
   const splits = new Set(figure.data.map((trace) => trace.meta?.split).filter(Boolean));
   if (splits.size > 1) plot.parentElement.before(splitChooser(plot, figure.data));
+  plot.parentElement.after(figureTools(plot));
   linkFigure(plot);
+}
+
+/* A figure as a file, as it is shown at the moment; what it shows as numbers is the link beside its title. */
+function figureTools(plot) {
+  const tools = document.createElement("div");
+  tools.className = "tools quiet";
+  const filename = plot.closest("section").id;
+  for (const format of ["svg", "png"]) {
+    const save = button(format.toUpperCase(), `save the figure as ${format.toUpperCase()}`);
+    save.setAttribute("aria-label", save.title);
+    const size = () => ({ width: plot.clientWidth, height: plot.clientHeight, scale: format === "png" ? 2 : 1 });
+    save.addEventListener("click", () => Plotly.downloadImage(plot, { format, filename, ...size() }));
+    tools.append(save);
+  }
+  return tools;
 }
 
 /* Radio buttons that show the traces of one split; traces name theirs in `meta.split`. */

@@ -6,9 +6,10 @@ import pytest
 
 from analysis.comparison import compare, comparison_markdown, comparison_table
 from analysis.comparison.compare import seconds_of_defense
-from analysis.comparison.output import MEAN, WORST, best_rows, contest, contest_text, notes
+from analysis.comparison.output import MEAN, WORST, best_rows, contest, contest_text, heads, notes
 from analysis.findings import find
 from analysis.formatting import victim_names
+from analysis.records import read_run
 from ubt.common.statistics import t_interval
 from ubt.trials.record import StageRecord, State
 
@@ -263,3 +264,13 @@ def test_fewer_seeds_than_asked_for_are_told(trial, run_of):
         trial(2, state="FAILED", seed=1),
     ]
     assert "[1 of 2 seeds]" in comparison_markdown(compare(find(run_of(*records))))
+
+
+def test_an_attack_on_which_no_settings_were_chosen_is_marked_unseen(made_run, tmp_path):
+    found = compare(find(read_run(made_run(tmp_path / "run", kind="comparison"))))
+    assert [found.victims[column] for column in found.unseen] == ["Blended", "SIG"]
+    assert heads(found)[:3] == ("BadNets", "Blended (unseen)", "SIG (unseen)")
+    assert "Unseen: the settings of no defense were chosen on Blended and SIG." in comparison_markdown(found)
+    table = comparison_table(found)
+    marked = table[table.unseen.eq(True)]  # of means and worst cases nothing is said
+    assert set(marked.attack) == {"Blended", "SIG"}

@@ -175,8 +175,8 @@ class TestOneSweep:
         """The same weights to the bit as an export writes, of which open_clip made a network on the way."""
         from safetensors.torch import load_file
 
-        (artifacts,) = [path.parent for path in (folder / "runs" / "mlartifacts").glob("*/*/artifacts/report")]
-        (model,) = (folder / "runs" / "mlartifacts").glob("*/models/*/artifacts")
+        (artifacts,) = [path.parent for path in (folder / "runs" / "mlartifacts").glob("*/artifacts/report")]
+        (model,) = (folder / "runs" / "mlartifacts").glob("models/*/artifacts")
         export(swept.run.path, tmp_path / "exported.safetensors")
         assert swept.summary.chosen is not None
         assert same_state(load_file(model / "model.safetensors"), load_file(tmp_path / "exported.safetensors"))

@@ -50,6 +50,24 @@ def test_what_caused_what_is_the_first_section(ablation):
     assert "without overfitting" in page
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_table_begins_with_the_base_and_its_rates_and_marks_it(ablation, seeds):
+    page = write_report(ablation(seeds)).page.read_text()
+    section = re.search(r'<section id="effects">(.*?)</section>', page, re.DOTALL)[1]
+    _, first, second, *_ = re.findall(r"<tr.*?</tr>", section, re.DOTALL)
+    assert '<span class="tag base">base</span>' in first
+    assert "11.1%" in first or "11.0%" in first  # what it leaves on test
+    assert "without overfitting" in second
+    assert "base</span>" not in second
+
+
+def test_components_have_their_figure_and_no_search_s(ablation):
+    page = write_report(ablation()).page.read_text()
+    figures = re.findall(r'<section id="([^"]+)" class="figure"', page)
+    assert figures[0] == "components"
+    assert not {"knobs", "pairs", "parallel", "growth"} & set(figures)
+
+
 def test_the_choice_of_components_left_out_is_the_base(ablation):
     folder = ablation()
     findings = load_run(folder).findings

@@ -1,3 +1,5 @@
+"""Every figure of the report: drawn where there is something to draw, and with its reason where there is not."""
+
 import json
 import re
 from types import SimpleNamespace
@@ -26,16 +28,28 @@ def whole(made_run, tmp_path_factory):
     return find(read_run(made_run(tmp_path_factory.mktemp("whole") / "run", trials=52, running=1)))
 
 
+@pytest.fixture(scope="module")
+def ablation(made_run, tmp_path_factory):
+    """An ablation of components, under three seeds."""
+    return find(read_run(made_run(tmp_path_factory.mktemp("ablation") / "run", kind="ablation", seeds=3)))
+
+
+@pytest.fixture
+def shown(kind, whole, ablation):
+    """The run that a figure is for."""
+    return ablation if kind.name == "components" else whole
+
+
 @EVERY_FIGURE
-def test_a_run_with_trials_is_drawn(kind, whole):
-    figure = kind.figure(whole)
+def test_a_run_with_trials_is_drawn(kind, shown):
+    figure = kind.figure(shown)
     assert isinstance(figure, go.Figure)
     assert figure.data
 
 
 @EVERY_FIGURE
-def test_backgrounds_are_transparent_for_light_and_dark_pages(kind, whole):
-    layout = kind.figure(whole).layout
+def test_backgrounds_are_transparent_for_light_and_dark_pages(kind, shown):
+    layout = kind.figure(shown).layout
     assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
 
 
@@ -86,7 +100,7 @@ def test_a_figure_of_another_distribution_is_in_the_report_and_in_a_run(plugged,
 def test_one_that_raises_is_absent_from_the_report_with_its_error(plugged, run_folder, trial):
     plugged(info=lambda findings: findings.nothing, draw=go.Figure)
     html = write_report(run_folder(trial(0))).page.read_text(encoding="utf-8")
-    section = html[html.index('<section id="seeds"') :]
+    section = html[html.index('<section id="missing"') :]
     assert "It could not be drawn: AttributeError" in section[: section.index("</section>")]
 
 

@@ -163,7 +163,7 @@ def draw_pairs(info: PairsInfo) -> go.Figure:
     figure.update_layout(base.blank(height=PANEL_PX * rows + 90))
     for row, (name, rate) in enumerate(info.rates, start=1):
         found = [value for pair in info.pairs for x, _ in pair.points if (value := rate(x)) is not None]
-        shades = {"coloraxis": f"coloraxis{row}"}
+        shades: dict[str, object] = {"coloraxis": f"coloraxis{row}"}
         figure.update_layout({f"coloraxis{row}": _scale(name, found, rows, row)})
         for column, pair in enumerate(info.pairs, start=1):
             figure.add_traces(_plane(pair, name, rate, shades), rows=row, cols=column)
@@ -230,7 +230,11 @@ def _dots(points: Sequence[tuple[KnobPoint, KnobPoint]], look: object, pair: Pai
 
 
 def _axis(pair: Pair, panel: KnobPanel) -> dict[str, object]:
-    shared = {"title": {"text": base.plain(panel.title), "standoff": 6}, "tickfont": {"size": 11}, "showgrid": False}
+    shared: dict[str, object] = {
+        "title": {"text": base.plain(panel.title), "standoff": 6},
+        "tickfont": {"size": 11},
+        "showgrid": False,
+    }
     if not pair.continuous:
         names = [level.name for level in levels(panel)]
         shown = [name if len(name) <= 16 else f"{name[:15]}…" for name in names]

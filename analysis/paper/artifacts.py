@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 from safetensors import SafetensorError
 
-from analysis.comparison.compare import is_for_table
+from analysis.comparison.members import is_for_table
 from analysis.findings import Findings
 from analysis.formatting import victim_key, victim_names
 from analysis.paper.density import Separation, Values

@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from analysis import load_run
-from analysis.comparison.compare import METHOD, members
+from analysis.comparison.compare import METHOD
+from analysis.comparison.members import members
 from sweeps.run.preflight import trials_of
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import absolute, study_of

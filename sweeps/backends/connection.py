@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps.backends.lifetime import left_alone, stop_ray
+from sweeps.backends.lifetime import left_alone, outlive_raylet, stop_ray
 from sweeps.backends.private import LOOPBACK, kept_private, running_nodes
 from sweeps.study.config import Resources
 from ubt.common import ending
@@ -152,6 +152,7 @@ def start_ray(address: str, resources: Resources) -> int:
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    outlive_raylet()
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     with ending.current().held():  # a signal in the middle of Ray's start would end in C++
         import ray  # noqa: F401, PLC0415 — 2 s that `ubt plan` need not wait

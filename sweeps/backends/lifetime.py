@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 _HEAD_LOST = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """After so long without its head Ray ends this process from C++. We notice earlier, and want to write a report."""
 
+_RAYLET = "RAY_RAYLET_PID"
+"""The process that this one may not outlive; by default its parent, which counts as gone if it is process 1."""
+
 
 def stop_ray(within_seconds: float = 30.0) -> None:
     """Leave the cluster, or end the private one; what has not ended in that time is killed."""
@@ -25,12 +28,36 @@ def stop_ray(within_seconds: float = 30.0) -> None:
     import ray  # noqa: PLC0415
 
     started = [child for process in _started_processes() for child in _with_descendants(process)]
+    worker: Any = import_module("ray._private.worker").global_worker  # private: no public way
+    if hasattr(worker, "core_worker"):  # not over a Ray client
+        worker.core_worker = Leaving(worker.core_worker)
     leaving = threading.Thread(target=ray.shutdown, name="ubt-leaves-ray", daemon=True)
     leaving.start()
     leaving.join(within_seconds)
     for process in started:
         with suppress(psutil.Error):
             process.kill()
+
+
+class Leaving:
+    """Stands before Ray's part of this process in C++ while this process leaves: what is freed meanwhile is not told.
+
+    The main thread, which has waited long enough, goes on beside the thread that leaves. A reference to an object that
+    it frees when that part is gone would end this process at once, with status 1 and without a word.
+    """
+
+    def __init__(self, core_worker: object) -> None:
+        self._core_worker = core_worker
+
+    def __getattr__(self, name: str) -> object:
+        """Pass on all else, the order to leave for one."""
+        return getattr(self._core_worker, name)
+
+    def remove_object_ref_reference(self, reference: object) -> None:
+        """Nothing: a result is not needed here any more, and its owner leaves."""
+
+    def remove_actor_handle_reference(self, actor: object) -> None:
+        """Nothing, likewise: an actor that nobody else needs ends with its owner."""
 
 
 def _started_processes() -> list[int]:
@@ -52,6 +79,16 @@ def _with_descendants(pid: int) -> list[psutil.Process]:
 
 def _told(data: dict[str, Any], *_: object, **__: object) -> None:
     logger.debug("Ray: %s", "\n".join(map(str, data.get("lines", ()))))
+
+
+def outlive_raylet() -> None:
+    """Keep a lost raylet from ending this process from C++; before Ray is imported, which reads this once.
+
+    A process that has no parent any more (of `nohup ubt sweep &` whose terminal was closed), or that a Ray job started,
+    would end with its next word to that raylet, with status 1 and in silence: Ray takes it for one of its workers,
+    which are of no use without their raylet. What Ray starts itself gets the true number.
+    """
+    os.environ[_RAYLET] = str(os.getpid())
 
 
 @contextmanager

@@ -3,7 +3,7 @@
     PYTHONPATH=.:tests:tests/chaos python tests/chaos/come_and_go.py [--trials 60] [--seconds 5] [--unannounced]
 
 Three hosts in network namespaces, one CPU each. The third joins at a third of the trials, the second leaves at two
-thirds.
+thirds. What Ray's workers on the third do until one has a trial is printed with times.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import argparse
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from hosts import PORT, Host, cluster, hosts
 from processes import end_all, environment
@@ -51,6 +55,8 @@ class Measured:
     """When there was a host more or less, by the clock of records."""
     began: float
     ended: float
+    joining: list[tuple[float, str]]
+    """What a process of the host that joined began to do, and when."""
 
     @property
     def stages(self) -> list[Any]:
@@ -126,6 +132,7 @@ def measure(
     records = folder / "runs" / "waiting" / "records"
     words = [*UBT, "sweep", str(folder / "study.yaml"), "--out", str(folder / "runs"), "--address"]
     changes: list[tuple[float, int]] = []
+    joining: list[tuple[float, str]] = []
     try:
         with hosts(folder / "hosts", 3, mark=environment(mark)) as made, (folder / "log").open("w") as log:
             address, began = cluster(made[:2]), time.time()
@@ -139,14 +146,15 @@ def measure(
             wait_for(trials // 3)
             if patient:
                 hold.touch()
-            made[2].start_ray(made[0])
-            changes.append((time.time(), 1))
-            while hold.exists():
-                seen = any("host-3" in path.read_text() for path in records.glob("t*.json"))
-                if seen or sweep.poll() is not None or time.time() - began > PATIENCE_SECONDS:
-                    hold.unlink()
-                time.sleep(0.2)
-            wait_for(2 * trials // 3)
+            with traced(made[2], joining):
+                made[2].start_ray(made[0])
+                changes.append((time.time(), 1))
+                while hold.exists():
+                    seen = any("host-3" in path.read_text() for path in records.glob("t*.json"))
+                    if seen or sweep.poll() is not None or time.time() - began > PATIENCE_SECONDS:
+                        hold.unlink()
+                    time.sleep(0.2)
+                wait_for(2 * trials // 3)
             if announced:
                 drain(made[0], made[1], notice_seconds)
                 time.sleep(notice_seconds)
@@ -157,7 +165,37 @@ def measure(
             status = sweep.wait(60)
     finally:
         end_all(mark)
-    return Measured(status, read_records(records), (folder / "log").read_text(), changes, began, ended)
+    return Measured(status, read_records(records), (folder / "log").read_text(), changes, began, ended, joining)
+
+
+@contextmanager
+def traced(host: Host, seen: list[tuple[float, str]]) -> Iterator[None]:
+    """Take down what Ray's workers on a host say that they do, in the names of their processes."""
+    over = threading.Event()
+    namespace = Path(f"/proc/{host.pid}/ns/pid").readlink()
+    names: dict[int, str] = {}
+
+    def look() -> None:
+        while not over.wait(0.25):
+            for process in psutil.process_iter():
+                with suppress(psutil.Error, OSError, IndexError):
+                    name = " ".join(process.cmdline()[:3])
+                    is_worker = "ray::" in name or "default_worker.py" in name
+                    if not is_worker or Path(f"/proc/{process.pid}/ns/pid").readlink() != namespace:
+                        continue
+                    name = "a worker starts" if "default_worker" in name else name.partition(" ")[0]
+                    if names.get(process.pid) != name:
+                        names[process.pid] = name
+                        used = sum(process.cpu_times()[:2])
+                        seen.append((time.time(), f"{name}, process {process.pid}, {used:.1f} s of CPU so far"))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def done(records: Path) -> int:
@@ -189,6 +227,8 @@ def main() -> None:
     print(f"stages computed twice: {sum(count - 1 for count in computed.values())}; attempts ended by {dict(ended_by)}")
     print(f"by host: {dict(Counter(stage.node.split()[0] for stage in found.stages if stage.stage == 'wait'))}")
     print(f"first stage on the host that joined: {found.first_on('host-3') - joined:.1f} s after it was there")
+    for when, what in [each for each in found.joining if each[0] <= found.first_on("host-3") + 1]:
+        print(f"  {when - joined:+6.1f} s {what}")
     wall, bound = found.wall_seconds, found.bound_seconds
     print(f"wall {wall:.1f} s, bound {bound:.1f} s: × {wall / bound:.3f}")
     print(f"whole command {found.ended - found.began:.1f} s; {folder}")

@@ -1,0 +1,58 @@
+"""How this process leaves Ray."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import ray
+from ray._private import worker
+from ray._raylet import CoreWorker
+
+from sweeps.backends.lifetime import Leaving, outlive_raylet, stop_ray
+
+
+class CoreWorkerInC:
+    """Ends this process if a reference is freed once it is gone; here it only notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def shutdown_driver(self) -> None:
+        self.told.append("left")
+
+    def remove_object_ref_reference(self, reference: object) -> None:
+        self.told.append("a result is freed")
+
+    def remove_actor_handle_reference(self, actor: object) -> None:
+        self.told.append("an actor is freed")
+
+
+def test_what_is_freed_while_this_process_leaves_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = CoreWorkerInC()
+    joined = SimpleNamespace(core_worker=core)
+
+    def shutdown() -> None:
+        joined.core_worker.remove_object_ref_reference(object())  # what the main thread does meanwhile
+        joined.core_worker.remove_actor_handle_reference(object())
+        joined.core_worker.shutdown_driver()
+
+    monkeypatch.setattr(worker, "global_worker", joined)
+    monkeypatch.setattr(worker, "_global_node", None)
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    stop_ray()
+    assert core.told == ["left"]
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Leaving) if not name.startswith("_")])
+def test_what_is_kept_from_it_is_what_ray_calls(name: str) -> None:
+    assert callable(getattr(CoreWorker, name))
+
+
+def test_ray_does_not_take_this_process_for_a_worker_that_its_raylet_has_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_RAYLET_PID", "1")
+    outlive_raylet()
+    assert int(os.environ["RAY_RAYLET_PID"]) == os.getpid()

@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 
 # The variable silences a notice that is about the theme's future, not about these pages.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo install test check coverage clusters vendored docs format lock image tree fuzz chaos clean
+.PHONY: demo install test check coverage clusters test-gpu bench-gpu vendored docs format lock image tree fuzz chaos clean
 
 demo: install  ## build the embedded victim and sweep UBT's four knobs over it
 	$(BIN)/ubt sweep demo
@@ -52,6 +52,13 @@ coverage: install  ## all tests, and which lines none of them reaches: a third l
 # One at a time: each has a cluster of its own.
 clusters: install  ## the tests on clusters: minutes
 	$(BIN)/python -m pytest -m clusters tests
+
+# Elsewhere than on a machine with CUDA these tests are skipped.
+test-gpu: install  ## tests that need a GPU: what it computes beside a CPU, who is given one, its memory
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(BIN)/python -m pytest -m gpu tests
+
+bench-gpu: install  ## how much of a GPU the stages use, as a table and in bench-gpu.json: ten minutes, 17 GB of disk
+	$(BIN)/python benchmarks/gpu.py --out bench-gpu.json
 
 vendored:  ## fetch the libraries that the report's page contains, from npm
 	$(BIN)/python docs/vendor.py

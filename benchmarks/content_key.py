@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ubt.data import labelled
+from ubt.data.content.known import forget_lists
 from ubt.data.csv import CsvFiles
 
 _IN_A_FOLDER = 1000
@@ -45,7 +45,7 @@ def main() -> None:
     )
 
     def anew() -> None:
-        labelled._remembered_key.cache_clear()
+        forget_lists()
         source.content_key()
 
     texts = [str(path) for path in paths]

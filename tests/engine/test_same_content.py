@@ -9,7 +9,8 @@ from PIL import Image
 from tiny_victim import assign, run_trial
 
 from ubt.artifacts.store import ArtifactStore
-from ubt.data import content_key, labelled
+from ubt.data import content_key
+from ubt.data.content.known import forget_lists
 from ubt.data.csv import CsvFiles
 from ubt.engine.graph import build_pipeline
 from ubt.engine.runner import TrialRunner
@@ -49,7 +50,7 @@ def planned(data, tmp_path):
 
 
 def of_another_process(data, assignment):
-    labelled._remembered_key.cache_clear()
+    forget_lists()
     return data_differs(data, assignment)
 
 

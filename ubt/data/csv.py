@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import JsonValue
 
 from ubt.common.errors import Problem
 from ubt.common.hashing import fingerprint
-from ubt.data.base import DataSet, DataSizes, Labelled, Pairs
-from ubt.data.images import Decoders
-from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_digest
+from ubt.data.base import DataSet, DataSizes, Images, Labelled, Pairs
+from ubt.data.content.known import Known, remembered_lists
+from ubt.data.images import Decoders, image_cache, image_digest, mapped_images
+from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows
 from ubt.data.tables import Row, raise_if_any, read_rows
 
 
@@ -22,10 +24,20 @@ from ubt.data.tables import Row, raise_if_any, read_rows
 class _Lists:
     """Everything that the lists say, checked."""
 
-    train: Sequence[Row]
-    pretrain: Sequence[Row] | None
+    pairs: dict[str, list[Row]]
+    """`train`, and `pretrain` if there are clean pairs."""
     evaluation: Evaluation
     skipped: dict[str, int]
+
+    @property
+    def splits(self) -> dict[str, Sequence[Row]]:
+        """Return the rows of every split."""
+        return {**self.pairs, "val": self.evaluation.val, "test": self.evaluation.test}
+
+    def digests(self) -> dict[str, str]:
+        """Return the digest of each split's images."""
+        of_pairs = {name: image_digest(rows, name) for name, rows in self.pairs.items()}
+        return {**of_pairs, **self.evaluation.digests()}
 
 
 class PairFiles(LabelledFiles):
@@ -59,10 +71,27 @@ class PairFiles(LabelledFiles):
         Raises:
             UserError: with every mistake in the lists, and every image that is missing.
         """
+        return self.read_lists().key
+
+    def read_lists(self) -> Known:
+        """Return what the lists say; raises as `compute_key`."""
         lists = self._read()
-        pretrain = None if lists.pretrain is None else _content(lists.pretrain, "pretrain")
-        train = _content(lists.train, "train")
-        return fingerprint({"kind": "csv", "train": train, "pretrain": pretrain, **lists.evaluation.content()})
+        evaluation = lists.evaluation
+        digests = lists.digests()
+        content = {name: _content(rows, digests[name]) for name, rows in lists.pairs.items()}
+        return Known(
+            key=fingerprint({"kind": "csv", "pretrain": None, **content, **evaluation.content(digests)}),
+            captions=_captions(lists.pairs["train"]),
+            files=_files(lists.pairs["train"], self.images or self.pairs.parent),
+            pretrain=_captions(lists.pairs["pretrain"]) if "pretrain" in lists.pairs else None,
+            images=digests,
+            counts={name: len(rows) for name, rows in lists.splits.items()},
+            val_labels=evaluation.val_labels.tolist(),
+            test_labels=evaluation.test_labels.tolist(),
+            classes=evaluation.classes,
+            templates=evaluation.templates,
+            skipped=lists.skipped,
+        )
 
     def sizes(self, cache: Path) -> DataSizes:
         """Return what the lists say.
@@ -70,16 +99,15 @@ class PairFiles(LabelledFiles):
         Raises:
             UserError: as `compute_key`.
         """
-        lists = self._read()
-        labelled = lists.evaluation
+        known = self._known()
         return DataSizes(
-            train=len(lists.train),
-            pretrain=len(lists.pretrain or ()),
-            captions=len(set(_captions(lists.train))),
-            val=len(labelled.val),
-            test=len(labelled.test),
-            classes=len(labelled.classes),
-            templates=len(labelled.templates),
+            train=len(known.captions),
+            pretrain=len(known.pretrain or ()),
+            captions=len(set(known.captions)),
+            val=len(known.val_labels),
+            test=len(known.test_labels),
+            classes=len(known.classes),
+            templates=len(known.templates),
         )
 
     def load(self, image_size_px: int, cache: Path) -> DataSet:
@@ -88,29 +116,31 @@ class PairFiles(LabelledFiles):
         Raises:
             UserError: with every mistake in the lists, or else every image that cannot be decoded.
         """
-        lists = self._read()
-        evaluation, pretrain = lists.evaluation, lists.pretrain
-        splits = {"train": lists.train, "val": evaluation.val, "test": evaluation.test}
-        if pretrain is not None:
-            splits["pretrain"] = pretrain
-        problems: list[Problem] = []
-        with Decoders(self.decode_workers) as decoders:
-            images = decode_rows(splits, image_size_px, cache, decoders, problems)
-        raise_if_any(problems)
+        known = self._known()
+        images = self._images(known, image_size_px, cache)
         return DataSet(
-            train=Pairs(
-                images["train"],
-                _captions(lists.train),
-                _files(lists.train, self.images or self.pairs.parent),
-                lists.skipped.get("pairs", 0),
-            ),
-            val=Labelled(images["val"], evaluation.val_labels),
-            test=Labelled(images["test"], evaluation.test_labels),
-            pretrain=None if pretrain is None else Pairs(images["pretrain"], _captions(pretrain)),
-            classes=evaluation.classes,
-            templates=evaluation.templates,
-            skipped=lists.skipped,
+            train=Pairs(images["train"], known.captions, known.files, known.skipped.get("pairs", 0)),
+            val=Labelled(images["val"], np.array(known.val_labels, dtype=np.int64)),
+            test=Labelled(images["test"], np.array(known.test_labels, dtype=np.int64)),
+            pretrain=None if known.pretrain is None else Pairs(images["pretrain"], known.pretrain),
+            classes=known.classes,
+            templates=known.templates,
+            skipped=known.skipped,
         )
+
+    def _known(self) -> Known:
+        return remembered_lists(self, self.stamps()) or self.read_lists()
+
+    def _images(self, known: Known, size_px: int, cache: Path) -> dict[str, Images]:
+        """Return the images of each split; only where one has not been decoded, lists are parsed for its files."""
+        kept = {name: image_cache(cache, digest, size_px) for name, digest in known.images.items()}
+        if all(path.is_file() for path in kept.values()):
+            return {name: mapped_images(path) for name, path in kept.items()}
+        lists, problems = self._read(), list[Problem]()
+        with Decoders(self.decode_workers) as decoders:
+            images = decode_rows(lists.splits, known.images, size_px, cache, decoders, problems)
+        raise_if_any(problems)
+        return images
 
     def _lists(self, problems: list[Problem]) -> Iterator[list[Row]]:
         for path in self._listed().values():
@@ -124,12 +154,13 @@ class PairFiles(LabelledFiles):
     def _read(self) -> _Lists:
         problems: list[Problem] = []
         read = {name: self.read_pairs(path, problems) for name, path in self._listed().items()}
-        pairs = {name: self._usable(rows, name, problems) for name, rows in read.items()}
+        used = {name: self._usable(rows, name, problems) for name, rows in read.items()}
         evaluation = self._evaluation(problems)
         raise_if_any(problems)
-        skipped = {name: len(rows) - len(pairs[name]) for name, rows in read.items()} | {"labels": evaluation.skipped}
+        skipped = {name: len(rows) - len(used[name]) for name, rows in read.items()} | {"labels": evaluation.skipped}
         some = {name: count for name, count in skipped.items() if count}
-        return _Lists(pairs["pairs"], pairs.get("pretrain"), evaluation, some)
+        pairs = {"train": used["pairs"]} | ({"pretrain": used["pretrain"]} if "pretrain" in used else {})
+        return _Lists(pairs, evaluation, some)
 
     def _listed(self) -> dict[str, Path]:
         return {"pairs": self.pairs} | ({} if self.pretrain is None else {"pretrain": self.pretrain})
@@ -157,8 +188,8 @@ class CsvFiles(PairFiles):
         )
 
 
-def _content(rows: Sequence[Row], label: str) -> JsonValue:
-    return [image_digest(rows, label), fingerprint(list(_captions(rows)))]
+def _content(rows: Sequence[Row], digest: str) -> JsonValue:
+    return [digest, fingerprint(list(_captions(rows)))]
 
 
 def _captions(rows: Sequence[Row]) -> list[str]:

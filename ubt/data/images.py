@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -19,10 +19,12 @@ import numpy as np
 
 from ubt.common.atomic_files import made_once, reserve
 from ubt.common.errors import Problem, UserError
+from ubt.common.hashing import digest_bytes
 from ubt.common.progress import progress
 from ubt.data.base import Images
-from ubt.data.decode import broken_reasons, decode_images
-from ubt.data.tables import with_advice
+from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, broken_reasons, decode_images, is_deep
+from ubt.data.digests import FileFacts
+from ubt.data.tables import Row, with_advice
 
 KEPT = re.compile(r"\.?(images|scenes|captions)-.+\.(npy|json)(\..+)?")
 """Names of the files that data sets keep in their cache, whole or unfinished: it may be a folder with others in it."""
@@ -46,8 +48,25 @@ def cached_images(path: Path, count: int, size_px: int, fill: Callable[[Images],
         images.flush()
 
     made_once(path, decode)
+    return mapped_images(path)
+
+
+def mapped_images(path: Path) -> Images:
+    """Return the images in a file that is there, read-only and mapped."""
     mapped: Images = np.load(path, mmap_mode="r", allow_pickle=False)
     return mapped
+
+
+def image_digest(rows: Sequence[Row], label: str) -> str:
+    """Return a SHA-256 over the image files of `rows` in their order, and over how deep ones among them are decoded."""
+    facts = FileFacts([row.image for row in rows], f"{label} images")
+    digest = facts.digest()
+    return digest_bytes(f"{digest} deep {DEEP_VERSION}".encode()) if facts.any("deep", is_deep) else digest
+
+
+def image_cache(cache: Path, content: str, size_px: int) -> Path:
+    """Return where images of this content are kept once decoded: the name changes with all that matters."""
+    return cache / f"images-{content[:32]}-v{DECODER_VERSION}-{size_px}px.npy"
 
 
 FEW = 256

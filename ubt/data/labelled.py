@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from ubt.common.errors import LISTED, Problem
-from ubt.common.hashing import digest_bytes, numpy_generator
+from ubt.common.hashing import numpy_generator
 from ubt.common.paths import is_folder
 from ubt.data.base import DataSource, Images, Labels
 from ubt.data.broken import report_missing, without_broken
 from ubt.data.content.index import Entry, Listed, entries, lines
-from ubt.data.content.remembered import remembered
-from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, is_deep
-from ubt.data.digests import FileFacts, Stamp, stamp_if_there
+from ubt.data.content.known import Known, key_of
+from ubt.data.decode import DECODER_VERSION
+from ubt.data.digests import Stamp, stamp_if_there
 from ubt.data.folders import class_folders, read_folders
-from ubt.data.images import Decoders, Encoded, cached_images
+from ubt.data.images import Decoders, Encoded, cached_images, image_cache, image_digest
 from ubt.data.tables import Row, gather, raise_if_any, read_rows
 from ubt.data.vocabulary import (
     IMAGENET,
@@ -53,12 +53,16 @@ class Evaluation:
     skipped: int = 0
     """Rows that were left out because their images are broken."""
 
-    def content(self) -> dict[str, JsonValue]:
-        """Return what the evaluation depends on, wherever the files lie."""
+    def digests(self) -> dict[str, str]:
+        """Return the digest of each split's images."""
+        return {name: image_digest(rows, name) for name, rows in (("val", self.val), ("test", self.test))}
+
+    def content(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
+        """Return what the evaluation depends on, wherever the files lie; `digests` are those of its images."""
         return {
             "decoder": DECODER_VERSION,
-            "val": [image_digest(self.val, "val"), self.val_labels.tolist()],
-            "test": [image_digest(self.test, "test"), self.test_labels.tolist()],
+            "val": [digests["val"], self.val_labels.tolist()],
+            "test": [digests["test"], self.test_labels.tolist()],
             "classes": list(self.classes),
             "templates": list(self.templates),
         }
@@ -134,11 +138,27 @@ class LabelledFiles(DataSource):
         Raises:
             UserError: with every mistake in the lists, and every image that is missing.
         """
-        return _remembered_key(self, tuple(stamp_if_there(path) for path in self._described_by()))
+        return key_of(self, self.stamps())
+
+    def stamps(self) -> tuple[Stamp | None, ...]:
+        """Return the stamps of the files that say what the data set consists of."""
+        return tuple(stamp_if_there(path) for path in self._described_by())
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Return whether what the lists say holds as long as no file changes that they name.
+
+        Where broken images are skipped, those that are missing may come without any list being changed.
+        """
+        return self.only_files and self.on_broken != "skip"
 
     @abstractmethod
     def compute_key(self) -> str:
         """Return the content key, reading all that it depends on."""
+
+    def read_lists(self) -> Known:
+        """Return what the lists say, reading all that the key depends on."""
+        return Known(self.compute_key())
 
     def _described_by(self) -> list[Path]:
         """Return the files that say what the data set consists of."""
@@ -205,6 +225,7 @@ class LabelledFiles(DataSource):
 
 def decode_rows(
     splits: Mapping[str, Sequence[Row]],
+    digests: Mapping[str, str],
     size_px: int,
     cache: Path,
     decoders: Decoders,
@@ -216,31 +237,12 @@ def decode_rows(
     """
     images = {}
     for name, rows in splits.items():
-        encoded = [Encoded(row.where, row.image) for row in rows]
+        encoded = (Encoded(row.where, row.image) for row in rows)
         with gather(problems):
             fill = partial(decoders.decode_into, encoded=encoded, label=name)
-            path = image_cache(cache, image_digest(rows, name), size_px)
+            path = image_cache(cache, digests[name], size_px)
             images[name] = cached_images(path, len(rows), size_px, fill)
     return images
-
-
-def image_digest(rows: Sequence[Row], label: str) -> str:
-    """Return a SHA-256 over the image files of `rows` in their order, and over how deep ones among them are decoded."""
-    facts = FileFacts([row.image for row in rows], f"{label} images")
-    digest = facts.digest()
-    return digest_bytes(f"{digest} deep {DEEP_VERSION}".encode()) if facts.any("deep", is_deep) else digest
-
-
-def image_cache(cache: Path, content: str, size_px: int) -> Path:
-    """Return where images of this content are kept once decoded: the name changes with all that matters."""
-    return cache / f"images-{content[:32]}-v{DECODER_VERSION}-{size_px}px.npy"
-
-
-@lru_cache(maxsize=32)
-def _remembered_key(source: LabelledFiles, stamps: tuple[Stamp | None, ...]) -> str:
-    if source.on_broken == "skip" or not source.only_files or not all(stamps):
-        return source.compute_key()
-    return remembered(source.as_json(), [list(each) for each in stamps if each], source.compute_key)
 
 
 _INDEX = re.compile(r"-?[0-9]+")

@@ -21,8 +21,8 @@ from ubt.data.broken import CHECKED_BY, Broken, leave_out, missing_reasons, repo
 from ubt.data.content.index import Entry, entries
 from ubt.data.decode import DEEP_VERSION
 from ubt.data.digests import FileFacts
-from ubt.data.images import Decoders, Encoded, cached_images
-from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows, image_cache, image_digest
+from ubt.data.images import Decoders, Encoded, cached_images, image_cache, image_digest
+from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows
 from ubt.data.shards import Sample, find_shards, has_deep_images, listed_shards, read_samples
 from ubt.data.tables import Row, gather, raise_if_any
 
@@ -74,7 +74,7 @@ class ShardedPairs(LabelledFiles):
             UserError: if shards are missing, with every mistake in the lists.
         """
         train, evaluation = self._read()
-        return fingerprint({"kind": self.kind, "train": train.key, **evaluation.content()})
+        return fingerprint({"kind": self.kind, "train": train.key, **evaluation.content(evaluation.digests())})
 
     def sizes(self, cache: Path) -> DataSizes | None:
         """Return what was counted when the shards were decoded; None before: counting reads them all.
@@ -107,7 +107,7 @@ class ShardedPairs(LabelledFiles):
         problems: list[Problem] = []
         splits = {"val": evaluation.val, "test": evaluation.test}
         with Decoders(self.decode_workers) as decoders:
-            images = decode_rows(splits, image_size_px, cache, decoders, problems)
+            images = decode_rows(splits, evaluation.digests(), image_size_px, cache, decoders, problems)
             with gather(problems):
                 captions = self._captions(train, cache)
                 images["train"] = self._train_images(train, len(captions), image_size_px, cache, decoders)

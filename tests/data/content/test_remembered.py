@@ -5,7 +5,8 @@ import os
 import pytest
 from photographs import photo
 
-from ubt.data import labelled
+from ubt.data import csv
+from ubt.data.content.known import forget_lists
 from ubt.data.csv import CsvFiles
 
 
@@ -13,11 +14,11 @@ from ubt.data.csv import CsvFiles
 def ask(photos, monkeypatch):
     """Return a function that asks for the key as a new process does: it returns that, and whether lists were parsed."""
     parsed = []
-    compute = CsvFiles.compute_key
-    monkeypatch.setattr(CsvFiles, "compute_key", lambda self: parsed.append(1) or compute(self))
+    read = CsvFiles.read_lists
+    monkeypatch.setattr(CsvFiles, "read_lists", lambda self: parsed.append(1) or read(self))
 
     def asked(**changes):
-        labelled._remembered_key.cache_clear()
+        forget_lists()
         parsed.clear()
         return photos.source(**changes).content_key(), bool(parsed)
 
@@ -75,16 +76,16 @@ def test_an_image_that_goes_is_missed(ask, photos):
 
 
 def test_an_image_that_changes_while_it_is_read_is_read_again(ask, photos, monkeypatch):
-    digest = labelled.image_digest
+    digest = csv.image_digest
 
     def changes_behind(rows, label):
         found = digest(rows, label)
-        if label == "test":
+        if label == "train":
             changed_image(photos)
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(labelled, "image_digest", changes_behind)
+        patched.setattr(csv, "image_digest", changes_behind)
         ask()
     key, parsed = ask()
     assert parsed

@@ -25,7 +25,8 @@ from ubt.data.digests import files_looked_at, in_threads
 
 _AT_A_TIME = 4096
 """Files that one thread looks at in turn: on a local disk looking takes microseconds."""
-_HEAD_BYTES = 64
+_HEAD_BYTES, _LINE_BYTES = 64, 1024
+"""Of the digest that a file begins with; and most of it with the line behind, which says how long the answer is."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def remembered(asked: JsonValue, lists: Sequence[JsonValue], find_out: Callable[
     Args:
         asked: what the answer depends on beside files.
         lists: the stamps of files that say which other files there are; those need not be looked at by `find_out`.
-        find_out: answers in one line, of what it learns by `ubt.data.digests.FileFacts`.
+        find_out: answers of what it learns by `ubt.data.digests.FileFacts`; the answer may be long.
     """
     name = fingerprint({"asked": asked, "lists": list(lists), "code": _code()})
     memo = cache_root() / "data" / f"{name}.known"
@@ -53,8 +54,8 @@ def remembered(asked: JsonValue, lists: Sequence[JsonValue], find_out: Callable[
 
 
 def _keep(memo: Path, answer: str, paths: Sequence[str], stamps: str) -> None:
-    body = "\n".join(paths).encode(errors="surrogateescape")
-    content = json.dumps({"answer": answer, "stamps": stamps}).encode() + b"\n" + body
+    said, files = (text.encode(errors="surrogateescape") for text in (answer, "\n".join(paths)))
+    content = b"\n".join([json.dumps({"answer_bytes": len(said), "stamps": stamps}).encode(), said + files])
     try:
         write_whole(memo, digest_bytes(content).encode() + content)
     except OSError as error:
@@ -64,13 +65,16 @@ def _keep(memo: Path, answer: str, paths: Sequence[str], stamps: str) -> None:
 def _recall(memo: Path) -> str:
     """Return the answer that is remembered; nothing if there is none, a file has changed, or it is damaged."""
     try:
-        content = memo.read_bytes()
+        content = memoryview(memo.read_bytes())
         if digest_bytes(content[_HEAD_BYTES:]).encode() != content[:_HEAD_BYTES]:
             return ""
-        head, _, body = content[_HEAD_BYTES:].partition(b"\n")
-        found = json.loads(head)
-        paths = body.decode(errors="surrogateescape").split("\n")
-        return str(found["answer"]) if _stamps(paths) == found["stamps"] else ""
+        line_end = bytes(content[:_LINE_BYTES]).index(b"\n")
+        found = json.loads(bytes(content[_HEAD_BYTES:line_end]))
+        files = line_end + 1 + int(found["answer_bytes"])
+        paths = bytes(content[files:]).decode(errors="surrogateescape").split("\n")
+        if _stamps(paths) != found["stamps"]:
+            return ""
+        return bytes(content[line_end + 1 : files]).decode(errors="surrogateescape")
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

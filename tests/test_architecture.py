@@ -108,7 +108,7 @@ HOMES = {
     "safetensors": {
         "analysis/paper/artifacts.py",
         "ubt/artifacts/codec.py",
-        "ubt/artifacts/export.py",
+        "ubt/artifacts/exporting/files.py",
         "ubt/models/checkpoints.py",
     },
     "typer": {

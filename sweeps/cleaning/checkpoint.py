@@ -24,7 +24,7 @@ from sweeps.run.folder import RunFolder, new_run
 from sweeps.run.launch import run_study
 from sweeps.run.resume import check_same_study
 from sweeps.study.config import StudyConfig
-from ubt.artifacts.model_note import ModelNote
+from ubt.artifacts.exporting.model_note import ModelNote
 from ubt.artifacts.store import default_store
 from ubt.common import choice
 from ubt.common.atomic_files import write_whole

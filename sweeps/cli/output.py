@@ -17,7 +17,7 @@ from sweeps.run.folder import RunFolder
 from sweeps.run.memory import gpu_advice
 from sweeps.study.config import Resources
 from sweeps.tracking import Left
-from ubt.artifacts.model_note import ModelNote
+from ubt.artifacts.exporting.model_note import ModelNote
 from ubt.common.errors import UserError
 from ubt.common.formatting import describe, duration
 from ubt.trials.rates import Rates

@@ -48,18 +48,27 @@ def _row(manifest: ArtifactManifest) -> tuple[str, ...]:
 
 @store_app.command("du")
 def disk_usage(store: StoreOption = None) -> None:
-    """Say what each stage's artifacts take and took to compute, and what lies beside them."""
+    """Say what each stage's artifacts take and took to compute, and what lies beside them.
+
+    Unfinished is what stages that were ended, or are being computed, continue from.
+    """
     from ubt.artifacts.housekeeping import remains, usage  # noqa: PLC0415
     from ubt.common.formatting import duration, size, text_table  # noqa: PLC0415
 
     opened = _open(store)
     manifests = list(opened.manifests())
     found, beside = usage(manifests), remains(opened, manifests)
+    unfinished = (f"{len(beside.unfinished)} stages", size(sum(one.size_bytes for one in beside.unfinished)))
     others = {"images": beside.images, "indexes of data": beside.indexes, "leftovers": beside.leftovers}
-    size_bytes = sum(stage.size_bytes for stage in found) + sum(map(_bytes_of, others.values()))
+    size_bytes = (
+        sum(one.size_bytes for one in found)
+        + sum(one.size_bytes for one in beside.unfinished)
+        + sum(map(_bytes_of, others.values()))
+    )
     seconds = sum(stage.seconds for stage in found)
     rows = [(s.stage, f"{s.artifacts} artifacts", size(s.size_bytes), duration(s.seconds)) for s in found]
     rows += [(name, f"{len(files)} files", size(_bytes_of(files)), "") for name, files in others.items()]
+    rows.append(("unfinished", *unfinished, duration(sum(one.seconds for one in beside.unfinished))))
     rows.append(("all", f"{len(manifests)} artifacts", size(size_bytes), duration(seconds)))
     print(text_table({"": "left", "number": "right", "size": "right", "computed in": "right"}, rows))
 
@@ -81,7 +90,10 @@ def verify(store: StoreOption = None) -> None:
 @store_app.command()
 def prune(
     older_than: Annotated[
-        str | None, typer.Option(help="Artifacts, decoded images and indexes of data older than this: 12h, 30d, 8w.")
+        str | None,
+        typer.Option(
+            help="Artifacts, what ended stages saved, decoded images, indexes of data, older than this: 12h, 30d, 8w."
+        ),
     ] = None,
     keep: Annotated[
         list[str] | None, typer.Option(help="Run folder, or its address, whose artifacts stay; may be repeated.")
@@ -97,7 +109,7 @@ def prune(
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from ubt.artifacts.housekeeping import LEFTOVER_AGE, keys_of_runs, parse_age, remains, removable  # noqa: PLC0415
-    from ubt.artifacts.lease_watch import DeadLeases, dead_leases, keys_in_use  # noqa: PLC0415
+    from ubt.artifacts.lease_watch import DeadLeases, dead_leases, keys_in_use, slots_in_use  # noqa: PLC0415
     from ubt.common.formatting import size  # noqa: PLC0415
 
     now = datetime.now(UTC)
@@ -108,7 +120,8 @@ def prune(
     dead = dead_leases(leases, now - LEFTOVER_AGE) if leases else DeadLeases()
     manifests = list(opened.manifests())
     leaving = removable(manifests, before, kept | used) if older_than or keep else []
-    beside = remains(opened, manifests).made_before(now - LEFTOVER_AGE, before)
+    computed = slots_in_use(leases, now - LEFTOVER_AGE) if leases else frozenset()
+    beside = remains(opened, manifests, computed).made_before(now - LEFTOVER_AGE, before)
     if not dry_run:
         for manifest in leaving:
             opened.remove(manifest)
@@ -119,6 +132,8 @@ def prune(
     print(f"{len(leaving)} artifacts, {size(sum(manifest.size_bytes for manifest in leaving))} {done}")
     print(f"{len(beside.images)} files of decoded images, {size(_bytes_of(beside.images))} {done}")
     print(f"{len(beside.indexes)} indexes of data, {size(_bytes_of(beside.indexes))} {done}")
+    if beside.unfinished:
+        print(f"{len(beside.unfinished)} unfinished, {size(sum(one.size_bytes for one in beside.unfinished))} {done}")
     print(f"{len(beside.leftovers) + len(dead)} leftovers, {size(_bytes_of(beside.leftovers))} {done}")
 
 

@@ -114,6 +114,7 @@ class TrialPlanner:
             keep_epochs=self._keep_epochs,
             gates=study.gates,
             stopping=self._stop_rule(proposal, pipeline),
+            save_seconds=60 * study.resources.save_minutes,
             plugins=study.plugins,
             commit=self._commit,
         )

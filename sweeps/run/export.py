@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 from analysis import Run, load_run
 from sweeps.study.config import Resources
-from ubt.artifacts.export import Destination, write_model
-from ubt.artifacts.model_note import ModelNote, Origin
+from ubt.artifacts.exporting.files import Destination, write_model
+from ubt.artifacts.exporting.model_note import ModelNote, Origin
 from ubt.artifacts.store import ArtifactStore, default_store, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError
 from ubt.common.formatting import duration

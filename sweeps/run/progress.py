@@ -228,7 +228,8 @@ def _doing(record: TrialRecord) -> str:
     if not record.stages:
         return f"{record.trial} is starting"
     stage = record.stages[-1]
-    return f"{record.trial} {stage.stage}" + (f" epoch {stage.epochs[-1].epoch}" if stage.epochs else "")
+    resumed = f", resumed at epoch {stage.resumed}" if stage.resumed and not stage.complete else ""
+    return f"{record.trial} {stage.stage}" + (f" epoch {stage.epochs[-1].epoch}" if stage.epochs else "") + resumed
 
 
 def _result(record: TrialRecord) -> str:

@@ -57,6 +57,10 @@ class Resources(Config):
     """After so long without progress a stage is ended, and its trial run once more. If not given, half an hour, or five
     times the longest that the stage has taken in this run, whichever is more."""
 
+    save_minutes: float = Field(default=5, ge=0)
+    """A stage that trains saves in the store what continuing it needs, after an epoch, if it has not for so long: a
+    trial that is ended then goes on from there."""
+
     @field_validator("gpus_per_trial")
     @classmethod
     def _shareable(cls, gpus: float) -> float:

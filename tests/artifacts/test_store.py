@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from s3_server import s3_server
 
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, UnusableStore, default_store, local_cache
+from ubt.artifacts.unfinished import Saved, Unfinished
 from ubt.common.errors import DamagedArtifact, UserError
 from ubt.common.hashing import digest_bytes
 from ubt.common.paths import cache_root
@@ -484,3 +486,59 @@ def test_a_stray_is_removed_with_its_folder_if_nothing_else_is_there(store):
     assert store.read(kept, "tensors") == b"abc"
     if "://" not in store.root:
         assert not (Path(store.root) / "artifacts" / "detect_clean" / OTHER).exists()
+
+
+def epochs(count):
+    return tuple(EpochRecord(epoch=at, seconds=1.0) for at in range(1, count + 1))
+
+
+def state(count):
+    """What is saved after so many epochs."""
+    tensors = {"weight": torch.full((3,), float(count))}
+    return Saved(described(stage="implant", epochs=epochs(count), facts={"epochs": 9}), tensors, tensors, tensors)
+
+
+def test_what_is_saved_of_a_stage_is_found_by_others_and_is_no_artifact(store):
+    mine, others = (Unfinished(store, "implant", KEY, 0.0) for _ in range(2))
+    assert mine.found(after=0, before=None) is None
+    mine.save(state(1))
+    mine.save(state(2))
+    found = others.found(after=1, before=None)
+    assert (found.epoch, found.manifest.facts["epochs"]) == (2, 9)
+    assert torch.equal(found.model["weight"], torch.full((3,), 2.0))
+    assert (store.has("implant", KEY), list(store.manifests())) == (False, [])
+    assert len(files(store)) == 4, "the first epoch has been replaced"
+    others.discard()
+    assert files(store) == {}
+
+
+@pytest.mark.parametrize("root", ["folder"], indirect=True)
+class TestUnfinished:
+    def test_an_epoch_that_is_published_is_not_looked_for(self, store):
+        Unfinished(store, "implant", KEY, 0.0).save(state(2))
+        assert Unfinished(store, "implant", KEY, 0.0).found(after=2, before=None) is None
+
+    def test_a_shorter_chain_neither_uses_nor_replaces_nor_deletes_what_a_longer_one_has_left(self, store):
+        Unfinished(store, "implant", KEY, 0.0).save(state(5))
+        shorter = Unfinished(store, "implant", KEY, 0.0)
+        assert shorter.found(after=0, before=3) is None
+        shorter.save(state(2))
+        shorter.discard(up_to=3)
+        assert Unfinished(store, "implant", KEY, 0.0).found(after=0, before=9).epoch == 5
+
+    def test_what_other_versions_have_saved_is_passed_over_and_replaced(self, store, monkeypatch, caplog):
+        with monkeypatch.context() as patched:
+            patched.setattr("ubt.artifacts.unfinished.version", lambda name: "0.0")
+            Unfinished(store, "implant", KEY, 0.0).save(state(5))
+        later = Unfinished(store, "implant", KEY, 0.0)
+        assert later.found(after=0, before=None) is None
+        assert "after epoch 5 is not used: other versions" in caplog.text
+        later.save(state(1))
+        assert Unfinished(store, "implant", KEY, 0.0).found(after=0, before=None).epoch == 1
+
+    def test_it_is_due_after_a_while_and_after_a_multiple_of_what_saving_took(self, store):
+        now = iter([0.0, 299.0, 300.0, 300.0, 330.0, 900.0, 930.0])
+        unfinished = Unfinished(store, "implant", KEY, 300.0, clock=lambda: next(now))
+        assert [unfinished.due, unfinished.due] == [False, True]
+        unfinished.save(state(1))  # takes 30 s
+        assert [unfinished.due, unfinished.due] == [False, True], "20 x 30 s later"

@@ -14,8 +14,7 @@ from tiny_victim import assign, run_trial, tiny_trial
 from ubt import __version__
 from ubt.artifacts.store import ArtifactStore, UnusableStore
 from ubt.common.errors import DamagedArtifact, Problem, StageFault, UserError, WeakImplant
-from ubt.engine.failed import says_nothing_of_the_trial
-from ubt.engine.runner import TrialRunner
+from ubt.engine.runner import TrialRunner, says_nothing_of_the_trial
 from ubt.stages import overfit, suspect
 
 REUSED = {"defense.suspicious_ratio": 0.3}

@@ -7,6 +7,7 @@ from tiny_victim import run_trial, tiny_trial
 
 from ubt.common.errors import StageFault, UserError
 from ubt.defenses import DEFENSES
+from ubt.engine import epochs
 from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.spec import STAGES
 from ubt.stages import victim
@@ -17,7 +18,7 @@ ORACLE = {"defense": {"kind": "oracle"}}
 def trained_on(monkeypatch, context):
     """Return what the oracle hands to training: pairs, tokens, recipe."""
     seen = []
-    monkeypatch.setattr(victim, "train_on_pairs", lambda clip, *given: seen.append(given) or iter([(1, 0.0)]))
+    monkeypatch.setattr(epochs, "train_on_pairs", lambda clip, *given: seen.append(given) or iter([(1, 0.0)]))
     list(victim.retrain(context))
     return seen[0]
 
@@ -35,7 +36,7 @@ def test_it_trains_on_all_pairs_but_the_poisoned_by_the_implants_recipe(bench, m
 
 def test_it_starts_from_the_clean_model(bench, monkeypatch):
     started = []
-    monkeypatch.setattr(victim, "train_on_pairs", lambda clip, *_: started.append(clip.state()) or iter([(1, 0.0)]))
+    monkeypatch.setattr(epochs, "train_on_pairs", lambda clip, *_: started.append(clip.state()) or iter([(1, 0.0)]))
     context = bench.context("retrain", ORACLE)
     list(victim.retrain(context))
     clean = context.artifact("clean").weights

@@ -7,6 +7,7 @@ import torch
 
 from ubt.attacks.patches import BadNets
 from ubt.common.errors import StageFault, UserError
+from ubt.engine import epochs
 from ubt.engine.poisoning import PoisonManifest
 from ubt.models.build import build_clip
 from ubt.models.settings import ModelSettings
@@ -31,20 +32,20 @@ def given(tmp_path):
 
 def test_pretraining_learns_from_the_clean_pairs_alone(bench, monkeypatch):
     seen = []
-    original = victim.train_on_pairs
+    original = epochs.train_on_pairs
     monkeypatch.setattr(
-        victim, "train_on_pairs", lambda clip, pairs, *rest: seen.append(pairs) or original(clip, pairs, *rest)
+        epochs, "train_on_pairs", lambda clip, pairs, *rest: seen.append(pairs) or original(clip, pairs, *rest)
     )
     context = bench.context("pretrain")
-    epochs = list(victim.pretrain(context))
+    found = list(victim.pretrain(context))
     assert seen == [context.data.pretrain]
-    assert [epoch.number for epoch in epochs] == [1]
-    assert not same(epochs[0].snapshot().model, build_clip(RANDOM, 0, torch.device("cpu")).state())
+    assert [epoch.number for epoch in found] == [1]
+    assert not same(found[0].snapshot().model, build_clip(RANDOM, 0, torch.device("cpu")).state())
 
 
 def test_pretraining_starts_from_the_weights_of_the_seed(bench, monkeypatch):
     started = []
-    monkeypatch.setattr(victim, "train_on_pairs", lambda clip, *_: started.append(clip) or iter([(1, 0.0)]))
+    monkeypatch.setattr(epochs, "train_on_pairs", lambda clip, *_: started.append(clip) or iter([(1, 0.0)]))
     changes = {"victim.model.precision": "float32"}
     list(victim.pretrain(bench.context("pretrain", changes, seed=3)))
     assert same(started[0].state(), build_clip(RANDOM, 3, torch.device("cpu")).state())

@@ -14,7 +14,7 @@ import pytest
 from exported_runs import run_folder
 
 from sweeps.run.export import export
-from ubt.artifacts.model_note import ModelNote
+from ubt.artifacts.exporting.model_note import ModelNote
 from ubt.attacks import Rows
 from ubt.common.model_choice import Format, Which
 from ubt.engine.poisoning import PoisonManifest

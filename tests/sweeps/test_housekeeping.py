@@ -11,7 +11,7 @@ from sweeps.cli.app import app
 from ubt.artifacts.housekeeping import LEFTOVER_AGE, damaged, parse_age, remains, removable, usage
 from ubt.artifacts.leases import Leases
 from ubt.artifacts.manifest import ArtifactManifest
-from ubt.artifacts.store import ArtifactStore
+from ubt.artifacts.store import ArtifactStore, UnfinishedStore
 from ubt.common.errors import UserError
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -202,3 +202,16 @@ def test_verify_exits_with_one_when_something_is_damaged(store, tmp_path):
     assert CliRunner().invoke(app, ["store", "verify", "--store", store.root]).exit_code == 0
     next((tmp_path / "store").rglob("*.bin")).write_bytes(b"")
     assert CliRunner().invoke(app, ["store", "verify", "--store", store.root]).exit_code == 1
+
+
+def test_what_stages_that_were_ended_go_on_from_is_counted_and_goes_by_its_age_unless_one_computes(store):
+    kept = UnfinishedStore(store.root)
+    for key in ("killed", "held"):
+        kept.publish(meta(key, stage="implant", days_old=10, seconds=3600.0), {"model": b"x" * 1000})
+    leases = Leases(store.lease_files())
+    leases.take("implant/held", "demo/t0000")
+    assert re.search(r"unfinished +2 stages +2.0 kB +2 h", run(store, "du"))
+    assert "unfinished" not in run(store, "prune"), "a sweep may be resumed after days"
+    assert "1 unfinished, 1.0 kB removed" in run(store, "prune", "--older-than", "3d")
+    assert [one.key for one in kept.manifests()] == ["held"]
+    leases.close()

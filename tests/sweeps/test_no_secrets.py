@@ -27,7 +27,7 @@ from sweeps.tracking.study_payload import of_study
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import Problem, UserError
 from ubt.data.shards import find_shards
-from ubt.engine.failed import failed as failed_record
+from ubt.engine.runner import failed as failed_record
 from ubt.trials.record import State, read_record, write_record
 
 SECRETS = st.text("abcdefgh0123456789%+_-.~", min_size=6, max_size=12).map(lambda text: f"S3CR{text}")

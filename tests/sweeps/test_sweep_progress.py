@@ -37,6 +37,11 @@ def trial(number: int, state: State = State.DONE, asr: float = 0.1, ca: float = 
     return TrialRecord.model_validate({**described, **fields})
 
 
+def resumed(record: TrialRecord) -> TrialRecord:
+    stages = (record.stages[-1].model_copy(update={"resumed": "3 of 5"}),)
+    return record.model_copy(update={"stages": stages})
+
+
 def running(number: int, epochs: int | None = None, stage: str = "overfit") -> TrialRecord:
     curve = tuple(EpochRecord(epoch=epoch + 1, seconds=1) for epoch in range(epochs or 0))
     stages = [StageRecord(stage=stage, key="k", reused=False, seconds=1, complete=False, epochs=curve)]
@@ -208,6 +213,7 @@ class TestLines:
             (running(0), "t0000 is starting"),
             (running(0, 0, "suspect"), "t0000 suspect"),
             (running(0, 3), "t0000 overfit epoch 3"),
+            (resumed(running(0, 2)), "t0000 overfit epoch 2, resumed at epoch 3 of 5"),
         ],
     )
     def test_a_long_silence_is_broken_by_what_a_trial_is_at(self, record: TrialRecord, doing: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from pathlib import Path
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.payloads import StoredFile
 from ubt.artifacts.remote_folder import at_hand
-from ubt.artifacts.store import ArtifactStore, local_cache
+from ubt.artifacts.store import ArtifactStore, UnfinishedStore, local_cache
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER
 from ubt.data.images import KEPT
@@ -55,6 +55,8 @@ class Remains:
     """Among the artifacts: what killed workers left, what was damaged and set aside, payloads that were replaced."""
     cached: list[StoredFile]
     """In the folder of decoded images."""
+    unfinished: list[ArtifactManifest] = field(default_factory=list)
+    """What stages that were ended continue from."""
     indexes: list[StoredFile] = field(default_factory=list)
     """Of data sets: which rows a node's data differs in is found by them; written again by the next sweep."""
 
@@ -73,7 +75,8 @@ class Remains:
         old = [file for file in self.images if images is not None and file.modified < images]
         unfinished = [file for file in self.cached if _unfinished(file) and file.modified < leftovers]
         indexes = [file for file in self.indexes if images is not None and file.modified < images]
-        return Remains([file for file in self.strays if file.modified < leftovers], old + unfinished, indexes)
+        ended = [one for one in self.unfinished if images is not None and _made(one) < images]
+        return Remains([file for file in self.strays if file.modified < leftovers], old + unfinished, ended, indexes)
 
     def remove_from(self, store: ArtifactStore) -> None:
         """Delete all of it; what has gone meanwhile is passed over."""
@@ -81,11 +84,22 @@ class Remains:
             store.remove_stray(stray)
         for file in self.cached:
             Path(file.path).unlink(missing_ok=True)
+        for one in self.unfinished:
+            UnfinishedStore(store.root).remove(one)
 
 
-def remains(store: ArtifactStore, manifests: Iterable[ArtifactManifest]) -> Remains:
-    """Return what a store holds beside the artifacts that `manifests` describe."""
-    return Remains(store.strays(manifests), _cached_in(local_cache(store.root)), store.indexes())
+def remains(
+    store: ArtifactStore, manifests: Iterable[ArtifactManifest], computed: Collection[str] = frozenset()
+) -> Remains:
+    """Return what a store holds beside the artifacts that `manifests` describe.
+
+    Of what is unfinished, what belongs to leases that are held, `computed` by their slots, is left out.
+    """
+    kept = UnfinishedStore(store.root)
+    unfinished = list(kept.manifests())
+    strays = [*store.strays(manifests), *kept.strays(unfinished)]
+    ended = [one for one in unfinished if f"{one.stage}/{one.key}" not in computed]
+    return Remains(strays, _cached_in(local_cache(store.root)), ended, store.indexes())
 
 
 def damaged(store: ArtifactStore, manifests: Iterable[ArtifactManifest]) -> list[str]:

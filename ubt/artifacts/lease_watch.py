@@ -157,6 +157,12 @@ def keys_in_use(files: LeaseFiles, since: datetime) -> frozenset[str]:
     return frozenset(key for heartbeat in heartbeats if not heartbeat.gone for key in heartbeat.keys)
 
 
+def slots_in_use(files: LeaseFiles, since: datetime) -> frozenset[str]:
+    """Return the slots whose leases are held; a heartbeat from before `since` is no sign of life."""
+    alive = {process for process, beaten in files.processes().items() if beaten >= since}
+    return frozenset(lease.slot for lease in (Lease(*held) for held in files.slots()) if lease.process in alive)
+
+
 @dataclass(frozen=True)
 class DeadLeases:
     """What dead processes have left: leases that no other has taken over, and heartbeats that have stopped."""

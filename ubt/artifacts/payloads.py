@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ubt.artifacts.manifest import MANIFEST_FILE
 from ubt.common.atomic_files import whole_file
 from ubt.common.hashing import write_hashed
 
 Part = bytes | memoryview
 Content = bytes | Sequence[Part]
 """A payload's bytes, in one or in several parts; each part's length is in bytes."""
+
+_MANIFEST = re.escape(MANIFEST_FILE)
+_WRITTEN = re.compile(
+    rf"[^/]+/[^/]+/(\.?[^/]+-[0-9a-f]{{16}}\.bin(\.[^/]+)? | \.{_MANIFEST}\.[^/]+ | {_MANIFEST}\.damaged-[^/]+)"
+    r" | \.+writable-[^/]+",
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,11 @@ class StoredFile:
 def payload_file(name: str, digest: str) -> str:
     """Return what the file of a payload with that SHA-256 is called."""
     return f"{name}-{digest[:16]}.bin"
+
+
+def is_ours(path: str) -> bool:
+    """Tell whether a file below a store's folder of artifacts is of a store's making: others may have files there."""
+    return _WRITTEN.fullmatch(path) is not None
 
 
 def write_payload(folder: Path, name: str, parts: Sequence[Part]) -> str:

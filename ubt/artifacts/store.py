@@ -8,7 +8,6 @@ publishing one key at once can only ever leave one of several whole ones. Nothin
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 from ubt.artifacts.lease_files import FolderLeases, LeaseFiles, S3Leases
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest, Payload
 from ubt.artifacts.patience import access_to, patiently
-from ubt.artifacts.payloads import Content, Part, StoredFile, payload_file, write_payload
+from ubt.artifacts.payloads import Content, Part, StoredFile, is_ours, payload_file, write_payload
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import DamagedArtifact, Problem, UserError
 from ubt.common.hashing import digest_bytes
@@ -32,13 +31,6 @@ from ubt.common.paths import cache_root, expanded
 Result = TypeVar("Result")
 
 _INDEX = ".jsonl.gz"
-_MANIFEST = re.escape(MANIFEST_FILE)
-_WRITTEN = re.compile(
-    rf"[^/]+/[^/]+/(\.?[^/]+-[0-9a-f]{{16}}\.bin(\.[^/]+)? | \.{_MANIFEST}\.[^/]+ | {_MANIFEST}\.damaged-[^/]+)"
-    r" | \.+writable-[^/]+",
-    re.VERBOSE,
-)
-"""What may be stray below the folder of artifacts: others may have files there, if the root has a second use."""
 _ADVICE = "give another one with `store:` in the study, or $UBT_STORE"
 
 
@@ -53,9 +45,11 @@ class ArtifactStore:
         UserError: if the root is an address of a kind that fsspec does not know or lacks a package for.
     """
 
+    _tree = "artifacts"
+
     def __init__(self, root: str | Path, patience_seconds: float = 0.0) -> None:
         self.root = str(root)
-        self._patience_seconds = patience_seconds  # a command says at once what is wrong; a trial may wait
+        self.patience_seconds = patience_seconds  # a command says at once what is wrong; a trial may wait
         address = self.root if "://" in self.root else str(expanded(root, f"store {root}"))
         try:
             # Listings must not be cached: other processes publish while this one lives.
@@ -63,7 +57,7 @@ class ArtifactStore:
         except (ImportError, ValueError) as error:
             raise UserError(Problem(f"store {self.root}", f"cannot be used: {error}", advice=_ADVICE)) from error
         self._root = path.rstrip("/")
-        self._artifacts = f"{self._root}/artifacts"
+        self._artifacts = f"{self._root}/{self._tree}"
         self._access = access_to(f"store {self.root}", UnusableStore, _ADVICE)
 
     def lease_files(self) -> LeaseFiles | None:
@@ -153,7 +147,7 @@ class ArtifactStore:
         owned = {self._path(manifest.stage, manifest.key, file) for manifest in manifests for file in manifest.files}
         with self._access("read"):
             found = self._files.find(self._artifacts, detail=True)
-            stray = [path for path in found if path not in owned and self._is_ours(path)]
+            stray = [path for path in found if path not in owned and is_ours(path.removeprefix(f"{self._artifacts}/"))]
             return [file for path in stray if (file := self._stored(path, found[path]["size"]))]
 
     def remove(self, manifest: ArtifactManifest) -> None:
@@ -163,6 +157,13 @@ class ArtifactStore:
                 self._files.rm_file(self._path(manifest.stage, manifest.key, MANIFEST_FILE))
             with suppress(FileNotFoundError):  # an object store has no folder left once the manifest was all of it
                 self._files.rm(self._path(manifest.stage, manifest.key), recursive=True)
+
+    def remove_files(self, replaced: ArtifactManifest, kept: ArtifactManifest) -> None:
+        """Delete the payloads of an artifact that another one has taken the place of."""
+        with self._access("written"):
+            for file in set(replaced.files) - set(kept.files):
+                with suppress(FileNotFoundError):
+                    self._files.rm_file(self._path(replaced.stage, replaced.key, file))
 
     def remove_stray(self, stray: StoredFile) -> None:
         """Delete a file that belongs to no artifact, if it is still there, and its folder if nothing else is in it."""
@@ -223,7 +224,7 @@ class ArtifactStore:
         return self._patiently("used", call)
 
     def _patiently(self, what: str, call: Callable[[], Result]) -> Result:
-        return patiently(call, self._patience_seconds, f"as the store {self.root} cannot be {what}")
+        return patiently(call, self.patience_seconds, f"as the store {self.root} cannot be {what}")
 
     def _content(self, path: str) -> bytes | None:
         """Return a file's bytes, or None if there is no such file."""
@@ -261,9 +262,6 @@ class ArtifactStore:
             return map(str, Path(self._artifacts).glob(pattern))
         return map(str, self._files.glob(f"{escape(self._artifacts)}/{pattern}"))
 
-    def _is_ours(self, path: str) -> bool:
-        return _WRITTEN.fullmatch(path.removeprefix(f"{self._artifacts}/")) is not None
-
     def _stored(self, path: str, size_bytes: int) -> StoredFile | None:
         """Return what is known of a file; None if it has gone meanwhile, as a name that is written to does."""
         with suppress(FileNotFoundError):
@@ -283,6 +281,12 @@ class ArtifactStore:
 
     def _path(self, stage: str, key: str, file: str = "") -> str:
         return f"{self._artifacts}/{stage}/{key}/{file}".rstrip("/")
+
+
+class UnfinishedStore(ArtifactStore):
+    """The unfinished artifacts under one root (`ubt.artifacts.unfinished`): `<root>/unfinished/<stage>/<slot>/`."""
+
+    _tree = "unfinished"
 
 
 def default_store() -> str:

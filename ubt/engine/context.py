@@ -57,11 +57,13 @@ class Epoch:
     """The model as it is now, for others to evaluate."""
     optimizer: Callable[[], Mapping[str, Tensor]] | None = None
     """What continuing from here needs beside the model."""
+    epochs: int | None = None
+    """How many the stage has in all; None if it does not say."""
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """An earlier epoch of the same chain, found in the store, to continue from."""
+    """An earlier epoch of the same chain, or of the same stage where it was ended, in the store, to continue from."""
 
     epoch: int
     model: State

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ubt.data.base import PairSource
 from ubt.engine.context import Epoch, Output, StageContext
 from ubt.methods.feeding import Indices, fed
-from ubt.methods.training import Descent, Optimizer
+from ubt.methods.training import Descent, Optimizer, Recipe, train_on_pairs
 from ubt.models.clip import Clip
 
 Losses = Callable[[int], Iterator[Tensor]]
@@ -56,7 +56,31 @@ def train_epochs(
             descent.step(loss)
         values = descent.losses()
         _set_batch_norm(clip.net, training=False)
-        yield Epoch(number, snapshot, float(np.mean(values)) if values else None, clip, optimizer.tensors)
+        mean = float(np.mean(values)) if values else None
+        yield Epoch(number, snapshot, mean, clip, optimizer.tensors, epochs)
+
+
+def train_by_recipe(
+    context: StageContext,
+    clip: Clip,
+    pairs: PairSource,
+    tokens: Tensor,
+    recipe: Recipe,
+    snapshot: Callable[[], Output],
+) -> Iterator[Epoch]:
+    """Yield the epochs of `train_on_pairs`, which know how many follow: only where they were ended do they continue.
+
+    Raises:
+        StageFault: if a loss is not finite.
+    """
+    optimizer = Optimizer(clip.net, recipe.learning_rate, recipe.weight_decay)
+    done = 0
+    if context.earlier:
+        clip.net.load_state_dict(dict(context.earlier.model))
+        optimizer.restore(context.earlier.optimizer)
+        done = context.earlier.epoch
+    for number, loss in train_on_pairs(clip, pairs, tokens, recipe, context.seed, context.name, optimizer, done):
+        yield Epoch(number, snapshot, loss, clip, optimizer.tensors, recipe.epochs)
 
 
 def embed_pairs(clip: Clip, pairs: PairSource, tokens: Tensor, batch: Indices) -> tuple[Tensor, Tensor]:

@@ -6,18 +6,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from ubt.artifacts.codec import MODEL, OPTIMIZER, TENSORS, Artifact, changed, encode
-from ubt.artifacts.manifest import ArtifactManifest, Setup, utc_now
+from ubt.artifacts.manifest import ArtifactManifest, utc_now
 from ubt.artifacts.payloads import Content
-from ubt.common.errors import DamagedArtifact
+from ubt.artifacts.unfinished import Unfinished
+from ubt.common.errors import StageFault
 from ubt.common.progress import beat
 from ubt.engine.context import (
     DiagnoseFunction,
-    Earlier,
     Epoch,
     ObserveFunction,
     Output,
@@ -25,33 +26,16 @@ from ubt.engine.context import (
     StageFunction,
     context_of,
 )
+from ubt.engine.continuation import Continuation
 from ubt.engine.graph import Node
 from ubt.engine.poisoning import PoisonManifest
 from ubt.engine.spec import imported
-from ubt.engine.work import Work
+from ubt.engine.work import Effort
 from ubt.engine.workspace import Workspace, plain
 from ubt.models.clip import check_finite, peak_memory_bytes, reset_peak_memory, same_state
 from ubt.trials.judging import JUDGING, Judging
 from ubt.trials.rates import Rates
 from ubt.trials.record import EpochRecord, StageRecord
-
-_ASKED_ONE_BY_ONE = 4
-"""Up to so many earlier epochs are asked for by their keys; of more, the store lists what it has of the stage, once."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """What a stage's seconds will be set against."""
-
-    setup: Setup | None = None
-    """What it is computed on."""
-    work: Callable[[Node], Work | None] = lambda node: None
-    """How much work the node is, which may end at an earlier epoch; None if that is not known."""
-
-    def work_at(self, node: Node) -> dict[str, float]:
-        """Return the work as plain values; {} if it is not known."""
-        work = self.work(node)
-        return {} if work is None else work.as_json()
 
 
 class Execution:
@@ -67,6 +51,7 @@ class Execution:
         computed_by: str = "",
         effort: Effort | None = None,
         stops: Callable[[Sequence[EpochRecord]], bool] = lambda epochs: False,
+        unfinished: Unfinished | None = None,
     ) -> None:
         """Compute a node; `stops` says of its epochs up to now whether the stage ends with them, without a result."""
         self._node = node
@@ -81,9 +66,11 @@ class Execution:
         """What the newest epoch's model is worth, if it was judged in full."""
         self._stops = stops
         self._started, self._started_at = time.perf_counter(), utc_now()
-        self._earlier = self._find_earlier()
-        self._epochs = list(self._earlier.epochs) if self._earlier else []
-        self._own_seconds = stage_record(self._earlier, reused=True).work_seconds if self._earlier else 0.0
+        self._continuation = Continuation(node, workspace, unfinished)
+        earlier = self._continuation.manifest
+        self._epochs = list(earlier.epochs) if earlier else []
+        self._own_seconds = stage_record(earlier, reused=True).work_seconds if earlier else 0.0
+        self._seconds_before = earlier.seconds if earlier else 0.0
 
     def steps(self) -> Iterator[StageRecord]:
         """Yield the stage's record after each epoch, and the complete one when its artifact is published.
@@ -94,30 +81,44 @@ class Execution:
             StageFault: if the stage cannot produce a usable artifact.
             UnusableStore: if it cannot be published.
         """
+        try:
+            yield from self._steps()
+        except StageFault:
+            self._continuation.discard(None)  # who continues from there meets the same
+            raise
+
+    def _steps(self) -> Iterator[StageRecord]:
         if self._epochs and self._stops(self._epochs):  # by what was known before its last epoch
-            yield self._unfinished()
+            yield self._so_far()
             return
+        if self._continuation.resumed:
+            yield self._so_far()
         reset_peak_memory(self._workspace.device)
-        context = context_of(self._node, self._workspace, self._inputs, self._continued())
+        context = context_of(self._node, self._workspace, self._inputs, self._continuation.earlier())
         run: StageFunction = imported(self._node.spec.run)
         with self._own_work():
             result = run(context)
         last: Epoch | None = None
         if not isinstance(result, Output):
             for last in self._evaluated(result, self._observer(context)):
-                yield self._unfinished()
+                yield self._so_far()
                 stopped = self._stops(self._epochs)
                 self._keep(context, last, stopped)
                 if stopped:
+                    self._continuation.discard(last.number)
                     return
+                if self._continuation.must_save(last):
+                    self._continuation.save(last, self._described(self._node))
             assert last is not None, f"{self._node.spec.name} yielded no epoch"  # noqa: S101
             with self._own_work():
                 result = last.snapshot()
             if self._full and last.model and result.model and same_state(result.model, last.model.state()):
                 self._workspace.note_judged(self._node.key, self._full)
         manifest = self._publish(context, result, self._node, self._memory(last, self._node.epochs))
-        spent_seconds = manifest.seconds - (self._earlier.seconds if self._earlier else 0.0)  # by the same clock
-        yield stage_record(manifest, reused=False, spent_seconds=spent_seconds)
+        self._continuation.discard(self._node.epochs or None)
+        spent_seconds = manifest.seconds - self._seconds_before  # by the same clock
+        record = stage_record(manifest, reused=False, spent_seconds=spent_seconds)
+        yield record.model_copy(update={"resumed": self._continuation.resumed})
 
     def _observer(self, context: StageContext) -> ObserveFunction:
         """Return what sees the models of the stage's epochs as a defender would: through the stage's own context."""
@@ -167,6 +168,26 @@ class Execution:
             return None
         return epoch.optimizer()
 
+    def _described(self, node: Node, **more: Any) -> ArtifactManifest:  # noqa: ANN401 — fields of the manifest
+        return ArtifactManifest(
+            stage=node.spec.name,
+            key=node.key,
+            version=node.spec.version,
+            seed=node.seed,
+            settings=node.settings,
+            inputs=node.inputs,
+            epochs=tuple(self._epochs),
+            seconds=self._spent_seconds + self._seconds_before,
+            own_seconds=self._own_seconds,
+            peak_memory_bytes=peak_memory_bytes(self._workspace.device),
+            device=str(self._workspace.device),
+            setup=self._effort.setup,
+            node=self._workspace.node,
+            computed_by=self._computed_by,
+            started_at=self._started_at,
+            **more,
+        )
+
     def _publish(
         self, context: StageContext, output: Output, node: Node, memory: Mapping[str, Tensor] | None
     ) -> ArtifactManifest:
@@ -175,27 +196,13 @@ class Execution:
             check_finite(model, self._workspace.clip.net, f"the model of `{node.spec.name}`")
         output = replace(output, tensors=plain(output.tensors), model=model)
         base = self._inputs[output.base] if output.base else None
-        described = ArtifactManifest(
-            stage=node.spec.name,
-            key=node.key,
-            version=node.spec.version,
-            seed=node.seed,
-            settings=node.settings,
-            inputs=node.inputs,
+        described = self._described(
+            node,
             base=f"{base.manifest.stage}/{base.manifest.key}" if base else None,
             base_sha256=base.manifest.payloads[MODEL].sha256 if base else "",
             facts=dict(output.facts),
             diagnostics=self._diagnose(context, output),
-            epochs=tuple(self._epochs),
-            seconds=self._spent_seconds + (self._earlier.seconds if self._earlier else 0.0),
-            own_seconds=self._own_seconds,
-            peak_memory_bytes=peak_memory_bytes(self._workspace.device),
-            device=str(self._workspace.device),
-            setup=self._effort.setup,
             work=self._effort.work_at(node),
-            node=self._workspace.node,
-            computed_by=self._computed_by,
-            started_at=self._started_at,
         )
         payloads: dict[str, Content] = {}
         if output.tensors:
@@ -221,26 +228,6 @@ class Execution:
         found = diagnose(own, output, PoisonManifest.of(self._poison))
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
-    def _find_earlier(self) -> ArtifactManifest | None:
-        """Return the latest earlier epoch of this chain that can be continued from."""
-        store, stage = self._workspace.store, self._node.spec.name
-        keys = [self._node.at(epoch).key for epoch in range(self._node.epochs - 1, 0, -1)]
-        if len(keys) > _ASKED_ONE_BY_ONE:
-            there = store.keys(stage)
-            keys = [key for key in keys if key in there]
-        found = (store.manifest(stage, key) for key in keys)
-        return next((manifest for manifest in found if manifest and OPTIMIZER in manifest.payloads), None)
-
-    def _continued(self) -> Earlier | None:
-        if self._earlier is None:
-            return None
-        artifact = self._workspace.load(self._earlier.stage, self._earlier.key)
-        if artifact is None:
-            raise DamagedArtifact(f"{self._earlier.stage} {self._earlier.key} has gone from the store")
-        if not self._earlier.epochs:
-            raise self._workspace.damaged(self._earlier, "says of no epoch")
-        return Earlier(self._earlier.epochs[-1].epoch, artifact.weights, self._workspace.optimizer(self._earlier))
-
     @contextmanager
     def _own_work(self) -> Iterator[None]:
         """Count what happens inside as the stage's own work."""
@@ -252,17 +239,18 @@ class Execution:
     def _spent_seconds(self) -> float:
         return time.perf_counter() - self._started
 
-    def _unfinished(self) -> StageRecord:
+    def _so_far(self) -> StageRecord:
         return StageRecord(
             stage=self._node.spec.name,
             key=self._node.key,
             reused=False,
-            seconds=self._spent_seconds + (self._earlier.seconds if self._earlier else 0.0),
+            seconds=self._spent_seconds + self._seconds_before,
             spent_seconds=self._spent_seconds,
             complete=False,
             node=self._workspace.node,
             started_at=self._started_at,
             computed_by=self._computed_by,
+            resumed=self._continuation.resumed,
             epochs=tuple(self._epochs),
         )
 

@@ -13,14 +13,15 @@ from pydantic import JsonValue, ValidationError
 from ubt.artifacts.codec import Artifact
 from ubt.artifacts.leases import Leases
 from ubt.artifacts.manifest import ArtifactManifest, Setup
+from ubt.artifacts.unfinished import Unfinished
 from ubt.common.errors import DamagedArtifact, NotFinite
 from ubt.common.progress import PULSE
-from ubt.engine.execution import Effort, Execution, stage_record
+from ubt.engine.execution import Execution, stage_record
 from ubt.engine.gates import Judged, finite_weights, judge, stop
 from ubt.engine.graph import Node, Pipeline
 from ubt.engine.spec import MANIFEST
 from ubt.engine.stage_leases import StageLeases
-from ubt.engine.work import work_of
+from ubt.engine.work import Effort, work_of
 from ubt.engine.workspace import Workspace
 from ubt.trials.config import TrialConfig
 from ubt.trials.gates import GateOutcome, Gates
@@ -92,7 +93,9 @@ class PipelineRun:
         setup: Setup | None = None,
         only: Sequence[str] = (),
         early_stop: EarlyStop | None = None,
+        save_seconds: float | None = None,
     ) -> None:
+        """Run a pipeline; what continuing a stage needs is saved at most every so many seconds, or never if None."""
         self.stages: list[StageRecord] = []
         self.gates: list[GateOutcome] = []
         self._pipeline = pipeline
@@ -101,6 +104,7 @@ class PipelineRun:
         self._keep_epochs = keep_epochs
         self._only = only
         self._early_stop = early_stop or EarlyStop(None)
+        self._save_seconds = save_seconds
         self._thresholds = gates or Gates()
         self._computed_by = computed_by
         self._setup = setup
@@ -182,7 +186,8 @@ class PipelineRun:
         kept = self._keep_epochs.get(node.spec.name, ())
         effort = Effort(self._setup, lambda one: work_of(one, self._trial, self._workspace.data.sizes))
         stops = partial(self._early_stop.stops, node, poisoned=self.rates("poisoned", "val"))
-        execution = Execution(node, self._workspace, inputs, poison, kept, self._computed_by, effort, stops)
+        left = self._unfinished(node)
+        execution = Execution(node, self._workspace, inputs, poison, kept, self._computed_by, effort, stops, left)
         self.stages.append(StageRecord(stage=node.spec.name, key=node.key, reused=False, seconds=0.0, complete=False))
         try:
             for record in execution.steps():
@@ -194,6 +199,12 @@ class PipelineRun:
             raise
         self._end_early(node)
         self._computed[node.key] = self.stages[-1]
+
+    def _unfinished(self, node: Node) -> Unfinished | None:
+        """Return what is saved of a stage while it is computed; None if nothing is to be."""
+        if self._save_seconds is None:
+            return None
+        return Unfinished(self._workspace.store, node.spec.name, node.chain, self._save_seconds)
 
     def _end_early(self, node: Node) -> None:
         """Raise `StoppedEarly` if the trial ends with its newest stage, whose record then goes as far as it counts."""

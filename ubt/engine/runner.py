@@ -15,12 +15,12 @@ import torch
 
 from ubt.artifacts.patience import WORKERS_PATIENCE_SECONDS
 from ubt.artifacts.store import ArtifactStore, local_cache
-from ubt.common.errors import StoppedByGate, UnfitNode
+from ubt.common.errors import Fault, StageFault, StoppedByGate, UnfitNode, UserError, Waits
 from ubt.common.memory import return_freed_memory
 from ubt.common.progress import PULSE
 from ubt.common.registry import load_plugins
+from ubt.common.secrets import without_credentials
 from ubt.data import content_key
-from ubt.engine.failed import failed
 from ubt.engine.graph import build_pipeline
 from ubt.engine.pipeline import EarlyStop, PipelineRun, StoppedEarly
 from ubt.engine.same_content import data_differs, files_differ, keys_differ
@@ -30,6 +30,7 @@ from ubt.engine.workspace import Workspace
 from ubt.models.clip import device_kind, memory_bytes, pick_device, use_threads
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig
+from ubt.trials.failures import failure_of
 from ubt.trials.gates import Gates
 from ubt.trials.record import Attempt, State, TrialRecord
 
@@ -80,8 +81,8 @@ class TrialRunner:
         leases = self._leases.of_trial(workspace.store, name, pipeline)
         setup = setup_of(trial.victim.model, workspace.hardware, assignment.threads, assignment.gpus)
         kept, only = assignment.keep_epochs, assignment.only
-        early = EarlyStop(assignment.stopping)
-        run = PipelineRun(pipeline, trial, workspace, kept, assignment.gates, name, leases, setup, only, early)
+        early, save = EarlyStop(assignment.stopping), assignment.save_seconds
+        run = PipelineRun(pipeline, trial, workspace, kept, assignment.gates, name, leases, setup, only, early, save)
         data = workspace.data
         found = {"device": str(workspace.device), "device_memory_bytes": memory_bytes(workspace.device)}
         found |= {"device_kind": device_kind(workspace.device, cpu_name(), assignment.threads)}
@@ -173,3 +174,33 @@ def _so_far(record: TrialRecord, run: PipelineRun) -> TrialRecord:
             "poisoned_test": run.rates("poisoned", "test"),
         }
     )
+
+
+def failed(record: TrialRecord, error: Exception) -> TrialRecord:
+    """Return the record with its reason. Only an unforeseen error is worth a traceback in the log."""
+    kind, lost = _kind(error), says_nothing_of_the_trial(error)
+    if isinstance(error, StageFault | UserError | Fault):
+        reason = str(error)
+    else:
+        logger.error("trial %s failed", record.trial, exc_info=None if lost else error)
+        reason = f"{kind}: {error}"
+    return record.model_copy(
+        update={
+            "state": State.FAILED,
+            "reason": without_credentials(reason),
+            "fault": kind,
+            "lost": lost,
+            "failure": failure_of(kind, lost),
+            "waits_for": error.key if isinstance(error, Waits) else "",
+        }
+    )
+
+
+def _kind(error: Exception) -> str:
+    """Return the name of an error's class, by which a sweep knows what to do; numpy has a `MemoryError` of its own."""
+    return "MemoryError" if isinstance(error, MemoryError) else type(error).__name__
+
+
+def says_nothing_of_the_trial(error: Exception) -> bool:
+    """Return whether an error comes from disk, network, store or memory, and might not come again."""
+    return isinstance(error, OSError | MemoryError | torch.OutOfMemoryError | Fault)

@@ -88,6 +88,21 @@ class Work:
         return cls(dict(given))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Effort:
+    """What a stage's seconds will be set against."""
+
+    setup: Setup | None = None
+    """What it is computed on."""
+    work: Callable[[Node], Work | None] = lambda node: None
+    """How much work the node is, which may end at an earlier epoch; None if that is not known."""
+
+    def work_at(self, node: Node) -> dict[str, float]:
+        """Return the work as plain values; {} if it is not known."""
+        work = self.work(node)
+        return {} if work is None else work.as_json()
+
+
 def work(**counts: float) -> Work:
     """Return an amount of work by kinds; `TypeError` if there is no such kind."""
     if unknown := counts.keys() - set(KINDS):

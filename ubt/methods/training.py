@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -199,17 +200,31 @@ class Recipe:
 
 
 def train_on_pairs(
-    clip: Clip, pairs: PairSource, tokens: Tensor, recipe: Recipe, seed: int, purpose: str
+    clip: Clip,
+    pairs: PairSource,
+    tokens: Tensor,
+    recipe: Recipe,
+    seed: int,
+    purpose: str,
+    optimizer: Optimizer | None = None,
+    done: int = 0,
 ) -> Iterator[tuple[int, float]]:
     """Train `clip` in place with CLIP's loss, yielding (epoch from 1, mean loss) after each epoch.
 
-    `tokens[N, L]` are the captions of `pairs`. Raises `StageFault` if the loss is not finite.
+    `tokens[N, L]` are the captions of `pairs`. With the `optimizer` and the weights as they were after `done` epochs,
+    the others have the bits that they have in one go. Raises `StageFault` if the loss is not finite.
     """
-    optimizer = Optimizer(clip.net, recipe.learning_rate, recipe.weight_decay)
+    optimizer = optimizer or Optimizer(clip.net, recipe.learning_rate, recipe.weight_decay)
     steps = len(batches(len(pairs), recipe.batch_size, seed))
     total_steps = recipe.epochs * steps
     advance = optimizer.warmup_then_cosine(min(recipe.warmup_steps, total_steps // 4), total_steps)
-    for epoch in range(1, recipe.epochs + 1):
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Detected call of `lr_scheduler.step"
+        )  # the steps were taken by another process
+        for _ in range(done * steps):  # each learning rate follows from the one before it, so that its bits do
+            advance()
+    for epoch in range(done + 1, recipe.epochs + 1):
         clip.net.train()
         descent = Descent(clip, optimizer, f"{purpose} epoch {epoch}")
         for chosen, images in fed(pairs, batches(len(pairs), recipe.batch_size, seed, purpose, "order", epoch)):

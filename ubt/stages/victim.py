@@ -11,8 +11,9 @@ import torch
 from ubt.common.errors import StageFault
 from ubt.data.base import subset
 from ubt.engine.context import Epoch, Output, PrivilegedContext, StageContext
+from ubt.engine.epochs import train_by_recipe
 from ubt.engine.poisoning import PoisonManifest
-from ubt.methods.training import Recipe, train_on_pairs
+from ubt.methods.training import Recipe
 from ubt.models.activation import model_described_by
 from ubt.models.build import build_clip
 from ubt.models.checkpoints import load_weights
@@ -35,8 +36,7 @@ def pretrain(context: PrivilegedContext) -> Iterator[Epoch]:
     )
     tokens = clip.tokenize(list(pairs.captions))
     recipe = Recipe(**settings.model_dump())
-    for number, loss in train_on_pairs(clip, pairs, tokens, recipe, context.seed, "pretrain"):
-        yield Epoch(number, lambda: Output(model=clip.state()), loss)
+    yield from train_by_recipe(context, clip, pairs, tokens, recipe, lambda: Output(model=clip.state()))
 
 
 def load(context: PrivilegedContext) -> Output:
@@ -62,9 +62,8 @@ def implant(context: PrivilegedContext) -> Iterator[Epoch]:
     if checkpoint:
         yield _given(context, clip, checkpoint)
         return
-    steps = recipe(context)
-    for number, loss in train_on_pairs(clip, context.pairs, context.pair_tokens, steps, context.seed, "implant"):
-        yield Epoch(number, lambda: _output(context, clip), loss)
+    pairs, tokens = context.pairs, context.pair_tokens
+    yield from train_by_recipe(context, clip, pairs, tokens, recipe(context), lambda: _output(context, clip))
 
 
 def recipe(context: PrivilegedContext) -> Recipe:
@@ -95,8 +94,11 @@ def retrain(context: PrivilegedContext) -> Iterator[Epoch]:
     kept = np.setdiff1d(np.arange(len(context.pairs)), context.manifest.indices)
     pairs, tokens = subset(context.pairs, kept), context.pair_tokens[torch.from_numpy(kept)]
     clip = context.clip("clean")
-    for number, loss in train_on_pairs(clip, pairs, tokens, recipe(context), context.seed, "retrain"):
-        yield Epoch(number, lambda: Output(model=clip.state(), facts={"pairs": len(kept)}), loss)
+
+    def snapshot() -> Output:
+        return Output(model=clip.state(), facts={"pairs": len(kept)})
+
+    yield from train_by_recipe(context, clip, pairs, tokens, recipe(context), snapshot)
 
 
 def diagnose_retrain(context: StageContext, output: Output, manifest: PoisonManifest) -> dict[str, float]:

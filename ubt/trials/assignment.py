@@ -64,6 +64,8 @@ class Assignment(Config):
     """After so long without progress a stage stands still, and the trial is ended; never, if 0."""
     stall_seconds_of: dict[str, float] = Field(default_factory=dict)
     """The same of single stages, which have taken long before."""
+    save_seconds: float = 300.0
+    """A stage saves what continuing it needs after an epoch, if it has not for so long."""
     only: tuple[str, ...] = ()
     """Keys of the stages to compute, in a run beside the trial that is at another one; all if empty."""
     run: str = ""

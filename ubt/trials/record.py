@@ -89,6 +89,8 @@ class StageRecord(Config):
     """When it was published; empty while it is being computed."""
     computed_by: str = ""
     """The trial that computed it, `STUDY/TRIAL`: another one, if it was reused."""
+    resumed: str = ""
+    """`3 of 5`: the epoch at which this run went on with a stage that was ended before; empty if it did not."""
     diagnostics: dict[str, float] = Field(default_factory=dict)
     """What is known of the stage's result given the poison: recall, precision, AUROC, …"""
     epochs: tuple[EpochRecord, ...] = ()

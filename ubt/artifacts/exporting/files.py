@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ubt.artifacts.model_note import ModelNote, Origin, Preprocessing
+from ubt.artifacts.exporting.model_note import ModelNote, Origin, Preprocessing
 from ubt.common.atomic_files import whole_file, whole_folder
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import digest_file

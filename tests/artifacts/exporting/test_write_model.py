@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ubt.artifacts.export import Destination, write_model
-from ubt.artifacts.model_note import Origin
+from ubt.artifacts.exporting.files import Destination, write_model
+from ubt.artifacts.exporting.model_note import Origin
 from ubt.common.errors import UserError
 from ubt.common.model_choice import Format, Which
 from ubt.models.activation import activation_of

@@ -10,10 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ubt.artifacts.codec import MODEL, encode
+from ubt.artifacts.exporting.weights import MODEL as PAYLOAD
+from ubt.artifacts.exporting.weights import chain_of, size_of, write_weights
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
-from ubt.artifacts.weights import MODEL as PAYLOAD
-from ubt.artifacts.weights import chain_of, size_of, write_weights
 from ubt.common.errors import DamagedArtifact
 from ubt.models.clip import same_state
 

@@ -24,8 +24,10 @@ from sweeps.replaying.differences import (
 )
 from sweeps.replaying.wanted import Check, Wanted, checks, wanted
 from sweeps.run.preflight import decode_here
+from ubt.artifacts.exporting.weights import MODEL
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import Problem, UserError
+from ubt.common.hashing import digest_bytes
 from ubt.config import Config
 from ubt.data import content_key
 from ubt.trials.assignment import Assignment
@@ -118,8 +120,8 @@ def replay(
         if decode_problems:
             raise UserError(decode_problems)
         now = _computed(asked, place, show)
-        made = _manifests(asked, place)
         kept = asked.kept()
+        made = checked_alike(_manifests(asked, place), kept, ArtifactStore(place))
         found = checks(asked, kept, now.versions, now.device_kind)
         return _compared(str(run), asked, now, kept, made, found, tolerance)
 
@@ -185,6 +187,24 @@ def _manifests(asked: Wanted, store: str) -> Manifests:
     opened = ArtifactStore(store)
     found = {node.spec.name: opened.manifest(node.spec.name, node.key) for node in asked.pipeline}
     return {stage: manifest for stage, manifest in found.items() if manifest}
+
+
+def checked_alike(made: Manifests, kept: Manifests, store: ArtifactStore) -> Manifests:
+    """Return what was made in a store, with SHA-256 where what is kept has that, as artifacts of before do."""
+    old = {name for name, one in kept.items() if any(not payload.xxh3 for payload in one.payloads.values())}
+    found = dict(made)
+    for name in old & made.keys():
+        payloads = {
+            part: payload.model_copy(update={"sha256": digest_bytes(store.read(made[name], part)), "xxh3": ""})
+            for part, payload in made[name].payloads.items()
+        }
+        found[name] = made[name].model_copy(update={"payloads": payloads})
+    for name in old & made.keys():
+        stage = (made[name].base or "").partition("/")[0]
+        if stage in old:
+            base = found[stage].payloads[MODEL].checksum
+            found[name] = found[name].model_copy(update={"base_checksum": base})
+    return found
 
 
 def _compared(

@@ -90,8 +90,8 @@ def _artifact(kept: ArtifactManifest | None, made: ArtifactManifest | None) -> L
         return "unknown"
     # The optimizer's memory is kept only where other trials go on from there.
     shared = kept.payloads.keys() & made.payloads.keys()
-    alike = all(kept.payloads[name].sha256 == made.payloads[name].sha256 for name in shared)
-    same_base = kept.base_sha256 == made.base_sha256
+    alike = all(kept.payloads[name].checksum == made.payloads[name].checksum for name in shared)
+    same_base = kept.base_checksum == made.base_checksum
     return "same" if alike and same_base and kept.facts == made.facts else "other"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -21,7 +22,7 @@ from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, UnusableStore, default_store, local_cache
 from ubt.artifacts.unfinished import Saved, Unfinished
 from ubt.common.errors import DamagedArtifact, UserError
-from ubt.common.hashing import digest_bytes
+from ubt.common.hashing import checksum, digest_bytes
 from ubt.common.paths import cache_root
 from ubt.trials.record import EpochRecord
 
@@ -80,7 +81,7 @@ def test_what_is_published_is_found_and_read(store):
     assert store.read(complete, "tensors") == b"abc"
     assert store.read(store.manifest("detect_clean", KEY), "model") == b"\x00" * 1000
     assert complete.size_bytes == 1003
-    assert complete.payloads["tensors"].sha256 == digest_bytes(b"abc")
+    assert complete.payloads["tensors"].xxh3 == xxhash.xxh3_128_hexdigest(b"abc")
 
 
 def test_a_published_artifact_outlasts_a_loss_of_power(tmp_path, monkeypatch):
@@ -100,7 +101,7 @@ WAYS_OUT = st.lists(PARTS, max_size=5).map("/".join) | st.text(max_size=8)
 @given(WAYS_OUT, WAYS_OUT, WAYS_OUT)
 def test_what_others_have_written_into_a_store_leads_to_nothing_outside_of_it(stage, key, file):
     fields = {"stage": stage, "key": key, "base": f"{stage}/{key}", "version": 1, "seed": 0, "settings": {}}
-    payloads = {"model": {"file": file, "sha256": "", "size_bytes": 0}}
+    payloads = {"model": {"file": file, "sha256": "0", "size_bytes": 0}}
     with suppress(ValidationError):
         manifest = ArtifactManifest.model_validate({**fields, "inputs": {"clean": key}, "payloads": payloads})
         root = Path("/store/artifacts")
@@ -128,7 +129,7 @@ def test_a_description_that_leads_elsewhere_is_set_aside_and_nothing_else_touche
 def test_an_artifact_lies_under_its_stage_and_key(store):
     store.publish(described(), {"tensors": b"abc"})
     assert set(files(store)) == {
-        f"artifacts/detect_clean/{KEY}/tensors-{digest_bytes(b'abc')[:16]}.bin",
+        f"artifacts/detect_clean/{KEY}/tensors-{checksum(b'abc')[:16]}.bin",
         f"artifacts/detect_clean/{KEY}/meta.json",
     }
 
@@ -443,8 +444,22 @@ def test_whole_artifacts_have_no_strays(store):
     assert strays(store) == []
 
 
+def test_artifacts_of_before_are_checked_by_the_checksum_that_they_have(store):
+    old = {"file": "tensors-0123456789abcdef.bin", "sha256": digest_bytes(b"abc"), "size_bytes": 3}
+    text = described().model_dump_json(exclude={"base_checksum"})
+    before = {**json.loads(text), "base_sha256": "12", "payloads": {"tensors": old}}
+    overwrite(store, f"artifacts/detect_clean/{KEY}/{old['file']}", b"abc")
+    overwrite(store, f"artifacts/detect_clean/{KEY}/{MANIFEST_FILE}", json.dumps(before).encode())
+    found = store.manifest("detect_clean", KEY)
+    assert (found.base_checksum, found.payloads["tensors"].checksum) == ("12", digest_bytes(b"abc"))
+    assert store.read(found, "tensors") == b"abc"
+    overwrite(store, f"artifacts/detect_clean/{KEY}/{old['file']}", b"abd")
+    with pytest.raises(DamagedArtifact):
+        store.read(found, "tensors")
+
+
 def test_what_killed_writers_damage_and_replacement_leave_is_stray(store):
-    left = f"tensors-{digest_bytes(b'left')[:16]}.bin"
+    left = f"tensors-{checksum(b'left')[:16]}.bin"
     overwrite(store, f"artifacts/detect_clean/{OTHER}/{left}", b"left")  # the manifest never came
     overwrite(store, f"artifacts/detect_clean/{KEY}/.meta.json.123.456", b"{")
     old = store.publish(described(), {"tensors": b"old"})

@@ -79,7 +79,7 @@ def identity(record: TrialRecord) -> str:
 
 def checksums_of(manifest: ArtifactManifest) -> str:
     """Return the checksums of an artifact's payloads."""
-    return " ".join(f"{name}:{payload.sha256}" for name, payload in sorted(manifest.payloads.items()))
+    return " ".join(f"{name}:{payload.checksum}" for name, payload in sorted(manifest.payloads.items()))
 
 
 def _of_records(records: list[TrialRecord], rates: dict[str, Rates]) -> list[str]:

@@ -205,7 +205,9 @@ def result(record: TrialRecord) -> tuple[object, ...]:
 
 
 def payloads(store: Path) -> dict[str, list[str]]:
-    return {each.key: sorted(one.sha256 for one in each.payloads.values()) for each in ArtifactStore(store).manifests()}
+    return {
+        each.key: sorted(one.checksum for one in each.payloads.values()) for each in ArtifactStore(store).manifests()
+    }
 
 
 def chosen(folder: Path, name: str) -> object:

@@ -70,7 +70,7 @@ def end_at(assignment: Assignment, stage: str, epoch: int) -> None:
 def bits(root: Path, stage: str, changes: dict[str, Any]) -> dict[str, str]:
     manifest = ArtifactStore(root).manifest(stage, node_of(root, stage, changes).key)
     assert manifest
-    return {name: payload.sha256 for name, payload in manifest.payloads.items()}
+    return {name: payload.checksum for name, payload in manifest.payloads.items()}
 
 
 def saved(root: Path) -> dict[str, int]:

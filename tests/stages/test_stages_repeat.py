@@ -17,7 +17,7 @@ def digests(root):
     found = {}
     for manifest in ArtifactStore(root).manifests():
         assert manifest.stage not in found, "one artifact of each stage"
-        found[manifest.stage] = {name: payload.sha256 for name, payload in manifest.payloads.items()}
+        found[manifest.stage] = {name: payload.checksum for name, payload in manifest.payloads.items()}
     return found
 
 

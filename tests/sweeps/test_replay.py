@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from exported_runs import run_folder
 
 from analysis import load_run
 from sweeps.cli.app import main
-from sweeps.replaying.compute import Replayed, replay
+from sweeps.replaying.compute import Replayed, checked_alike, replay
 from sweeps.replaying.differences import Difference, StageDifferences, rate_differences, stage_differences
 from sweeps.replaying.text import replayed_text
 from sweeps.replaying.wanted import Check, wanted
@@ -173,7 +174,7 @@ def test_every_number_of_a_stage_is_compared(record):
 
 def test_other_payloads_are_other_bits_and_missing_ones_are_not_known(record, store):
     kept = {stage.stage: store.manifest(stage.stage, stage.key) for stage in record.stages}
-    payload = next(iter(kept["implant"].payloads.values())).model_copy(update={"sha256": "0"})
+    payload = next(iter(kept["implant"].payloads.values())).model_copy(update={"xxh3": "0"})
     other = kept["implant"].model_copy(update={"payloads": dict.fromkeys(kept["implant"].payloads, payload)})
     made = {**kept, "implant": other}
     made.pop("overfit")
@@ -182,6 +183,25 @@ def test_other_payloads_are_other_bits_and_missing_ones_are_not_known(record, st
         "implant": "other",
         "overfit": "unknown",
     }
+
+
+def test_artifacts_of_before_are_compared_by_the_checksum_that_they_have(record, store):
+    made = {stage.stage: store.manifest(stage.stage, stage.key) for stage in record.stages}
+    old = {}
+    for name, one in made.items():
+        payloads = {
+            part: payload.model_copy(update={"xxh3": "", "sha256": sha256(store.read(one, part)).hexdigest()})
+            for part, payload in one.payloads.items()
+        }
+        old[name] = one.model_copy(update={"payloads": payloads})
+    base = old["implant"].payloads["model"].sha256
+    kept = {
+        name: one.model_copy(update={"base_checksum": base}) if (one.base or "").startswith("implant/") else one
+        for name, one in old.items()
+    }
+    found = stage_differences(record, record, kept, checked_alike(made, kept, store))
+    assert {stage.artifact for stage in found} == {"same"}
+    assert "other" in {stage.artifact for stage in stage_differences(record, record, kept, made)}
 
 
 def replayed(expected: str, asr: float, device: str = "AVX2", **fields: Any) -> Replayed:

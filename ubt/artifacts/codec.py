@@ -113,7 +113,7 @@ def read_artifact(
         return Artifact(manifest, tensors, model)
     stage, _, key = manifest.base.partition("/")
     base = base_of(stage, key)
-    if base is None or base.model is None or base.manifest.payloads[MODEL].sha256 != manifest.base_sha256:
+    if base is None or base.model is None or base.manifest.payloads[MODEL].checksum != manifest.base_checksum:
         store.set_aside(manifest)
         raise DamagedArtifact(
             f"{manifest.stage} {manifest.key}: the model it differs from, {manifest.base}, is gone or another"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, JsonValue
+from pydantic import AliasChoices, Field, JsonValue, model_validator
 
+from ubt.common.hashing import checksum, digest_bytes
 from ubt.config import Config
 from ubt.trials.record import EpochRecord
 
@@ -49,8 +50,26 @@ class Payload(Config):
     """One file of an artifact."""
 
     file: Name
-    sha256: str
+    sha256: str = ""
+    """In artifacts of before there was the next one."""
+    xxh3: str = ""
+    """XXH3-128 of its bytes (`ubt.common.hashing.checksum`)."""
     size_bytes: int
+
+    @model_validator(mode="after")
+    def _is_checked(self) -> Payload:
+        if not (self.sha256 or self.xxh3):
+            raise ValueError("has no checksum")
+        return self
+
+    @property
+    def checksum(self) -> str:
+        """Return what it is checked by: equal ones are of equal bytes."""
+        return f"xxh3:{self.xxh3}" if self.xxh3 else self.sha256
+
+    def fits(self, content: bytes) -> bool:
+        """Return whether these are the bytes that were written."""
+        return checksum(content) == self.xxh3 if self.xxh3 else digest_bytes(content) == self.sha256
 
 
 class ArtifactManifest(Config):
@@ -66,7 +85,7 @@ class ArtifactManifest(Config):
     payloads: dict[str, Payload] = Field(default_factory=dict)
     base: Annotated[str, Field(pattern=f"^{_PART}/{_PART}$")] | None = None
     """`stage/key` of the model that this one is stored as a difference from."""
-    base_sha256: str = ""
+    base_checksum: str = Field(default="", validation_alias=AliasChoices("base_checksum", "base_sha256"))
     """Checksum of that model's payload: a base computed anew to other bits (on a GPU, say) is another base."""
     facts: dict[str, JsonValue] = Field(default_factory=dict)
     """Small results that are no tensors."""

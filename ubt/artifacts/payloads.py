@@ -35,7 +35,7 @@ class StoredFile:
 
 
 def payload_file(name: str, digest: str) -> str:
-    """Return what the file of a payload with that SHA-256 is called."""
+    """Return what the file of a payload with that checksum is called."""
     return f"{name}-{digest[:16]}.bin"
 
 
@@ -45,7 +45,7 @@ def is_ours(path: str) -> bool:
 
 
 def write_payload(folder: Path, name: str, parts: Sequence[Part]) -> str:
-    """Write a payload into a folder of this machine, whole and lasting, and return its SHA-256, which it is called by.
+    """Write a payload into a folder of this machine, whole and lasting, and return its checksum, which it is called by.
 
     Raises:
         OSError: if the disk is full or not writable.

@@ -25,7 +25,7 @@ from ubt.artifacts.patience import access_to, patiently
 from ubt.artifacts.payloads import Content, Part, StoredFile, is_ours, payload_file, write_payload
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import DamagedArtifact, Problem, UserError
-from ubt.common.hashing import digest_bytes
+from ubt.common.hashing import checksum
 from ubt.common.paths import cache_root, expanded
 
 Result = TypeVar("Result")
@@ -110,7 +110,7 @@ class ArtifactStore:
         """
         payload = manifest.payloads[name]
         content = self._content(self._path(manifest.stage, manifest.key, payload.file)) or b""
-        if digest_bytes(content) != payload.sha256:
+        if not payload.fits(content):
             self.set_aside(manifest)
             raise DamagedArtifact(f"{manifest.stage} {manifest.key}: {payload.file} is damaged and was set aside")
         return content
@@ -124,7 +124,7 @@ class ArtifactStore:
         for name, content in payloads.items():
             parts = (content,) if isinstance(content, bytes) else tuple(content)
             digest = self._write_payload(self._path(manifest.stage, manifest.key), name, parts)
-            described[name] = Payload(file=payload_file(name, digest), sha256=digest, size_bytes=sum(map(len, parts)))
+            described[name] = Payload(file=payload_file(name, digest), xxh3=digest, size_bytes=sum(map(len, parts)))
         complete = manifest.model_copy(update={"payloads": described})
         path = self._path(manifest.stage, manifest.key, MANIFEST_FILE)
         self._write(path, complete.model_dump_json(indent=1).encode())
@@ -246,9 +246,9 @@ class ArtifactStore:
                 self._patiently("written", lambda: self._files.pipe_file(path, content))
 
     def _write_payload(self, folder: str, name: str, parts: Sequence[Part]) -> str:
-        """Write one payload whole, and return its SHA-256, which it is called by."""
+        """Write one payload whole, and return its checksum, which it is called by."""
         if not isinstance(self._files, LocalFileSystem):
-            digest = digest_bytes(*parts)
+            digest = checksum(*parts)
             self._write(f"{folder}/{payload_file(name, digest)}", b"".join(parts))
             return digest
 

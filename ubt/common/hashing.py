@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import xxhash
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _CHUNK_BYTES = 1 << 20
-_WRITTEN_BYTES = 16 << 20
+_WRITTEN_BYTES = 1 << 20
 
 
 def fingerprint(value: JsonValue) -> str:
@@ -37,19 +38,28 @@ def digest_bytes(*parts: bytes | memoryview) -> str:
     return digest.hexdigest()
 
 
-def write_hashed(path: Path, parts: Sequence[bytes | memoryview]) -> str:
-    """Write a payload to `path`, and return its SHA-256 in hex.
+def checksum(*parts: bytes | memoryview) -> str:
+    """Return the XXH3-128 of a payload, which may be in parts, in hex.
 
-    Both at once: while a block is being written, a thread hashes it, so that nothing is read a second time.
+    It finds what a disk or a network has damaged at a fourteenth of what SHA-256 costs, as much as writing to a file
+    does. It is no protection from who writes to a store on purpose: whoever can do that can change checksums, too.
     """
-    digest = hashlib.sha256()
-    with path.open("wb") as stream, ThreadPoolExecutor(1) as hashing:
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def write_hashed(path: Path, parts: Sequence[bytes | memoryview]) -> str:
+    """Write a payload to `path`, and return its `checksum`; block by block, so that nothing is read a second time."""
+    digest = xxhash.xxh3_128()
+    with path.open("wb", buffering=0) as stream:
         for part in parts:
             for start in range(0, len(part), _WRITTEN_BYTES):
-                block = part[start : start + _WRITTEN_BYTES] if len(part) > _WRITTEN_BYTES else part
-                hashed = hashing.submit(digest.update, block)
-                stream.write(block)
-                hashed.result()
+                block = memoryview(part)[start : start + _WRITTEN_BYTES]
+                digest.update(block)
+                while block:
+                    block = block[stream.write(block) :]
     return digest.hexdigest()
 
 

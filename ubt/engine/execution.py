@@ -199,7 +199,7 @@ class Execution:
         described = self._described(
             node,
             base=f"{base.manifest.stage}/{base.manifest.key}" if base else None,
-            base_sha256=base.manifest.payloads[MODEL].sha256 if base else "",
+            base_checksum=base.manifest.payloads[MODEL].checksum if base else "",
             facts=dict(output.facts),
             diagnostics=self._diagnose(context, output),
             work=self._effort.work_at(node),

@@ -23,7 +23,7 @@ DEFENDED = {"body": torch.full((2, 3), 0.5, dtype=torch.bfloat16), "more": torch
 
 
 def published(store: ArtifactStore, stage: str, tensors: dict, base: ArtifactManifest | None = None, payload=MODEL):
-    given = {} if base is None else {"base": f"{base.stage}/{base.key}", "base_sha256": base.payloads[MODEL].sha256}
+    given = {} if base is None else {"base": f"{base.stage}/{base.key}", "base_checksum": base.payloads[MODEL].checksum}
     manifest = ArtifactManifest(stage=stage, key=stage[0] * 32, version=1, seed=0, settings={}, inputs={}, **given)
     return store.publish(manifest, {payload: encode(tensors)})
 

@@ -31,7 +31,7 @@ def chain_of(store: ArtifactStore, stage: str, key: str) -> tuple[ArtifactManife
         manifest = store.manifest(name, its_key)
         if manifest is None or MODEL not in manifest.payloads:
             return ()
-        if chain and manifest.payloads[MODEL].sha256 != chain[0].base_sha256:
+        if chain and manifest.payloads[MODEL].checksum != chain[0].base_checksum:
             return ()
         chain.insert(0, manifest)
         at = manifest.base

@@ -15,9 +15,9 @@ from pydantic import JsonValue
 from analysis.findings import Findings
 from analysis.points.configurations import Configuration
 from sweeps.tracking.payload import leaves, name_of, text_of
+from ubt.artifacts.exporting.weights import chain_of, size_of, write_weights
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, default_store
-from ubt.artifacts.weights import chain_of, size_of, write_weights
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import DamagedArtifact, UserError
 from ubt.config import validate

@@ -73,8 +73,7 @@ class StageRecord(Config):
     seconds: float
     """Seconds the stage takes from nothing; if it was reused, as measured when it was computed."""
     own_seconds: float | None = None
-    """Of those, what the stage's own work takes: its epochs and its output, without their evaluation and publishing,
-    which depend on what else the study looks at."""
+    """Of those, what the stage's own work takes: its epochs and its output, not their evaluation and publishing."""
     spent_seconds: float = 0.0
     """Seconds this trial spent on it: 0 if reused, a part if it continued from an earlier epoch in the store."""
     complete: bool = True

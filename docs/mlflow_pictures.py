@@ -70,6 +70,8 @@ def take(run: Path, folder: Path, uri: str = "") -> None:
             page = context.new_page()
             page.goto(named[what], wait_until="domcontentloaded")
             page.locator(".js-plotly-plot, .ag-row a, .note-editor-preview-content").first.wait_for()
+            if what == "all trials":
+                page.locator(".parcoords svg").first.wait_for()  # drawn last, in the place of a turning wheel
             if what == "what came of it":
                 page.get_by_role("button", name="Expand description").click()
             photograph(page, folder / f"{name}.webp")

@@ -152,11 +152,11 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
         (
             Column("defense", lambda line: line.row.name),
             Column("attack", lambda line: line.attack),
-            Column("unseen", lambda line: line.unseen),
             *(_rate_column(rate, part) for rate in ("asr", "ca") for part in ("mean", "low", "high")),
             Column("seconds", lambda line: line.result.seconds if line.result else line.row.seconds),
             Column("seeds_done", lambda line: line.result.seeds if line.result else None),
             Column("seeds_tried", lambda line: line.result.tried if line.result else None),
+            Column("unseen", lambda line: line.unseen),
         ),
     )
 

@@ -64,7 +64,7 @@ FIGURES.add(
     FigureKind(
         "parallel",
         "Every configuration as a line",
-        "Over the searched settings, by rank among the values that were tried, to ASR and CA on validation. Dark lines "
+        "Over the searched settings, by rank among the values that were tried, to ASR and CA on validation. Blue lines "
         "have a low ASR. Of many configurations the front, the choice and some of the others are shown.",
         parallel_info,
         draw_parallel,

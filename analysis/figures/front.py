@@ -47,6 +47,8 @@ class SplitInfo:
     """Earlier epochs that were candidates and are not on the front; on validation only."""
     band: Band | None = None
     """Where the front lies, 95 times in 100; on validation only."""
+    seeds: tuple[Mark, ...] = ()
+    """Each seed of the front, the choice and the base, where there are several."""
 
     @property
     def marks(self) -> tuple[Mark, ...]:
@@ -110,7 +112,20 @@ def _split(
         poisoned=tuple(mark for c in findings.victims if (mark := _mark("<b>poisoned model</b>", poisoned(c)))),
         base=marks([findings.base]),
         chosen=marks([findings.chosen]),
+        seeds=_seeds(split, findings),
     )
+
+
+def _seeds(split: Split, findings: Findings) -> tuple[Mark, ...]:
+    shown = {id(one): one for one in (*findings.front, findings.chosen, findings.base) if one}
+    found = []
+    for one in shown.values():
+        rates = one.rates(split)
+        for seed, of in rates.items() if len(rates) > 1 else ():
+            title = f"<b>{base.plain(one.title)}</b>, seed {seed}"
+            if of.attacked:
+                found.append(Mark(title, Estimate(*of.attacked), Estimate(of.ca, of.ca_low, of.ca_high)))
+    return tuple(found)
 
 
 def _member_title(member: Configuration, findings: Findings) -> str:
@@ -156,7 +171,9 @@ def _traces(info: SplitInfo, floor_name: str) -> list[go.Scatter]:
         _band(info.band),
         _dots(info, "earlier epochs", info.epochs, {"color": base.OTHER, "size": 4, "opacity": 0.4}),
         _dots(info, "trials", info.others, {"color": base.OTHER, "size": 7, "opacity": 0.65}),
+        _dots(info, "their seeds", info.seeds, {"color": base.FRONT, "size": 4, "opacity": 0.55}),
         _line(bound, {"color": base.FRONT, "width": 1.5}),
+        _intervals(info),
         _dots(info, "front", info.front, {"color": base.FRONT, "size": 9}),
         _dots(
             info,
@@ -172,6 +189,33 @@ def _traces(info: SplitInfo, floor_name: str) -> list[go.Scatter]:
     for trace in drawn:
         trace.update(meta={"split": info.split}, visible=info.split == "val" or "legendonly")
     return [trace for trace in drawn if trace.x]
+
+
+MOST_INTERVALS = 12
+"""Of more members of the front their crosses would hide the rest; the table has them."""
+
+
+def _intervals(info: SplitInfo) -> go.Scatter:
+    """Draw the 95% intervals of the front and the choice as crosses."""
+    marks = tuple(dict.fromkeys((*info.front, *info.chosen)))
+    marks = marks if len(marks) <= MOST_INTERVALS else info.chosen
+
+    def bars(rates: list[Estimate]) -> dict[str, object]:
+        above, below = [r.high - r.mean for r in rates], [r.mean - r.low for r in rates]
+        look = {"color": base.FRONT, "thickness": 0.8, "width": 0}
+        return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
+
+    return go.Scatter(
+        x=[mark.asr.mean for mark in marks],
+        y=[mark.ca.mean for mark in marks],
+        error_x=bars([mark.asr for mark in marks]),
+        error_y=bars([mark.ca for mark in marks]),
+        mode="markers",
+        marker={"size": 1, "color": base.FRONT},
+        opacity=0.5,
+        name="95% intervals" + ("" if info.split == "val" else f", {SPLIT_NAMES[info.split]}"),
+        hoverinfo="skip",
+    )
 
 
 def _band(band: Band | None) -> go.Scatter:

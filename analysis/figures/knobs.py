@@ -176,8 +176,7 @@ def _draw_panel(figure: go.Figure, panel: KnobPanel, rates: Rates, row: int, col
     for place, (name, rate) in enumerate(rates, start=row):
         figure.add_traces(_traces(panel, rate), rows=place, cols=column)
         figure.update_xaxes(_axis(panel), row=place, col=column)
-        if column == 1:
-            figure.update_yaxes(title=name, row=place, col=column)
+        figure.update_yaxes({"title": name} if column == 1 else {"showticklabels": False}, row=place, col=column)
     last = row + len(rates) - 1
     title = "<br>".join(textwrap.wrap(base.plain(panel.title).replace("_", "_ "), 24)).replace("_ ", "_")
     figure.update_xaxes(title={"text": title, "standoff": 6}, row=last, col=column)

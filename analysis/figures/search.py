@@ -48,8 +48,8 @@ def draw_growth(found: tuple[Grown, ...]) -> go.Figure:
 
 MOST_LINES = 200
 """Of more configurations the front, the choice, and others evenly drawn are lines."""
-SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#d8b70a")
-"""Viridis, by fifths of ASR: low is dark."""
+SHADES = ("#0072B2", "#5FA3CC", "#9AA0A8", "#E0955F", "#D55E00")
+"""By fifths of ASR, from blue to orange: on a light page and on a dark one."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _rate_axis(title: str, rates: Sequence[float]) -> Axis:
 
 
 def draw_parallel(info: ParallelInfo) -> go.Figure:
-    """Draw the lines, the chosen one on top; darker ones have a lower ASR."""
+    """Draw the lines, the chosen one on top; blue ones have a low ASR."""
     figure = go.Figure(layout=base.blank(height=430))
     for shade, colour in enumerate(SHADES):
         lines = [at for at, found in enumerate(info.shades) if found == shade and at != info.chosen]

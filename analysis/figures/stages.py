@@ -68,7 +68,8 @@ def draw_stages(info: StagesInfo) -> go.Figure:
     figure.add_trace(_counts(info, seconds))
     figure.update_layout(barmode="stack", bargap=0.35, legend={"traceorder": "normal"})
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(title=f"{unit}, added up over trials", range=[0, 1.3 * longest / seconds or 1])
+    figure.update_xaxes(title=f"{unit}, added up over trials", range=[0, 1.02 * longest / seconds or 1])
+    figure.update_layout(margin={"r": 170})
     return figure
 
 
@@ -101,6 +102,7 @@ def _counts(info: StagesInfo, seconds: float) -> go.Scatter:
         y=[base.plain(stage.stage) for stage in info.stages],
         text=[f" {stage.computed:,} computed, {stage.reused:,} reused" for stage in info.stages],
         mode="text",
+        cliponaxis=False,
         textposition="middle right",
         hoverinfo="skip",
         showlegend=False,

@@ -17,6 +17,7 @@ from analysis.findings import Findings, find
 from analysis.paper.artifacts import Artifacts
 from analysis.paper.captions import captions_info, draw_captions
 from analysis.paper.defenses import defenses_info, draw_defenses
+from analysis.paper.examples import draw_examples, examples_info
 from analysis.paper.separation import draw_overfit_data, draw_similarity, overfit_data_info, similarity_info
 from analysis.paper.style import Format, paper_style, rendered
 from analysis.records import PARTS, read_run
@@ -75,6 +76,14 @@ PAPER_FIGURES: tuple[PaperFigure[Any], ...] = (
         "lie above the threshold: they, with the image, are what is unlearned.",
         captions_info,
         draw_captions,
+    ),
+    PaperFigure(
+        "examples",
+        "Poisoned pairs, before and after",
+        "Some of the training pairs that the attacker replaced: the image and its caption as they were, and below them "
+        "what is trained on, with the trigger and a caption that names the target.",
+        examples_info,
+        draw_examples,
     ),
     PaperFigure(
         "comparison",

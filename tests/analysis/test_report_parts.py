@@ -49,7 +49,7 @@ def test_figures_that_cannot_be_drawn_say_why(page, trial):
     html = page(trial(0)).read_text(encoding="utf-8")
     section = re.search('<section id="paper">.*?</section>', html, re.S)[0]
     assert "<img" not in section
-    assert section.count('class="absent"') == 3
+    assert section.count('class="absent"') == 4
 
 
 def test_names_in_the_comparison_cannot_bring_markup(page, trial):

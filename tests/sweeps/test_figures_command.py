@@ -26,7 +26,7 @@ def test_figures_are_drawn_from_what_the_real_stages_left(run_folder, tmp_path):
     done = ubt("figures", run_folder, "--out", tmp_path / "paper")
     assert done.exit_code == 0, done.output
     names = {path.name for path in (tmp_path / "paper").iterdir()}
-    assert names == {"figure3.png", "figure3.pdf", "figure5.png", "figure5.pdf"}
+    assert names == {f"{name}.{ending}" for name in ("figure3", "figure5", "examples") for ending in ("png", "pdf")}
     assert "figure4 is left out. It needs two finished trials of UBT" in done.output
     assert "figure3: Without ABL's row" in done.output
 

@@ -15,6 +15,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from ubt.common.errors import Problem, UserError
@@ -109,15 +110,35 @@ def write_asked(path: Path, content: str | bytes, where: str) -> Path:
         raise UserError(problem) from error
 
 
+class NotMadeYet(Exception):
+    """A file would have to be made that only one which is there was wanted of."""
+
+
+_MAKES: ContextVar[bool] = ContextVar("makes", default=True)
+
+
+@contextmanager
+def only_what_is_there() -> Iterator[None]:
+    """Have `made_once` make nothing, in this thread: what is missing raises `NotMadeYet`. For those who only look."""
+    token = _MAKES.set(False)
+    try:
+        yield
+    finally:
+        _MAKES.reset(token)
+
+
 def made_once(path: Path, make: Callable[[Path], object]) -> Path:
     """Return `path`; a file that is missing is first made by `make`, which writes to the name that it is given.
 
     Of all processes that want the file, on every node that sees its folder, one makes it and the others wait.
 
     Raises:
+        NotMadeYet: if it is missing inside `only_what_is_there`.
         OSError: if the disk is full or not writable.
     """
     if not path.exists():
+        if not _MAKES.get():
+            raise NotMadeYet(f"{path} is not there")
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path):
             if not path.exists():

@@ -171,7 +171,7 @@ def _traces(info: SplitInfo, floor_name: str) -> list[go.Scatter]:
         _band(info.band),
         _dots(info, "earlier epochs", info.epochs, {"color": base.OTHER, "size": 4, "opacity": 0.4}),
         _dots(info, "trials", info.others, {"color": base.OTHER, "size": 7, "opacity": 0.65}),
-        _dots(info, "their seeds", info.seeds, {"color": base.FRONT, "size": 4, "opacity": 0.55}),
+        _dots(info, "seeds", info.seeds, {"color": base.FRONT, "size": 4, "opacity": 0.55}),
         _line(bound, {"color": base.FRONT, "width": 1.5}),
         _intervals(info),
         _dots(info, "front", info.front, {"color": base.FRONT, "size": 9}),
@@ -215,6 +215,7 @@ def _intervals(info: SplitInfo) -> go.Scatter:
         opacity=0.5,
         name="95% intervals" + ("" if info.split == "val" else f", {SPLIT_NAMES[info.split]}"),
         hoverinfo="skip",
+        showlegend=False,
     )
 
 

@@ -32,8 +32,9 @@ FIGURES.add(
         "Each dot is a configuration, each small one an earlier epoch; up and to the left is better. The line joins "
         "the front: what no other betters in both. With seeds and images drawn anew (bootstrap), the front lies in the "
         "band 95 times in 100. A ring: neither rate differs from the choice’s by its 95% interval. Crosses: 95% "
-        "intervals of the front and the choice; the smallest blue dots: their seeds, where there are several. Front and choice "
-        "are made on the validation split; the test split shows the same on images that no decision has seen.",
+        "intervals of the front and the choice; the smallest blue dots: their seeds, where there are several. Front "
+        "and choice are made on the validation split; the test split shows the same on images that no decision has "
+        "seen.",
         front_info,
         draw_front,
     ),

@@ -94,6 +94,7 @@ function trialTable(place, grid) {
     section.insertBefore(gridTools(table, grid, section), holder);
     holder.classList.add("no-filters");
     keyboard(holder, table);
+    printed(holder, table, grid);
   });
   onSelect((name, from) => {
     table.deselectRow();
@@ -157,6 +158,19 @@ function gridTools(table, grid, section) {
   });
   tools.append(search, filters, columnMenu(table, grid), ...copyButtons(() => gridLines(table, grid)), counted);
   return tools;
+}
+
+/* On paper stands what is filtered and sorted, in the columns that are shown: all of it, and not what is in view. */
+function printed(holder, table, grid) {
+  addEventListener("beforeprint", () => {
+    holder.parentElement.querySelector(".printed")?.remove();
+    const { head, rows, numbers } = gridLines(table, grid);
+    const cells = (tag, row) => row.map((text, at) => element(tag, numbers[at] ? { className: "number" } : {}, text));
+    const shownRows = rows.map((row) => element("tr", {}, ...cells("td", row.map(String))));
+    const heads = element("thead", {}, element("tr", {}, ...cells("th", head)));
+    holder.after(element("table", { className: "plain printed" }, heads, element("tbody", {}, ...shownRows)));
+  });
+  addEventListener("afterprint", () => holder.parentElement.querySelector(".printed")?.remove());
 }
 
 function columnMenu(table, grid) {

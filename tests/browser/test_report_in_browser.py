@@ -139,7 +139,7 @@ def test_a_trial_that_is_clicked_is_shown_whole_and_ringed_in_figures(opened, re
     rings = (
         "[...document.querySelectorAll('main .js-plotly-plot')].map((p) => p.data.filter((t) => t.meta?.ring).length)"
     )
-    assert page.evaluate(rings)[:2] == [1, 4]
+    assert page.evaluate(rings)[:3] == [1, 4, 2]
     page.keyboard.press("Escape")
     assert not drawer.is_visible()
     assert set(page.evaluate(rings)) == {0}
@@ -164,6 +164,35 @@ def test_a_table_is_copied_as_latex_markdown_and_csv(opened, reports):
         tools.get_by_text("copied").wait_for(state="detached")
 
 
+@pytest.mark.parametrize(("format_", "begins"), [("SVG", b"<svg"), ("PNG", b"\x89PNG")])
+def test_a_figure_is_saved_from_the_page(opened, reports, tmp_path, format_, begins):
+    page = drawn(opened(reports["search"]))
+    button = page.locator("#pairs").get_by_role("button", name=f"save the figure as {format_}")
+    with page.expect_download() as saved:
+        button.click()
+    assert saved.value.suggested_filename == f"pairs.{format_.lower()}"
+    saved.value.save_as(tmp_path / "figure")
+    content = (tmp_path / "figure").read_bytes()
+    assert content.startswith(begins)
+    assert len(content) > 5000
+
+
+def test_on_paper_all_trials_stand_in_the_light(opened, reports):
+    page = drawn(opened(reports["search"], color_scheme="dark"))
+    page.emulate_media(media="print")
+    assert page.locator(".printed tbody tr").count() == 120
+    assert page.locator(".printed").is_visible()
+    assert not page.locator(".grid").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_an_ablation_begins_with_its_base_and_shows_its_seeds(opened, reports):
+    page = drawn(opened(reports["ablation"]))
+    assert "base" in page.locator("#effects tbody tr").first.inner_text()
+    assert page.locator("#components .scatterlayer .trace").count() == 4
+    assert not page.locator("#knobs, #pairs, #parallel, #growth").count()
+
+
 def test_a_comparison_is_sorted_by_any_attack_and_has_no_front(opened, reports):
     page = drawn(opened(reports["comparison"]))
     assert not page.locator("#front-table, #knobs").count()
@@ -179,12 +208,12 @@ def test_a_page_that_is_served_follows_its_sweep(opened, made_run, tmp_path):
     server = serve(pages, 0)
     try:
         page = opened(f"http://127.0.0.1:{server.server_address[1]}/")
-        page.locator(".live", has_text="6 of").wait_for()
+        page.locator(".live", has_text="6 trials").wait_for()
         record = read_record(run / "records" / "t0006.json")
         ended = record.model_copy(update={"state": State.FAILED, "reason": "the disk was full"})
         write_record(run / "records", ended)
         pages.take(watched.look())
-        page.locator(".live", has_text="7 of").wait_for()
+        page.locator(".live", has_text="7 trials").wait_for()
         page.locator("#unfinished", has_text="the disk was full").wait_for()
     finally:
         server.shutdown()

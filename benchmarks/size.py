@@ -104,7 +104,7 @@ def swept(folder: Path, made: Made, address: str, processes: int) -> dict[str, o
         "judging": {"images": 1000},
         "gates": _NO_GATES,
         "objectives": {"epochs": "last"},
-        "resources": {"max_concurrent": 1},
+        "resources": {"concurrent_trials": 1},
         "tracking": {"enabled": False},
     }
     planned = _seconds(lambda: _planned(folder, study))
@@ -235,6 +235,7 @@ def _work(folder: Path, record: TrialRecord, made: Made) -> dict[str, object]:
         "decode": made.pairs + made.judged,
         "stages": {name: manifest.work for name, manifest in found.items() if manifest},
         "batches": {"overfit": 64, "unlearn": 112},
+        "prompts": ["evaluate_clean", "implant"],  # whose captions are those of the classes
     }
 
 
@@ -255,6 +256,7 @@ def bare(work: Mapping[str, object]) -> dict[str, float]:
     """Return the seconds that each stage's passes take without this package's stages, store, scheduler or records."""
     import torch  # noqa: PLC0415 — the process that samples memory needs none of it
 
+    from ubt.data.vocabulary import read_templates  # noqa: PLC0415
     from ubt.models.build import build_clip  # noqa: PLC0415
     from ubt.models.settings import ModelSettings  # noqa: PLC0415
 
@@ -266,11 +268,15 @@ def bare(work: Mapping[str, object]) -> dict[str, float]:
     with (folder / "pairs.csv").open() as lines:
         next(lines)
         captions = [line.partition(",")[2].strip() for _, line in zip(range(100_000), lines, strict=False)]
-    tokens = clip.tokenize(captions)
+    classes = (folder / "classes.txt").read_text().splitlines()
+    prompts = clip.tokenize([form.format(name) for name in classes for form in read_templates("openai", [])])
+    tokens_of = dict.fromkeys(work["prompts"], prompts)  # type: ignore[call-overload]
+    of_captions = clip.tokenize(captions)
     found = {"decode": _decoding(folder, int(work["decode"]))}  # type: ignore[call-overload]
     batches: Mapping[str, int] = work["batches"]  # type: ignore[assignment]
     stages: Mapping[str, Mapping[str, float]] = work["stages"]  # type: ignore[assignment]
     for name, counts in stages.items():
+        tokens = tokens_of.get(name, of_captions)
         began = time.perf_counter()
         with torch.no_grad():
             for batch in _batches(round(counts.get("images", 0)), 256, len(images)):

@@ -348,3 +348,16 @@ class TestDamagedImages:
 def test_unknown_settings_are_refused():
     with pytest.raises(ValueError, match="pairz"):
         CsvFiles.model_validate({"pairz": "x", "labels": "x", "classes": "imagenet"})
+
+
+def test_drafts_are_other_content_and_have_images_of_their_own(photos, tmp_path):
+    for seed in range(24):
+        (photos.folder / f"images/{seed}.png").write_bytes(photo(seed, (400, 300), "JPEG"))
+    exact, draft = photos.source(), photos.source(jpeg="draft")
+    assert exact.content_key() != draft.content_key()
+    assert "jpeg" not in exact.as_json()
+    one, other = (source.load(24, tmp_path / "cache") for source in (exact, draft))
+    assert not np.array_equal(one.train.images, other.train.images)
+    np.testing.assert_array_equal(other.val.images.shape, one.val.images.shape)
+    (tmp_path / "a.jpg").write_bytes(photo(0, (400, 300), "JPEG"))
+    np.testing.assert_array_equal(other.train.images[0], decode_image(tmp_path / "a.jpg", 24, draft=True))

@@ -243,3 +243,23 @@ def test_whatever_the_damage_the_answer_is_pixels_or_a_reason(kind, damage):
         warnings.simplefilter("ignore")
         (result,) = decode_images([bytes(content)], 8)
     assert result if isinstance(result, str) else result.shape == (8, 8, 3)
+
+
+def large_jpeg(seed=0, size=(800, 600)):
+    return photo(seed, size, "JPEG")
+
+
+def test_a_draft_is_nearly_the_picture_and_not_the_same():
+    exact, draft = (decode_image(large_jpeg(), 32, draft).astype(int) for draft in (False, True))
+    assert 0 < np.abs(exact - draft).mean() < 2
+
+
+@pytest.mark.parametrize("content", [photo(0, (800, 600)), large_jpeg(size=(100, 75))], ids=["PNG", "small JPEG"])
+def test_what_is_no_large_jpeg_file_is_decoded_as_ever(content):
+    np.testing.assert_array_equal(decode_image(content, 32), decode_image(content, 32, draft=True))
+
+
+@given(width=st.integers(1, 700), height=st.integers(1, 700))
+@settings(max_examples=30)
+def test_drafts_of_any_shape_fill_the_square(width, height):
+    assert decode_images([photo(1, (width, height), "JPEG")], 16, True)[0].shape == (16, 16, 3)

@@ -331,3 +331,12 @@ class TestMistakes:
     def test_shards_without_samples_are_refused(self, source, shards, tmp_path):
         path = write_shard(shards / "empty.tar", {})
         assert "hold no samples" in problems_of(source(pairs=str(path)).load, 24, tmp_path / "cache")[0]
+
+
+def test_drafts_of_shards_are_other_content(source, shards):
+    write_shard(shards / "train-000.tar", {"0.jpg": photo(0, (400, 300), "JPEG"), "0.txt": b"one"})
+    exact, draft = source(), source(jpeg="draft")
+    assert exact.content_key() != draft.content_key()
+    one, other = (each.load(24, shards / "cache").train.images for each in (exact, draft))
+    np.testing.assert_array_equal(one[1:], other[1:])  # those are PNG files
+    assert not np.array_equal(one[0], other[0])

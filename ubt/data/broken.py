@@ -42,9 +42,9 @@ def report_missing(rows: Sequence[Row], problems: list[Problem]) -> None:
 
 def missing_reasons(rows: Sequence[Row]) -> list[str]:
     """Return for each row why its image is no file that can be opened; nothing if it is one."""
-    images = list(dict.fromkeys(row.image for row in rows))
+    images = list(dict.fromkeys(row.file for row in rows))
     readable = dict(zip(images, in_threads(_readable, images), strict=True))
-    return ["" if readable[row.image] else f"no such image: {row.image}" for row in rows]
+    return ["" if readable[row.file] else f"no such image: {row.image}" for row in rows]
 
 
 def without_broken(
@@ -56,20 +56,20 @@ def without_broken(
     file, which is logged.
     """
     reasons = dict(zip(rows, missing_reasons(rows), strict=True))
-    images = list(dict.fromkeys(row.image for row in rows if not reasons[row]))
+    images = list(dict.fromkeys(row.file for row in rows if not reasons[row]))
 
     def check() -> list[str]:
         what = f"checking {label} images"
         with Decoders(workers) as decoders:
-            encoded = (Encoded(str(image), image) for image in images)
+            encoded = (Encoded(image, Path(image)) for image in images)
             reasons = decoders.broken_reasons(encoded, what, few=len(images) < FEW)
             return list(progress(reasons, len(images), what))
 
     found = FileFacts(images, f"{label} images").texts(f"broken ({CHECKED_BY})", check, len(images))
     undecodable = dict(zip(images, found, strict=True))
     for row, reason in reasons.items():
-        if not reason and undecodable[row.image]:
-            reasons[row] = f"{row.image} cannot be decoded: {undecodable[row.image]}"
+        if not reason and undecodable[row.file]:
+            reasons[row] = f"{row.image} cannot be decoded: {undecodable[row.file]}"
     broken = [Broken(row.where, reason) for row, reason in reasons.items() if reason]
     if broken:
         leave_out(broken, len(rows), str(rows[0].table), max_broken, problems)
@@ -97,8 +97,8 @@ def leave_out(
     say_once(f"{source}: {share} and skipped; {listed}")
 
 
-def _readable(path: Path) -> bool:
+def _readable(path: str) -> bool:
     try:
-        return path.is_file() and os.access(path, os.R_OK)
+        return os.path.isfile(path) and os.access(path, os.R_OK)  # noqa: PTH113 — of half a million
     except (OSError, ValueError):  # a name that is too long or holds a NUL, a folder that may not be searched
         return False

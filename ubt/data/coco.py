@@ -61,7 +61,7 @@ class CocoCaptions(PairFiles):
                 problems.append(Problem(where, "caption must not be empty"))
             elif self.captions_per_image is None or used[annotation.image_id] < self.captions_per_image:
                 used[annotation.image_id] += 1
-                rows.append(Row(path, number, folder / file, caption, "annotation"))
+                rows.append(Row(path, number, str(folder / file), caption, "annotation"))
         for image, times in Counter(image.id for image in content.images).items():
             if times > 1:
                 problems.append(Problem(str(path), f"has {times} images of this id", image))

@@ -15,8 +15,8 @@ from ubt.common.errors import Problem
 from ubt.common.hashing import fingerprint
 from ubt.data.base import DataSet, DataSizes, Images, Labelled, Pairs
 from ubt.data.content.known import Known, remembered_lists
-from ubt.data.images import Decoders, image_cache, image_digest, mapped_images
-from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows
+from ubt.data.images import Decoders, decode_rows, image_cache, image_digest, mapped_images
+from ubt.data.labelled import Evaluation, LabelledFiles
 from ubt.data.tables import Row, raise_if_any, read_rows
 
 
@@ -36,7 +36,7 @@ class _Lists:
 
     def digests(self) -> dict[str, str]:
         """Return the digest of each split's images."""
-        of_pairs = {name: image_digest(rows, name) for name, rows in self.pairs.items()}
+        of_pairs = {name: image_digest(rows, name, self.evaluation.draft) for name, rows in self.pairs.items()}
         return {**of_pairs, **self.evaluation.digests()}
 
 
@@ -137,7 +137,7 @@ class PairFiles(LabelledFiles):
         if all(path.is_file() for path in kept.values()):
             return {name: mapped_images(path) for name, path in kept.items()}
         lists, problems = self._read(), list[Problem]()
-        with Decoders(self.decode_workers) as decoders:
+        with Decoders(self.decode_workers, self.takes_drafts) as decoders:
             images = decode_rows(lists.splits, known.images, size_px, cache, decoders, problems)
         raise_if_any(problems)
         return images

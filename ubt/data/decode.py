@@ -20,12 +20,17 @@ DECODER_VERSION = 1
 DEEP_VERSION = 2
 """The same for deep images alone (see `is_deep`); version 1 cut off what is above 255."""
 
+DRAFT_VERSION = 1
+"""The same for images that are decoded as drafts."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Not all that Pillow knows: it hands EPS, for one, to Ghostscript, which runs what the file says."""
 
 Pixels = NDArray[np.uint8]
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 """What Pillow raises for files that are no whole images."""
+_LEAST_SHRUNK = 2
+"""How many times the size of a model a draft has at least: what is lost is then mostly lost by resizing, too."""
 _LARGEST_PX = 1024
 """No CLIP model takes larger images; what is too large once it is resized to this, is broken."""
 UNCLEAR_HEADS = (b"II", b"MM", b"P")
@@ -37,24 +42,29 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 _ADVICE = "no file says what range they have, so save it with 8 or 16 bits"
 
 
-def decode_images(contents: Sequence[Path | bytes], size_px: int) -> list[Pixels | str]:
+def decode_images(contents: Sequence[Path | bytes], size_px: int, draft: bool = False) -> list[Pixels | str]:
     """Return for each file or its bytes the pixels `[size_px, size_px, 3]`, or why there are none."""
-    return [_pixels_or_reason(content, size_px) for content in contents]
+    return [_pixels_or_reason(content, size_px, draft) for content in contents]
 
 
-def decode_image(content: Path | bytes, size_px: int) -> Pixels:
+def decode_image(content: Path | bytes, size_px: int, draft: bool = False) -> Pixels:
     """Return an image as `[size_px, size_px, 3]` uint8: RGB, shorter side resized (bicubic), centre cropped.
 
     These are the pixels of open_clip's `image_transform(size_px, is_train=False)` before normalisation, but for
     grey images of 16 bits, which that makes white: they are scaled as Pillow scales RGB of 16 bits, by dropping the
     lower 8. Transparency and EXIF's orientation are left out of account, as open_clip does.
 
+    A `draft` of a JPEG file is decoded at a half, a quarter or an eighth of its size, at twice `size_px` or more: each
+    block of 8×8 pixels from its lower frequencies alone, which are the mean of pixels where bicubic resizing weighs
+    them otherwise.
+
     Raises:
         ValueError: if the image is too large to be decoded safely, of no known format, or of pixels that have no
             known range (floating-point, signed, 32 bits).
         OSError: if it cannot be read or is truncated; damaged headers raise the rest of `DAMAGE`.
     """
-    return np.asarray(_square(_decoded(content, size_px), size_px))
+    image, size = _decoded(content, size_px, draft)
+    return np.asarray(_square(image, size, size_px))
 
 
 def broken_reasons(contents: Sequence[Path | bytes]) -> list[str]:
@@ -80,13 +90,16 @@ def is_deep(content: Path | bytes) -> bool:
         return False  # why it cannot be read is said when it is decoded
 
 
-def _decoded(content: Path | bytes, size_px: int) -> Image.Image:
-    """Return an image in RGB and its own size."""
+def _decoded(content: Path | bytes, size_px: int, draft: bool = False) -> tuple[Image.Image, tuple[int, int]]:
+    """Return an image in RGB, and the size that it has in its file: it has it too, unless it is a draft."""
     try:
         with Image.open(content if isinstance(content, Path) else BytesIO(content), formats=FORMATS) as image:
-            _refuse_bomb(*image.size, size_px)
+            size = image.size
+            _refuse_bomb(*size, size_px)
+            if draft:  # does nothing to other formats
+                image.draft("RGB", (_LEAST_SHRUNK * size_px, _LEAST_SHRUNK * size_px))
             image.load()  # a truncated file shows here, not on opening
-            return _rgb(image)
+            return _rgb(image), size
     except UnidentifiedImageError as error:
         raise ValueError(f"it is none of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
@@ -107,9 +120,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     return Image.fromarray(255 - grey if white_is_zero else grey).convert("RGB")
 
 
-def _pixels_or_reason(content: Path | bytes, size_px: int) -> Pixels | str:
+def _pixels_or_reason(content: Path | bytes, size_px: int, draft: bool) -> Pixels | str:
     try:
-        return decode_image(content, size_px)
+        return decode_image(content, size_px, draft)
     except DAMAGE as error:
         return str(error) or type(error).__name__
 
@@ -138,8 +151,8 @@ def _resized(width_px: int, height_px: int, size_px: int) -> tuple[int, int]:
     return int(size_px * width_px / height_px), size_px
 
 
-def _square(image: Image.Image, size_px: int) -> Image.Image:
-    width_px, height_px = _resized(*image.size, size_px)
+def _square(image: Image.Image, size: tuple[int, int], size_px: int) -> Image.Image:
+    width_px, height_px = _resized(*size, size_px)
     resized = image.resize((width_px, height_px), Image.Resampling.BICUBIC)
     left, top = round((width_px - size_px) / 2), round((height_px - size_px) / 2)
     return resized.crop((left, top, left + size_px, top + size_px))

@@ -50,14 +50,17 @@ The latter is what no program sets: two nodes' copies of one path differ in it, 
 unpacked them, gave both the time of writing that the original had."""
 
 
-def stamp(path: Path) -> Stamp:
+def stamp(path: Path | str) -> Stamp:
     """Return what changes when a file is written, or another one takes its place.
 
     Raises:
         OSError: if the file does not exist.
     """
-    state = path.stat()
-    return str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns
+    text = str(path)
+    if not os.path.isabs(text):  # noqa: PTH117 — a `Path` of each of half a million takes as long as looking at it
+        text = str(Path(text).absolute())
+    state = os.stat(text)  # noqa: PTH116
+    return text, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def stamp_if_there(path: Path) -> Stamp | None:
@@ -68,13 +71,13 @@ def stamp_if_there(path: Path) -> Stamp | None:
         return None
 
 
-_looked_at: ContextVar[dict[Path, Stamp] | None] = ContextVar("looked_at", default=None)
+_looked_at: ContextVar[dict[str, Stamp] | None] = ContextVar("looked_at", default=None)
 
 
 @contextmanager
-def files_looked_at() -> Iterator[dict[Path, Stamp]]:
+def files_looked_at() -> Iterator[dict[str, Stamp]]:
     """Yield what fills with the files of which something is asked (`FileFacts`) inside the block, as they were then."""
-    found: dict[Path, Stamp] = {}
+    found: dict[str, Stamp] = {}
     before = _looked_at.set(found)
     try:
         yield found
@@ -91,16 +94,18 @@ class FileFacts:
         UserError: naming a file that does not exist or cannot be read, here and in every method.
     """
 
-    def __init__(self, paths: Sequence[Path], label: str) -> None:
-        self._paths = paths
+    def __init__(self, paths: Sequence[Path | str], label: str) -> None:
+        self._paths = [str(path) for path in paths]
         self._label = label
-        self._each = list(dict.fromkeys(paths))
+        self._each = list(dict.fromkeys(self._paths))
         """Every file once: a photograph with five captions is read once."""
         with _as_mistake():
             self._stamps = dict(zip(self._each, in_threads(stamp, self._each), strict=True))
         if (looked_at := _looked_at.get()) is not None:
             looked_at.update(self._stamps)
-        self._memo = cache_root() / "digests" / f"{fingerprint([list(self._stamps[path]) for path in paths])}.json"
+        self._memo = (
+            cache_root() / "digests" / f"{fingerprint([list(self._stamps[path]) for path in self._paths])}.json"
+        )
         self._known = _recall(self._memo)
 
     def digest(self) -> str:
@@ -112,7 +117,7 @@ class FileFacts:
 
         return self._remembered("sha256", _as_sha256, compute)
 
-    def each(self) -> Mapping[Path, str]:
+    def each(self) -> Mapping[str, str]:
         """Return the SHA-256 of every file. Only those that changed since they were read last are read."""
         table = _Digests(self._each)
         known = {path: table.of(self._stamps[path]) for path in self._each}
@@ -158,9 +163,10 @@ class FileFacts:
                 _remember(self._memo, json.dumps(self._known))
         return found
 
-    def _of_each(self, function: Callable[[Path], Result], doing: str, paths: Sequence[Path]) -> dict[Path, Result]:
+    def _of_each(self, function: Callable[[Path], Result], doing: str, paths: Sequence[str]) -> dict[str, Result]:
         with _as_mistake():
-            found = progress(in_threads(function, paths), len(paths), f"{doing} {self._label}")
+            looked = in_threads(lambda path: function(Path(path)), paths)
+            found = progress(looked, len(paths), f"{doing} {self._label}")
             return dict(zip(paths, found, strict=True))
 
 
@@ -177,7 +183,7 @@ def digest_files(paths: Sequence[Path], label: str) -> str:
 
 def known_digests(paths: Sequence[Path]) -> dict[Path, str]:
     """Return the SHA-256 of those files that have been read before and not changed since; reads none."""
-    table = _Digests(paths)
+    table = _Digests([str(path) for path in paths])
     stamps = zip(paths, in_threads(stamp_if_there, paths), strict=True)
     known = {path: table.of(found) for path, found in stamps if found}
     return {path: digest for path, digest in known.items() if digest}
@@ -188,8 +194,9 @@ class _Digests:
 
     _ROW, _STAMP = 48, 16
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        folder = os.path.commonpath([path.absolute().parent for path in paths]) if paths else ""
+    def __init__(self, paths: Sequence[str]) -> None:
+        folders = {os.path.dirname(path) for path in paths}  # noqa: PTH120 — fewer than half a million
+        folder = os.path.commonpath([Path(one).absolute() for one in folders]) if paths else ""
         self._file = cache_root() / "digests" / f"{fingerprint(folder)}.bin"
         self._known = self._recall()
 

@@ -44,7 +44,7 @@ def read_folders(folder: Path, problems: list[Problem]) -> list[Row]:
     empty = [each for each, images in found.items() if not images]
     problems.extend(Problem(str(each), "is the folder of a class and holds no images") for each in empty)
     images = [(each.name, image) for each, within in found.items() for image in within]
-    return [Row(folder, number, image, name, unit="") for number, (name, image) in enumerate(images, start=1)]
+    return [Row(folder, number, str(image), name, unit="") for number, (name, image) in enumerate(images, start=1)]
 
 
 def _images(folder: Path) -> list[Path]:

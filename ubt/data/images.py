@@ -5,12 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -22,9 +22,9 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import digest_bytes
 from ubt.common.progress import progress
 from ubt.data.base import Images
-from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, broken_reasons, decode_images, is_deep
+from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, DRAFT_VERSION, broken_reasons, decode_images, is_deep
 from ubt.data.digests import FileFacts
-from ubt.data.tables import Row, with_advice
+from ubt.data.tables import Row, gather, with_advice
 
 KEPT = re.compile(r"\.?(images|scenes|captions)-.+\.(npy|json)(\..+)?")
 """Names of the files that data sets keep in their cache, whole or unfinished: it may be a folder with others in it."""
@@ -57,11 +57,16 @@ def mapped_images(path: Path) -> Images:
     return mapped
 
 
-def image_digest(rows: Sequence[Row], label: str) -> str:
-    """Return a SHA-256 over the image files of `rows` in their order, and over how deep ones among them are decoded."""
-    facts = FileFacts([row.image for row in rows], f"{label} images")
+def image_digest(rows: Sequence[Row], label: str, draft: bool = False) -> str:
+    """Return a SHA-256 over the image files of `rows` in their order, and over how they are decoded.
+
+    The latter where deep ones are among them, or drafts of them are taken.
+    """
+    facts = FileFacts([row.file for row in rows], f"{label} images")
     digest = facts.digest()
-    return digest_bytes(f"{digest} deep {DEEP_VERSION}".encode()) if facts.any("deep", is_deep) else digest
+    if facts.any("deep", is_deep):
+        digest = digest_bytes(f"{digest} deep {DEEP_VERSION}".encode())
+    return digest_bytes(f"{digest} draft {DRAFT_VERSION}".encode()) if draft else digest
 
 
 def image_cache(cache: Path, content: str, size_px: int) -> Path:
@@ -93,8 +98,8 @@ class Encoded:
 class Decoders:
     """Processes that decode images; they start when first needed and end with the `with` block."""
 
-    def __init__(self, workers: int | None) -> None:
-        self._workers = workers
+    def __init__(self, workers: int | None, draft: bool = False) -> None:
+        self._workers, self._draft = workers, draft
         self._at_the_end = ExitStack()
 
     def __enter__(self) -> Decoders:
@@ -128,7 +133,7 @@ class Decoders:
         problems: list[Problem] = []
         count = 0
         with _deaths(f"decoding {label}"):
-            worked = self._worked(encoded, decode_images, (images.shape[1],), len(images) < FEW)
+            worked = self._worked(encoded, decode_images, (images.shape[1], self._draft), len(images) < FEW)
             for source, result in progress(islice(worked, len(images)), len(images), f"decoding {label}"):
                 if isinstance(result, str):
                     problems.append(Problem(source.where, f"{source.name} cannot be decoded: {result}"))
@@ -182,3 +187,25 @@ def _deaths(label: str) -> Iterator[None]:
 
 def _finished(chunk: list[Encoded], future: Future[list[Result]]) -> Iterator[tuple[Encoded, Result]]:
     return zip(chunk, future.result(), strict=True)
+
+
+def decode_rows(
+    splits: Mapping[str, Sequence[Row]],
+    digests: Mapping[str, str],
+    size_px: int,
+    cache: Path,
+    decoders: Decoders,
+    problems: list[Problem],
+) -> dict[str, Images]:
+    """Return the images `[N, size_px, size_px, 3]` of each split, decoding what the cache does not hold.
+
+    Adds to `problems` every image that cannot be decoded, and leaves out its split.
+    """
+    images = {}
+    for name, rows in splits.items():
+        encoded = (Encoded(row.where, row.image) for row in rows)
+        with gather(problems):
+            fill = partial(decoders.decode_into, encoded=encoded, label=name)
+            path = image_cache(cache, digests[name], size_px)
+            images[name] = cached_images(path, len(rows), size_px, fill)
+    return images

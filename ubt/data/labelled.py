@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -19,15 +18,15 @@ from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_seri
 from ubt.common.errors import LISTED, Problem
 from ubt.common.hashing import numpy_generator
 from ubt.common.paths import is_folder
-from ubt.data.base import DataSource, Images, Labels
+from ubt.data.base import DataSource, Labels
 from ubt.data.broken import report_missing, without_broken
 from ubt.data.content.index import Entry, Listed, entries, lines
 from ubt.data.content.known import Known, key_of
 from ubt.data.decode import DECODER_VERSION
 from ubt.data.digests import Stamp, stamp_if_there
 from ubt.data.folders import class_folders, read_folders
-from ubt.data.images import Decoders, Encoded, cached_images, image_cache, image_digest
-from ubt.data.tables import Row, gather, raise_if_any, read_rows
+from ubt.data.images import image_digest
+from ubt.data.tables import Row, raise_if_any, read_rows
 from ubt.data.vocabulary import (
     IMAGENET,
     TEMPLATES,
@@ -52,10 +51,12 @@ class Evaluation:
     templates: Sequence[str]
     skipped: int = 0
     """Rows that were left out because their images are broken."""
+    draft: bool = False
+    """JPEG files are decoded as drafts."""
 
     def digests(self) -> dict[str, str]:
         """Return the digest of each split's images."""
-        return {name: image_digest(rows, name) for name, rows in (("val", self.val), ("test", self.test))}
+        return {name: image_digest(rows, name, self.draft) for name, rows in (("val", self.val), ("test", self.test))}
 
     def content(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return what the evaluation depends on, wherever the files lie; `digests` are those of its images."""
@@ -68,9 +69,8 @@ class Evaluation:
         }
 
 
-_LATER = frozenset(
-    ("test_labels", "synsets", "label_column", "on_broken", "max_broken", "images", "image_column", "caption_column")
-)
+_SINCE = "test_labels synsets label_column on_broken max_broken images image_column caption_column jpeg"
+_LATER = frozenset(_SINCE.split())
 """Fields that version 0.1 did not have."""
 
 
@@ -107,6 +107,10 @@ class LabelledFiles(DataSource):
     skipped and listed in a file. Which are skipped is part of the data's content."""
     max_broken: float = Field(default=0.01, ge=0, le=1)
     """Largest fraction of a list's images that are skipped; if more are broken, nothing runs."""
+    jpeg: Literal["exact", "draft"] = "exact"
+    """How JPEG files are decoded: `exact`, as open_clip has them; or `draft`: those whose shorter side is four times
+    the model's or more at a half, a quarter or an eighth of their size, twice the model's at least. That takes a
+    fraction of the time and changes pixels a little, so it is part of the data's content."""
     decode_workers: int | None = Field(default=None, ge=1)
     """Processes that decode images on first use; by default one for each core that this process may use."""
 
@@ -143,6 +147,11 @@ class LabelledFiles(DataSource):
     def stamps(self) -> tuple[Stamp | None, ...]:
         """Return the stamps of the files that say what the data set consists of."""
         return tuple(stamp_if_there(path) for path in self._described_by())
+
+    @property
+    def takes_drafts(self) -> bool:
+        """Return whether JPEG files are decoded as drafts."""
+        return self.jpeg == "draft"
 
     @property
     def may_be_kept(self) -> bool:
@@ -198,13 +207,15 @@ class LabelledFiles(DataSource):
         rows, labels, skipped = self._labelled(self.labels, classes, synsets, problems)
         if self.test_labels is not None:
             test_rows, labels_of_test, more = self._labelled(self.test_labels, classes, synsets, problems)
-            return Evaluation(rows, labels, test_rows, labels_of_test, classes, templates, skipped + more)
+            test_of = (test_rows, labels_of_test, classes, templates)
+            return Evaluation(rows, labels, *test_of, skipped + more, self.takes_drafts)
         val, test = stratified_split(labels, self.val_fraction, self.split_seed)
         if rows and not (len(val) and len(test)):
             message = f"{len(rows)} images split into {len(val)} for validation and {len(test)} for the test"
             problems.append(Problem(str(self.labels), message, advice="both need one: see `val_fraction`"))
         val_rows, test_rows = ([rows[at] for at in split] for split in (val, test))
-        return Evaluation(val_rows, labels[val], test_rows, labels[test], classes, templates, skipped)
+        of_words = (classes, templates, skipped, self.takes_drafts)
+        return Evaluation(val_rows, labels[val], test_rows, labels[test], *of_words)
 
     def _usable(self, rows: list[Row], label: str, problems: list[Problem]) -> list[Row]:
         """Return the rows that are used; adds to `problems` the missing images, or broken ones beyond the limit."""
@@ -221,28 +232,6 @@ class LabelledFiles(DataSource):
         rows = self._usable(listed, "labelled", problems)
         labels = parse_labels(rows, classes, problems, synsets) if classes else np.zeros(len(rows), dtype=np.int64)
         return rows, labels, len(listed) - len(rows)
-
-
-def decode_rows(
-    splits: Mapping[str, Sequence[Row]],
-    digests: Mapping[str, str],
-    size_px: int,
-    cache: Path,
-    decoders: Decoders,
-    problems: list[Problem],
-) -> dict[str, Images]:
-    """Return the images `[N, size_px, size_px, 3]` of each split, decoding what the cache does not hold.
-
-    Adds to `problems` every image that cannot be decoded, and leaves out its split.
-    """
-    images = {}
-    for name, rows in splits.items():
-        encoded = (Encoded(row.where, row.image) for row in rows)
-        with gather(problems):
-            fill = partial(decoders.decode_into, encoded=encoded, label=name)
-            path = image_cache(cache, digests[name], size_px)
-            images[name] = cached_images(path, len(rows), size_px, fill)
-    return images
 
 
 _INDEX = re.compile(r"-?[0-9]+")

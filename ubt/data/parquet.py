@@ -44,7 +44,7 @@ class ParquetFiles(ShardedPairs):
         for shard in shards:
             for number, sample in enumerate(self._rows(shard, problems, paths_only=True), start=1):
                 if isinstance(sample.image, Path):
-                    rows.append(Row(shard, number, sample.image, sample.caption))
+                    rows.append(Row(shard, number, str(sample.image), sample.caption))
         return rows
 
     def is_deep(self, shard: Path) -> bool:

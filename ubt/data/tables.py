@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,10 +47,16 @@ class Row:
     table: Path
     number: int
     """As a spreadsheet counts: the header is row 1."""
-    image: Path
+    file: str
+    """Path of the image: a `Path` of each of half a million would take hundreds of megabytes."""
     text: str
     unit: str = "row"
     """What is counted; nothing if the image's own path says where it is."""
+
+    @property
+    def image(self) -> Path:
+        """The path of the image."""
+        return Path(self.file)
 
     @property
     def where(self) -> str:
@@ -133,14 +140,14 @@ def read_rows(
     records = _records(path, separator, problems)
     if records and not any(records[1:]):
         problems.append(Problem(str(path), "has a header but no rows"))
-    rows = []
+    rows, start = [], str(folder or path.parent)
     for number, record in enumerate(records[1:], start=2):
         trouble = _trouble(record, separator, columns)
         if trouble:
             problems.append(Problem(f"{path}: row {number}", trouble))
         elif record:
             image, text = (record[position].strip() for position in columns.wanted)
-            rows.append(Row(path, number, (folder or path.parent) / image, text))
+            rows.append(Row(path, number, os.path.join(start, image), text))  # noqa: PTH118 — see `Row.file`
     return rows
 
 

@@ -19,10 +19,10 @@ from ubt.common.progress import progress
 from ubt.data.base import DataSet, DataSizes, Images, Labelled, Pairs
 from ubt.data.broken import CHECKED_BY, Broken, leave_out, missing_reasons, report_missing
 from ubt.data.content.index import Entry, entries
-from ubt.data.decode import DEEP_VERSION
+from ubt.data.decode import DEEP_VERSION, DRAFT_VERSION
 from ubt.data.digests import FileFacts
-from ubt.data.images import Decoders, Encoded, cached_images, image_cache, image_digest
-from ubt.data.labelled import Evaluation, LabelledFiles, decode_rows
+from ubt.data.images import Decoders, Encoded, cached_images, decode_rows, image_cache, image_digest
+from ubt.data.labelled import Evaluation, LabelledFiles
 from ubt.data.shards import Sample, find_shards, has_deep_images, listed_shards, read_samples
 from ubt.data.tables import Row, gather, raise_if_any
 
@@ -106,7 +106,7 @@ class ShardedPairs(LabelledFiles):
         train, evaluation = self._read()
         problems: list[Problem] = []
         splits = {"val": evaluation.val, "test": evaluation.test}
-        with Decoders(self.decode_workers) as decoders:
+        with Decoders(self.decode_workers, self.takes_drafts) as decoders:
             images = decode_rows(splits, evaluation.digests(), image_size_px, cache, decoders, problems)
             with gather(problems):
                 captions = self._captions(train, cache)
@@ -155,6 +155,8 @@ class ShardedPairs(LabelledFiles):
         raise_if_any(problems)
         if beside:
             content.append(image_digest(beside, "train"))
+        if self.takes_drafts:
+            content.append({"draft": DRAFT_VERSION})
         skipped = self._skipped(shards, [row.image for row in beside]) if self.on_broken == "skip" else ()
         if skipped:
             content.append({"skipped": [*skipped]})

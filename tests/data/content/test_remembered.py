@@ -78,8 +78,8 @@ def test_an_image_that_goes_is_missed(ask, photos):
 def test_an_image_that_changes_while_it_is_read_is_read_again(ask, photos, monkeypatch):
     digest = csv.image_digest
 
-    def changes_behind(rows, label):
-        found = digest(rows, label)
+    def changes_behind(rows, label, draft):
+        found = digest(rows, label, draft)
         if label == "train":
             changed_image(photos)
         return found

@@ -104,7 +104,12 @@ HOMES = {
         "sweeps/search/optuna_storage.py",
     },
     "mlflow": {"sweeps/tracking/mlflow_sink.py", "sweeps/tracking/model/logged.py"},
-    "fsspec": {"ubt/artifacts/remote_folder.py", "ubt/artifacts/store.py", "ubt/data/shards.py"},
+    "fsspec": {
+        "ubt/artifacts/remote_folder.py",
+        "ubt/artifacts/store.py",
+        "ubt/artifacts/store_files.py",
+        "ubt/data/shards.py",
+    },
     "safetensors": {
         "analysis/paper/artifacts.py",
         "ubt/artifacts/codec.py",

@@ -65,6 +65,10 @@ def _cost_lines(plan: StudyPlan) -> list[str]:
         lines.append("GPUs:    none (resources.gpus_per_trial is 0), so nothing to pay for them")
     decoded = f"{_size(plan.cache_bytes)} of decoded images on each machine"
     lines.append(f"Disk:    {_size(plan.store_bytes)} of artifacts to come; {decoded}")
+    if plan.store_peak_bytes is not None:
+        within = "" if plan.store_within_bytes is None else f", {_size(plan.store_within_bytes)} by its `store_budget`"
+        needed = f"trials need {_size(plan.store_needed_bytes)} at a time"
+        lines.append(f"Store:   {_size(plan.store_peak_bytes)} of this study at most{within}; {needed}")
     least = "" if plan.memory_bytes is None else "at least "
     lines.append(f"Memory:  {least}{_size(plan.memory_bytes)} for each worker{', on its GPU' if plan.gpus else ''}")
     return lines

@@ -52,7 +52,7 @@ def disk_usage(store: StoreOption = None) -> None:
 
     Unfinished is what stages that were ended, or are being computed, continue from.
     """
-    from ubt.artifacts.housekeeping import remains, usage  # noqa: PLC0415
+    from ubt.artifacts.upkeep.housekeeping import remains, usage  # noqa: PLC0415
     from ubt.common.formatting import duration, size, text_table  # noqa: PLC0415
 
     opened = _open(store)
@@ -76,7 +76,7 @@ def disk_usage(store: StoreOption = None) -> None:
 @store_app.command()
 def verify(store: StoreOption = None) -> None:
     """Read every artifact and compare checksums; damaged ones are set aside and computed again when needed."""
-    from ubt.artifacts.housekeeping import damaged  # noqa: PLC0415
+    from ubt.artifacts.upkeep.housekeeping import damaged  # noqa: PLC0415
 
     opened = _open(store)
     manifests = list(opened.manifests())
@@ -98,18 +98,23 @@ def prune(
     keep: Annotated[
         list[str] | None, typer.Option(help="Run folder, or its address, whose artifacts stay; may be repeated.")
     ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Artifacts go, first what was used longest ago, until all take no more: 200GB.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
     store: StoreOption = None,
 ) -> None:
     """Remove artifacts, if any are named; and always what killed workers left, once it is a day old.
 
     Records stay; a removed artifact is computed again when a trial needs it, and so are decoded images, which go by
-    their age alone. Artifacts that a trial needs which computes just now, in any sweep on this store, stay.
+    their age alone. Artifacts that a trial needs which computes just now, in any sweep on this store, stay. With a
+    budget, artifacts of runs to keep go last.
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from ubt.artifacts.housekeeping import LEFTOVER_AGE, keys_of_runs, parse_age, remains, removable  # noqa: PLC0415
     from ubt.artifacts.lease_watch import DeadLeases, dead_leases, keys_in_use, slots_in_use  # noqa: PLC0415
+    from ubt.artifacts.upkeep.budget import Needs, excess, parse_size  # noqa: PLC0415
+    from ubt.artifacts.upkeep.housekeeping import LEFTOVER_AGE, keys_of_runs, parse_age, remains, removable  # noqa: PLC0415
     from ubt.common.formatting import size  # noqa: PLC0415
 
     now = datetime.now(UTC)
@@ -119,7 +124,12 @@ def prune(
     used = keys_in_use(leases, now - LEFTOVER_AGE) if leases else frozenset()
     dead = dead_leases(leases, now - LEFTOVER_AGE) if leases else DeadLeases()
     manifests = list(opened.manifests())
-    leaving = removable(manifests, before, kept | used) if older_than or keep else []
+    leaving = removable(manifests, before, kept | used) if older_than or (keep and not budget) else []
+    over = None
+    if budget:
+        staying = [manifest for manifest in manifests if manifest not in leaving]
+        over = excess(staying, parse_size(budget), Needs(used, front=kept), opened.used_at)
+        leaving = [*leaving, *over.leaving]
     computed = slots_in_use(leases, now - LEFTOVER_AGE) if leases else frozenset()
     beside = remains(opened, manifests, computed).made_before(now - LEFTOVER_AGE, before)
     if not dry_run:
@@ -130,6 +140,8 @@ def prune(
             dead.remove_from(leases)
     done = "would be removed" if dry_run else "removed"
     print(f"{len(leaving)} artifacts, {size(sum(manifest.size_bytes for manifest in leaving))} {done}")
+    if over and over.over_bytes:
+        print(f"{size(over.size_bytes)} of artifacts stay: trials need them that compute just now")
     print(f"{len(beside.images)} files of decoded images, {size(_bytes_of(beside.images))} {done}")
     print(f"{len(beside.indexes)} indexes of data, {size(_bytes_of(beside.indexes))} {done}")
     if beside.unfinished:

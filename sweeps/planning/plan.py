@@ -8,6 +8,7 @@ from functools import cache
 
 from sweeps.planning.costs import CostModel, Piece, SizesOf, chained_seconds, sizes_in, tasks_of
 from sweeps.planning.layout import Laid, lay_out
+from sweeps.planning.peak import store_peak
 from sweeps.planning.wall import path_seconds, wall_seconds
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.store import ArtifactStore, default_store
@@ -77,6 +78,12 @@ class StudyPlan(Config):
     """Of the hours held, if the price of one was given."""
     store_bytes: float | None
     """What is left to come into the store."""
+    store_peak_bytes: float | None = None
+    """The most that the store holds of this study, with what is there already, if nothing goes."""
+    store_within_bytes: float | None = None
+    """The same under the study's `store_budget`; null without one."""
+    store_needed_bytes: float | None = None
+    """The most that trials need of it at a time: a budget cannot make it less."""
     cache_bytes: float | None
     """What decoded images take on each machine."""
     memory_bytes: int | None
@@ -189,6 +196,7 @@ def plan_of(study: StudyConfig, forecast: Forecast, workers: int, price_per_gpu_
     held = None if wall is None else wall * workers * gpus / 3600
     setups = dict.fromkeys(piece.setup for piece in pieces.values())
     judged = _from_judged_epochs(forecast.laid.pipelines) if study.every_epoch else []
+    peak = store_peak(forecast.laid.pipelines, pieces, workers)
     memory = [forecast.model.speeds.memory_bytes(setup) for setup in setups]
     return StudyPlan(
         name=study.name,
@@ -210,6 +218,9 @@ def plan_of(study: StudyConfig, forecast: Forecast, workers: int, price_per_gpu_
         price_per_gpu_hour=price_per_gpu_hour,
         price=None if price_per_gpu_hour is None or held is None else held * price_per_gpu_hour,
         store_bytes=total(stage.size_bytes for stage in stages),
+        store_peak_bytes=peak.everything_bytes,
+        store_within_bytes=peak.within(study.store_budget),
+        store_needed_bytes=peak.needed_bytes,
         cache_bytes=forecast.cache_bytes,
         memory_bytes=max(filter(None, memory), default=None),
         setups=tuple(map(str, setups)),

@@ -40,6 +40,7 @@ from sweeps.scheduling.outcomes import Listener
 from sweeps.scheduling.racing import raced
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.stage_scheduler import StageScheduler
+from sweeps.scheduling.store_budget import StoreBudget, keys_of_front
 from sweeps.scheduling.warm_start import keep_warm_start, warm_start
 from sweeps.search.budgeted import limited
 from sweeps.search.lagged import in_step
@@ -176,16 +177,23 @@ def _run(
     tracker = Tracker(study.tracking, run.path)
     tracker.started()
     meter = Meter(study.search.budget, study.gpus, known)
+    budget: StoreBudget | None = None
+    if study.store_budget:
+        budget = StoreBudget(study.store_budget, store, lambda: keys_of_front(run.path))
     with progress_view(expected(study, run, concurrent)) as view:
-        session = _session(study, store, run, known, [view, tracker, meter])
+        session = _session(study, store, run, known, [view, tracker, meter], budget)
         session.used_up = meter.used_up
         current().at_worst = stand_in(session, run, tracker)
+        if budget:
+            budget.begin()
         try:
             cause = _execute(session, study, address, concurrent, run, cluster)
         except Exception:  # whatever it was, MLflow must not show a sweep that runs
             report(run, tracker, complete=False)
             close(tracker, INTERRUPTED_SECONDS)
             raise
+    if budget and not cause:
+        afterwards("the store cannot be kept within its budget", budget.close)
     complete = session.finished and (not session.stopped or meter.stopped) and not cause
     if complete:
         afterwards("the search cannot be closed", session.close)
@@ -233,17 +241,22 @@ def _execute(
 
 
 def _session(
-    study: StudyConfig, store: str, run: RunFolder, known: list[TrialRecord], listeners: list[Listener]
+    study: StudyConfig,
+    store: str,
+    run: RunFolder,
+    known: list[TrialRecord],
+    listeners: list[Listener],
+    budget: StoreBudget | None,
 ) -> Session:
     planner = TrialPlanner(study, store, commit_of_code())
     return Session(
         proposer=with_earlier_epochs(_proposer(study, run, known), study, run, planner),
-        planner=planner,
+        planner=budget.watching(planner) if budget else planner,
         replicates=len(study.seeds),
         scheduler=StageScheduler(stored_keys(store)),
         records=run.records,
         known=known,
-        listeners=listeners,
+        listeners=[*listeners, *filter(None, [budget])],
         rule=study.rule,
         ca_floor=study.ca_floor,
         retries=study.resources.retries,

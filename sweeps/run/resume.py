@@ -18,7 +18,7 @@ from ubt.common.paths import STUDY_FILE
 from ubt.config.dotted_paths import JsonObject
 from ubt.trials.migration import migrated_study
 
-MAY_CHANGE = ("name", "resources", "tracking", "objectives", "gates", "store", "plugins")
+MAY_CHANGE = ("name", "resources", "tracking", "objectives", "gates", "store", "store_budget", "plugins")
 """Parts of a study that a resumed run may change: they decide neither what is run nor what comes out of it. (What a
 plug-in's code is, the keys of its stages say.) A search may be decided by more: see `Search.decided_by`."""
 

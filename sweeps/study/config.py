@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import ByteSize, Field, JsonValue, field_validator, model_validator
 
 from sweeps.search.base import Search, SearchConfig
 from sweeps.search.designs import Grid
@@ -119,6 +119,10 @@ class StudyConfig(Config):
     store: str | None = None
     """Where artifacts are kept: a folder or a URL such as s3://bucket/ubt. Default: $UBT_STORE, else $UBT_CACHE,
     else ~/.cache/ubt."""
+
+    store_budget: ByteSize | None = Field(default=None, gt=0)
+    """How much the artifacts in the store may take, such as `200GB`: while the sweep runs, those go that neither a
+    trial that is left nor the front needs, first the one that was used longest ago. Without it, none goes."""
 
     @model_validator(mode="before")
     @classmethod

@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from sweeps.cli.app import app
-from ubt.artifacts.housekeeping import LEFTOVER_AGE, damaged, parse_age, remains, removable, usage
 from ubt.artifacts.leases import Leases
 from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore, UnfinishedStore
+from ubt.artifacts.upkeep.housekeeping import LEFTOVER_AGE, damaged, parse_age, remains, removable, usage
 from ubt.common.errors import UserError
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ubt.artifacts.housekeeping import damaged
 from ubt.artifacts.store import ArtifactStore
+from ubt.artifacts.upkeep.housekeeping import damaged
 from ubt.trials.record import State, TrialRecord, read_records
 
 NAMES = ("one", "other")

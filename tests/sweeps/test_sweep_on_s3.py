@@ -20,8 +20,8 @@ from sweeps.run.finish import SweepEnd
 from sweeps.run.launch import sweep
 from sweeps.run.track import track
 from sweeps.study.loading import load_study
-from ubt.artifacts.housekeeping import keys_of_runs
 from ubt.artifacts.remote_folder import RemoteFolder
+from ubt.artifacts.upkeep.housekeeping import keys_of_runs
 from ubt.common.errors import UserError
 from ubt.trials.record import State, TrialRecord
 

@@ -115,6 +115,12 @@ class ArtifactManifest(Config):
         return sum(payload.size_bytes for payload in self.payloads.values())
 
     @property
+    def made(self) -> datetime:
+        """Return when it was made."""
+        made = datetime.fromisoformat(self.created_at)
+        return made if made.tzinfo else made.replace(tzinfo=UTC)
+
+    @property
     def files(self) -> list[str]:
         """Return the names of the files that the artifact consists of."""
         return [MANIFEST_FILE, *(payload.file for payload in self.payloads.values())]

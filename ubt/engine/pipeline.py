@@ -155,6 +155,7 @@ class PipelineRun:
                     if manifest is None:
                         yield from self._compute(node)
             if manifest is not None:
+                self._workspace.store.note_used(manifest)
                 self.stages.append(self._computed.get(node.key) or stage_record(manifest, reused=True))
             else:
                 manifest = self._workspace.manifest(node.spec.name, node.key)

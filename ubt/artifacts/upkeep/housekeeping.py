@@ -75,7 +75,7 @@ class Remains:
         old = [file for file in self.images if images is not None and file.modified < images]
         unfinished = [file for file in self.cached if _unfinished(file) and file.modified < leftovers]
         indexes = [file for file in self.indexes if images is not None and file.modified < images]
-        ended = [one for one in self.unfinished if images is not None and _made(one) < images]
+        ended = [one for one in self.unfinished if images is not None and one.made < images]
         return Remains([file for file in self.strays if file.modified < leftovers], old + unfinished, ended, indexes)
 
     def remove_from(self, store: ArtifactStore) -> None:
@@ -122,7 +122,7 @@ def removable(
     An artifact that one to be kept is stored as a difference from stays, and so on up to the victim.
     """
     by_key = {manifest.key: manifest for manifest in manifests}
-    staying = {key for key, one in by_key.items() if key in kept or (before is not None and _made(one) >= before)}
+    staying = {key for key, one in by_key.items() if key in kept or (before is not None and one.made >= before)}
     queue = list(staying)
     while queue:
         base = by_key[queue.pop()].base
@@ -176,8 +176,3 @@ def _cached_in(folder: Path) -> list[StoredFile]:
             state = path.stat()
             found.append(StoredFile(str(path), state.st_size, datetime.fromtimestamp(state.st_mtime, UTC)))
     return found
-
-
-def _made(manifest: ArtifactManifest) -> datetime:
-    made = datetime.fromisoformat(manifest.created_at)
-    return made if made.tzinfo else made.replace(tzinfo=UTC)

@@ -63,6 +63,9 @@ class NothingRunner:
     def close(self) -> None:
         """Nothing is held."""
 
+    def refreshed(self, record: TrialRecord) -> None:
+        """Nothing is published."""
+
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         """Yield a record after each stage, as the real runner does."""
         record = assignment.record(State.RUNNING)

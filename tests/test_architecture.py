@@ -106,7 +106,6 @@ HOMES = {
     "mlflow": {"sweeps/tracking/mlflow_sink.py", "sweeps/tracking/model/logged.py"},
     "fsspec": {
         "ubt/artifacts/remote_folder.py",
-        "ubt/artifacts/store.py",
         "ubt/artifacts/store_files.py",
         "ubt/data/shards.py",
     },
@@ -326,6 +325,7 @@ CATCHES_ALL = {
     "sweeps/tracking/outcome.py": "MLflow shows the trials also where what they come to cannot be worked out",
     "sweeps/tracking/pages.py": "what MLflow raises when it is asked where a run is is distinguished",
     "ubt/artifacts/patience.py": "each cloud's client has errors of its own",
+    "ubt/artifacts/uploads.py": "an error of the uploading thread is raised where the trial goes on",
     "ubt/data/shards.py": "each cloud's client has errors of its own",
 }
 """Where exceptions of every kind are caught, and why."""

@@ -109,6 +109,9 @@ class UbtTrainable(tune.Trainable):
                     return record, ""
             elif short is not None:  # what follows takes longer, and others may wait for what is done
                 return short, ""
+            elif fresh := self._runner.refreshed(self._newest):
+                self._newest = fresh
+                return fresh, ""
             elif what := stands_still(assignment):
                 self._stalled = True
                 return stalled_record(self._newest, what, self._work.where()), ""

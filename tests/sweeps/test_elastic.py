@@ -47,6 +47,9 @@ class Together(UbtTrainable):
     def close(self) -> None:
         """Nothing is held."""
 
+    def refreshed(self, record: TrialRecord) -> None:
+        """Nothing is published."""
+
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         folder, deadline = Path(assignment.store), time.monotonic() + PATIENCE_SECONDS
         here = folder / "running" / assignment.trial

@@ -43,6 +43,9 @@ class Says(UbtTrainable):
     def close(self) -> None:
         """Nothing is held."""
 
+    def refreshed(self, record: TrialRecord) -> None:
+        """Nothing is published."""
+
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
         attempt = Attempt(started_at=os.urandom(4).hex(), node=self._node)
         if "MARKED" not in os.environ and assignment.number < 2:

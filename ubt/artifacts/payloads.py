@@ -34,6 +34,11 @@ class StoredFile:
     """With its time zone."""
 
 
+def parts_of(content: Content) -> tuple[Part, ...]:
+    """Return a payload's parts."""
+    return (content,) if isinstance(content, bytes) else tuple(content)
+
+
 def payload_file(name: str, digest: str) -> str:
     """Return what the file of a payload with that checksum is called."""
     return f"{name}-{digest[:16]}.bin"

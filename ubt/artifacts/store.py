@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
 
-from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
 from ubt.artifacts.manifest import MANIFEST_FILE, ArtifactManifest, Payload
-from ubt.artifacts.payloads import Content, StoredFile, is_ours, payload_file
+from ubt.artifacts.payloads import Content, StoredFile, is_ours, parts_of, payload_file
 from ubt.artifacts.store_files import StoreFiles, UnusableStore
 from ubt.common.errors import DamagedArtifact
+from ubt.common.hashing import checksum
 from ubt.common.paths import cache_root, expanded
 
 __all__ = ["ArtifactStore", "UnfinishedStore", "UnusableStore", "default_store", "local_cache"]
@@ -64,7 +64,7 @@ class ArtifactStore(StoreFiles):
 
     def manifest_now(self, stage: str, key: str) -> ArtifactManifest | None:
         """Return the same, also if it came into a folder on NFS just now: a client remembers what was not there."""
-        if isinstance(self._files, LocalFileSystem):
+        if self.is_folder:
             for folder in (f"{self._artifacts}/{stage}", self._path(stage, key)):
                 with suppress(OSError):
                     os.scandir(folder).close()  # opening a folder makes the client ask
@@ -88,15 +88,44 @@ class ArtifactStore(StoreFiles):
 
         If the disk is full or not writable, nothing is published.
         """
-        described = {}
+        if not self.is_folder:
+            complete = self.described(manifest, payloads)
+            self.put(complete, payloads)
+            return complete
+        found = {}
         for name, content in payloads.items():
-            parts = (content,) if isinstance(content, bytes) else tuple(content)
+            parts = parts_of(content)
             digest = self._write_payload(self._path(manifest.stage, manifest.key), name, parts)
-            described[name] = Payload(file=payload_file(name, digest), xxh3=digest, size_bytes=sum(map(len, parts)))
-        complete = manifest.model_copy(update={"payloads": described})
-        path = self._path(manifest.stage, manifest.key, MANIFEST_FILE)
-        self._write(path, complete.model_dump_json(indent=1).encode())
+            found[name] = Payload(file=payload_file(name, digest), xxh3=digest, size_bytes=sum(map(len, parts)))
+        complete = manifest.model_copy(update={"payloads": found})
+        self._describe(complete)
         return complete
+
+    def described(self, manifest: ArtifactManifest, payloads: Mapping[str, Content]) -> ArtifactManifest:
+        """Return the completed manifest of an artifact that is yet to be written."""
+        found = {}
+        for name, content in payloads.items():
+            digest = checksum(*parts_of(content))
+            size_bytes = sum(map(len, parts_of(content)))
+            found[name] = Payload(file=payload_file(name, digest), xxh3=digest, size_bytes=size_bytes)
+        return manifest.model_copy(update={"payloads": found})
+
+    def put(self, complete: ArtifactManifest, payloads: Mapping[str, Content]) -> None:
+        """Write what a completed manifest describes, and the manifest last.
+
+        Raises:
+            DamagedArtifact: if a payload has changed since it was described; nothing is published then.
+        """
+        for name, content in payloads.items():
+            written = b"".join(parts_of(content))
+            if not complete.payloads[name].fits(written):
+                raise DamagedArtifact(f"{complete.stage} {complete.key}: {name} was changed before it was published")
+            self._write(self._path(complete.stage, complete.key, complete.payloads[name].file), written)
+        self._describe(complete)
+
+    def _describe(self, complete: ArtifactManifest) -> None:
+        path = self._path(complete.stage, complete.key, MANIFEST_FILE)
+        self._write(path, complete.model_dump_json(indent=1).encode())
 
     def manifests(self) -> Iterator[ArtifactManifest]:
         """Yield the description of every artifact, stage by stage."""
@@ -120,13 +149,13 @@ class ArtifactStore(StoreFiles):
 
     def note_used(self, manifest: ArtifactManifest) -> None:
         """Note that an artifact is used now; only a folder can, and a failure is of no matter."""
-        if isinstance(self._files, LocalFileSystem):
+        if self.is_folder:
             with suppress(OSError):
                 os.utime(self._path(manifest.stage, manifest.key, MANIFEST_FILE))
 
     def used_at(self, manifest: ArtifactManifest) -> datetime:
         """Return when an artifact was used last; in a store that is no folder, when it was made."""
-        if isinstance(self._files, LocalFileSystem):
+        if self.is_folder:
             with suppress(OSError):
                 path = self._path(manifest.stage, manifest.key, MANIFEST_FILE)
                 return datetime.fromtimestamp(Path(path).stat().st_mtime, UTC)
@@ -151,7 +180,7 @@ class ArtifactStore(StoreFiles):
         """Delete a file that belongs to no artifact, if it is still there, and its folder if nothing else is in it."""
         with self._access("written"), suppress(FileNotFoundError):
             self._files.rm_file(stray.path)
-        if isinstance(self._files, LocalFileSystem):
+        if self.is_folder:
             with suppress(OSError):
                 Path(stray.path).parent.rmdir()
 
@@ -162,7 +191,7 @@ class ArtifactStore(StoreFiles):
     def _descriptions(self, stage: str) -> Iterable[str]:
         """Return the paths of the descriptions of all artifacts of a stage."""
         pattern = f"{stage}/*/{MANIFEST_FILE}"
-        if isinstance(self._files, LocalFileSystem):  # which would list every artifact's folder, and `ubt plan` wait
+        if self.is_folder:  # which would list every artifact's folder, and `ubt plan` wait
             return map(str, Path(self._artifacts).glob(pattern))
         return map(str, self._files.glob(f"{escape(self._artifacts)}/{pattern}"))
 

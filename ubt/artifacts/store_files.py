@@ -17,10 +17,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ubt.artifacts.lease_files import FolderLeases, LeaseFiles, S3Leases
 from ubt.artifacts.patience import access_to, patiently
-from ubt.artifacts.payloads import Part, StoredFile, payload_file, write_payload
+from ubt.artifacts.payloads import Part, StoredFile, write_payload
 from ubt.common.atomic_files import write_whole
 from ubt.common.errors import Problem, UserError
-from ubt.common.hashing import checksum
 from ubt.common.paths import expanded
 
 Result = TypeVar("Result")
@@ -48,10 +47,15 @@ class StoreFiles:
         self._root = path.rstrip("/")
         self._access = access_to(f"store {self.root}", UnusableStore, _ADVICE)
 
+    @property
+    def is_folder(self) -> bool:
+        """Tell whether the store is a folder, here or mounted."""
+        return isinstance(self._files, LocalFileSystem)
+
     def lease_files(self) -> LeaseFiles | None:
         """Return where leases lie; None if the store is of a kind that cannot have any."""
         root = f"{self._root}/leases"
-        if isinstance(self._files, LocalFileSystem):
+        if self.is_folder:
             return FolderLeases(root, self._access)
         return S3Leases(self._files, root, self._access) if "s3" in self._files.protocol else None
 
@@ -118,18 +122,13 @@ class StoreFiles:
     def _write(self, path: str, content: bytes) -> None:
         """Write one file whole. Object stores do so by themselves; a folder needs a rename."""
         with self._access("written"):
-            if isinstance(self._files, LocalFileSystem):
+            if self.is_folder:
                 self._patiently("written", lambda: write_whole(Path(path), content, lasting=True))
             else:
                 self._patiently("written", lambda: self._files.pipe_file(path, content))
 
     def _write_payload(self, folder: str, name: str, parts: Sequence[Part]) -> str:
-        """Write one payload whole, and return its checksum, which it is called by."""
-        if not isinstance(self._files, LocalFileSystem):
-            digest = checksum(*parts)
-            self._write(f"{folder}/{payload_file(name, digest)}", b"".join(parts))
-            return digest
-
+        """Write one payload whole into a folder, and return its checksum, which it is called by."""
         with self._access("written"):
             return self._patiently("written", lambda: write_payload(Path(folder), name, parts))
 

@@ -79,10 +79,13 @@ class Continuation:
         model, optimizer = plain(epoch.model.state()), plain(epoch.optimizer())
         self._unfinished.save(Saved(manifest, model, optimizer, _random_states(self._workspace.device)))
 
-    def discard(self, up_to: int | None) -> None:
-        """Delete what was saved, if it is of an epoch up to that number: nothing continues from there any more."""
+    def discard(self, up_to: int | None, published: bool = True) -> None:
+        """Delete what was saved, if it is of an epoch up to that number: nothing continues from there any more.
+
+        Where a result could not be `published`, something will.
+        """
         self._saved = None
-        if self._unfinished:
+        if self._unfinished and published:
             self._unfinished.discard(up_to)
 
     def _published(self) -> ArtifactManifest | None:

@@ -115,7 +115,7 @@ class Execution:
             if self._full and last.model and result.model and same_state(result.model, last.model.state()):
                 self._workspace.note_judged(self._node.key, self._full)
         manifest = self._publish(context, result, self._node, self._memory(last, self._node.epochs))
-        self._continuation.discard(self._node.epochs or None)
+        self._workspace.when_published(lambda done: self._continuation.discard(self._node.epochs or None, done))
         spent_seconds = manifest.seconds - self._seconds_before  # by the same clock
         record = stage_record(manifest, reused=False, spent_seconds=spent_seconds)
         yield record.model_copy(update={"resumed": self._continuation.resumed})
@@ -211,7 +211,8 @@ class Execution:
             payloads[MODEL] = encode(changed(output.model, base.weights if base else None))
         if memory is not None:
             payloads[OPTIMIZER] = encode(memory)
-        complete = self._workspace.store.publish(described, payloads)
+        # An epoch on the way counts as there once a later one is reported, so that others may go on from it.
+        complete = self._workspace.publish(described, payloads, at_once=node is not self._node)
         self._workspace.remember(Artifact(complete, dict(output.tensors), output.model))
         return complete
 

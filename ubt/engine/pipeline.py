@@ -130,6 +130,14 @@ class PipelineRun:
                     raise
                 logger.warning("%s; computing it again", damage)
 
+    @property
+    def shown(self) -> tuple[StageRecord, ...]:
+        """Return the stages as others may take them: one that is not published yet is not complete."""
+        pending = self._workspace.pending
+        return tuple(
+            stage.model_copy(update={"complete": False}) if stage.key in pending else stage for stage in self.stages
+        )
+
     def rates(self, role: str, split: str) -> Rates | None:
         """Return what the stage that fills a role (`poisoned`, `rates`) measured on a split, once it has run."""
         manifest = self._manifests.get(role)
@@ -142,6 +150,7 @@ class PipelineRun:
             raise self._workspace.damaged(manifest, f"has no rates of the {split} split") from error
 
     def _pass(self) -> Iterator[StageRecord]:
+        self._workspace.settle()
         self.stages, self.gates = [], []
         self._manifests = {}
         for node in self._pipeline:

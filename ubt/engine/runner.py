@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from ubt.artifacts.patience import WORKERS_PATIENCE_SECONDS
-from ubt.artifacts.store import ArtifactStore, local_cache
-from ubt.common.errors import Fault, StageFault, StoppedByGate, UnfitNode, UserError, Waits
+from ubt.artifacts.store import ArtifactStore, UnusableStore, local_cache
+from ubt.common.errors import DamagedArtifact, Fault, StageFault, StoppedByGate, UnfitNode, UserError, Waits
 from ubt.common.memory import return_freed_memory
 from ubt.common.progress import PULSE
 from ubt.common.registry import load_plugins
@@ -47,6 +47,20 @@ class TrialRunner:
         """What the node that this process runs on is called in records."""
         self._workspace: Workspace | None = None
         self._leases = ProcessLeases(patient)
+        self._run: PipelineRun | None = None
+
+    def refreshed(self, record: TrialRecord) -> TrialRecord | None:
+        """Return the newest record of the trial that runs with what has been published since; None if nothing has.
+
+        May be called from another thread, while a stage computes: others may wait for the one before it.
+        """
+        run = self._run
+        known = {stage.key for stage in run.shown if stage.complete} if run else set()
+        new = [stage.key for stage in record.stages if not stage.complete and stage.key in known]
+        if not new:
+            return None
+        stages = tuple(one.model_copy(update={"complete": True}) if one.key in new else one for one in record.stages)
+        return record.model_copy(update={"stages": stages})
 
     def close(self) -> None:
         """Give back what other processes may wait for."""
@@ -65,8 +79,10 @@ class TrialRunner:
         except Exception as error:  # noqa: BLE001 — the trial boundary, the one place for it
             if isinstance(error, MemoryError | torch.OutOfMemoryError):
                 self._workspace = None  # the next run may need the memory
+            self._settle()
             yield failed(record, error).model_copy(update={"seconds": time.perf_counter() - clock})
         finally:
+            self._run = None
             return_freed_memory()
 
     def _steps(self, assignment: Assignment, record: TrialRecord) -> Iterator[TrialRecord]:
@@ -78,11 +94,13 @@ class TrialRunner:
         pipeline = build_pipeline(trial, assignment.seed, assignment.data_key)
         self._refuse(keys_differ(pipeline, assignment))
         name = f"{assignment.study}/{assignment.trial}"
-        leases = self._leases.of_trial(workspace.store, name, pipeline)
+        leases = self._leases.of_trial(workspace.store, name, pipeline, workspace.when_published)
         setup = setup_of(trial.victim.model, workspace.hardware, assignment.threads, assignment.gpus)
         kept, only = assignment.keep_epochs, assignment.only
         early, save = EarlyStop(assignment.stopping), assignment.save_seconds
+        self._settle()
         run = PipelineRun(pipeline, trial, workspace, kept, assignment.gates, name, leases, setup, only, early, save)
+        self._run = run
         data = workspace.data
         found = {"device": str(workspace.device), "device_memory_bytes": memory_bytes(workspace.device)}
         found |= {"device_kind": device_kind(workspace.device, cpu_name(), assignment.threads)}
@@ -92,15 +110,25 @@ class TrialRunner:
             for _ in run.steps():
                 record = _so_far(record, run)
                 yield record
+            workspace.settle()
+            record = _so_far(record, run)
         except StoppedByGate:
+            workspace.settle()
             yield _so_far(record, run)  # with the gate that stopped it
             raise
         except StoppedEarly as stop:
+            workspace.settle()
             ended = {"state": State.PRUNED, "reason": str(stop), "pruned": stop.pruned}
             yield _so_far(record, run).model_copy(update=ended)
             return
         results = {split: run.rates("rates", split) for split in ("val", "test")}
         yield record.model_copy(update={"state": State.DONE, **results})
+
+    def _settle(self) -> None:
+        """Wait for what a trial has published, which has ended otherwise: what cannot be is no fault of another one."""
+        with suppress(UnusableStore, DamagedArtifact):
+            if self._workspace:
+                self._workspace.settle()
 
     def _refuse(self, difference: str) -> None:
         """Raise `UnfitNode` if there is a difference: what is read here is not what the study was planned with."""
@@ -167,7 +195,7 @@ def _so_far(record: TrialRecord, run: PipelineRun) -> TrialRecord:
     """Return a trial's record with what its stages and gates have come to."""
     return record.model_copy(
         update={
-            "stages": tuple(run.stages),
+            "stages": run.shown,
             "gates": tuple(run.gates),
             "clean_val": run.rates("clean_rates", "val"),
             "poisoned_val": run.rates("poisoned", "val"),

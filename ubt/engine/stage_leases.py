@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from ubt.artifacts.lease_watch import LOOK_SECONDS, Lease, LeaseWatch, Wait
 from ubt.artifacts.leases import HeldElsewhere, Leases
@@ -12,6 +13,9 @@ from ubt.artifacts.manifest import ArtifactManifest
 from ubt.artifacts.store import ArtifactStore
 from ubt.common.errors import Waits
 from ubt.engine.graph import Node, Pipeline
+
+WhenPublished = Callable[[Callable[[bool], None]], None]
+"""Calls something once what was made until now is published (True), or will not be."""
 
 
 def slot_of(node: Node) -> str:
@@ -27,13 +31,20 @@ class StageLeases:
     """
 
     def __init__(
-        self, leases: Leases, store: ArtifactStore, trial: str, pipeline: Pipeline, patient: bool = False
+        self,
+        leases: Leases,
+        store: ArtifactStore,
+        trial: str,
+        pipeline: Pipeline,
+        patient: bool = False,
+        when_published: WhenPublished = lambda then: then(True),
     ) -> None:
         self._leases = leases
         self._store = store
         self._trial = trial
         self._keys = tuple(node.key for node in pipeline)
         self._patient = patient
+        self._when_published = when_published
 
     @contextmanager
     def held(self, node: Node, looked_at: float) -> Iterator[ArtifactManifest | None]:
@@ -50,7 +61,10 @@ class StageLeases:
             yield self._store.manifest_now(node.spec.name, node.key) if look_again else None
             published = True
         finally:
-            self._leases.release(lease, published)
+            self._when_published(partial(self._release, lease, published))
+
+    def _release(self, lease: Lease, made: bool, published: bool) -> None:
+        self._leases.release(lease, made and published)
 
     def _taken(self, node: Node) -> Lease:
         while True:
@@ -76,12 +90,21 @@ class ProcessLeases:
         self._patient = patient
         self._leases, self._root = Leases(None), ""
 
-    def of_trial(self, store: ArtifactStore, trial: str, pipeline: Pipeline) -> StageLeases:
-        """Return what takes the leases of a trial's stages; what is held in another store is given back."""
+    def of_trial(
+        self,
+        store: ArtifactStore,
+        trial: str,
+        pipeline: Pipeline,
+        when_published: WhenPublished = lambda then: then(True),
+    ) -> StageLeases:
+        """Return what takes the leases of a trial's stages; what is held in another store is given back.
+
+        Each is released by `when_published`, which may be later than the end of its computing.
+        """
         if self._root != store.root:
             self._leases.close()
             self._leases, self._root = Leases(store.lease_files()), store.root
-        return StageLeases(self._leases, store, trial, pipeline, self._patient)
+        return StageLeases(self._leases, store, trial, pipeline, self._patient, when_published)
 
     def close(self) -> None:
         """Give everything back, for others to have it at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ubt.artifacts.codec import OPTIMIZER, Artifact, decode, read_artifact
 from ubt.artifacts.manifest import ArtifactManifest
+from ubt.artifacts.payloads import Content
 from ubt.artifacts.store import ArtifactStore
+from ubt.artifacts.uploads import Uploads
 from ubt.common.errors import DamagedArtifact, StageFault
 from ubt.common.memory import memory_bytes
 from ubt.data.base import DataSet, DataSource
@@ -79,6 +81,8 @@ class Workspace:
         self.clean_pairs: Feed | None = Feed(self.data.pretrain) if self.data.pretrain else None
         """Clean pairs from which a defender's are drawn."""
         self._artifacts: OrderedDict[str, Artifact] = OrderedDict()
+        self.uploads = None if store.is_folder else Uploads(store)
+        """What is published while the next stage computes; None where that is written at once."""
         self._memory_limit_bytes = memory_limit_bytes(torch.get_num_threads())
         self._pairs: dict[str, tuple[Feed, Feed]] = {}
         self._tokens: dict[str, Tensor] = {}
@@ -97,6 +101,8 @@ class Workspace:
     def manifest(self, stage: str, key: str) -> ArtifactManifest | None:
         """Return an artifact's description without its tensors; None if the store does not have it."""
         kept = self._artifacts.get(key)
+        if kept is None and self.uploads and (pending := self.uploads.pending().get(key)):
+            return pending
         return kept.manifest if kept else self.store.manifest(stage, key)
 
     def load(self, stage: str, key: str) -> Artifact | None:
@@ -108,8 +114,49 @@ class Workspace:
         if key in self._artifacts:
             self._artifacts.move_to_end(key)
             return self._artifacts[key]
+        if key in self.pending:
+            self.settle()  # memory was too small for it to be kept until then
         manifest = self.store.manifest(stage, key)
         return None if manifest is None else self._remember(read_artifact(self.store, manifest, self.load))
+
+    def publish(
+        self, described: ArtifactManifest, payloads: Mapping[str, Content], at_once: bool = True
+    ) -> ArtifactManifest:
+        """Publish an artifact; not `at_once`, to a store at an address while the next stage computes.
+
+        Raises:
+            UnusableStore: if it, or one before it, cannot be published.
+        """
+        if self.uploads and not at_once:
+            return self.uploads.publish(described, payloads)
+        self.settle()  # what it builds on comes first
+        return self.store.publish(described, payloads)
+
+    @property
+    def pending(self) -> Container[str]:
+        """Return the keys of what is not published yet."""
+        return self.uploads.pending() if self.uploads else ()
+
+    def settle(self) -> None:
+        """Wait until all is published, and forget what cannot be: nothing may count as there that is not.
+
+        Raises:
+            UnusableStore: if something cannot be.
+        """
+        if self.uploads is None:
+            return
+        try:
+            self.uploads.settle()
+        finally:
+            for key in self.uploads.lost():
+                self._artifacts.pop(key, None)
+
+    def when_published(self, then: Callable[[bool], None]) -> None:
+        """Call something once what was made until now is published (True), or will not be."""
+        if self.uploads:
+            self.uploads.then(then)
+        else:
+            then(True)
 
     def damaged(self, manifest: ArtifactManifest, how: str) -> DamagedArtifact:
         """Set an artifact aside, forget it, and return the error that has it computed again."""

@@ -215,3 +215,30 @@ def test_what_stages_that_were_ended_go_on_from_is_counted_and_goes_by_its_age_u
     assert "1 unfinished, 1.0 kB removed" in run(store, "prune", "--older-than", "3d")
     assert [one.key for one in kept.manifests()] == ["held"]
     leases.close()
+
+
+def test_prune_by_a_budget_takes_what_was_used_longest_ago_and_leaves_what_trials_compute_with(store):
+    root = Path(store.root)
+    for key, days in (("a", 1), ("b", 3), ("c", 2)):
+        if key == "c":
+            store.publish(meta(key, days_old=10), {"tensors": b"c" * 100})
+        at = time.time() - days * 86400
+        os.utime(root / "artifacts" / "overfit" / key / "meta.json", (at, at))
+    leases = Leases(store.lease_files())
+    leases.take("overfit/a", "demo/t0000", ["a"])
+    assert "1 artifacts, 100 bytes would be removed" in run(store, "prune", "--budget", "250B", "--dry-run")
+    run(store, "prune", "--budget", "250B")
+    assert store.keys("overfit") == {"a", "c"}
+    told = run(store, "prune", "--budget", "50B")
+    assert store.keys("overfit") == {"a"}
+    assert "100 bytes of artifacts stay: trials need them that compute just now" in told
+    leases.close()
+
+
+def test_a_store_notes_in_a_folder_what_is_used(store):
+    old, young = (store.manifest("overfit", key) for key in "ab")
+    path = Path(store.root) / "artifacts" / "overfit" / "a" / "meta.json"
+    os.utime(path, (1, 1))
+    assert store.used_at(old) < store.used_at(young)
+    store.note_used(old)
+    assert store.used_at(old) >= store.used_at(young)

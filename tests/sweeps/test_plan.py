@@ -192,7 +192,18 @@ class TestCost:
         text = plan_text(plan_study(study(seen), price_per_gpu_hour=2.5))
         assert "nothing to pay" in text
         assert "Disk:    170 bytes of artifacts to come; " in text
+        assert "Store:   170 bytes of this study at most; trials need 170 bytes at a time" in text
         assert "Memory:  at least 7 bytes for each worker" in text
+
+    def test_the_store_s_peak_is_said_with_a_budget_and_without(self, seen: Path) -> None:
+        grid = {"design": "grid", "space": {OVERFIT: [1, 3]}}
+        kept = {"search": grid, "defense": {"kind": "ubt", "unlearn_epochs": 4}}
+        planned, most = self.plan(seen), 10**6
+        tight = plan_study(study(seen, **kept, store_budget=1))
+        assert planned.store_peak_bytes == tight.store_peak_bytes == planned.store_bytes
+        assert (planned.store_within_bytes, tight.store_within_bytes) == (None, tight.store_needed_bytes)
+        assert plan_study(study(seen, **kept, store_budget=most)).store_within_bytes == planned.store_peak_bytes
+        assert f", {round(tight.store_needed_bytes or 0)} bytes by its `store_budget`; " in plan_text(tight)
 
     def test_a_trial_of_an_earlier_epoch_costs_unlearning_and_what_follows(self, seen: Path) -> None:
         planned = self.plan(seen)

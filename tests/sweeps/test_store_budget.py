@@ -122,7 +122,7 @@ def test_a_store_that_cannot_be_read_does_not_end_a_sweep(tmp_path: Path, caplog
 
 
 @pytest.mark.slow
-def test_a_sweep_keeps_the_rates_and_the_front_that_it_has_without_a_budget(tiny_run, tmp_path: Path) -> None:
+def test_a_sweep_within_a_budget_has_the_rates_that_it_has_without(tiny_run, tmp_path: Path) -> None:
     root = tiny_run.copy(tmp_path)
     search = {"design": "grid", "space": {OVERFIT: [1, 2]}}
     gates = {"clean_accuracy": {"act": "report"}}
@@ -130,7 +130,11 @@ def test_a_sweep_keeps_the_rates_and_the_front_that_it_has_without_a_budget(tiny
     small = study(root, search=search, gates=gates, store_budget=size + 100_000)
     end = run_study(small, new_run(tmp_path / "runs", "tiny"), "inline")
     assert end.all_done
-    assert {record.state for record in read_records(end.run.records)} == {State.DONE}
-    left = list(ArtifactStore(root).manifests())
-    assert sum(manifest.size_bytes for manifest in left) <= size + 100_000
-    assert keys_of_front(end.run.path) <= {manifest.key for manifest in left}
+    records = read_records(end.run.records)
+    assert {record.state for record in records} == {State.DONE}
+    assert tiny_run.record.test in {record.test for record in records}
+    left = {manifest.key: manifest.size_bytes for manifest in ArtifactStore(root).manifests()}
+    assert sum(left.values()) <= size + 100_000
+    made = {stage.key for record in records for stage in record.stages}
+    assert made - left.keys(), "two trials do not fit: the front gives way last"
+    assert keys_of_front(end.run.path) <= made

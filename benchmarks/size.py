@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -108,7 +109,9 @@ def swept(folder: Path, made: Made, address: str, processes: int) -> dict[str, o
         "tracking": {"enabled": False},
     }
     planned = _seconds(lambda: _planned(folder, study))
+    before = _cpu_of_children()
     run, wall, memory, began, ended = _sweep(folder, study, address)
+    cpu = _cpu_of_children() - before
     (record,) = read_records(run / "records")
     if record.state != "DONE":
         raise SystemExit(f"{record.state}: {record.reason}")
@@ -117,6 +120,7 @@ def swept(folder: Path, made: Made, address: str, processes: int) -> dict[str, o
         "plan": planned,
         "again": _seconds(lambda: _planned(folder, study)),
         "sweep": wall,
+        "sweep_cpu": cpu,  # without what Ray starts: whole for `inline`
         "parts": _parts(record, began, ended),
         "stages": {stage.stage: stage.seconds for stage in record.stages},
         "work": _work(folder, record, made),
@@ -124,6 +128,11 @@ def swept(folder: Path, made: Made, address: str, processes: int) -> dict[str, o
         "rates": {"val": record.val.as_json() if record.val else None, "test": _json(record.test)},
         "diagnostics": {stage.stage: stage.diagnostics for stage in record.stages if stage.diagnostics},
     }
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _json(rates: object) -> object:
@@ -253,7 +262,7 @@ def bare_apart(folder: Path, work: object) -> dict[str, float]:
 
 
 def bare(work: Mapping[str, object]) -> dict[str, float]:
-    """Return the seconds that each stage's passes take without this package's stages, store, scheduler or records."""
+    """Return the CPU seconds of each stage's passes, on one thread, without stages, store, scheduler or records."""
     import torch  # noqa: PLC0415 — the process that samples memory needs none of it
 
     from ubt.data.vocabulary import read_templates  # noqa: PLC0415
@@ -277,14 +286,14 @@ def bare(work: Mapping[str, object]) -> dict[str, float]:
     stages: Mapping[str, Mapping[str, float]] = work["stages"]  # type: ignore[assignment]
     for name, counts in stages.items():
         tokens = tokens_of.get(name, of_captions)
-        began = time.perf_counter()
+        began = time.process_time()
         with torch.no_grad():
             for batch in _batches(round(counts.get("images", 0)), 256, len(images)):
                 clip.encode_images(torch.from_numpy(images[batch]))
             for batch in _batches(round(counts.get("captions", 0)), 256, len(tokens)):
                 clip.encode_tokens(tokens[torch.from_numpy(batch)])
         _train(clip, images, tokens, counts, batches.get(name, 64))
-        found[name] = time.perf_counter() - began
+        found[name] = time.process_time() - began
     return found
 
 
@@ -313,10 +322,10 @@ def _decoding(folder: Path, count: int) -> float:
     from ubt.data.decode import decode_image  # noqa: PLC0415
 
     some = [path for part in sorted((folder / "train").iterdir()) for path in part.iterdir()][:DECODED_BARE]
-    began = time.perf_counter()
+    began = time.process_time()
     for path in some:
         decode_image(path, 32)
-    return (time.perf_counter() - began) * count / len(some)
+    return (time.process_time() - began) * count / len(some)
 
 
 def table(found: Mapping[str, object]) -> str:
@@ -327,10 +336,11 @@ def table(found: Mapping[str, object]) -> str:
     parts: Mapping[str, float] = found["parts"]  # type: ignore[assignment]
     rows = [(name, seconds, measured.get(name, 0.0)) for name, seconds in stages.items()]
     ours, theirs = sum(row[1] for row in rows), sum(row[2] for row in rows)
-    lines = [f"| {found['pairs']:,} pairs | s | bare torch, s | ratio |", "|---|---|---|---|"]  # type: ignore[str-bytes-safe]
+    lines = [f"| {found['pairs']:,} pairs | s | bare torch, CPU s | ratio |", "|---|---|---|---|"]  # type: ignore[str-bytes-safe]
     lines += [_row(*row) for row in [*rows, ("all stages", ours, theirs)]]
     lines.append(_row("until the first stage (data decoded)", parts["until the first stage"], measured["decode"]))
     lines.append(_row("all of the sweep", float(found["sweep"]), theirs + measured["decode"]))  # type: ignore[arg-type]
+    lines.append(_row("its CPU time", float(found["sweep_cpu"]), theirs + measured["decode"]))  # type: ignore[arg-type]
     lines += ["", "| process | RSS, GB | of it not of files, GB |", "|---|---|---|"]
     lines += [f"| {kind} | {peak['rss'] / 1e9:.2f} | {peak['own'] / 1e9:.2f} |" for kind, peak in memory.items()]
     lines += ["", f"plan: {found['plan']:.1f} s, again {found['again']:.1f} s; " + _said(parts)]

@@ -6,8 +6,11 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from photographs import photo
 
-from ubt.data.images import KEPT, cached_images
+from ubt.data import images as module
+from ubt.data.decode import decode_image
+from ubt.data.images import KEPT, Decoders, Encoded, cached_images
 from ubt.data.scenes import Scenes
 
 COUNT, SIZE_PX = 20, 8
@@ -106,3 +109,19 @@ def test_all_that_data_sets_keep_is_known_by_its_name(tmp_path, photos):
         assert KEPT.fullmatch(f".{name}.lock")
         assert KEPT.fullmatch(f".{name}.5ea17bdf46bd424bb97e6724bb95de8d")
     assert not KEPT.fullmatch("photo.npy")
+
+
+def test_what_is_written_on_the_way_is_let_go_and_stays_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_WRITTEN", 4)
+    let_go = []
+    kept = module._let_go
+    monkeypatch.setattr(module, "_let_go", lambda array: let_go.append(1) or kept(array))
+    photos = [photo(seed) for seed in range(10)]
+    encoded = [Encoded(f"photo {seed}", content) for seed, content in enumerate(photos)]
+    with Decoders(1) as decoders:
+        found = cached_images(
+            tmp_path / "images.npy", 10, 16, lambda array: decoders.decode_into(array, encoded, "photos")
+        )
+    assert len(let_go) == 2
+    for image, content in zip(found, photos, strict=True):
+        np.testing.assert_array_equal(image, decode_image(content, 16))

@@ -63,7 +63,7 @@ def stamp(path: Path | str) -> Stamp:
     return text, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
-def stamp_if_there(path: Path) -> Stamp | None:
+def stamp_if_there(path: Path | str) -> Stamp | None:
     """Return the stamp of a file, or nothing where there is none."""
     try:
         return stamp(path)
@@ -119,7 +119,7 @@ class FileFacts:
 
     def each(self) -> Mapping[str, str]:
         """Return the SHA-256 of every file. Only those that changed since they were read last are read."""
-        table = _Digests(self._each)
+        table = KnownDigests(self._each)
         known = {path: table.of(self._stamps[path]) for path in self._each}
         unknown = [path for path, digest in known.items() if not digest]
         if unknown:
@@ -181,16 +181,11 @@ def digest_files(paths: Sequence[Path], label: str) -> str:
     return FileFacts(paths, label).digest()
 
 
-def known_digests(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the SHA-256 of those files that have been read before and not changed since; reads none."""
-    table = _Digests([str(path) for path in paths])
-    stamps = zip(paths, in_threads(stamp_if_there, paths), strict=True)
-    known = {path: table.of(found) for path, found in stamps if found}
-    return {path: digest for path, digest in known.items() if digest}
+class KnownDigests:
+    """The digests of single files below one folder that have been read, by their stamps.
 
-
-class _Digests:
-    """The digests of single files below one folder, by their stamps: 16 bytes of a stamp's, 32 of its file's."""
+    Of each 16 bytes of the stamp's own digest are kept, and 32 of its file's.
+    """
 
     _ROW, _STAMP = 48, 16
 

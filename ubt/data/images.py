@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import re
 from collections import deque
@@ -77,6 +78,8 @@ def image_cache(cache: Path, content: str, size_px: int) -> Path:
 FEW = 256
 """Fewer images are decoded in this process: starting others takes longer."""
 _CHUNK = 32
+_WRITTEN = 4096
+"""Images after which what was written counts as this process's memory no longer."""
 _AHEAD = 3  # chunks in flight for each process: enough to keep it busy, few enough to hold in memory
 
 Result = TypeVar("Result")
@@ -140,6 +143,8 @@ class Decoders:
                 else:
                     images[count] = result
                 count += 1
+                if count % _WRITTEN == 0:
+                    _let_go(images)
         problems = with_advice(problems)
         if count != len(images):
             message = f"changed while it was read: {count} images instead of {len(images)}"
@@ -173,6 +178,13 @@ class Decoders:
                 yield from _finished(*pending.popleft())
         for chunk, future in pending:
             yield from _finished(chunk, future)
+
+
+def _let_go(images: Images) -> None:
+    """Leave the pages of a mapped file to the system, which has them on disk in time: a worker maps what it reads."""
+    mapped = getattr(images, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager

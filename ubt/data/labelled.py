@@ -20,7 +20,7 @@ from ubt.common.hashing import numpy_generator
 from ubt.common.paths import is_folder
 from ubt.data.base import DataSource, Labels
 from ubt.data.broken import report_missing, without_broken
-from ubt.data.content.index import Entry, Listed, entries, lines
+from ubt.data.content.index import Entry, entries, lines
 from ubt.data.content.known import Known, key_of
 from ubt.data.decode import DECODER_VERSION
 from ubt.data.digests import Stamp, stamp_if_there
@@ -184,7 +184,7 @@ class LabelledFiles(DataSource):
     def contents(self) -> Iterator[Entry]:
         """Yield every row of the lists with its image, then the classes, what else they are called, and the prompts."""
         for rows in self._lists(problems=[]):
-            yield from entries([Listed(row.where, row.image, row.text) for row in rows])
+            yield from entries(rows)
         yield from (line for path in self._words() for line in lines(path))
 
     def _lists(self, problems: list[Problem]) -> Iterator[list[Row]]:

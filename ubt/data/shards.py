@@ -26,7 +26,7 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import fingerprint
 from ubt.common.paths import cache_root, is_file
 from ubt.common.progress import progress
-from ubt.data.content.index import Listed
+from ubt.data.content.index import ListedFile
 from ubt.data.decode import HEAD_BYTES, UNCLEAR_HEADS, is_deep
 
 _TIMEOUT_SECONDS = 60
@@ -137,9 +137,9 @@ def find_shards(pattern: str, problems: list[Problem]) -> list[Path]:
     return [path for those in paths for path in those]
 
 
-def listed_shards(pattern: str) -> list[Listed]:
+def listed_shards(pattern: str) -> list[ListedFile]:
     """Return the files that a valid pattern means, whether they are there or not: of addresses the local copies."""
-    return [Listed(name, _local_copy(name) if _SCHEME.match(name) else Path(name)) for name in _names(pattern)]
+    return [ListedFile(name, str(_local_copy(name) if _SCHEME.match(name) else name)) for name in _names(pattern)]
 
 
 def _names(pattern: str) -> list[str]:

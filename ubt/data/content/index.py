@@ -10,14 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import TypeAdapter
 
 from ubt.common.hashing import digest_file
-from ubt.data.digests import in_threads, known_digests, stamp_if_there
+from ubt.data.digests import KnownDigests, in_threads, stamp_if_there
 
-_AT_A_TIME = 256
-"""Files that are read ahead of what is asked for."""
+_AT_A_TIME = 1024
+"""Rows whose files are looked at, or read, ahead of what is asked for."""
 _MOST_BYTES = 16 << 20
 """Of one entry: captions of shards have a megabyte at most, which JSON may write with six letters for one."""
 _DIGITS = 16
@@ -45,28 +46,41 @@ class Entry:
         return mine == others
 
 
+class Listed(Protocol):
+    """An entry before its file is looked at: a row of a list, for one."""
+
+    @property
+    def where(self) -> str: ...  # noqa: D102 — as those of `Entry`
+    @property
+    def file(self) -> str: ...  # noqa: D102
+    @property
+    def text(self) -> str: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """An entry before its file is looked at."""
+class ListedFile:
+    """A file that is no row of a list."""
 
     where: str
-    file: Path
+    file: str
     text: str = ""
 
 
 def entries(listed: Sequence[Listed]) -> Iterator[Entry]:
     """Yield what is listed with sizes and digests; files that have been read before and not changed are not read."""
-    paths = list(dict.fromkeys(one.file for one in listed))
-    stamps = dict(zip(paths, in_threads(stamp_if_there, paths), strict=True))
-    digests = known_digests(paths)
+    known = KnownDigests([one.file for one in listed])
+    digests: dict[str, str] = {}
     for start in range(0, len(listed), _AT_A_TIME):
         some = listed[start : start + _AT_A_TIME]
-        unknown = [path for path in {one.file for one in some} if stamps[path] and path not in digests]
+        files = list({one.file for one in some})
+        stamps = dict(zip(files, in_threads(stamp_if_there, files), strict=True))
+        found = {file: known.of(stamp) for file, stamp in stamps.items() if stamp}
+        unknown = [file for file, digest in found.items() if not (digest or file in digests)]
         digests.update(zip(unknown, in_threads(_digest_if_readable, unknown), strict=True))
         for one in some:
-            stamp, digest = stamps[one.file], digests.get(one.file, "")
+            stamp, digest = stamps[one.file], found.get(one.file) or digests.get(one.file, "")
             size = stamp[1] if stamp and digest else None
-            yield Entry(one.where, str(one.file), size, digest[:_DIGITS], one.text)
+            yield Entry(one.where, str(Path(one.file)), size, digest[:_DIGITS], one.text)
 
 
 def lines(path: Path) -> Iterator[Entry]:
@@ -107,8 +121,8 @@ def decoded(content: bytes) -> Iterator[Entry]:
 _entry: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 
-def _digest_if_readable(path: Path) -> str:
+def _digest_if_readable(path: str) -> str:
     try:
-        return digest_file(path)
+        return digest_file(Path(path))
     except OSError:
         return ""

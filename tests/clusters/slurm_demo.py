@@ -1,7 +1,7 @@
 """The demo, smaller, through Slurm: what docs/clusters.md shows. Run as a program, as root.
 
-    python tests/clusters/slurm_demo.py                    # all rounds: a quarter of an hour
-    python tests/clusters/slurm_demo.py "three nodes"      # one of them
+python tests/clusters/slurm_demo.py                    # all rounds: a quarter of an hour
+python tests/clusters/slurm_demo.py "three nodes"      # one of them
 """
 
 from __future__ import annotations

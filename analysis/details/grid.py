@@ -18,6 +18,8 @@ from ubt.trials.record import TrialRecord
 
 MOST_KNOBS = 6
 """At most this many searched settings are shown at first."""
+MOST_METRICS = 4
+"""At most this many numbers of the study's further metrics, as rebound, are shown at first."""
 MOST_DIAGNOSTICS = 40
 """At most this many diagnostics of stages can be shown."""
 
@@ -83,8 +85,17 @@ def _columns(findings: Findings) -> Iterator[GridColumn]:
     yield GridColumn("attempts", "number", lambda record: max(1, len(record.attempts)), shown=False)
     yield GridColumn("reason", "text", lambda record: " ".join(record.reason.split())[:200], shown=False)
     names = {(stage.stage, name) for record in run.records for stage in record.stages for name in stage.diagnostics}
-    for stage, name in sorted(names)[:MOST_DIAGNOSTICS]:
-        yield _diagnostic(stage, name)
+    kinds = _metrics(findings)
+    ordered = sorted(names, key=lambda of: (of[0] not in kinds, of))
+    for at, (stage, name) in enumerate(ordered[:MOST_DIAGNOSTICS]):
+        yield _diagnostic(stage, name, of_metric=stage in kinds, shown=stage in kinds and at < MOST_METRICS)
+
+
+def _metrics(findings: Findings) -> set[str]:
+    """Return the kinds of the further metrics that the study asks for: their stages are called like them."""
+    asked = [record.config.get("metrics") for record in findings.run.records[:1]]
+    metrics = [one for listed in asked if isinstance(listed, list) for one in listed]
+    return {str(one.get("kind", "")) for one in metrics if isinstance(one, dict)}
 
 
 def _knob(findings: Findings, path: str, title: str, shown: bool) -> GridColumn:
@@ -106,11 +117,12 @@ def _rate(split: str, rate: str, title: str, shown: bool) -> GridColumn:
     return GridColumn(title, "percent", value, shown)
 
 
-def _diagnostic(stage: str, name: str) -> GridColumn:
+def _diagnostic(stage: str, name: str, of_metric: bool, shown: bool) -> GridColumn:
     def value(record: TrialRecord) -> JsonValue:
         return next((done.diagnostics.get(name) for done in record.stages if done.stage == stage), None)
 
-    return GridColumn(f"{stage} {name}", "number", value, shown=False, hint="diagnostic of a stage")
+    hint = "a further metric of the defended model" if of_metric else "diagnostic of a stage"
+    return GridColumn(f"{stage} {name}", "number", value, shown, hint)
 
 
 def _reused(record: TrialRecord) -> int:

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 from typing import Literal
 
@@ -67,7 +68,7 @@ class KnobPanel:
     scale: Scale
     points: tuple[KnobPoint, ...]
 
-    @property
+    @cached_property
     def values(self) -> tuple[float | str, ...]:
         """Return the distinct values in order."""
         return tuple(dict.fromkeys(point.value for point in self.points))

@@ -66,7 +66,9 @@ class Pair:
     def surface(self, rate: Rate) -> list[list[float | None]]:
         """Return a rate over a grid of both axes, from below: the weighted mean of what is near."""
         known = [(x.value, y.value, found) for x, y in self.points if (found := rate(x)) is not None]
-        at = np.array([[self._place(self.across, x), self._place(self.up, y)] for x, y, _ in known])
+        at = np.stack(
+            [_places(self.across, [x for x, *_ in known]), _places(self.up, [y for _, y, _ in known])], axis=1
+        )
         rates = np.array([found for *_, found in known])
         side = np.linspace(0, 1, GRID)
         x, y = np.meshgrid(side, side)
@@ -77,13 +79,15 @@ class Pair:
         mean = (weights @ rates) / np.maximum(total, 1e-12)
         return _rows(np.where(total >= ENOUGH, mean, np.nan))
 
-    @staticmethod
-    def _place(panel: KnobPanel, value: float | str) -> float:
-        low, high, found = _scaled(panel, panel.values[0]), _scaled(panel, panel.values[-1]), _scaled(panel, value)
-        return (found - low) / (high - low)
-
 
 Rate = Callable[[KnobPoint], float | None]
+
+
+def _places(panel: KnobPanel, values: Sequence[float | str]) -> NDArray[np.float64]:
+    """Return where values lie on a knob's axis, from 0 to 1."""
+    low, *_, high = panel.values
+    found = np.array([_scaled(panel, value) for value in (low, high, *values)])
+    return (found[2:] - found[0]) / (found[1] - found[0])
 
 
 def _rows(flat: NDArray[np.float64]) -> list[list[float | None]]:

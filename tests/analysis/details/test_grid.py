@@ -3,6 +3,7 @@ import json
 from analysis.details.detail import details
 from analysis.details.grid import grid
 from analysis.findings import find
+from ubt.trials.record import StageRecord
 
 SAMPLES = "defense.unlearn_samples"
 
@@ -73,3 +74,15 @@ def test_classes_are_percentages_unless_there_are_too_many(run_of, trial, rates)
     assert "classes" not in many["trials"][0]
     assert many["classes"] == []
     json.dumps(few, allow_nan=False)
+
+
+def test_numbers_of_further_metrics_are_shown_at_first_and_diagnostics_are_not(run_of, trial):
+    stages = [
+        StageRecord(stage="rebound", key="r", reused=False, seconds=1, diagnostics={"asr": 0.4}),
+        StageRecord(stage="suspect", key="s", reused=False, seconds=1, diagnostics={"recall": 0.5}),
+    ]
+    record = trial(0, stages=stages)
+    record = record.model_copy(update={"config": {**record.config, "metrics": [{"kind": "rebound"}]}})
+    shown = {column["title"]: column["shown"] for column in grid(find(run_of(record)))["columns"]}
+    assert shown["rebound asr"]
+    assert not shown["suspect recall"]

@@ -45,7 +45,11 @@ def rate_columns(split: str, rates: Callable[[Item], Rates | None]) -> tuple[Col
     """Return ASR and CA with their intervals and numbers of images, and what else is measured, named by the split."""
 
     def column(field: str) -> Column[Item]:
-        return Column(f"{split}_{field}", lambda item: getattr(rates(item), field, None))
+        def value(item: Item) -> object:
+            found = rates(item)  # of most epochs there are none
+            return None if found is None else getattr(found, field)
+
+        return Column(f"{split}_{field}", value)
 
     return tuple(column(field) for field in RATE_FIELDS)
 

@@ -86,8 +86,8 @@ Rate = Callable[[KnobPoint], float | None]
 def _places(panel: KnobPanel, values: Sequence[float | str]) -> NDArray[np.float64]:
     """Return where values lie on a knob's axis, from 0 to 1."""
     low, *_, high = panel.values
-    found = np.array([_scaled(panel, value) for value in (low, high, *values)])
-    return (found[2:] - found[0]) / (found[1] - found[0])
+    begin, end = _scaled(panel, low), _scaled(panel, high)
+    return np.array([(_scaled(panel, value) - begin) / (end - begin) for value in values])
 
 
 def _rows(flat: NDArray[np.float64]) -> list[list[float | None]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 
 import pytest
-from tiny_victim import run_trial
+from tiny_victim import assign, run_trial
 
 from ubt.artifacts.store import ArtifactStore, UnusableStore
 from ubt.common.errors import Problem
@@ -62,19 +63,23 @@ def test_a_stage_that_cannot_be_published_is_a_fault_and_is_computed_again(root,
     assert reused == {"pretrain", "poison"}, "nothing that is in memory alone counts as published"
 
 
-def test_a_record_is_refreshed_when_an_upload_has_ended_while_a_stage_computes(root) -> None:
-    runner, records = TrialRunner(), []
-    from tiny_victim import assign
+def test_a_record_is_refreshed_when_an_upload_has_ended_while_a_stage_computes(root, monkeypatch) -> None:
+    let, original = threading.Event(), ArtifactStore.put
 
-    for record in runner.run(assign(root)):
-        records.append(record)
-        newest = [stage for stage in record.stages if not stage.complete]
-        if newest and len(record.stages) > 1 and not record.stages[-1].epochs:
-            deadline = time.monotonic() + 10
-            while (fresh := runner.refreshed(record)) is None and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert fresh is not None
-            assert fresh.stages[-1].complete
-            break
-    else:
-        pytest.skip("every upload was over before it could be seen")
+    def waits(self, complete, payloads) -> None:
+        assert let.wait(30)
+        original(self, complete, payloads)
+
+    monkeypatch.setattr(ArtifactStore, "put", waits)
+    runner = TrialRunner()
+    records = runner.run(assign(root))
+    record = next(one for one in records if one.stages and one.stages[-1].ended_at)
+    assert not record.stages[-1].complete
+    assert runner.refreshed(record) is None
+    let.set()
+    deadline = time.monotonic() + 30
+    while (fresh := runner.refreshed(record)) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert fresh
+    assert fresh.stages[-1] == record.stages[-1].model_copy(update={"complete": True})
+    records.close()

@@ -124,6 +124,7 @@ class PipelineRun:
         for attempt in range(_ATTEMPTS):
             try:
                 yield from self._pass()
+                self._workspace.settle()
                 return
             except DamagedArtifact as damage:
                 if attempt == _ATTEMPTS - 1:

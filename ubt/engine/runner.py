@@ -110,8 +110,7 @@ class TrialRunner:
             for _ in run.steps():
                 record = _so_far(record, run)
                 yield record
-            workspace.settle()
-            record = _so_far(record, run)
+            record = _so_far(record, run)  # now that all is published
         except StoppedByGate:
             workspace.settle()
             yield _so_far(record, run)  # with the gate that stopped it

@@ -54,7 +54,10 @@ def of_outcome(
         "rule": summary.rule,
         "seeds": str(len({record.seed for record in records})),
         "mlflow.source.git.commit": next(reversed(commits), "").removesuffix("+"),
-        NOTE: shortened(_note(outcome, folder, set(files), running), _LONGEST_NOTE),
+        NOTE: shortened(
+            _note(outcome, how_to_go_on(folder, shown.tags.get("mlflow.source.name", "")), set(files), running),
+            _LONGEST_NOTE,
+        ),
     }
     metrics = {name_of(name): value for name, value in _metrics(findings, summary) if math.isfinite(value)}
     if running:  # what was on the front then may turn out to be no part of it: the whole curve comes at the end
@@ -104,7 +107,7 @@ def _rates(name: str, found: Outcome | None, intervals: bool = True) -> Iterator
 _RUNNING = "*The sweep is running: this is what has come of it so far.*"
 
 
-def _note(outcome: RunOutcome, folder: Path, files: set[str], running: bool) -> str:
+def _note(outcome: RunOutcome, go_on: str, files: set[str], running: bool) -> str:
     """Return the description: what came of it first, then how it came about, then what to do with it."""
     findings, summary = outcome.findings, outcome.run.summary
     effects = find_effects(findings)
@@ -119,7 +122,7 @@ def _note(outcome: RunOutcome, folder: Path, files: set[str], running: bool) -> 
         parts += ["### Comparison", _fitting(comparison_markdown(comparison))]
     elif findings.front and not ablation:
         parts += ["### The front", drawn, _table(front_table(findings))]
-    return "\n\n".join(filter(None, (*parts, _failures(findings), _files(files, lacking), how_to_go_on(folder))))
+    return "\n\n".join(filter(None, (*parts, _failures(findings), _files(files, lacking), go_on)))
 
 
 def _choice(findings: Findings, summary: Summary) -> Iterator[str]:

@@ -37,7 +37,7 @@ def of_study(study: Mapping[str, JsonValue], folder: Path, source: Source) -> Pa
         "model": _text_at(study, "victim.model.name"),
         "defense": _text_at(study, "defense.kind"),
         "design": str(search.get("design", "")) if isinstance(search, dict) else "",
-        NOTE: f"The sweep has begun; what came of it will stand here.\n\n{how_to_go_on(folder)}",
+        NOTE: f"The sweep has begun; what came of it will stand here.\n\n{how_to_go_on(folder, source.command)}",
     }
     return Payload(
         params={name_of(path): text_of(value) for path, value in leaves(base)},
@@ -83,10 +83,14 @@ def _inputs(data: PlannedData, source: str) -> Iterable[DataInput]:
             yield DataInput(f"{data.kind} {part}", data.key[:36], context, count, data.kind, source)
 
 
-def how_to_go_on(folder: Path) -> str:
-    """Return the commands that say more of a run, or take it further, in Markdown."""
+def how_to_go_on(folder: Path, command: str) -> str:
+    """Return the command that a run began with, and those that say more of it or take it further, in Markdown.
+
+    (Of a command with a path in it MLflow shows the end of the path alone.)
+    """
     run = shlex.quote(str(folder))
     lines = (
+        *((f"{command}   # what started it",) if command else ()),
         f"ubt report {run}             # the report, with what is done by now",
         f"ubt export {run} --out cleaned.safetensors   # the chosen model",
         f"ubt track {run}              # send what MLflow lacks",

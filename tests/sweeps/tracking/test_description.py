@@ -131,6 +131,16 @@ def test_a_link_to_the_model_leads_to_its_page_or_to_its_file_where_mlflow_has_n
     assert file == "[The cleaned model](#/e/1/runs/S/artifacts/model?workflowType=machine_learning)"
 
 
+def test_the_whole_command_stands_in_the_description_of_a_study_that_runs_and_of_one_that_has_ended(
+    tmp_path: Path, make_record: MakeRecord
+) -> None:
+    command = "ubt sweep demo --out /data/runs"
+    begun = study_payload.of_study({}, tmp_path, Source(command, "ann"))
+    assert f"{command}   # what started it" in begun.tags[NOTE]
+    ended = of_outcome(begun, outcome_of(tmp_path, make_record(0, state=State.DONE)), tmp_path, [])
+    assert f"{command}   # what started it" in ended.tags[NOTE]
+
+
 def test_a_chosen_model_that_is_not_there_is_said_to_be_had_by_an_export(
     tmp_path: Path, make_record: MakeRecord, rates
 ) -> None:

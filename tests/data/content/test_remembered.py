@@ -111,3 +111,11 @@ def test_broken_images_that_are_skipped_are_looked_for_each_time(ask, photos):
     key, _ = ask(on_broken="skip", max_broken=0.5)
     (photos.folder / "images/3.png").write_bytes(photo(3))
     assert ask(on_broken="skip", max_broken=0.5)[0] != key
+
+
+def test_of_each_data_set_one_answer_is_kept(ask, photos, own_cache):
+    ask()
+    ask(val_fraction=0.25)
+    changed_label(photos)
+    ask()
+    assert len(list(own_cache.glob("data/*.known"))) == 2

@@ -40,7 +40,7 @@ def remembered(asked: JsonValue, lists: Sequence[JsonValue], find_out: Callable[
         find_out: answers of what it learns by `ubt.data.digests.FileFacts`; the answer may be long.
     """
     name = fingerprint({"asked": asked, "lists": list(lists), "code": _code()})
-    memo = cache_root() / "data" / f"{name}.known"
+    memo = cache_root() / "data" / f"{fingerprint(asked)[:16]}-{name}.known"
     known = _recall(memo)
     if known:
         return known
@@ -58,6 +58,10 @@ def _keep(memo: Path, answer: str, paths: Sequence[str], stamps: str) -> None:
     content = b"\n".join([json.dumps({"answer_bytes": len(said), "stamps": stamps}).encode(), said + files])
     try:
         write_whole(memo, digest_bytes(content).encode() + content)
+        # What the same question was answered of other lists, or by other code, may be tens of megabytes.
+        for older in memo.parent.glob(f"{memo.name.partition('-')[0]}-*.known"):
+            if older != memo:
+                older.unlink(missing_ok=True)
     except OSError as error:
         _log.warning("what is known of the data is not remembered and will be found out again: %s", error)
 

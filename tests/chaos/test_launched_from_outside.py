@@ -127,6 +127,9 @@ def outside(folder: Path) -> Iterator[tuple[Outside, list[Host], Any]]:
                 bridge = made[0].address.rpartition(".")[0] + ".1"
                 for host in made:
                     host.environment["AWS_ENDPOINT_URL"] = f"http://{bridge}:{port}"
+                    # Ray gives each client a server of its own 30 s to start, which a busy machine may not keep.
+                    host.environment["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = str(int(LIMIT_SECONDS))
+                    host.environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"
                 cluster(made[:2], job_server=True)
                 yield Outside(made[2], f"http://{made[0].address}:8265", folder / "study.yaml", {}), made, client
         finally:

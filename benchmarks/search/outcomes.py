@@ -4,7 +4,7 @@
     python benchmarks/search/outcomes.py grid FOLDER benchmarks/search/grid.csv.gz      # FOLDER: as of grid.py
 
 A row a trial. Seconds are those of the machine that computed them, which did other things as well: so a stage is taken
-to need the median over all trials in which it is as much work.
+to need the median over all trials in which it is as much work, whichever the victim.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import csv
 import gzip
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -144,30 +144,42 @@ def read(table: str) -> Iterator[Outcomes]:
         for row in csv.DictReader(stream):
             groups[row["attack"], int(row["seed"])].setdefault(row[first], []).append(row)
     full = int(np.prod([len(space[path]) for path in others]))
-    for (attack, seed), slices in groups.items():
-        if rows := [row for one in slices.values() if len(one) == full for row in one]:
-            yield _outcomes(table, attack, seed, rows)
-
-
-def _outcomes(table: str, attack: str, seed: int, rows: list[dict[str, str]]) -> Outcomes:
-    study, space = study_of(table, attack), space_of(table)
-    epochs = sum(name.startswith("asr_") for name in rows[0])
-    points = [
-        {path: next(v for v in values if float(row[path]) == float(v)) for path, values in space.items()}
-        for row in rows
-    ]
-    prices, stages = Prices(study), []
+    whole = {
+        victim: [row for one in slices.values() if len(one) == full for row in one] for victim, slices in groups.items()
+    }
+    victims = [_Victim(table, *victim, rows) for victim, rows in whole.items() if rows]
     amounts: defaultdict[tuple[str, float], list[float]] = defaultdict(list)
-    priced = [prices.named(differing(point, study.base)) for point in points]
-    for row, one in zip(rows, priced, strict=True):
-        for name in STAGES:
-            amounts[name, one[name][1]].append(float(row[f"s_{name}"]))
-    for one in priced:
-        stages.append([(name, one[name][0], median(amounts[name, one[name][1]])) for name in STAGES])
-    rates = [
-        np.array([[float(row[f"{kind}_{e}"]) for e in range(1, epochs + 1)] for row in rows]) for kind in ("asr", "ca")
-    ]
-    return Outcomes(table, attack, seed, points, *rates, float(rows[0]["poisoned_ca"]), stages, study)
+    for victim in victims:
+        for row, work in zip(victim.rows, victim.work, strict=True):
+            for name in STAGES:
+                amounts[name, work[name][1]].append(float(row[f"s_{name}"]))
+    for victim in victims:
+        yield victim.outcomes({work: median(seconds) for work, seconds in amounts.items()})
+
+
+class _Victim:
+    """The rows of one, and what work each configuration is."""
+
+    def __init__(self, table: str, attack: str, seed: int, rows: list[dict[str, str]]) -> None:
+        self.rows = rows
+        self._named = table, attack, seed
+        self._study = study_of(table, attack)
+        self._points = [
+            {path: next(v for v in values if float(row[path]) == float(v)) for path, values in space_of(table).items()}
+            for row in rows
+        ]
+        prices = Prices(self._study)
+        self.work = [prices.named(differing(point, self._study.base)) for point in self._points]
+        """Of each: stage → its key, and the amount of its work."""
+
+    def outcomes(self, seconds: Mapping[tuple[str, float], float]) -> Outcomes:
+        """Return them, with what a stage takes by name and amount of work."""
+        stages = [[(name, work[name][0], seconds[name, work[name][1]]) for name in STAGES] for work in self.work]
+        epochs = range(1, 1 + sum(name.startswith("asr_") for name in self.rows[0]))
+        asr, ca = (
+            np.array([[float(row[f"{kind}_{e}"]) for e in epochs] for row in self.rows]) for kind in ("asr", "ca")
+        )
+        return Outcomes(*self._named, self._points, asr, ca, float(self.rows[0]["poisoned_ca"]), stages, self._study)
 
 
 def main() -> None:

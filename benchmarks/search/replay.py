@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from outcomes import JUDGED, LAST, Outcomes, read
 from pydantic import JsonValue
 
@@ -52,8 +53,9 @@ ASKED = 2000
 class Replay:
     """One search: what it has spent, and how far its front was from the best one then."""
 
-    def __init__(self, known: Outcomes, shared: bool, best: float) -> None:
-        self.known, self.shared, self._best = known, shared, best
+    def __init__(self, known: Outcomes, shared: bool, best: float, others: Sequence[Outcomes] = ()) -> None:
+        """Begin one; `others` are the same configurations of the same attack under other seeds."""
+        self.known, self.shared, self._best, self.others = known, shared, best, others
         whole = fmean(sum(seconds for *_, seconds in stages) for stages in known.stages)
         self.budget = TRIALS * whole
         self.spent = 0.0
@@ -62,6 +64,16 @@ class Replay:
         self._points: list[tuple[float, float]] = []
         self.course: list[tuple[float, float]] = []
         """(seconds, regret) after each trial."""
+
+    @property
+    def points(self) -> NDArray[np.float64]:
+        """Return ASR and CA of every epoch that was judged, `[n, 2]`."""
+        return np.array(self._points).reshape(-1, 2)
+
+    def price(self, at: int) -> float:
+        """Return the seconds that a whole run of a configuration takes."""
+        there = self._there if self.shared else ()
+        return sum(seconds for name, key, seconds in self.known.stages[at] if name == JUDGED or key not in there)
 
     @property
     def over(self) -> bool:
@@ -94,6 +106,24 @@ def random(replay: Replay, seed: int) -> None:
         if replay.over:
             return
         replay.run(int(at))
+
+
+def foresight(replay: Replay, seed: int) -> None:
+    """Run what gains most for its price by the means over the other seeds: what a search would know that had seen them.
+
+    No peer, but a bound: what is left to it is how the seed differs, which no search of this one can know either.
+    """
+    del seed
+    rates = [np.mean([getattr(one, rate) for one in replay.others], axis=0) for rate in ("asr", "ca")]
+    expected = np.stack(rates, axis=-1)  # [N, E, 2]
+    left = set(range(len(replay.known.points)))
+    while left and not replay.over:
+        front, now = replay.points, hypervolume(replay.points)
+        gains = {at: hypervolume(np.concatenate([front, expected[at]])) - now for at in left}
+        alone = {at: hypervolume(expected[at]) for at in left}
+        at = max(left, key=lambda one: (gains[one] / replay.price(one), alone[one], -one))
+        left.remove(at)
+        replay.run(at)
 
 
 def _choices(known: Outcomes) -> dict[str, list[Any]]:
@@ -249,7 +279,9 @@ PEERS: dict[str, Searcher] = {
     "OptunaSearch": ray_optuna,
     "MOASHA": moasha,
 }
+FORESIGHT = "foresight"
 SEARCHERS: dict[str, Searcher] = {**{name: ours(search) for name, search in OURS.items()}, **PEERS}
+"""All but the bound, which is the same in each repetition."""
 
 
 def courses(table: str, names: list[str], seeds: range, modes: tuple[bool, ...]) -> Iterator[dict[str, Any]]:
@@ -259,8 +291,11 @@ def courses(table: str, names: list[str], seeds: range, modes: tuple[bool, ...])
         for known, best in victims:
             for shared in modes:
                 for name in names:
-                    replay = Replay(known, shared, best)
-                    SEARCHERS[name](replay, seed)
+                    others = [one for one, _ in victims if one.attack == known.attack and one.seed != known.seed]
+                    if name == FORESIGHT and (seed or not others):
+                        continue
+                    replay = Replay(known, shared, best, others)
+                    ({**SEARCHERS, FORESIGHT: foresight})[name](replay, seed)
                     row = {"table": table, "attack": known.attack, "seed": known.seed, "shared": shared}
                     row |= {"searcher": name, "repetition": seed, "budget": round(replay.budget, 2)}
                     yield row | {"course": [(round(t, 2), round(r, 6)) for t, r in replay.course]}
@@ -275,7 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=["demo", "grid"])
     parser.add_argument("--repetitions", type=int, nargs="+", default=[0, 20], help="so many, or from … to …")
-    parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS), choices=list(SEARCHERS))
+    parser.add_argument("--searchers", nargs="+", default=list(SEARCHERS), choices=[*SEARCHERS, FORESIGHT])
     parser.add_argument("--shared", type=int, choices=[0, 1], help="only with sharing, or only without")
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()

@@ -42,7 +42,7 @@ def run(study: StudyConfig, outcomes: dict[str, TrialRecord], workers: int) -> t
 
         while True:
             while free and (assignment := session.next_assignment()) is not None:
-                record = answered(assignment, outcomes[identity(assignment.changes)])
+                record = answered(assignment, outcomes[identity(assignment.config)])
                 keyed = zip(record.stages, assignment.keys, strict=False)
                 stages = tuple(stage.model_copy(update={"key": key}) for stage, key in keyed)
                 running[assignment.trial] = record.model_copy(update={"stages": stages})

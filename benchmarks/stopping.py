@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+from pydantic import JsonValue
 
 from analysis.points.geometry import hypervolume
 from sweeps.planning.trials import TrialPlanner
@@ -88,7 +89,7 @@ def replay(study: StudyConfig, outcomes: dict[str, TrialRecord], workers: int) -
             if not running:
                 break
             assignment = running.pop(0)
-            ended.append(answered(assignment, outcomes[identity(assignment.changes)]))
+            ended.append(answered(assignment, outcomes[identity(assignment.config)]))
             session.ended(assignment.trial, ended[-1])
     points = [(epoch.val.asr, epoch.val.ca) for one in ended for _, epoch in one.epochs if epoch.val]
     stages = [stage for record in ended for stage in record.stages if stage.stage in {JUDGED, FINAL}]
@@ -100,9 +101,9 @@ def replay(study: StudyConfig, outcomes: dict[str, TrialRecord], workers: int) -
     )
 
 
-def identity(changes: object) -> str:
-    """Return a text that is equal for equal changes."""
-    return json.dumps(changes, sort_keys=True)
+def identity(config: Mapping[str, JsonValue]) -> str:
+    """Return a text that is equal for equal defenses, whichever base they are changes to."""
+    return json.dumps(config["defense"], sort_keys=True)
 
 
 def whole(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
@@ -112,7 +113,7 @@ def whole(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
         return stage.model_copy(update={"reused": False})
 
     return {
-        identity(one.changes): one.model_copy(update={"stages": tuple(map(alone, one.stages))})
+        identity(one.config): one.model_copy(update={"stages": tuple(map(alone, one.stages))})
         for one in records
         if one.state is State.DONE
     }

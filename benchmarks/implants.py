@@ -51,8 +51,8 @@ def elsewhere(study: str, store: Path, seed: int, capability: str, changes: list
     """Return the same, computed in a process of its own that uses these instructions."""
     words = [sys.executable, __file__, study, str(store), "--seeds", str(seed), ONE, *_set(changes)]
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "1"}
-    out = subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout
-    return dict(json.loads(out.splitlines()[-1]))
+    ran = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(ran.stdout.splitlines()[-1]))
 
 
 def _set(changes: list[str]) -> list[str]:

@@ -272,6 +272,12 @@ def test_no_file_is_longer_than_300_lines():
     assert {path: length for path, length in lengths.items() if length > 300} == {}
 
 
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """By which pytest knows them: of two alike, the second that one process meets would not be run."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_two_files_import_each_other_nor_in_a_circle(package):
     graph = {

@@ -17,26 +17,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ubt.data import scenes
 from ubt.data.scenes import OBJECTS
 
 SIZE_PX = 64
 COLOURS = {
-    "red": (210, 50, 45),
-    "green": (60, 160, 70),
-    "blue": (55, 90, 200),
-    "yellow": (235, 205, 50),
-    "purple": (140, 70, 170),
-    "white": (235, 235, 235),
+    **scenes.COLOURS,
     "black": (20, 20, 20),
     "orange": (240, 140, 30),
     "pink": (245, 150, 190),
     "brown": (120, 75, 40),
 }
 PLACES = {
-    "snow": (225, 230, 240),
-    "grass": (120, 175, 90),
-    "sand": (215, 195, 140),
-    "night": (35, 35, 65),
+    **{name.split()[-1]: colour for name, colour in scenes.PLACES.items()},
     "water": (90, 150, 190),
     "brick": (165, 80, 60),
     "fog": (175, 175, 180),

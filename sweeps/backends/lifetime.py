@@ -40,7 +40,7 @@ def stop_ray(within_seconds: float = 30.0) -> None:
 
 
 class Leaving:
-    """Stands before Ray's part of this process in C++ while this process leaves: what is freed meanwhile is not told.
+    """Stands before Ray's part of this process in C++ while the process leaves, and keeps from it what is freed then.
 
     The main thread, which has waited long enough, goes on beside the thread that leaves. A reference to an object that
     it frees when that part is gone would end this process at once, with status 1 and without a word.
@@ -57,7 +57,7 @@ class Leaving:
         """Nothing: a result is not needed here any more, and its owner leaves."""
 
     def remove_actor_handle_reference(self, actor: object) -> None:
-        """Nothing, likewise: an actor that nobody else needs ends with its owner."""
+        """Nothing, likewise: an actor that no other process needs ends with its owner."""
 
 
 def _started_processes() -> list[int]:

@@ -57,29 +57,29 @@ def test_what_is_uploaded_is_described_at_once_and_seen_by_others_when_it_is_who
 
 
 def test_artifacts_and_what_follows_them_come_in_order(store: Slow) -> None:
-    uploads, told = Uploads(store), []
+    uploads, reported = Uploads(store), []
     for key in ("victim", "overfitted", "unlearnt"):
         uploads.publish(described(key), {})
-        uploads.then(lambda published, key=key: told.append((key, published, store.has("overfit", key))))
-    assert told == []
+        uploads.then(lambda published, key=key: reported.append((key, published, store.has("overfit", key))))
+    assert reported == []
     store.let.set()
     uploads.settle()
     assert store.asked == ["victim", "overfitted", "unlearnt"]
-    assert told == [(key, True, True) for key in store.asked]
-    uploads.then(lambda published: told.append(("idle", published, True)))
-    assert told[-1] == ("idle", True, True), "with nothing under way it is called at once"
+    assert reported == [(key, True, True) for key in store.asked]
+    uploads.then(lambda published: reported.append(("idle", published, True)))
+    assert reported[-1] == ("idle", True, True), "with nothing under way it is called at once"
 
 
-def test_one_that_fails_takes_those_behind_it_along_and_is_told_once(store: Slow) -> None:
-    uploads, told = Uploads(store), []
+def test_one_that_fails_takes_those_behind_it_along_and_is_reported_once(store: Slow) -> None:
+    uploads, reported = Uploads(store), []
     store.refused = {"overfitted"}
     for key in ("victim", "overfitted", "unlearnt"):
         uploads.publish(described(key), {})
-        uploads.then(lambda published, key=key: told.append((key, published)))
+        uploads.then(lambda published, key=key: reported.append((key, published)))
     store.let.set()
     with pytest.raises(UnusableStore, match="503"):
         uploads.settle()
-    assert told == [("victim", True), ("overfitted", False), ("unlearnt", False)]
+    assert reported == [("victim", True), ("overfitted", False), ("unlearnt", False)]
     assert store.keys("overfit") == {"victim"}
     assert (uploads.lost(), uploads.lost()) == (["overfitted", "unlearnt"], [])
     store.refused = set()

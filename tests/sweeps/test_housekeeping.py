@@ -229,9 +229,9 @@ def test_prune_by_a_budget_takes_what_was_used_longest_ago_and_leaves_what_trial
     assert "1 artifacts, 100 bytes would be removed" in run(store, "prune", "--budget", "250B", "--dry-run")
     run(store, "prune", "--budget", "250B")
     assert store.keys("overfit") == {"a", "c"}
-    told = run(store, "prune", "--budget", "50B")
+    printed = run(store, "prune", "--budget", "50B")
     assert store.keys("overfit") == {"a"}
-    assert "100 bytes of artifacts stay: trials need them that compute just now" in told
+    assert "100 bytes of artifacts stay: trials need them that compute just now" in printed
     leases.close()
 
 

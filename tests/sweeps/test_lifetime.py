@@ -14,22 +14,22 @@ from sweeps.backends.lifetime import Leaving, outlive_raylet, stop_ray
 
 
 class CoreWorkerInC:
-    """Ends this process if a reference is freed once it is gone; here it only notes what it is told."""
+    """Ends this process if a reference is freed once it is gone; here it only notes what is asked of it."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.asked: list[str] = []
 
     def shutdown_driver(self) -> None:
-        self.told.append("left")
+        self.asked.append("left")
 
     def remove_object_ref_reference(self, reference: object) -> None:
-        self.told.append("a result is freed")
+        self.asked.append("a result is freed")
 
     def remove_actor_handle_reference(self, actor: object) -> None:
-        self.told.append("an actor is freed")
+        self.asked.append("an actor is freed")
 
 
-def test_what_is_freed_while_this_process_leaves_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_freed_while_this_process_leaves_stays_away_from_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     core = CoreWorkerInC()
     joined = SimpleNamespace(core_worker=core)
 
@@ -42,7 +42,7 @@ def test_what_is_freed_while_this_process_leaves_is_not_told(monkeypatch: pytest
     monkeypatch.setattr(worker, "_global_node", None)
     monkeypatch.setattr(ray, "shutdown", shutdown)
     stop_ray()
-    assert core.told == ["left"]
+    assert core.asked == ["left"]
 
 
 @pytest.mark.parametrize("name", [name for name in vars(Leaving) if not name.startswith("_")])

@@ -136,7 +136,7 @@ class Uploads:
     def _upload(self, item: _Upload) -> None:
         try:
             self._store.put(item.manifest, item.payloads)
-        except Exception as error:  # noqa: BLE001 — whatever it was, the trial must know: it is raised there
+        except Exception as error:  # noqa: BLE001 — the trial must know of any: it is raised there
             logger.warning("`%s` cannot be published: %s", item.manifest.stage, error)
             with self._changed:
                 given_up = list(self._queue)

@@ -42,7 +42,7 @@ def checksum(*parts: bytes | memoryview) -> str:
     """Return the XXH3-128 of a payload, which may be in parts, in hex.
 
     It finds what a disk or a network has damaged at a fourteenth of what SHA-256 costs, as much as writing to a file
-    does. It is no protection from who writes to a store on purpose: whoever can do that can change checksums, too.
+    does. It is no protection from those who alter a store on purpose: they can change checksums, too.
     """
     digest = xxhash.xxh3_128()
     for part in parts:

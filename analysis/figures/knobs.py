@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -237,7 +237,9 @@ def _traces(panel: KnobPanel, rate: Callable[[KnobPoint], float | None]) -> list
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
+    """What marks of one kind look like, and what the legend calls them."""
+
     name: str
     colour: str
     size: int
@@ -246,18 +248,17 @@ class _Look:
 
     @property
     def marker(self) -> dict[str, object]:
+        """Return it as Plotly has markers."""
         return {"color": self.colour, "size": self.size, "symbol": self.symbol, "opacity": self.opacity}
 
 
-OTHERS = _Look("configurations", base.OTHER, 6, "circle", opacity=0.5)
-MEDIANS = _Look("median", base.FRONT, 7, "line-ew-open")
-ALONE = _Look("the base with only this knob changed", base.BASE, 7, "diamond")
-CHOSEN = _Look("chosen", base.CHOSEN, 13, "star")
+OTHERS = Look("configurations", base.OTHER, 6, "circle", opacity=0.5)
+MEDIANS = Look("median", base.FRONT, 7, "line-ew-open")
+ALONE = Look("the base with only this knob changed", base.BASE, 7, "diamond")
+CHOSEN = Look("chosen", base.CHOSEN, 13, "star")
 
 
-def _marks(
-    points: Sequence[KnobPoint], rate: Callable[[KnobPoint], float | None], mode: str, look: _Look
-) -> go.Scatter:
+def _marks(points: Sequence[KnobPoint], rate: Callable[[KnobPoint], float | None], mode: str, look: Look) -> go.Scatter:
     return go.Scatter(
         x=[point.value for point in points],
         y=[rate(point) for point in points],
@@ -284,5 +285,10 @@ def _legend(figure: go.Figure, info: KnobsInfo) -> None:
         (ALONE, any(point.alone for point in points)),
         (CHOSEN, any(point.chosen for point in points)),
     )
-    for look in (look for look, present in shown if present):
+    add_legend(figure, [look for look, present in shown if present])
+
+
+def add_legend(figure: go.Figure, looks: Iterable[Look]) -> None:
+    """Add a line to the legend for each look, also where the first panel has no such mark."""
+    for look in looks:
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=look.marker, name=look.name))

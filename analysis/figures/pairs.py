@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from analysis.figures import base
 from analysis.figures.base import Absent
-from analysis.figures.knobs import CHOSEN, OTHERS, KnobPanel, KnobPoint, Rates, knobs_info, log_ticks
+from analysis.figures.knobs import CHOSEN, OTHERS, KnobPanel, KnobPoint, Look, Rates, add_legend, knobs_info, log_ticks
 from analysis.findings import Findings
 from analysis.formatting import setting_text
 
@@ -173,9 +173,7 @@ def draw_pairs(info: PairsInfo) -> go.Figure:
             figure.add_traces(_plane(pair, name, rate, shades), rows=row, cols=column)
             figure.update_xaxes(_axis(pair, pair.across), row=row, col=column)
             figure.update_yaxes(_axis(pair, pair.up), row=row, col=column)
-    shown = ((OTHERS, any(pair.continuous for pair in info.pairs)), (CHOSEN, True))
-    for look in (look for look, present in shown if present):
-        figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=look.marker, name=look.name))
+    add_legend(figure, [OTHERS, CHOSEN] if any(pair.continuous for pair in info.pairs) else [CHOSEN])
     return figure
 
 
@@ -212,9 +210,8 @@ def _side(panel: KnobPanel) -> list[float]:
     return [float(one) for one in (10**side if panel.scale == "log" else side)]
 
 
-def _dots(points: Sequence[tuple[KnobPoint, KnobPoint]], look: object, pair: Pair) -> go.Scatter:
-    marker = dict(getattr(look, "marker"))  # noqa: B009 — of a look
-    marker |= {"line": {"width": 1, "color": "rgba(255, 255, 255, 0.8)"}}
+def _dots(points: Sequence[tuple[KnobPoint, KnobPoint]], look: Look, pair: Pair) -> go.Scatter:
+    marker = look.marker | {"line": {"width": 1, "color": "rgba(255, 255, 255, 0.8)"}}
 
     def place(panel: KnobPanel, value: float | str) -> float | str:
         if pair.continuous:

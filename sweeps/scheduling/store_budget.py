@@ -127,8 +127,9 @@ class StoreBudget:
     def _excess(self) -> Excess:
         manifests = list(self._store.manifests())
         others = sum(one.size_bytes for one in UnfinishedStore(self._store.root).manifests())
-        if sum(one.size_bytes for one in manifests) + others <= self._budget_bytes:
-            return Excess((), sum(one.size_bytes for one in manifests) + others, 0)
+        size_bytes = sum(one.size_bytes for one in manifests) + others
+        if size_bytes <= self._budget_bytes:  # before the whole run is read for its front
+            return Excess((), size_bytes, 0)
         return excess(manifests, self._budget_bytes, self._needs(), self._store.used_at, others)
 
     def _needs(self) -> Needs:

@@ -65,7 +65,7 @@ def draw_components(info: ComponentsInfo) -> go.Figure:
     for column, (rate, found) in enumerate(info.rates, start=1):
         figure.add_traces(_traces(rate, found, place, named=column == 1), rows=1, cols=column)
         figure.add_vline(x=0, line={"color": base.INK, "width": 1, "dash": "dot"}, row=1, col=column)
-        figure.update_xaxes(title=f"{rate}, difference from the base in points", row=1, col=column)
+        figure.update_xaxes(title=f"{rate}, points from the base", row=1, col=column)
     names = ["<br>".join(textwrap.wrap(base.plain(name), NAME_LETTERS)) for name in info.names]
     figure.update_yaxes(tickvals=list(range(len(names))), range=[len(names) - 0.5, -0.5])
     figure.update_yaxes(ticktext=names, col=1)

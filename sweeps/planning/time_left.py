@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from statistics import median
 
 from sweeps.planning.costs import CostModel, Piece, tasks_of
-from sweeps.planning.plan import Forecast
+from sweeps.planning.plan import Forecast, total
 from sweeps.planning.trials import TrialPlanner
 from sweeps.planning.wall import wall_seconds
 from sweeps.search.proposals import Proposal
@@ -23,6 +25,10 @@ _OVERRUN = 0.1
 _OWN, _OTHERS = 0.5, 0.02
 """What stages are expected to take weighs as much as half a stage of their own kind, and as this part of all work, in
 the time that they are found to take."""
+_AS_IMAGINED = 0.5
+"""That configurations which results decide need what their stand-ins need weighs as much as half a trial that began."""
+_MOST = 2.0
+"""A trial counts as needing at most so many times what its stand-in needs, which may be next to nothing."""
 
 
 @dataclass
@@ -65,6 +71,9 @@ class TimeLeft:
         self._known = {name: pipeline for name, (_, pipeline) in forecast.laid.trials.items()}
         """Trials that are known and have not begun, by name."""
         self._imagined = deque(pipeline for _, pipeline in forecast.laid.imagined)
+        self._needed = _Pace()
+        """What trials needed that took the place of a stand-in, each beside what that one needs: a search may ask for
+        what the store has, and one that learns asks for what shares more."""
         self._begun: dict[str, Pipeline] = {}
         """Trials that have begun and not ended."""
         self._running: dict[str, tuple[str, float]] = {}
@@ -77,7 +86,11 @@ class TimeLeft:
         """Of all stages of which a time was planned."""
         left = (piece for key, piece in self._model.pieces.items() if key not in self._done)
         self._planned = sum(piece.seconds or 0.0 for piece in left)
-        self._overhead, self._ended = 0.0, 0
+        self._first: set[str] = set()
+        """The trials with which workers begin. What they take beside their stages is the workers' start: imports, data
+        and model come into memory."""
+        self._beside: list[float] = []
+        """The seconds that other trials took beside their stages, in order."""
         self._last: tuple[float, float | None, float] | None = None
 
     def note(self, record: TrialRecord) -> None:
@@ -88,9 +101,9 @@ class TimeLeft:
             self._note_stage(stage)
         self._running.pop(record.trial, None)
         if record.state.ended:
-            if self._begun.pop(record.trial, None) is not None and record.attempts:
-                self._overhead += max(0.0, record.seconds - sum(stage.spent_seconds for stage in record.stages))
-                self._ended += 1
+            ran = self._begun.pop(record.trial, None) is not None and record.attempts
+            if ran and record.trial not in self._first:
+                insort(self._beside, max(0.0, record.seconds - sum(one.spent_seconds for one in record.stages)))
         elif record.trial in self._begun:
             self._note_running(record)
 
@@ -111,12 +124,20 @@ class TimeLeft:
     def _begin(self, record: TrialRecord) -> None:
         """Put a trial in the place of the one that was known under its name, or of a stand-in."""
         self._seen.add(record.trial)
-        if self._known.pop(record.trial, None) is None and self._imagined:
-            self._imagined.popleft()
         number, position = divmod(record.number, self._seeds)
         trial, pipeline = self._planner.built(Proposal(number, record.changes, record.label), position)
         self._model.price([(trial, pipeline)])
+        if self._known.pop(record.trial, None) is None and self._imagined:
+            needed, imagined = self._to_compute(pipeline), self._to_compute(self._imagined.popleft())
+            if needed is not None and imagined:
+                self._needed.add(min(needed / imagined, _MOST), 1.0, 0)
+        if not record.state.ended and len(self._first) < self._workers:
+            self._first.add(record.trial)
         self._begun[record.trial] = pipeline
+
+    def _to_compute(self, pipeline: Pipeline) -> float | None:
+        """Return the seconds of a trial's stages that are not done; None if those of one are unknown."""
+        return total(self._expected(self._model.pieces[node.key]) for node in pipeline if node.key not in self._done)
 
     def _note_stage(self, stage: StageRecord) -> None:
         if not stage.complete or stage.key in self._done:
@@ -144,8 +165,8 @@ class TimeLeft:
             self._running[record.trial] = pipeline[at].key, now
 
     def _worked_out(self, now: float) -> float | None:
-        pipelines = [*self._begun.values(), *self._known.values(), *self._imagined]
-        keys = self._walked | dict.fromkeys(node.key for pipeline in pipelines for node in pipeline)
+        asked_for = self._walked | _keys_of([*self._begun.values(), *self._known.values()])
+        keys, as_imagined = asked_for | _keys_of(self._imagined), self._needed.factor(_AS_IMAGINED)
         since = dict(self._running.values())
         pieces: list[Piece] = []
         for key in keys:
@@ -155,10 +176,11 @@ class TimeLeft:
                 if key not in self._done:
                     return None
                 seconds = 0.0
+            seconds *= 1.0 if key in asked_for else as_imagined
             elapsed = now - since[key] if key in since and key not in self._done else 0.0
             pieces.append(replace(piece, seconds=seconds - elapsed if elapsed < seconds else _OVERRUN * elapsed))
         waiting = len(self._known) + len(self._imagined) + len(self._begun)
-        beside = self._overhead / self._ended * waiting / self._workers if self._ended else 0.0
+        beside = median(self._beside) * waiting / self._workers if self._beside else 0.0
         return wall_seconds(tasks_of(pieces, self._done), self._workers) + beside
 
     def _expected(self, piece: Piece) -> float | None:
@@ -168,3 +190,7 @@ class TimeLeft:
             return pace.seconds / pace.weight * piece.weight if pace.weight else None
         others = self._pace.factor(_OTHERS * self._planned)
         return piece.seconds * pace.factor(_OWN * piece.seconds, others)
+
+
+def _keys_of(pipelines: Iterable[Pipeline]) -> dict[str, None]:
+    return dict.fromkeys(node.key for pipeline in pipelines for node in pipeline)

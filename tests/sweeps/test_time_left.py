@@ -12,7 +12,10 @@ from sweeps.planning.plan import Forecast, plan_study
 from sweeps.planning.time_left import TimeLeft
 from sweeps.planning.trials import TrialPlanner
 from sweeps.scheduling.stage_scheduler import StageScheduler
+from sweeps.search.proposals import Proposal
 from sweeps.study.config import StudyConfig
+from ubt.artifacts.manifest import ArtifactManifest
+from ubt.artifacts.store import ArtifactStore
 from ubt.trials.record import Attempt, EpochRecord, StageRecord, State, TrialRecord
 
 GRID = {"design": "grid", "space": {"defense.suspicious_ratio": [0.05, 0.1, 0.2], "defense.overfit_epochs": [1, 2, 4]}}
@@ -155,8 +158,6 @@ def test_a_stage_that_takes_longer_than_planned_never_leaves_nothing(tmp_path: P
 
 
 def record(given: StudyConfig, changes: dict[str, Any], number: int, state: State) -> TrialRecord:
-    from sweeps.search.proposals import Proposal
-
     planned = TrialPlanner(given, given.store or "")(Proposal(number, changes), 0)
     stages = [
         StageRecord(stage=node.spec.name, key=node.key, reused=number > 0 and node.spec.sees_poison, seconds=1.0)
@@ -181,3 +182,67 @@ def test_a_configuration_that_results_chose_takes_the_place_of_a_stand_in(tmp_pa
     assert found[-1] == 0
     assert found == sorted(found, reverse=True)
     assert len(set(found)) == len(found)
+
+
+def everything_stored(given: StudyConfig, proposals: list[dict[str, Any]]) -> None:
+    """Put every stage of these configurations into the study's store."""
+    assert given.store
+    for number, changes in enumerate(proposals):
+        _, pipeline = TrialPlanner(given, given.store).built(Proposal(number, changes), 0)
+        for node in pipeline:
+            described = ArtifactManifest(
+                stage=node.spec.name,
+                key=node.key,
+                version=1,
+                seed=given.seeds[0],
+                settings=node.settings,
+                inputs={},
+                seconds=5.0,
+            )
+            ArtifactStore(given.store).publish(described, {"tensors": b"x"})
+
+
+def reused(given: StudyConfig, changes: dict[str, Any], number: int, seconds: float) -> TrialRecord:
+    """Return the record of a trial that has found all its stages in the store."""
+    done = record(given, changes, number, State.DONE)
+    stages = tuple(stage.model_copy(update={"reused": True}) for stage in done.stages)
+    return done.model_copy(update={"stages": stages, "seconds": seconds})
+
+
+def test_the_start_of_workers_is_not_taken_for_what_every_trial_takes(tmp_path: Path) -> None:
+    """Trials that found everything in the store took a moment, but the first ones waited for imports and the data."""
+    given = study(tmp_path, search=GRID)
+    calibrated(tmp_path, setup(), factor=50)
+    changes = [dict(proposal.changes) for proposal in given.proposals()]
+    everything_stored(given, changes)
+    left = TimeLeft(Forecast.of(given), TrialPlanner(given, str(tmp_path)), 1, 2, lambda: float(next(clock)))
+    clock = iter(range(0, 10_000, 100))
+    assert left.seconds == 0
+    for number in (0, 1):
+        left.note(record(given, changes[number], number, State.RUNNING))
+    for number in (0, 1):
+        left.note(reused(given, changes[number], number, seconds=9.0))
+        assert left.seconds == 0
+    for number in (2, 3):
+        left.note(record(given, changes[number], number, State.RUNNING))
+        left.note(reused(given, changes[number], number, seconds=0.2))
+    assert left.seconds == pytest.approx((len(changes) - 4) * 0.2 / 2)
+
+
+def test_a_search_that_asks_for_what_the_store_has_is_soon_expected_to_go_on_so(tmp_path: Path) -> None:
+    search = {"design": "optuna", "space": {"defense.overfit_epochs": {"low": 1, "high": 900}}, "n_trials": 12}
+    given = study(tmp_path, search=search)
+    calibrated(tmp_path, setup(), factor=50)
+    changes = [{}, *({"defense.overfit_epochs": 3 + number} for number in range(11))]
+    everything_stored(given, changes)
+    left = TimeLeft(Forecast.of(given), TrialPlanner(given, str(tmp_path)), 1, 1, lambda: float(next(clock)))
+    clock = iter(range(0, 1_000_000, 10_000))
+    at_first, found = left.seconds, list[float]()
+    for number, one in enumerate(changes):
+        left.note(record(given, one, number, State.RUNNING))
+        left.note(reused(given, one, number, seconds=0.0))
+        found.append(left.seconds or 0.0)
+    assert at_first is not None
+    assert at_first > 1000, "the stand-ins would take as much"
+    assert found[5] < 0.1 * at_first
+    assert found[-1] == 0

@@ -17,7 +17,7 @@ class StageTimes(Config):
     planned: float | None
     """Null if it was unknown."""
     actual: float
-    """Without what was reused."""
+    """Of the planned trials, without what was reused."""
 
 
 class PlannedTimes(Config):
@@ -27,7 +27,10 @@ class PlannedTimes(Config):
     planned: float | None
     """Seconds of all stages; null if those of one were unknown."""
     actual: float
-    """Seconds of all stages."""
+    """Seconds of all stages of the planned trials."""
+    later: float = 0.0
+    """Seconds of the stages of trials that no plan knows of: of earlier epochs that came onto the front."""
+    later_trials: int = 0
     factor: float | None
     """How many times as long as planned the stages took of which that was known; null if it was of none."""
     wall_planned: float | None
@@ -43,8 +46,9 @@ def planned_times(run: RunRecords) -> PlannedTimes | None:
     if plan is None:
         return None
     actual: Counter[str] = Counter()
-    for stage in (stage for record in run.records for stage in record.stages):
+    for stage in (stage for record in run.records if not record.label.epoch_of for stage in record.stages):
         actual[stage.stage] += stage.spent_seconds  # type: ignore[assignment]  # a Counter of seconds
+    later = [record for record in run.records if record.label.epoch_of]
     names = dict.fromkeys([*plan.seconds, *actual])
     stages = {name: StageTimes(planned=plan.seconds.get(name), actual=float(actual[name])) for name in names}
     known = [stage for stage in stages.values() if stage.planned]
@@ -54,6 +58,8 @@ def planned_times(run: RunRecords) -> PlannedTimes | None:
         stages=stages,
         planned=None if unknown else planned,
         actual=sum(stage.actual for stage in stages.values()),
+        later=sum(stage.spent_seconds for record in later for stage in record.stages),
+        later_trials=len(later),
         factor=sum(stage.actual for stage in known) / planned if planned else None,
         wall_planned=plan.wall_seconds,
         workers=plan.workers,
@@ -63,12 +69,15 @@ def planned_times(run: RunRecords) -> PlannedTimes | None:
 
 def planned_text(times: PlannedTimes, wall_seconds: float) -> str:
     """Return the comparison in one line."""
+    later = ""
+    if times.later_trials:
+        later = f"; trials of earlier epochs, {times.later_trials} of them, took {duration(times.later)} more"
     if times.factor is None:
-        return f"planned: unknown; took {duration(times.actual)} of stages"
+        return f"planned: unknown; took {duration(times.actual)} of stages{later}"
     known = sum(stage.planned or 0.0 for stage in times.stages.values())
     rest = f", without {', '.join(times.unknown)}, which were unknown" if times.unknown else ""
     wall = (
         "" if times.wall_planned is None else f"; {duration(wall_seconds)} of {duration(times.wall_planned)} at least"
     )
     took = sum(stage.actual for stage in times.stages.values() if stage.planned)
-    return f"planned {duration(known)} of stages, took {duration(took)} ({times.factor:.2f} ×){rest}{wall}"
+    return f"planned {duration(known)} of stages, took {duration(took)} ({times.factor:.2f} ×){rest}{later}{wall}"

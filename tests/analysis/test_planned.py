@@ -6,7 +6,9 @@ from analysis import load_run, write_report
 from analysis.costs import cost_table
 from analysis.planned import planned_text, planned_times
 from analysis.records import read_run
+from ubt.trials.labels import TrialLabel
 from ubt.trials.planned import PLAN_FILE, PlannedCosts
+from ubt.trials.record import read_records, write_record
 
 
 @pytest.fixture
@@ -34,6 +36,18 @@ def test_stages_are_set_against_their_plan(planned):
     assert "40 s of 30 s at least" in planned_text(times, 40.0)
     rows = [[cell.text for cell in row] for row in cost_table(times).rows]
     assert rows[0] == [names[0], "2.0 s", "1.0 s", "0.50"]
+
+
+def test_trials_of_earlier_epochs_are_in_no_plan_and_counted_apart(planned):
+    _, names = planned({})
+    folder, _ = planned(dict.fromkeys(names, 2.0))
+    (first,) = read_records(folder / "records")
+    later = first.model_copy(update={"trial": "t0001", "number": 1, "label": TrialLabel(epoch_of="t0000@2")})
+    write_record(folder / "records", later)
+    times = planned_times(read_run(folder))
+    assert (times.factor, times.actual) == (pytest.approx(0.5), len(names))
+    assert (times.later, times.later_trials) == (len(names), 1)
+    assert f"earlier epochs, 1 of them, took {len(names)}" in planned_text(times, 40.0)
 
 
 def test_what_was_unknown_is_left_out_of_the_factor_and_named(planned):

@@ -47,7 +47,7 @@ def play(cluster: Slurm, place: Path, options: tuple[str, ...], over: tuple[int,
     (programs / "ubt").write_text(UBT)
     (programs / "ubt").chmod(0o755)
     (place / "demo.yaml").write_text(STUDY)
-    began, published = time.monotonic(), dict[Path, int]()
+    began, published = time.monotonic(), dict[Path, str]()
     job = submit(cluster, place, "demo.yaml", options=options)
     folder = place / "runs" / "demo" / "records"
     for trials in over:
@@ -58,7 +58,9 @@ def play(cluster: Slurm, place: Path, options: tuple[str, ...], over: tuple[int,
     seconds = time.monotonic() - began
     found = read_records(folder)
     last = manifests(place)
-    changed = sum(last.get(path) != when for path, when in published.items())
+    changed = [path for path, when in published.items() if last.get(path) != when]
+    for path in changed:
+        print(path, "made again" if path in last else "gone", file=sys.stderr)
     keys = computed(found)
     states = sorted({record.state.value for record in found})
     rates = [(record.trial, record.test.asr, record.test.ca) for record in found if record.test]
@@ -69,7 +71,7 @@ def play(cluster: Slurm, place: Path, options: tuple[str, ...], over: tuple[int,
         str(job.restarts),
         f"{seconds:.0f} s",
         str(len(keys)),
-        str(len(keys) - len(set(keys)) + changed),
+        str(len(keys) - len(set(keys)) + len(changed)),
         str(mlflow_runs(place)["demo"]),
         sha256(repr(sorted(rates)).encode()).hexdigest()[:6],
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import sys
@@ -128,9 +129,9 @@ def mlflow_runs(place: Path) -> Counter[str]:
         return Counter(name.split()[0] for (name,) in database.execute("select name from runs"))
 
 
-def manifests(place: Path) -> dict[Path, int]:
-    """Return when each artifact in the store was published."""
-    return {path: path.stat().st_mtime_ns for path in place.glob("store/artifacts/*/*/meta.json")}
+def manifests(place: Path) -> dict[Path, str]:
+    """Return when each artifact in the store was made: its file's time says when it was last used."""
+    return {path: json.loads(path.read_text())["created_at"] for path in place.glob("store/artifacts/*/*/meta.json")}
 
 
 def check_whole(cluster: Slurm, place: Path) -> None:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ import torch
 from ubt.data.base import Pairs
 from ubt.engine.poisoning import Feed, PoisonedPairs
 from ubt.methods.losses import clip_loss
-from ubt.methods.micro_batches import backward_by_parts
 from ubt.models.build import build_clip
 from ubt.models.settings import ModelSettings
 
@@ -73,10 +73,8 @@ def step(batch: int, part: int) -> None:
     for weight in clip.net.parameters():
         weight.grad = torch.zeros_like(weight)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if part:
-        backward_by_parts(clip, images, tokens, part)
-    else:
-        clip_loss(clip.encode_images(images), clip.encode_tokens(tokens), clip.logit_scale).backward()
+    clip = replace(clip, micro_batch_size=part or None)
+    clip_loss(clip.encode_images(images), clip.encode_tokens(tokens), clip.logit_scale).backward()
     print(round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
 
 

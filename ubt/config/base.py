@@ -15,6 +15,14 @@ from ubt.common.registry import Registry
 from ubt.config.strict import strict_types
 
 
+def is_as(default: object) -> Callable[[object], bool]:
+    """Return whether a value is `default`: `Field(default=…, exclude_if=is_as(…))` is of a field that came later.
+
+    Where it has its default it is left out, so that the configurations of earlier records are the same.
+    """
+    return lambda value: value == default
+
+
 class Config(BaseModel):
     """Frozen, strict about unknown fields and about what is a number, and finite: NaN is never a setting.
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ubt.common.errors import Problem, UserError
-from ubt.config import Config
+from ubt.config import Config, is_as
 from ubt.defenses.base import Counts, Defense
 
 
@@ -30,10 +30,15 @@ class FinetuneSettings(Config):
     however many follow."""
     finetune_batch_size: int = Field(default=64, ge=2)
     """Pairs a step; each is contrasted with the others of its batch."""
+    finetune_micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
+    """Images, and captions, that gradients are computed for at a time, so that a large batch fits a small GPU; by
+    default all of a step. Batch norm that is trained sees so many at a time."""
     finetune_weight_decay: float = Field(default=0.05, ge=0)
     """AdamW's; biases and gains are not decayed."""
     finetune_batch_norm: Literal["frozen", "trained"] = "trained"
     """Keep the statistics of batch norm, or let them follow the clean pairs."""
+
+    newer = frozenset({"finetune_micro_batch_size"})
 
 
 class Finetune(FinetuneSettings, Defense):
@@ -59,6 +64,9 @@ class CleanclipSettings(Config):
     however many follow."""
     cleanclip_batch_size: int = Field(default=64, ge=2)
     """Pairs a step; each is contrasted with the others of its batch."""
+    cleanclip_micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
+    """Images, and captions, that gradients are computed for at a time, so that a large batch fits a small GPU; by
+    default all of a step. Batch norm that is trained sees so many at a time."""
     cleanclip_weight_decay: float = Field(default=0.05, ge=0)
     """AdamW's; biases and gains are not decayed."""
     cleanclip_batch_norm: Literal["frozen", "trained"] = "trained"
@@ -69,6 +77,8 @@ class CleanclipSettings(Config):
     """How images are augmented: AutoAugment, RandAugment or TrivialAugment."""
     caption_change_rate: float = Field(default=0.1, ge=0, le=1)
     """Fraction of a caption's words that are deleted or swapped."""
+
+    newer = frozenset({"cleanclip_micro_batch_size"})
 
 
 class CleanClip(CleanclipSettings, Defense):
@@ -94,6 +104,9 @@ class ParSettings(Config):
     so that an epoch is the same however many follow."""
     par_batch_size: int = Field(default=64, ge=2)
     """Pairs a step; each is contrasted with the others of its batch."""
+    par_micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
+    """Images, and captions, that gradients are computed for at a time, so that a large batch fits a small GPU; by
+    default all of a step. Batch norm that is trained sees so many at a time."""
     par_weight_decay: float = Field(default=1e-4, ge=0)
     """AdamW's; biases and gains are not decayed."""
     par_batch_norm: Literal["frozen", "trained"] = "trained"
@@ -106,6 +119,8 @@ class ParSettings(Config):
     par_image_policy: Literal["none", "auto", "rand", "trivial"] = "none"
     """How the clean images are augmented: not at all, AutoAugment, RandAugment or TrivialAugment. The authors augment;
     the model sees nothing else then, and at 32 pixels that costs more accuracy than it removes of the backdoor."""
+
+    newer = frozenset({"par_micro_batch_size"})
 
 
 class Par(ParSettings, Defense):
@@ -128,6 +143,11 @@ class RankSettings(Config):
     """Constant, so that an epoch is the same however many follow."""
     isolate_batch_size: int = Field(default=64, ge=2)
     """Pairs a step; each is contrasted with the others of its batch."""
+    isolate_micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
+    """Images, and captions, that gradients are computed for at a time, so that a large batch fits a small GPU; by
+    default all of a step."""
+
+    newer = frozenset({"isolate_micro_batch_size"})
 
 
 class IsolateSettings(Config):
@@ -148,11 +168,16 @@ class AscendSettings(Config):
     """Constant, so that an epoch is the same however many follow."""
     ascend_batch_size: int = Field(default=64, ge=2)
     """Pairs a step that are not isolated."""
+    ascend_micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
+    """Images, and captions, that gradients are computed for at a time, so that a large batch fits a small GPU; by
+    default all of a step."""
     ascend_isolated_batch_size: int = Field(default=16, ge=1)
     """Isolated pairs a step."""
     ascend_weight: float = Field(default=0.1, ge=0)
     """Weight of the isolated pairs' loss, up which the step goes. That loss has no upper bound: with a weight of 1
     the accuracy goes first."""
+
+    newer = frozenset({"ascend_micro_batch_size"})
 
 
 class Abl(RankSettings, IsolateSettings, AscendSettings, Defense):

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ubt.common.errors import Problem, UserError
-from ubt.config import Config
+from ubt.config import Config, is_as
 from ubt.defenses.base import Counts, Defense
 from ubt.defenses.detectors import CleanDetector, DetectorConfig, ScreenSettings
 
@@ -40,10 +40,15 @@ class OverfitSettings(Config):
     """Constant, so that an epoch is the same however many follow."""
     overfit_batch_size: int = Field(default=64, ge=2)
     """Pairs a step."""
+    overfit_micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
+    """Images, and captions, that gradients are computed for at a time, so that a large batch fits a small GPU; by
+    default all of a step."""
     overfit_data: Literal["suspicious", "all"] = "suspicious"
     """Overfit the suspicious pairs, or all pairs (figure 4's ablation)."""
     overfit_loss: Literal["similarity", "contrastive"] = "similarity"
     """Raise the similarity of pairs alone, or against the others of a batch as CLIP's loss does."""
+
+    newer = frozenset({"overfit_micro_batch_size"})
 
 
 class SelectSettings(Config):
@@ -99,6 +104,11 @@ class UnlearnSettings(Config):
     once, so that the cost of unlearning does not grow with the data."""
     retain_batch_size: int = Field(default=96, ge=2)
     """Retained pairs a step."""
+    unlearn_micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
+    """Images, and captions, that gradients are computed for at a time, so that a large batch fits a small GPU; by
+    default all of a step."""
+
+    newer = frozenset({"unlearn_micro_batch_size"})
 
 
 class Ubt(

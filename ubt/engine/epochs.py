@@ -7,6 +7,7 @@ the same however many follow, and continuing from an earlier one gives the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,9 +23,12 @@ Losses = Callable[[int], Iterator[Tensor]]
 """Epoch → the loss of each of its steps (a scalar), computed when the step before has been taken."""
 
 
-def model_to_train(context: StageContext, role: str) -> Clip:
-    """Return the model that fills a role in evaluation mode, or what an earlier epoch of this chain made of it."""
-    clip = context.clip(role)
+def model_to_train(context: StageContext, role: str, micro_batch_size: int | None) -> Clip:
+    """Return the model that fills a role in evaluation mode, or what an earlier epoch of this chain made of it.
+
+    It is trained by so many pairs at a time, or by whole batches.
+    """
+    clip = replace(context.clip(role), micro_batch_size=micro_batch_size)
     if context.earlier:
         clip.net.load_state_dict(dict(context.earlier.model))
     return clip

@@ -121,11 +121,20 @@ def steps(count: int, batch_size: int) -> int:
 
 
 def trained(epochs: int, count: int, batch_size: int, micro_batch_size: int | None = None) -> Work:
-    """Return the work of training both towers; by micro-batches each pair is embedded once before."""
+    """Return the work of training both towers."""
     pairs = epochs * used(count, batch_size)
-    first = pairs if micro_batch_size and micro_batch_size < min(batch_size, count) else 0
-    training = work(trained_images=pairs, trained_captions=pairs, steps=epochs * steps(count, batch_size))
-    return training + work(images=first, captions=first)
+    return stepped(pairs, epochs * steps(count, batch_size), min(batch_size, count), micro_batch_size)
+
+
+def stepped(pairs: float, steps: int, size: int, micro_batch_size: int | None) -> Work:
+    """Return the work of so many steps of a size, in which both towers train on so many pairs in all."""
+    training = work(trained_images=pairs, trained_captions=pairs, steps=steps)
+    return training + embedded_twice(pairs, pairs, size, micro_batch_size)
+
+
+def embedded_twice(images: float, captions: float, step: int, micro_batch_size: int | None) -> Work:
+    """Return what micro-batches add, in steps of a size: each image and caption is embedded once before."""
+    return work(images=images, captions=captions) if micro_batch_size and micro_batch_size < step else Work()
 
 
 def similarities(pairs: int, sizes: DataSizes) -> Work:

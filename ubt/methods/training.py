@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +18,6 @@ from ubt.common.hashing import numpy_generator
 from ubt.data.base import PairSource
 from ubt.methods.feeding import Indices, fed
 from ubt.methods.losses import clip_loss
-from ubt.methods.micro_batches import backward_by_parts
 from ubt.models.clip import Clip
 
 LOGIT_SCALE_MAX = math.log(100)
@@ -92,14 +91,10 @@ class Optimizer:
 
     def step(self, loss: Tensor) -> None:
         """Go one step down the gradient of `loss` (a scalar)."""
-        self.forget()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.update()
-
-    def forget(self) -> None:
-        """Drop the gradients that the weights have."""
         for part in self._parts:
             part.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.update()
 
     def update(self) -> None:
         """Move the weights by the gradients that they have."""
@@ -158,13 +153,9 @@ class Descent:
             StageFault: if it is not finite, and nothing is learnt from it; or, where that is known a step late, if the
                 one before it was not.
         """
-        self.learn(loss, lambda: self._optimizer.step(loss))
-
-    def learn(self, loss: Tensor, update: Callable[[], None]) -> None:
-        """Take the step `update` down a `loss`; raises as `step`."""
         if not self._late:
             self._look_at(loss.detach())
-        update()
+        self._optimizer.step(loss)
         with torch.no_grad():
             self._clip.net.logit_scale.clamp_(max=LOGIT_SCALE_MAX)  # type: ignore[operator]
         if self._late:
@@ -215,6 +206,7 @@ def train_on_pairs(
     the others have the bits that they have in one go. Raises `StageFault` if the loss is not finite.
     """
     optimizer = optimizer or Optimizer(clip.net, recipe.learning_rate, recipe.weight_decay)
+    clip = replace(clip, micro_batch_size=recipe.micro_batch_size)
     steps = len(batches(len(pairs), recipe.batch_size, seed))
     total_steps = recipe.epochs * steps
     advance = optimizer.warmup_then_cosine(min(recipe.warmup_steps, total_steps // 4), total_steps)
@@ -228,13 +220,8 @@ def train_on_pairs(
         clip.net.train()
         descent = Descent(clip, optimizer, f"{purpose} epoch {epoch}")
         for chosen, images in fed(pairs, batches(len(pairs), recipe.batch_size, seed, purpose, "order", epoch)):
-            if recipe.micro_batch_size and recipe.micro_batch_size < len(chosen):
-                optimizer.forget()
-                loss = backward_by_parts(clip, images, tokens[chosen], recipe.micro_batch_size)
-                descent.learn(loss, optimizer.update)
-            else:
-                embedded = clip.encode_images(images), clip.encode_tokens(tokens[chosen])
-                descent.step(clip_loss(*embedded, clip.logit_scale))
+            embedded = clip.encode_images(images), clip.encode_tokens(tokens[chosen])
+            descent.step(clip_loss(*embedded, clip.logit_scale))
             advance()
         clip.net.eval()
         yield epoch, float(np.mean(descent.losses()))

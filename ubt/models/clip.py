@@ -19,6 +19,7 @@ from torch.nn import functional
 from ubt.common.errors import NotFinite, Problem, UserError
 from ubt.common.progress import beat
 from ubt.data.base import Images, PairSource
+from ubt.models.micro_batches import by_parts
 from ubt.models.text_length import encode_cut, longest
 from ubt.models.weight_files import Activation
 
@@ -124,16 +125,24 @@ class Clip:
     """What it computes with, for any name: open_clip builds the same with `force_quick_gelu`."""
     cut_text: bool = False
     """Captions are looked at as far as the longest of their batch goes."""
+    micro_batch_size: int | None = None
+    """Images or captions that training remembers at a time, with the gradient of the whole batch; None: all of it."""
 
     def encode_images(self, images: Images | Tensor) -> Tensor:
         """Return unit embeddings `[N, D]` float32 of `images[N, H, W, 3]` uint8, wherever they are."""
+        return by_parts(self._encode_images, images, self.micro_batch_size, self.net)
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Return unit embeddings `[N, D]` float32 of `tokens[N, L]` int64."""
+        return by_parts(self._encode_tokens, tokens, self.micro_batch_size, self.net)
+
+    def _encode_images(self, images: Images | Tensor) -> Tensor:
         beat()
         with autocast(self.device, self.precision):
             features = self.net.encode_image(self._pixels(images))  # type: ignore[operator]
         return functional.normalize(features.float(), dim=-1)
 
-    def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Return unit embeddings `[N, D]` float32 of `tokens[N, L]` int64."""
+    def _encode_tokens(self, tokens: Tensor) -> Tensor:
         beat()
         if self.cut_text:
             tokens = tokens[:, : longest(self.net, tokens)]

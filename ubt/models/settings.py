@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import is_file
-from ubt.config import Config
+from ubt.config import Config, is_as
 from ubt.data.digests import Stamp, stamp
 from ubt.models.weight_files import CONFIG_FILE, weights_in
 
@@ -41,16 +41,10 @@ class ModelSettings(Config):
     as the tag, the checkpoint or the name says; where none does, the study has to."""
     precision: str = Field(default="auto", pattern="^(auto|float32|bfloat16)$")
     """`auto`: bfloat16 autocast in trials that are given GPUs, float32 in others."""
-    text_positions: Literal["all", "used"] = "all"
+    text_positions: Literal["all", "used"] = Field(default="all", exclude_if=is_as("all"))
     """`used`: captions are looked at as far as the longest of their batch goes, which changes last bits alone (so it is
     part of keys) and takes a third of the time where captions are a dozen words. Text towers that attend backwards and
     are read at the end of text allow it, OpenAI's among them."""
-
-    @model_serializer(mode="wrap")
-    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        """Leave out `text_positions` where it is as ever: so earlier records and keys are the same."""
-        tree: dict[str, JsonValue] = dump(self)
-        return {name: value for name, value in tree.items() if name != "text_positions" or value != "all"}
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

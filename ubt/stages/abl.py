@@ -31,7 +31,7 @@ def rank(context: StageContext) -> Iterator[Epoch]:
         StageFault: if the loss is not finite.
     """
     settings = context.settings(RankSettings)
-    clip = model_to_train(context, settings.isolate_from)
+    clip = model_to_train(context, settings.isolate_from, settings.isolate_micro_batch_size)
     optimizer = Optimizer(clip.net, settings.isolate_learning_rate, train_token_embedding=False)
     pairs, tokens = context.pairs, context.pair_tokens
     before = losses_and_similarities(context, context.clip(settings.isolate_from))["similarities"]
@@ -104,7 +104,7 @@ def ascend(context: StageContext) -> Iterator[Epoch]:
     settings = context.settings(AscendSettings)
     isolated = context.artifact("isolated").tensors["indices"].numpy()
     others = np.setdiff1d(np.arange(len(context.pairs)), isolated)
-    clip = model_to_train(context, "poisoned")
+    clip = model_to_train(context, "poisoned", settings.ascend_micro_batch_size)
     optimizer = Optimizer(clip.net, settings.ascend_learning_rate, train_token_embedding=False)
 
     def losses(epoch: int) -> Iterator[Tensor]:

@@ -41,6 +41,7 @@ class FineTuning:
     epochs: int
     learning_rate: float
     batch_size: int
+    micro_batch_size: int | None
     weight_decay: float
     train_batch_norm: bool
     learning_rate_decay: float
@@ -57,6 +58,7 @@ class FineTuning:
             epochs=given["epochs"],
             learning_rate=given["learning_rate"],
             batch_size=given["batch_size"],
+            micro_batch_size=given["micro_batch_size"],
             weight_decay=given["weight_decay"],
             train_batch_norm=given["batch_norm"] == "trained",
             learning_rate_decay=given["learning_rate_decay"],
@@ -84,7 +86,7 @@ def fine_tune(context: StageContext, tuning: FineTuning, loss: Callable[[Clip, C
         StageFault: if the loss is not finite, or the data has no clean pairs.
     """
     pairs, tokens = context.clean_pairs(tuning.clean_pairs)
-    clip = model_to_train(context, "poisoned")
+    clip = model_to_train(context, "poisoned", tuning.micro_batch_size)
     optimizer = Optimizer(clip.net, tuning.learning_rate, tuning.weight_decay, train_token_embedding=False)
 
     def losses(epoch: int) -> Iterator[Tensor]:

@@ -32,7 +32,7 @@ def run(context: StageContext) -> Iterator[Epoch]:
     settings = context.settings(OverfitSettings)
     suspects = context.artifact("suspects").tensors["indices"].numpy()
     chosen = suspects if settings.overfit_data == "suspicious" else np.arange(len(context.pairs))
-    clip = model_to_train(context, "poisoned")
+    clip = model_to_train(context, "poisoned", settings.overfit_micro_batch_size)
     # Batch norm keeps its statistics: a few hundred odd pairs would spoil them.
     optimizer = Optimizer(clip.net, settings.overfit_learning_rate, train_token_embedding=False)
 

@@ -102,7 +102,7 @@ def forget_loss(images: Tensor, texts: Tensor, settings: UnlearnSettings) -> Ten
 
 def _start(context: StageContext, settings: UnlearnSettings) -> tuple[Clip, Optimizer]:
     # Batch norm keeps its statistics (evaluation mode): triggered images alone would shift them.
-    clip = model_to_train(context, "poisoned")
+    clip = model_to_train(context, "poisoned", settings.unlearn_micro_batch_size)
     if settings.unlearn_towers == "image":
         for name, weight in clip.net.named_parameters():
             weight.requires_grad_(name.startswith("visual."))

@@ -10,9 +10,8 @@ from typing import Any
 from ubt.attacks.badclip import BadClip
 from ubt.data.base import DataSizes
 from ubt.engine.spec import stage_named
-from ubt.engine.work import Work, similarities, steps, trained, used, work
+from ubt.engine.work import Work, embedded_twice, similarities, stepped, steps, trained, used, work
 from ubt.trials.config import TrialConfig
-from ubt.trials.metrics import Metric
 
 _HELD, _SEEN = 256, 96
 """What is observed after each epoch (`ubt.stages.observation`)."""
@@ -135,7 +134,7 @@ def overfit(trial: TrialConfig, sizes: DataSizes) -> Work:
     settings, suspicious = _of(trial), suspects(trial, sizes)
     every = settings.overfit_data == "all"
     pairs = sizes.train if every else suspicious
-    training = trained(settings.overfit_epochs, pairs, settings.overfit_batch_size)
+    training = trained(settings.overfit_epochs, pairs, settings.overfit_batch_size, settings.overfit_micro_batch_size)
     judged = similarities(suspicious, sizes) * 2 + (similarities(pairs, sizes) if every else Work())
     return training + judged + work(stages=1, copies=2, bodies=1)
 
@@ -163,16 +162,17 @@ def unlearn(trial: TrialConfig, sizes: DataSizes) -> Work:
     else:
         texts = work(trained_captions=forgotten + kept, steps=batches, bodies=1)
     before = work(images=held, captions=0 if image_only else held) if distilled else Work()
-    seen = observed(sizes, pairs, suspects(trial, sizes) - pairs, suspects(trial, sizes) + held)
-    training = work(trained_images=forgotten + kept) + texts + before
-    looks: int = epochs + 1
-    return training + seen * looks + each_epoch(trial, sizes, epochs, not image_only) + work(stages=1, copies=3)
+    seen = observed(sizes, pairs, suspects(trial, sizes) - pairs, suspects(trial, sizes) + held, epochs + 1)
+    step, part = settings.unlearn_batch_size + min(settings.retain_batch_size, held), settings.unlearn_micro_batch_size
+    again = embedded_twice(forgotten + kept, 0 if image_only else forgotten + kept, step, part)
+    training = work(trained_images=forgotten + kept) + texts + before + again
+    return training + seen + each_epoch(trial, sizes, epochs, not image_only) + work(stages=1, copies=3)
 
 
-def observed(sizes: DataSizes, chosen: int, others: int, touched: int) -> Work:
-    """Return the work of one look at a model without the trigger: at pairs that are not touched, too, or at all."""
+def observed(sizes: DataSizes, chosen: int, others: int, touched: int, looks: int) -> Work:
+    """Return the work of looks at a model without the trigger: at pairs that are not touched, too, or at all."""
     held, chosen, others = min(_HELD, sizes.train - touched or sizes.train), min(_SEEN, chosen), min(_SEEN, others)
-    return work(images=held + chosen + others, captions=held + chosen)
+    return work(images=held + chosen + others, captions=held + chosen) * looks
 
 
 def each_epoch(trial: TrialConfig, sizes: DataSizes, epochs: int, text_changes: bool) -> Work:
@@ -206,7 +206,8 @@ def par(trial: TrialConfig, sizes: DataSizes) -> Work:
 
 def rank(trial: TrialConfig, sizes: DataSizes) -> Work:
     """Return the work of ABL's brief training, and of judging all pairs before and after."""
-    training = trained(_of(trial).isolate_epochs, sizes.train, _of(trial).isolate_batch_size)
+    given = _of(trial)
+    training = trained(given.isolate_epochs, sizes.train, given.isolate_batch_size, given.isolate_micro_batch_size)
     return training + work(images=sizes.train, captions=sizes.train) * 2 + work(stages=1, copies=2, bodies=1)
 
 
@@ -217,9 +218,9 @@ def ascend(trial: TrialConfig, sizes: DataSizes) -> Work:
     batches = settings.ascend_epochs * steps(isolated, settings.ascend_isolated_batch_size)
     up = settings.ascend_epochs * used(isolated, settings.ascend_isolated_batch_size)
     pairs = up + batches * min(settings.ascend_batch_size, sizes.train - isolated)
-    training = work(trained_images=pairs, trained_captions=pairs, steps=batches)
-    looks: int = settings.ascend_epochs + 1
-    seen = observed(sizes, isolated, 0, isolated) * looks
+    size = settings.ascend_isolated_batch_size + settings.ascend_batch_size
+    training = stepped(pairs, batches, size, settings.ascend_micro_batch_size)
+    seen = observed(sizes, isolated, 0, isolated, settings.ascend_epochs + 1)
     judging = each_epoch(trial, sizes, settings.ascend_epochs, text_changes=True)
     return training + seen + judging + work(stages=1, copies=2, bodies=1)
 
@@ -282,8 +283,7 @@ def _of(trial: TrialConfig) -> Any:  # noqa: ANN401 — the defense has the fiel
 
 
 def _metric(trial: TrialConfig, kind: str) -> Any:  # noqa: ANN401 — of that kind
-    found: Metric = next(metric for metric in trial.metrics if metric.kind == kind)
-    return found
+    return next(metric for metric in trial.metrics if metric.kind == kind)
 
 
 def _given_clean(trial: TrialConfig, sizes: DataSizes) -> int:
@@ -294,6 +294,7 @@ def _fine_tuned(trial: TrialConfig, sizes: DataSizes, stage: str, images_of_pair
     settings, pairs = _of(trial), _given_clean(trial, sizes)
     epochs, size = getattr(settings, f"{stage}_epochs"), getattr(settings, f"{stage}_batch_size")
     passes = epochs * used(pairs, size) * images_of_pair
-    training = work(trained_images=passes, trained_captions=passes, steps=epochs * steps(pairs, size))
+    part = getattr(settings, f"{stage}_micro_batch_size")
+    training = stepped(passes, epochs * steps(pairs, size), images_of_pair * min(size, pairs), part)
     judging = each_epoch(trial, sizes, epochs, text_changes=True)
     return training + judging + work(stages=1, copies=1, tokens=pairs, bodies=1)

@@ -7,21 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import (
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    TypeAdapter,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from ubt.attacks import Attack, AttackConfig
 from ubt.attacks.patches import BadNets
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import digest_file
 from ubt.common.paths import is_file
-from ubt.config import Config
+from ubt.config import Config, is_as
 from ubt.data import DataConfig
 from ubt.data.scenes import Scenes
 from ubt.data.vocabulary import class_index
@@ -31,11 +24,6 @@ from ubt.models.settings import ModelSettings
 from ubt.trials.judging import Judging
 from ubt.trials.metrics import Metrics
 from ubt.trials.poison import GivenPoison, MadePoison, Poison, PoisonConfig, read_poison_list
-
-
-def _without_none(newer: str, tree: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Leave out a newer setting that is not given: so the configurations of earlier records, and keys, are the same."""
-    return {name: value for name, value in tree.items() if name != newer or value is not None}
 
 
 class PretrainSettings(Config):
@@ -51,13 +39,9 @@ class PretrainSettings(Config):
     """AdamW's; biases, gains and the token embedding are not decayed."""
     warmup_steps: int = Field(default=60, ge=0)
     """Steps of linear warm-up; a quarter of all steps at most."""
-    micro_batch_size: int | None = Field(default=None, ge=2)
+    micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
     """Pairs that gradients are computed for at a time, so that a large batch fits a small GPU; by default all of a
     batch. The loss is the same, each pair contrasted with the whole batch; batch norm sees so many at a time."""
-
-    @model_serializer(mode="wrap")
-    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        return _without_none("micro_batch_size", dump(self))
 
 
 class ImplantSettings(Config):
@@ -78,13 +62,9 @@ class ImplantSettings(Config):
     as they are, unless `poison` says that the attack is to poison them."""
     min_asr: float = Field(default=0.5, ge=0, le=1)
     """Least attack success rate of a victim worth defending; below it no defense stage is run."""
-    micro_batch_size: int | None = Field(default=None, ge=2)
+    micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
     """Pairs that gradients are computed for at a time, so that a large batch fits a small GPU; by default all of a
     batch. The loss is the same, each pair contrasted with the whole batch; batch norm sees so many at a time."""
-
-    @model_serializer(mode="wrap")
-    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        return _without_none("micro_batch_size", dump(self))
 
 
 class VictimConfig(Config):
@@ -99,17 +79,11 @@ class VictimConfig(Config):
     attack: AttackConfig | None = BadNets()
     """Trigger, target and how much is poisoned; null if it is not known: then the pairs are taken as they are, and
     there is no ASR."""
-    poison: PoisonConfig | None = None
+    poison: PoisonConfig | None = Field(default=None, exclude_if=is_as(None))
     """Whether the attack poisons the pairs (`kind: made`) or they are poisoned already (`given`). By default they are
     given if the model came poisoned (`implant.checkpoint`) or no attack is known, and made otherwise."""
     implant: ImplantSettings = ImplantSettings()
     """How the backdoor is trained in."""
-
-    @model_serializer(mode="wrap")
-    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        """Leave out `poison` where it follows from the rest: so the configurations of earlier records are the same."""
-        tree: dict[str, JsonValue] = dump(self)
-        return {name: value for name, value in tree.items() if name != "poison" or value is not None}
 
     @property
     def poisoning(self) -> Poison:
@@ -126,14 +100,8 @@ class TrialConfig(Config):
     defense: DefenseConfig = Ubt()
     metrics: Metrics = ()
     """What is measured of the defended model beside ASR and CA; their order does not matter to any result."""
-    judging: Judging = Judging()
+    judging: Judging = Field(default=Judging(), exclude_if=is_as(Judging()))
     """Which epochs' models are judged, and on how many images."""
-
-    @model_serializer(mode="wrap")
-    def _as_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        """Leave out `judging` where it is as ever: so the configurations of earlier records are the same."""
-        tree: dict[str, JsonValue] = dump(self)
-        return {name: value for name, value in tree.items() if name != "judging" or self.judging != Judging()}
 
     def check_target(self) -> None:
         """Refuse a target that is no class of the data. Classes that cannot be read are reported with the data.

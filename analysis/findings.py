@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from analysis.points.candidates import candidates
@@ -67,6 +67,8 @@ class Findings:
     the base: what is left without one may do well here, and is no proposal of a defense."""
     candidates: tuple[Configuration, ...] = ()
     """What front and choice are of: the configurations, and, where every epoch counts, each at its earlier epochs."""
+    titles: dict[int, str] = field(default_factory=dict, compare=False, repr=False)
+    """What figures say of a configuration that is pointed at, by its `id`: once for all of them."""
 
     @cached_property
     def choices(self) -> Mapping[RuleName, Configuration | None]:

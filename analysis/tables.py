@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 import pandas as pd
@@ -13,8 +14,7 @@ from pydantic import JsonValue
 from analysis.findings import Findings
 from analysis.formatting import setting_text
 from analysis.points.configurations import Configuration, Outcome
-from analysis.records import RunRecords, has_path
-from ubt.config import get_path
+from analysis.records import RunRecords, value_at
 from ubt.trials.gates import GateOutcome
 from ubt.trials.rates import PerClass, Rates
 from ubt.trials.record import StageRecord, TrialRecord
@@ -29,10 +29,10 @@ class Column(Generic[Item]):
     name: str
     value: Callable[[Item], object]
 
-
-def tabulate(items: Sequence[Item], columns: Iterable[Column[Item]]) -> pd.DataFrame:
-    """Return a table with a line for each item; a value that is None becomes a missing value."""
-    return pd.DataFrame({column.name: [column.value(item) for item in items] for column in columns})
+    def read(self, items: Sequence[Item]) -> Iterator[tuple[str, list[object]]]:
+        """Yield its name with its value for each item."""
+        value = self.value
+        yield self.name, [value(item) for item in items]
 
 
 RATE_FIELDS = (
@@ -41,17 +41,28 @@ RATE_FIELDS = (
 )
 
 
-def rate_columns(split: str, rates: Callable[[Item], Rates | None]) -> tuple[Column[Item], ...]:
-    """Return ASR and CA with their intervals and numbers of images, and what else is measured, named by the split."""
+@dataclass(frozen=True)
+class RateColumns(Generic[Item]):
+    """ASR and CA with their intervals and numbers of images, and what else is measured, named by the split."""
 
-    def column(field: str) -> Column[Item]:
-        def value(item: Item) -> object:
-            found = rates(item)  # of most epochs there are none
-            return None if found is None else getattr(found, field)
+    split: str
+    rates: Callable[[Item], Rates | None]
+    """They are looked for once: of most epochs there are none."""
 
-        return Column(f"{split}_{field}", value)
+    def read(self, items: Sequence[Item]) -> Iterator[tuple[str, list[object]]]:
+        """Yield each column's name with its value for each item."""
+        found = [self.rates(item) for item in items]
+        for field in RATE_FIELDS:
+            value = attrgetter(field)
+            yield f"{self.split}_{field}", [None if rates is None else value(rates) for rates in found]
 
-    return tuple(column(field) for field in RATE_FIELDS)
+
+Columns = Column[Item] | RateColumns[Item]
+
+
+def tabulate(items: Sequence[Item], columns: Iterable[Columns[Item]]) -> pd.DataFrame:
+    """Return a table with a line for each item; a value that is None becomes a missing value."""
+    return pd.DataFrame({name: values for column in columns for name, values in column.read(items)})
 
 
 IDENTITY: tuple[Column[TrialRecord], ...] = (
@@ -61,11 +72,11 @@ IDENTITY: tuple[Column[TrialRecord], ...] = (
     Column("reason", lambda record: record.reason),
     Column("seed", lambda record: record.seed),
 )
-OUTCOME: tuple[Column[TrialRecord], ...] = (
-    *rate_columns("val", lambda record: record.val),
-    *rate_columns("test", lambda record: record.test),
-    *rate_columns("poisoned_val", lambda record: record.poisoned_val),
-    *rate_columns("poisoned_test", lambda record: record.poisoned_test),
+OUTCOME: tuple[Columns[TrialRecord], ...] = (
+    RateColumns("val", lambda record: record.val),
+    RateColumns("test", lambda record: record.test),
+    RateColumns("poisoned_val", lambda record: record.poisoned_val),
+    RateColumns("poisoned_test", lambda record: record.poisoned_test),
     Column("clean_val_ca", lambda record: record.clean_val.ca if record.clean_val else None),
     Column("seconds", lambda record: record.seconds),
     Column("stages_computed", lambda record: sum(not stage.reused for stage in record.stages)),
@@ -112,7 +123,7 @@ def setting_column(path: str) -> Column[TrialRecord]:
 
 def setting(record: TrialRecord, path: str) -> JsonValue:
     """Return the value of a setting; None where the trial's defense has no such setting."""
-    return get_path(record.config, path) if has_path(record.config, path) else None
+    return value_at(record.config, path)
 
 
 def as_scalar(value: JsonValue) -> str | float | bool | None:
@@ -245,7 +256,7 @@ def configurations_table(findings: Findings, shown: Iterable[Configuration]) -> 
 
 
 def _setting_column(path: str) -> Column[Configuration]:
-    return Column(path, lambda one: as_scalar(get_path(one.config, path)) if has_path(one.config, path) else None)
+    return Column(path, lambda one: as_scalar(value_at(one.config, path)))
 
 
 def _outcome_columns(

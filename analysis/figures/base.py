@@ -155,6 +155,12 @@ def plain(text: str) -> str:
 
 def hover_title(configuration: Configuration, findings: Findings) -> str:
     """Return a configuration's name and changes as the few HTML tags that plotly knows; text is escaped."""
+    if (known := findings.titles.get(id(configuration))) is None:
+        known = findings.titles[id(configuration)] = _hover_title(configuration, findings)
+    return known
+
+
+def _hover_title(configuration: Configuration, findings: Findings) -> str:
     lines = changes_text(configuration.changes, findings.run.setting_names)
     more = len(lines) - HOVER_CHANGES
     shown = lines[:HOVER_CHANGES] + ((f"… and {more} more",) if more > 0 else ())

@@ -63,10 +63,11 @@ def growth(findings: Findings) -> tuple[Grown, ...]:
 
 def _with(front: Points, more: Points, reached: float) -> tuple[Points, float]:
     """Return a front with more points, and its hypervolume; only what is not dominated is kept."""
+    lower, higher = front[:, None, 0] <= more[None, :, 0], front[:, None, 1] >= more[None, :, 1]
+    if (lower & higher & (front[:, None] != more[None]).any(axis=2)).any(axis=0).all():
+        return front, reached  # as most trials add nothing
     points = np.vstack([front, more])
     kept = non_dominated(points)
-    if not kept[len(front) :].any():
-        return front, reached
     return points[kept], hypervolume(points[kept])
 
 
@@ -93,7 +94,8 @@ class _Met:
         self._keys.add((stage.stage, stage.key))
         if not stage.epochs:
             return stage.seconds
-        own = {(stage.stage, e.epoch, e.seconds, e.loss, str(e.val)): e.seconds for e in stage.epochs}
+        rates = ((e, (e.val.asr, e.val.ca) if e.val else None) for e in stage.epochs)
+        own = {(stage.stage, e.epoch, e.seconds, e.loss, measured): e.seconds for e, measured in rates}
         new = sum(seconds for epoch, seconds in own.items() if epoch not in self._epochs)
         self._epochs |= own.keys()
         whole = sum(own.values())

@@ -147,7 +147,7 @@ def _point(findings: Findings, configuration: Configuration, val: Outcome, path:
         value=value,
         asr=val.asr.mean if val.asr else None,
         ca=val.ca.mean,
-        alone=set(configuration.changes) <= {path},
+        alone=configuration.changes.keys() <= {path},
         chosen=configuration is findings.chosen,
     )
 
@@ -161,26 +161,32 @@ def draw_knobs(info: KnobsInfo) -> go.Figure:
     layout = base.blank(height=inner + 120 + GAP_PX)
     figure.update_layout(layout)
     figure.update_layout(margin={"t": 80, "b": 40 + GAP_PX}, legend={"y": 1 + 24 / inner})
-    figure.update_yaxes(tickformat=base.PERCENT, matches=None)
+    ranges = [base.rate_range(_known(info, rate)) for _, rate in rates]
+    traces, axes = list[go.Scatter](), dict[str, object]()
     for position, panel in enumerate(info.panels):
         band, column = divmod(position, columns)
-        _draw_panel(figure, panel, rates, len(rates) * band + 1, column + 1)
-    for place, (_, rate) in enumerate(rates, start=1):
-        known = [found for panel in info.panels for point in panel.points if (found := rate(point)) is not None]
-        for row in range(place, rows + 1, len(rates)):
-            figure.update_yaxes(range=base.rate_range(known), row=row)
+        for at, (name, rate) in enumerate(rates):
+            place = (len(rates) * band + at) * columns + column + 1
+            number = str(place) if place > 1 else ""  # as Plotly numbers the axes of `make_subplots`
+            named = {"title": _title(panel)} if at == len(rates) - 1 else {}
+            beside = {"title": name} if column == 0 else {"showticklabels": False}
+            axes[f"xaxis{number}"] = _axis(panel) | named
+            axes[f"yaxis{number}"] = {"tickformat": base.PERCENT, "range": ranges[at], **beside}
+            traces += [trace.update(xaxis=f"x{number}", yaxis=f"y{number}") for trace in _traces(panel, rate)]
+    # All at once: Plotly looks through the whole figure each time that it is given something.
+    figure.update_layout(axes)
+    figure.add_traces(traces)
     _legend(figure, info)
     return figure
 
 
-def _draw_panel(figure: go.Figure, panel: KnobPanel, rates: Rates, row: int, column: int) -> None:
-    for place, (name, rate) in enumerate(rates, start=row):
-        figure.add_traces(_traces(panel, rate), rows=place, cols=column)
-        figure.update_xaxes(_axis(panel), row=place, col=column)
-        figure.update_yaxes({"title": name} if column == 1 else {"showticklabels": False}, row=place, col=column)
-    last = row + len(rates) - 1
-    title = "<br>".join(textwrap.wrap(base.plain(panel.title).replace("_", "_ "), 24)).replace("_ ", "_")
-    figure.update_xaxes(title={"text": title, "standoff": 6}, row=last, col=column)
+def _known(info: KnobsInfo, rate: Callable[[KnobPoint], float | None]) -> list[float]:
+    return [found for panel in info.panels for point in panel.points if (found := rate(point)) is not None]
+
+
+def _title(panel: KnobPanel) -> dict[str, object]:
+    lines = textwrap.wrap(base.plain(panel.title).replace("_", "_ "), 24)
+    return {"text": "<br>".join(lines).replace("_ ", "_"), "standoff": 6}
 
 
 def _axis(panel: KnobPanel) -> dict[str, object]:

@@ -138,16 +138,22 @@ def draw_parallel(info: ParallelInfo) -> go.Figure:
     if info.chosen is not None:
         figure.add_trace(_lines(info, [info.chosen], base.CHOSEN, 3.5, "chosen"))
     ends = [(at, axis.labels) for at, axis in enumerate(info.axes)]
-    for at, (low, high) in ends:
-        for y, text, anchor in ((-0.02, low, "top"), (1.02, high, "bottom")):
-            label = base.plain(text if len(text) < 16 else f"{text[:14]}…")
-            figure.add_annotation(x=at, y=y, text=label, showarrow=False, yanchor=anchor, font={"size": 11})
+    labels = [
+        {"x": at, "y": y, "text": _short(text), "showarrow": False, "yanchor": anchor, "font": {"size": 11}}
+        for at, (low, high) in ends
+        for y, text, anchor in ((-0.02, low, "top"), (1.02, high, "bottom"))
+    ]
+    figure.update_layout(annotations=labels)
     titles = [base.plain(axis.title) for axis in info.axes]
     figure.update_xaxes(tickvals=list(range(len(titles))), ticktext=titles, tickangle=20 if len(titles) > 6 else 0)
     figure.update_xaxes(range=[-0.3, len(titles) - 0.7])
     figure.update_yaxes(visible=False, range=[-0.12, 1.12])
     figure.update_layout(margin={"l": 20, "b": 80})
     return figure
+
+
+def _short(text: str) -> str:
+    return base.plain(text if len(text) < 16 else f"{text[:14]}…")
 
 
 def _lines(info: ParallelInfo, lines: Sequence[int], colour: str, width: float, name: str) -> go.Scatter:

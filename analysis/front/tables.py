@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.findings import Findings
 from analysis.points.candidates import Model, epochs_setting, model_of
 from analysis.points.configurations import judged_epochs
-from analysis.tables import Column, configurations_table, rate_columns, tabulate
+from analysis.tables import Column, RateColumns, configurations_table, tabulate
 from ubt.trials.rates import Rates
 from ubt.trials.record import EpochRecord, State, TrialRecord
 
@@ -60,7 +60,7 @@ def epochs_table(findings: Findings) -> pd.DataFrame:
         Column("front", lambda item: item.model in front),
         Column("chosen", lambda item: item.model is not None and item.model == chosen),
     )
-    return tabulate(items, (*columns, *rate_columns("val", lambda item: item.epoch.val), *rate_columns("test", test)))
+    return tabulate(items, (*columns, RateColumns("val", lambda item: item.epoch.val), RateColumns("test", test)))
 
 
 def _epochs_of(record: TrialRecord) -> Iterable[_Epoch]:

@@ -104,9 +104,8 @@ def _alike(effects: Effects) -> str:
 
 
 CAVEATS = (
-    "All are of the trials that were run, on validation. ASR variance and CA variance: the share "
-    "of a rate’s variance that the knob alone explains, over all that was tried, bad values too (functional "
-    "ANOVA). Lowest ASR, "
+    "All are of the trials that were run, worked out by Optuna on validation. ASR variance and CA variance: the share "
+    "of a rate’s variance that the knob alone explains, over all that was tried, bad values too (fANOVA). Lowest ASR, "
     "highest CA and front: its share in what sets the best trials apart (PED-ANOVA). Trend: Spearman’s correlation. "
     "They say that a knob matters, not which value is good: see what each knob does."
 )

@@ -171,7 +171,7 @@ def _trend(title: str, rate: Callable[[Importance], RateImportance]) -> PageColu
     return PageColumn(title, cell, kind="number", hint=hint)
 
 
-_VARIANCE, _BEST = "of the variance (functional ANOVA)", "among the best (PED-ANOVA)"
+_VARIANCE, _BEST = "of the variance (fANOVA)", "among the best (PED-ANOVA)"
 _IMPORTANCE: tuple[PageColumn[Importance], ...] = (
     PageColumn("setting", lambda one: Cell(one.name, one.name), kind="name"),
     _share("ASR variance", _VARIANCE, lambda one: one.asr.variance),

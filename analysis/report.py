@@ -16,6 +16,7 @@ from markupsafe import Markup
 from analysis.comparison import Comparison, compare, comparison_table
 from analysis.comparison.output import comparison_view
 from analysis.costs import cost_table
+from analysis.details.classes import class_table
 from analysis.details.detail import details
 from analysis.details.grid import grid
 from analysis.effects import Effects, Importances, find_effects, find_importances
@@ -169,6 +170,7 @@ def render(
         trials=trial_table(findings) if len(findings.run.records) <= MOST_ROWS else None,
         grid=as_json(grid(findings)),
         details=as_json(details(findings)),
+        classes=class_table(findings),
         gates=gate_table(findings),
         nodes=node_table(findings),
         planned_words=planned_text(summary.planned, summary.seconds.wall) if summary.planned else "",

@@ -106,7 +106,7 @@ FIGURES.add(
         "workers",
         "Workers",
         "What each node computed when; a node has as many lanes as it computed stages at once. Gaps are waiting, or "
-        "stages that were found in the store.",
+        "stages that were found in the store; a stage that is pointed at says how many trials reused it.",
         workers_info,
         draw_workers,
     ),

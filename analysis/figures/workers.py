@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,6 +11,7 @@ import plotly.graph_objects as go
 from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.findings import Findings
+from analysis.formatting import count
 from ubt.common.formatting import duration
 
 MOST_BARS = 1500
@@ -27,6 +29,8 @@ class Work:
     lane: str
     start: datetime
     seconds: float
+    reused_by: int = 0
+    """How many trials found its result in the store."""
 
 
 @dataclass(frozen=True)
@@ -42,28 +46,31 @@ class WorkersInfo:
 def workers_info(findings: Findings) -> WorkersInfo | Absent:
     """Work out the bars; absent where records do not say when stages began."""
     met: set[tuple[str, str, str]] = set()
-    works: list[tuple[str, str, str, datetime, float]] = []
+    works: list[tuple[str, str, str, datetime, float, str]] = []
+    reused = Counter(stage.key for record in findings.run.records for stage in record.stages if stage.reused)
     for record in findings.run.records:
         for stage in record.stages:
             start, end = _time(stage.started_at), _time(stage.ended_at)
-            key = (stage.stage, stage.key, stage.started_at)
-            if stage.reused or start is None or end is None or key in met:
+            once = (stage.stage, stage.key, stage.started_at)
+            if stage.reused or start is None or end is None or once in met:
                 continue
-            met.add(key)
-            works.append((record.trial, stage.stage, stage.node or "worker", start, (end - start).total_seconds()))
+            met.add(once)
+            works.append(
+                (record.trial, stage.stage, stage.node or "worker", start, (end - start).total_seconds(), stage.key)
+            )
     if not works:
         return Absent("No record says when its stages were computed.")
     kept = sorted(sorted(works, key=lambda one: -one[4])[:MOST_BARS], key=lambda one: one[3])
     busy: dict[str, list[float]] = {}
     found = []
-    for trial, name, node, start, seconds in kept:
+    for trial, name, node, start, seconds, key in kept:
         lanes = busy.setdefault(node, [])
         began = start.timestamp()
         lane = next((at for at, until in enumerate(lanes) if until <= began + 0.001), len(lanes))
         if lane == len(lanes):
             lanes.append(0.0)
         lanes[lane] = began + seconds
-        found.append(Work(trial, name, f"{node} · {lane + 1}", start, seconds))
+        found.append(Work(trial, name, f"{node} · {lane + 1}", start, seconds, reused[key]))
     names = [f"{node} · {lane + 1}" for node in sorted(busy) for lane in range(len(busy[node]))][:MOST_LANES]
     shown = tuple(work for work in found if work.lane in names)
     return WorkersInfo(shown, tuple(names), len(works) - len(shown))
@@ -92,7 +99,7 @@ def draw_workers(info: WorkersInfo) -> go.Figure:
                 x=[round(work.seconds / 60, 3) for work in works],
                 marker={"color": COLOURS[at % len(COLOURS)], "line": {"width": 0}},
                 customdata=[work.trial for work in works],
-                text=[f"{base.plain(work.trial)} {base.plain(stage)}, {duration(work.seconds)}" for work in works],
+                text=[_hover(work) for work in works],
                 textposition="none",
                 hovertemplate="%{text}<extra></extra>",
             )
@@ -102,3 +109,8 @@ def draw_workers(info: WorkersInfo) -> go.Figure:
     lanes = [base.plain(lane) for lane in info.lanes]
     figure.update_yaxes(categoryorder="array", categoryarray=lanes[::-1], showgrid=False, tickfont={"size": 11})
     return figure
+
+
+def _hover(work: Work) -> str:
+    reused = f"<br>reused by {count(work.reused_by, 'trial')}" if work.reused_by else ""
+    return f"{base.plain(work.trial)} {base.plain(work.stage)}, {duration(work.seconds)}{reused}"

@@ -5,7 +5,7 @@ import pytest
 from analysis.figures.base import Absent
 from analysis.figures.chain import chain_info
 from analysis.figures.search import draw_growth, draw_parallel, growth_info, parallel_info
-from analysis.figures.workers import workers_info
+from analysis.figures.workers import draw_workers, workers_info
 from analysis.findings import find
 from ubt.trials.record import StageRecord
 
@@ -72,3 +72,7 @@ def test_stages_at_the_same_time_on_a_node_have_lanes_of_their_own_and_reused_on
         ("trial-0", "a · 1", 10),
     ]
     assert info.lanes == ("a · 1", "a · 2")
+    assert [work.reused_by for work in info.works] == [1, 0, 0]
+    said = {text for bar in draw_workers(info).data for text in bar.text}
+    assert "trial-0 unlearn, 10 s<br>reused by 1 trial" in said
+    assert "trial-1 unlearn, 10 s" in said

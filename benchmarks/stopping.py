@@ -2,6 +2,7 @@
 
     ubt sweep grid.yaml --address inline     # every configuration of the study's space, to the end: once, for hours
     python benchmarks/stopping.py demo runs/demogrid [--seeds 20] [--set search.stopping.keep=0.4 …]
+    python benchmarks/stopping.py grid badnets-0        # a victim of `search/grid.csv.gz`: nothing needs to be computed
 
 The session, the sampler and the rule are those of a sweep; in place of a worker each trial is answered by the record
 of its configuration, up to the epoch with which it ends. Every judged epoch counts for the front, with and without
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -29,11 +31,17 @@ from sweeps.search.lagged import in_step
 from sweeps.study.config import StudyConfig
 from sweeps.study.loading import load_study
 from ubt.common.statistics import t_test
+from ubt.config import parse_assignment, set_path
+from ubt.config.dotted_paths import JsonObject
 from ubt.trials.assignment import Assignment
 from ubt.trials.record import StageRecord, State, TrialRecord, read_records
 from ubt.trials.stopping import judged_epochs
 
 JUDGED, FINAL = "unlearn", "evaluate"
+Answer = Callable[[Assignment], TrialRecord]
+"""What says how a trial ends."""
+Made = Callable[[list[str]], StudyConfig]
+"""What makes a study with some settings."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ def session_in(folder: Path, study: StudyConfig) -> Session:
     )
 
 
-def replay(study: StudyConfig, outcomes: dict[str, TrialRecord], workers: int) -> Replayed:
+def replay(study: StudyConfig, answer: Answer, workers: int) -> Replayed:
     """Run a study's search over known outcomes, `workers` trials at a time."""
     study = study.with_search(study.search.for_workers(workers))
     ended: list[TrialRecord] = []
@@ -89,7 +97,7 @@ def replay(study: StudyConfig, outcomes: dict[str, TrialRecord], workers: int) -
             if not running:
                 break
             assignment = running.pop(0)
-            ended.append(answered(assignment, outcomes[identity(assignment.config)]))
+            ended.append(answer(assignment))
             session.ended(assignment.trial, ended[-1])
     points = [(epoch.val.asr, epoch.val.ca) for one in ended for _, epoch in one.epochs if epoch.val]
     stages = [stage for record in ended for stage in record.stages if stage.stage in {JUDGED, FINAL}]
@@ -125,28 +133,60 @@ def interval(values: list[float], digits: int) -> tuple[float, ...]:
     return tuple(round(value, digits) for value in found)
 
 
+def of_run(study: str, run: Path) -> tuple[Made, Answer]:
+    """Return what makes a study with stopping, and what answers its trials by records of a run of its whole space."""
+    outcomes = whole(read_records(run / "records"))
+
+    def made(settings: list[str]) -> StudyConfig:
+        return load_study(study, ["search.stopping={}", "tracking.enabled=false", *settings])
+
+    return made, lambda assignment: answered(assignment, outcomes[identity(assignment.config)])
+
+
+def of_grid(victim: str) -> tuple[Made, Answer]:
+    """Return the same for TPE's search of 24 configurations, beside the base, of the grid's outcomes of one victim."""
+    sys.path.append(str(Path(__file__).parent / "search"))
+    from outcomes import read, space_of  # noqa: PLC0415 — beside the table that it reads
+    from replay import record_of  # noqa: PLC0415
+
+    known = next(one for one in read("grid") if f"{one.attack}-{one.seed}" == victim)
+    search: JsonObject = {"design": "optuna", "n_trials": 25, "space": space_of("grid"), "stopping": {}}
+    parts = known.study.model_dump(mode="json", exclude={"search"})
+
+    def made(settings: list[str]) -> StudyConfig:
+        tree: JsonObject = {**parts, "search": search}
+        for path, value in map(parse_assignment, settings):
+            tree = set_path(tree, path, value, StudyConfig)
+        return StudyConfig.model_validate(tree)
+
+    return made, lambda assignment: record_of(assignment, known)
+
+
 def main() -> None:
     """Replay a study with several sampler seeds, with and without stopping, and print a JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study")
-    parser.add_argument("grid", type=Path, help="folder of a run with every configuration of the study's space")
+    parser.add_argument("study", help="a study, or `grid`")
+    parser.add_argument(
+        "outcomes", help="folder of a run with every configuration of the study's space; or ATTACK-SEED"
+    )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], dest="settings")
     arguments = parser.parse_args()
-    outcomes = whole(read_records(arguments.grid / "records"))
+    name, of = arguments.study, arguments.outcomes
+    made, answer = of_grid(of) if name == "grid" else of_run(name, Path(of))
     pairs = []
     for seed in range(arguments.seeds):
-        common = [*arguments.settings, f"search.sampler_seed={seed}", "tracking.enabled=false"]
-        stopped = load_study(arguments.study, ["search.stopping={}", *common])
+        stopped = made([*arguments.settings, f"search.sampler_seed={seed}"])
         without = stopped.with_search(stopped.search.model_copy(update={"stopping": None}))
-        pairs.append(tuple(replay(study, outcomes, arguments.workers) for study in (without, stopped)))
+        pairs.append(tuple(replay(study, answer, arguments.workers) for study in (without, stopped)))
     saved = [1 - stopped.seconds / without.seconds for without, stopped in pairs]
     lost = [without.hypervolume - stopped.hypervolume for without, stopped in pairs]
     print(
         json.dumps(
             {
-                "study": arguments.study,
+                "study": name,
+                "outcomes": of,
                 "settings": arguments.settings,
                 "seeds": arguments.seeds,
                 "saved_share_of_seconds": interval(saved, 3),

@@ -3,8 +3,10 @@
     python benchmarks/search/outcomes.py demo runs/demogrid benchmarks/search/demo.csv.gz
     python benchmarks/search/outcomes.py grid FOLDER benchmarks/search/grid.csv.gz      # FOLDER: as of grid.py
 
-A row a trial. Seconds are those of the machine that computed them, which did other things as well: so a stage is taken
-to need the median over all trials in which it is as much work, whichever the victim.
+A row a trial. A table that is there already keeps the victims that the folder lacks, so that pieces may be computed
+in several folders. Seconds are those of the machine that computed them: a stage is taken to need the median over all
+trials in which it is as much work, whichever the victim. `--untimed` leaves out the seconds of pieces that were
+computed beside other work; what their stages take follows from those of the rest.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ HERE = Path(__file__).parent
 JUDGED, LAST = "unlearn", "evaluate"
 STAGES = ("detect_clean", "suspect", "overfit", "select", "attribute", JUDGED, LAST)
 """What a search pays for: the victim is there, for everybody."""
+Victim = tuple[str, int]
+"""Attack and seed."""
+Row = dict[str, str]
 DEMO_SPACE = {
     "defense.suspicious_ratio": [0.01, 0.02, 0.03, 0.05, 0.1],
     "defense.overfit_epochs": [1, 3, 5],
@@ -55,28 +60,44 @@ def space_of(table: str) -> dict[str, list[Any]]:
     return DEMO_SPACE if table == "demo" else grid.SPACE
 
 
-def write(table: str, pieces: Iterable[tuple[str, int, Path]], path: Path) -> int:
-    """Write the trials of some runs that are done, each with its attack and seed; return how many."""
-    knobs, count = list(space_of(table)), 0
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def write(table: str, pieces: Iterable[tuple[str, int, Path]], path: Path, timed: bool = True) -> dict[Victim, int]:
+    """Write the trials of some runs that are done, each with its attack and seed; return how many each victim has.
+
+    Victims that the table has already are kept, unless a run has as many trials of one, or more.
+    """
+    victims: dict[Victim, list[Row]] = defaultdict(list)
+    if path.is_file():
+        for row in _rows(path):
+            victims[row["attack"], int(row["seed"])].append(row)
     for attack, seed, folder in pieces:
-        for record in sorted(read_records(folder / "records"), key=lambda one: one.trial):
-            if record.state is not State.DONE or not _inside(record, space_of(table)):
-                continue
-            curve = [epoch.val for stage, epoch in record.epochs if stage == JUDGED and epoch.val]
-            seconds = {stage.stage: stage.seconds for stage in record.stages}
-            if not count:
-                rates = [f"{name}_{epoch}" for name in ("asr", "ca") for epoch in range(1, len(curve) + 1)]
-                writer.writerow(["attack", "seed", *knobs, "poisoned_ca", *(f"s_{name}" for name in STAGES), *rates])
-            before = record.poisoned_val.ca if record.poisoned_val else float("nan")
-            known = [f"{seconds[name]:.3f}" for name in STAGES]
-            rates = [f"{value:.5f}" for value in (*(one.asr for one in curve), *(one.ca for one in curve))]
-            writer.writerow([attack, seed, *(_value(record, knob) for knob in knobs), f"{before:.5f}", *known, *rates])
-            count += 1
+        records = sorted(read_records(folder / "records"), key=lambda one: one.trial)
+        done = [one for one in records if one.state is State.DONE and _inside(one, space_of(table))]
+        if len(done) >= len(victims[attack, seed]):
+            victims[attack, seed] = [_row(table, attack, seed, one, timed) for one in done]
+    rows = [row for victim in sorted(victims) for row in victims[victim]]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")  # a table with other columns is refused
+    writer.writeheader()
+    writer.writerows(rows)
     with gzip.GzipFile(path, "wb", mtime=0) as stream:
         stream.write(text.getvalue().encode())
-    return count
+    return {victim: len(found) for victim, found in sorted(victims.items()) if found}
+
+
+def _rows(path: Path) -> list[Row]:
+    with gzip.open(path, "rt") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _row(table: str, attack: str, seed: int, record: TrialRecord, timed: bool) -> Row:
+    curve = [epoch.val for stage, epoch in record.epochs if stage == JUDGED and epoch.val]
+    seconds = {stage.stage: stage.seconds for stage in record.stages}
+    before = record.poisoned_val.ca if record.poisoned_val else float("nan")
+    row = {"attack": attack, "seed": str(seed), **{knob: str(_value(record, knob)) for knob in space_of(table)}}
+    row |= {"poisoned_ca": f"{before:.5f}"}
+    row |= {f"s_{name}": f"{seconds[name]:.3f}" if timed else "" for name in STAGES}
+    row |= {f"asr_{epoch}": f"{one.asr:.5f}" for epoch, one in enumerate(curve, 1)}
+    return row | {f"ca_{epoch}": f"{one.ca:.5f}" for epoch, one in enumerate(curve, 1)}
 
 
 def _value(record: TrialRecord, path: str) -> object:
@@ -135,32 +156,30 @@ def _name(point: dict[str, Any]) -> str:
 
 def read(table: str) -> Iterator[Outcomes]:
     """Yield the outcomes of each victim of a table, for those values of the first setting that have all of the rest."""
-    path, space = HERE / f"{table}.csv.gz", space_of(table)
-    groups: defaultdict[tuple[str, int], defaultdict[str, list[dict[str, str]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    space = space_of(table)
+    groups: defaultdict[Victim, dict[str, list[Row]]] = defaultdict(dict)
     first, *others = space
-    with gzip.open(path, "rt") as stream:
-        for row in csv.DictReader(stream):
-            groups[row["attack"], int(row["seed"])].setdefault(row[first], []).append(row)
+    for row in _rows(HERE / f"{table}.csv.gz"):
+        groups[row["attack"], int(row["seed"])].setdefault(row[first], []).append(row)
     full = int(np.prod([len(space[path]) for path in others]))
     whole = {
         victim: [row for one in slices.values() if len(one) == full for row in one] for victim, slices in groups.items()
     }
-    victims = [_Victim(table, *victim, rows) for victim, rows in whole.items() if rows]
+    victims = [_OfVictim(table, *victim, rows) for victim, rows in whole.items() if rows]
     amounts: defaultdict[tuple[str, float], list[float]] = defaultdict(list)
     for victim in victims:
         for row, work in zip(victim.rows, victim.work, strict=True):
             for name in STAGES:
-                amounts[name, work[name][1]].append(float(row[f"s_{name}"]))
+                if seconds := row[f"s_{name}"]:
+                    amounts[name, work[name][1]].append(float(seconds))
     for victim in victims:
         yield victim.outcomes({work: median(seconds) for work, seconds in amounts.items()})
 
 
-class _Victim:
-    """The rows of one, and what work each configuration is."""
+class _OfVictim:
+    """The rows of one victim, and what work each configuration is."""
 
-    def __init__(self, table: str, attack: str, seed: int, rows: list[dict[str, str]]) -> None:
+    def __init__(self, table: str, attack: str, seed: int, rows: list[Row]) -> None:
         self.rows = rows
         self._named = table, attack, seed
         self._study = study_of(table, attack)
@@ -188,9 +207,11 @@ def main() -> None:
     parser.add_argument("table", choices=["demo", "grid"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--untimed", action="store_true", help="leave out the seconds of the folder's pieces")
     given = parser.parse_args()
     pieces = [("badnets", 0, given.folder)] if given.table == "demo" else grid.computed(given.folder)
-    print(write(given.table, pieces, given.out), "trials,", given.out.stat().st_size, "bytes")
+    for (attack, seed), trials in write(given.table, pieces, given.out, not given.untimed).items():
+        print(f"{attack}-{seed}: {trials} trials")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -39,7 +40,7 @@ from ubt.common.statistics import wilson_interval
 from ubt.trials.assignment import Assignment
 from ubt.trials.rates import Rates
 from ubt.trials.record import EpochRecord, StageRecord, State, TrialRecord
-from ubt.trials.stopping import judged_epochs
+from ubt.trials.stopping import JudgedEpoch, Stopping, StopRule, judged_epochs
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 TRIALS = 32
@@ -106,6 +107,28 @@ def random(replay: Replay, seed: int) -> None:
         if replay.over:
             return
         replay.run(int(at))
+
+
+def random_stopped(replay: Replay, seed: int) -> None:
+    """Draw the same configurations, and stop trials by the default rule: what stopping does beside no sampler."""
+    known, settings = replay.known, Stopping()
+    peers: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
+    images = known.study.victim.data.val_images
+    for at in np.random.default_rng(seed).permutation(len(known.points)):
+        if replay.over:
+            return
+        points = [(float(asr), float(ca)) for asr, ca in zip(known.asr[at], known.ca[at], strict=True)]
+        highest = (wilson_interval(round(ca * images), images)[1] for _, ca in points)
+        judged = [
+            JudgedEpoch(e, one, one[1], high) for e, (one, high) in enumerate(zip(points, highest, strict=True), 1)
+        ]
+        rule = StopRule(settings=settings, stage=JUDGED, peers={rung: tuple(ones) for rung, ones in peers.items()})
+        found = rule.first_stop(judged, known.epochs, known.poisoned_ca)
+        last = found.epoch if found else known.epochs
+        for rung in settings.rungs(known.epochs):
+            if rung <= last:
+                peers[rung].append(points[rung - 1])
+        replay.run(int(at), last)
 
 
 def foresight(replay: Replay, seed: int) -> None:
@@ -208,12 +231,10 @@ def ours(search: dict[str, Any]) -> Searcher:
         with tempfile.TemporaryDirectory() as folder:
             session = _session(Path(folder), study, replay.shared)
             while not replay.over and (assignment := session.next_assignment()) is not None:
+                record = record_of(assignment, known)
                 at = known.at({path: _setting(assignment.config, path) for path in known.points[0]})
-                if at is None:  # the base, which need not be on the grid: it is run, and nothing learnt
-                    session.ended(assignment.trial, assignment.record(State.FAILED, "not on the grid"))
-                    continue
-                record = _record(assignment, known, at)
-                replay.run(at, record.pruned.epoch if record.pruned else None)
+                if at is not None:
+                    replay.run(at, record.pruned.epoch if record.pruned else None)
                 session.ended(assignment.trial, record)
 
     return run
@@ -244,8 +265,14 @@ def _rates(asr: float, ca: float, images: int) -> Rates:
     )
 
 
-def _record(assignment: Assignment, known: Outcomes, at: int) -> TrialRecord:
-    """Return the record of a trial that came to what is known, as far as its rule lets it."""
+def record_of(assignment: Assignment, known: Outcomes) -> TrialRecord:
+    """Return the record of a trial that came to what is known, as far as its rule lets it.
+
+    The base need not be on the grid: it has failed, and nothing is learnt.
+    """
+    at = known.at({path: _setting(assignment.config, path) for path in known.points[0]})
+    if at is None:
+        return assignment.record(State.FAILED, "not on the grid")
     images = known.study.victim.data.val_images
     rates = [_rates(float(a), float(c), images) for a, c in zip(known.asr[at], known.ca[at], strict=True)]
     epochs = tuple(EpochRecord(epoch=e, seconds=1.0, val=one) for e, one in enumerate(rates, 1))
@@ -258,7 +285,9 @@ def _record(assignment: Assignment, known: Outcomes, at: int) -> TrialRecord:
         if name == LAST and found:
             break
         one = {"stage": name, "key": key, "reused": False, "seconds": seconds}
-        stages.append(StageRecord.model_validate(one | ({"epochs": measured} if name == JUDGED else {})))
+        if name == JUDGED:
+            one |= {"epochs": measured, "complete": not found, "seconds": seconds * len(measured) / len(epochs)}
+        stages.append(StageRecord.model_validate(one))
     about: dict[str, Any] = {"state": State.DONE, "val": rates[-1]}
     if found:
         about = {"state": State.PRUNED, "pruned": found}
@@ -267,12 +296,13 @@ def _record(assignment: Assignment, known: Outcomes, at: int) -> TrialRecord:
 
 
 OURS: dict[str, dict[str, Any]] = {
-    "ours": {"sampler": "curves", "startup_trials": 4, "stopping": {}},
-    "ours, no stopping": {"sampler": "curves", "startup_trials": 4},
+    "ours": {"sampler": "curves", "startup_trials": 4},
+    "ours, stopping": {"sampler": "curves", "startup_trials": 4, "stopping": {}},
     "ours, TPE": {"sampler": "tpe", "stopping": {}},
 }
 PEERS: dict[str, Searcher] = {
     "random": random,
+    "random, stopping": random_stopped,
     "TPE": with_optuna(lambda seed: optuna.samplers.TPESampler(seed=seed)),
     "NSGA-II": with_optuna(lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=12)),
     "GP": with_optuna(lambda seed: optuna.samplers.GPSampler(seed=seed)),

@@ -29,7 +29,7 @@ from ubt.attacks import ATTACKS, Attack, AttackConfig, Images, Rows
 from ubt.common.hashing import fingerprint
 from ubt.common.registry import Registry
 from ubt.config import Config, set_path
-from ubt.config.base import kind_of
+from ubt.config.base import descriptions, kind_of
 from ubt.data import DATA_SOURCES, DataSource, content_key
 from ubt.defenses import DEFENSES, Defense
 from ubt.defenses.detectors import DETECTORS, Detector
@@ -219,8 +219,8 @@ def _check_registered(item: type[Config], registry: Registry[Any]) -> None:
     assert registry.get(kind) is item, f"{registry.what} `{kind}` is another class: is it registered?"
     assert item.__doc__, f"{item.__name__} has no docstring: what is it, and where does it come from?"
     assert getattr(item, "label", ""), f"{item.__name__} has no `label`, which tables and figures show"
-    for name, field in item.model_fields.items():
-        assert name == "kind" or field.description, f"{item.__name__}.{name} is not described"
+    for name, text in descriptions(item).items():
+        assert name == "kind" or text, f"{item.__name__}.{name} is not described"
 
 
 def _check_round_trip(made: Config, annotation: Any) -> None:  # noqa: ANN401 — a pydantic annotation

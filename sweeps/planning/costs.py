@@ -19,6 +19,7 @@ from ubt.data.labelled import LabelledFiles
 from ubt.data.vocabulary import read_templates
 from ubt.engine.graph import Node, Pipeline
 from ubt.engine.work import STORED, Work, setup_of, work_of
+from ubt.models.settings import ModelSettings
 from ubt.trials.config import TrialConfig
 
 SizesOf = Callable[[DataSource], DataSizes | None]
@@ -51,6 +52,8 @@ class CostModel:
         self._keep = shared_epochs(study)
         self._store = ArtifactStore(store)
         self._given = speeds
+        self._setups: dict[int, tuple[ModelSettings, Setup]] = {}
+        """By the number of a model's object, which is kept, so that no other one gets its number."""
         self.pieces: dict[str, Piece] = {}
         """Key → distinct stage, of the trials that were priced."""
 
@@ -73,9 +76,8 @@ class CostModel:
         return self._speeds(())
 
     def _piece(self, trial: TrialConfig, node: Node, speeds: Speeds) -> Piece:
-        resources, data = self._resources, trial.victim.data
-        wanted = setup_of(trial.victim.model, "", resources.cpus_per_trial, resources.gpus_per_trial)
-        setup = speeds.setup(wanted)
+        data = trial.victim.data
+        setup = self._setup(trial.victim.model, speeds)
         work = work_of(node, trial, self._sizes(data))
         found = speeds.estimate(node, work, setup)
         on_the_way = self._on_the_way(node, work)
@@ -92,6 +94,13 @@ class CostModel:
             artifacts=artifacts,
             size_bytes=None if own is None else own * (1 + self._kept(node) * _KEPT_EPOCH),
         )
+
+    def _setup(self, model: ModelSettings, speeds: Speeds) -> Setup:
+        """Return what a model's stages are computed on, worked out once for each model."""
+        if id(model) not in self._setups:
+            wanted = setup_of(model, "", self._resources.cpus_per_trial, self._resources.gpus_per_trial)
+            self._setups[id(model)] = model, speeds.setup(wanted)
+        return self._setups[id(model)][1]
 
     def _kept(self, node: Node) -> int:
         """Return how many epochs before its last are stored, too."""

@@ -16,6 +16,7 @@ from ubt.config import get_path
 from ubt.config.base import kind_of
 from ubt.engine.graph import is_observed
 from ubt.models.checks import check_attention, check_model
+from ubt.trials.config import VictimConfig
 
 _PATHS = "paths begin with `victim.` or `defense.`; `ubt schema` lists the fields there are"
 
@@ -158,6 +159,10 @@ def _of_attack(path: str) -> bool:
     return path == "victim.attack" or path.startswith("victim.attack.")
 
 
+_Models = dict[int, tuple[VictimConfig, list[Problem]]]
+"""What is wrong with the models of victims, by the number of each one's object, which is kept."""
+
+
 def _layout_problems(study: Study, place: str) -> Iterator[tuple[str, Problem]]:
     try:
         configurations = list(study.search.places(study))
@@ -165,8 +170,9 @@ def _layout_problems(study: Study, place: str) -> Iterator[tuple[str, Problem]]:
         path, _, message = str(error).partition(": ")
         yield f"{place}search.", Problem(path if path == "space" else f"space.{path}", message)
         return
+    models: _Models = {}
     for where, changes in configurations:
-        for problem in _trial_problems(study, changes):
+        for problem in _trial_problems(study, changes, models):
             yield f"{place}{where}: ", problem
 
 
@@ -206,13 +212,17 @@ def _exists(study: Study, path: str) -> bool:
     return True
 
 
-def _trial_problems(study: Study, changes: Changes) -> list[Problem]:
+def _trial_problems(study: Study, changes: Changes, models: _Models | None = None) -> list[Problem]:
+    """Return what is wrong with a configuration; `models` keeps what was found of its model, for the next ones."""
+    models = {} if models is None else models
     try:
         trial = study.trial(changes)
     except UserError as error:
         return list(error.problems)
     victim = trial.victim
-    problems = problems_of(lambda: check_model(victim.model, victim.implant.checkpoint))
+    if id(victim) not in models:
+        models[id(victim)] = victim, problems_of(lambda: check_model(victim.model, victim.implant.checkpoint))
+    problems = list(models[id(victim)][1])
     for check in (trial.check_target, trial.check_attack, trial.check_poison, trial.check_defense):
         problems += problems_of(check)
     if getattr(trial.defense, "attribution", None) == "chefer":

@@ -194,6 +194,17 @@ class StudyConfig(Config):
         Raises:
             UserError: naming each changed field that is not allowed.
         """
+        asked = tuple((path, repr(value)) for path, value in changes.items())
+        if asked not in self._trials:
+            self._trials[asked] = self._trial(changes)
+        return self._trials[asked]
+
+    @cached_property
+    def _trials(self) -> dict[tuple[tuple[str, str], ...], TrialConfig]:
+        """What was asked for so far: checks, plan, preflight and planner ask for the same, ten thousand of them."""
+        return {}
+
+    def _trial(self, changes: dict[str, JsonValue]) -> TrialConfig:
         tree: dict[str, Any] = {**self.base, "metrics": self.metrics, "judging": self.judging}
         for path, value in changes.items():
             tree = set_path(tree, path, value, TrialConfig)

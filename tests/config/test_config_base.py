@@ -4,10 +4,11 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, create_model
 
 from ubt.common.errors import UserError
 from ubt.config import Config
+from ubt.config.base import descriptions
 from ubt.config.load import validate
 from ubt.defenses import DEFENSES
 from ubt.trials.config import TrialConfig
@@ -37,6 +38,26 @@ def test_unknown_fields_and_numbers_that_are_none_are_refused(given):
 
 def test_the_docstring_of_a_field_is_its_description():
     assert Knobs.model_json_schema()["properties"]["ratio"]["description"] == "Fraction of pairs."
+
+
+def test_a_field_that_a_class_writes_anew_is_described_anew():
+    class Fewer(Knobs):
+        ratio: float = 0.2
+        """Fraction of images."""
+        epochs: int = Field(3, description="As long as this.")
+
+    class Fewest(Fewer):
+        ratio: float = 0.3
+
+    assert descriptions(Knobs)["ratio"] == "Fraction of pairs."
+    assert descriptions(Fewer) == {**descriptions(Knobs), "ratio": "Fraction of images.", "epochs": "As long as this."}
+    assert descriptions(Fewest)["ratio"] == ""
+    assert "description" not in Fewest.model_json_schema()["properties"]["ratio"]
+
+
+def test_a_class_without_source_has_no_descriptions():
+    made = create_model("Made", __base__=Config, ratio=(float, 0.1))
+    assert descriptions(made) == {"ratio": ""}
 
 
 def test_equal_settings_have_equal_json_however_they_were_written():

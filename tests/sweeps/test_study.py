@@ -494,3 +494,11 @@ def test_ranges_and_lists_are_told_apart() -> None:
     study = StudyConfig.model_validate({"name": "x", "search": {"design": "optuna", "space": space}})
     assert isinstance(study.search, Adaptive)
     assert study.search.space == {RATIO: Range(low=0.1, high=0.2), RATE: [1e-4]}
+
+
+def test_what_is_asked_for_twice_is_one_trial_and_what_is_written_otherwise_is_checked():
+    study = load_study("smoke")
+    asked = {"defense.unlearn_samples": 1}
+    assert study.trial(asked) is study.trial(dict(asked))
+    with pytest.raises(UserError, match="unlearn_samples"):
+        study.trial({"defense.unlearn_samples": True})

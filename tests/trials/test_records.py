@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ubt.common.errors import UserError
+from ubt.config.base import descriptions
 from ubt.defenses.detectors import CleanDetector
 from ubt.trials.config import TrialConfig
 from ubt.trials.gates import GateOutcome
@@ -391,4 +392,4 @@ def test_what_is_nested_without_end_is_no_record(tmp_path):
 
 @pytest.mark.parametrize("model", [TrialRecord, Rates, PerClass, StageRecord, EpochRecord, GateOutcome, Attempt])
 def test_every_field_says_what_it_is(model):
-    assert {name for name, field in model.model_fields.items() if not field.description} == set()
+    assert {name for name, text in descriptions(model).items() if not text} == set()

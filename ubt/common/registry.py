@@ -69,6 +69,7 @@ class Registry(Generic[Item]):
         self.group = group
         self._name_of = name_of
         self._builtin = builtin
+        self._has_builtin = False
         self._base = base
         self._items: dict[str, Item] = {}
         self._modules: dict[str, str] = {}
@@ -166,7 +167,9 @@ class Registry(Generic[Item]):
         return label or name.replace("_", " ")
 
     def _load_builtin(self) -> None:
-        import_module(self._builtin)
+        if not self._has_builtin:
+            import_module(self._builtin)
+            self._has_builtin = True
 
     def _points(self) -> dict[str, tuple[EntryPoint, ...]]:
         return _entry_points(self.group)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
+from itertools import zip_longest
+from textwrap import dedent
 from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
@@ -34,19 +39,55 @@ class Config(BaseModel):
     """Fields that came when results had been stored: where they have their defaults they are no part of keys, so that
     those results are still found."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
-    )
+    # A class is built when it is first used: a command uses a few of all that are registered. For the same reason
+    # docstrings are not read with the class (`use_attribute_docstrings`), but by `descriptions`.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, defer_build=True)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler, /) -> CoreSchema:
         """Return pydantic's schema, with numbers and truth values in it that are taken for nothing else."""
         return strict_types(handler(source))
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler, /) -> JsonSchemaValue:
+        """Return pydantic's JSON schema, with the descriptions of fields."""
+        schema = handler(core)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in descriptions(cls).items():
+            if text and name in properties:
+                properties[name].setdefault("description", text)
+        return schema
+
     def as_json(self) -> dict[str, JsonValue]:
         """Return the configuration after coercion, as plain JSON values."""
         dumped: dict[str, JsonValue] = self.model_dump(mode="json")
         return dumped
+
+
+@cache
+def descriptions(model: type[Config]) -> dict[str, str]:
+    """Return what the fields of a configuration are: of each what `Field` says, or the docstring below it, or ""."""
+    written: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if issubclass(one, Config) and one is not Config:
+            written |= _docstrings_of_fields(one)
+    return {name: field.description or written.get(name, "") for name, field in model.model_fields.items()}
+
+
+def _docstrings_of_fields(model: type) -> dict[str, str]:
+    try:
+        source = dedent(inspect.getsource(model))
+    except (OSError, TypeError):  # a class made at a prompt, or by a program
+        return {}
+    found: dict[str, str] = {}
+    (made,) = ast.parse(source).body
+    assert isinstance(made, ast.ClassDef)  # noqa: S101 — it is the source of a class
+    for field, after in zip_longest(made.body, made.body[1:]):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            text = after.value if isinstance(after, ast.Expr) else None
+            said = text.value if isinstance(text, ast.Constant) else None
+            found[field.target.id] = inspect.cleandoc(said) if isinstance(said, str) else ""
+    return found
 
 
 Function = str | Callable[..., Any]
@@ -82,6 +123,11 @@ def kind_of(model: type[Config], tag: str = "kind") -> str:
     return cast(str, model.model_fields[tag].default)
 
 
+def _built(model: type[Config]) -> type[Config]:
+    model.model_rebuild()
+    return model
+
+
 class ByKind:
     """Annotates a field: `AttackConfig = Annotated[Attack, ByKind(ATTACKS)]`.
 
@@ -109,7 +155,7 @@ class ByKind:
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         models = filter(self._accepts, self._registry.usable())
-        members = {kind_of(model, self._tag): model.__pydantic_core_schema__ for model in models}
+        members = {kind_of(model, self._tag): _built(model).__pydantic_core_schema__ for model in models}
         union = handler(core_schema.tagged_union_schema(members, self._tag))
         if self._bare_names:
             union["oneOf"].append({"enum": list(members)})

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, JsonValue
 
 from ubt.common.errors import Problem, UserError
-from ubt.config.shapes import Shape
+from ubt.config.shapes import Shape, shape_of
 
 JsonObject = dict[str, JsonValue]
 
@@ -53,7 +53,7 @@ def set_path(
     """
     if path.count(".") > DEEPEST:
         raise UserError(Problem(path[:DEEPEST] + "…", f"a path has at most {DEEPEST} parts"))
-    return _set(tree, path, value, Shape(model), path)
+    return _set(tree, path, value, shape_of(model), path)
 
 
 def _set(tree: Mapping[str, JsonValue], path: str, value: JsonValue, shape: Shape, whole: str) -> JsonObject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from types import NoneType, UnionType
 from typing import Annotated, Union, get_args, get_origin
 
@@ -52,7 +52,7 @@ class Shape:
         """Return the shape of the items of a list."""
         return _shape(get_args(self.annotation)[0]) if get_origin(self.annotation) in (list, tuple) else NO_SHAPE
 
-    @property
+    @cached_property
     def key_roots(self) -> tuple[str, ...]:
         """Return what the keys of a map begin with, if they are dotted paths; nothing if they are not."""
         if get_origin(self.annotation) is not dict:
@@ -67,6 +67,12 @@ class Shape:
 
 
 NO_SHAPE = Shape()
+
+
+@cache
+def shape_of(model: type[BaseModel] | None) -> Shape:
+    """Return the shape of what is a model's; the same object each time."""
+    return Shape(model)
 
 
 @cache

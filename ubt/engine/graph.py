@@ -119,6 +119,7 @@ class PipelineBuilder:
         self._victims: dict[int, VictimConfig] = {}
         self._plugins: dict[str, Mapping[str, str]] = {}
         self._checked: set[tuple[object, ...]] = set()
+        self._specs: dict[tuple[object, ...], tuple[StageSpec, ...]] = {}
 
     def build(self, trial: TrialConfig, seed: int, data_key: str) -> Pipeline:
         """Return the stages of a trial in order, each linked to the keys of its inputs.
@@ -128,18 +129,26 @@ class PipelineBuilder:
         """
         self._check_knowledge(trial.defense)
         self._victims[id(trial.victim)] = trial.victim  # kept, so that no other victim gets its number
-        provider: dict[str, Node] = {}
+        provider: dict[str, str] = {}
         nodes = []
-        for spec in stages_of(trial):
-            inputs = tuple(provider[role].key for role in spec.needs)
+        for spec in self._stages(trial):
+            inputs = tuple([provider[role] for role in spec.needs])
             judging = trial.judging if spec.evaluates_each_epoch else None
             identity = (spec.name, seed, data_key, spec.settings.identity(trial), judging, inputs)
             node = self._nodes.get(identity)
             if node is None:
                 node = self._nodes[identity] = self._node(spec, trial, seed, data_key, inputs)
             nodes.append(node)
-            provider.update(dict.fromkeys(spec.provides, node))
+            for role in spec.provides:
+                provider[role] = node.key
         return tuple(nodes)
+
+    def _stages(self, trial: TrialConfig) -> tuple[StageSpec, ...]:
+        """Return `stages_of` a trial, worked out once for those whose victim is the same object, with equal stages."""
+        telling = (id(trial.victim), trial.defense.stages, tuple([metric.kind for metric in trial.metrics]))
+        if telling not in self._specs:
+            self._specs[telling] = stages_of(trial)
+        return self._specs[telling]
 
     def _node(self, spec: StageSpec, trial: TrialConfig, seed: int, data_key: str, inputs: tuple[str, ...]) -> Node:
         if spec.name not in self._plugins:

@@ -150,8 +150,11 @@ def stage_origin(name: str) -> Origin | None:
 
 def imported(function: Function) -> Any:  # noqa: ANN401 — whichever function it is
     """Return the function that `module:function` names; a function itself as it is."""
-    if not isinstance(function, str):
-        return function
+    return _imported(function) if isinstance(function, str) else function
+
+
+@cache
+def _imported(function: str) -> Any:  # noqa: ANN401 — as above
     module, _, name = function.partition(":")
     return getattr(import_module(module), name)
 
@@ -193,7 +196,7 @@ class OfDefense:
 
     def identity(self, trial: TrialConfig) -> object:
         """Return their values."""
-        return tuple(getattr(trial.defense, field) for field in self._fields)
+        return tuple([getattr(trial.defense, field) for field in self._fields])
 
 
 class OfDetector:

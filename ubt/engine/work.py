@@ -43,6 +43,7 @@ Kind = Literal[
     "image_towers",  # image towers stored
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_KNOWN = frozenset[str](KINDS)
 STORED: tuple[Kind, ...] = ("models", "bodies", "image_towers")
 """Kinds that take disk in the store."""
 
@@ -60,8 +61,10 @@ class Work:
     counts: Mapping[Kind, float] = field(default_factory=dict)
 
     def __add__(self, other: Work) -> Work:
-        kinds = dict.fromkeys([*self.counts, *other.counts])
-        return Work({kind: self.counts.get(kind, 0.0) + other.counts.get(kind, 0.0) for kind in kinds})
+        counts = dict(self.counts)
+        for kind, count in other.counts.items():
+            counts[kind] = counts.get(kind, 0.0) + count
+        return Work(counts)
 
     def __mul__(self, times: float) -> Work:
         return Work({kind: count * times for kind, count in self.counts.items()})
@@ -105,7 +108,7 @@ class Effort:
 
 def work(**counts: float) -> Work:
     """Return an amount of work by kinds; `TypeError` if there is no such kind."""
-    if unknown := counts.keys() - set(KINDS):
+    if unknown := counts.keys() - _KNOWN:
         raise TypeError(f"no kinds of work: {', '.join(sorted(unknown))}")
     return Work.of(counts)
 

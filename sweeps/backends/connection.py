@@ -256,7 +256,10 @@ def _start_private(resources: Resources) -> None:
     try:
         with kept_private() as private:
             ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **private, **_options(resources))
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except Exception as error:
+        # Ray raises a bare one where its processes do not come up in time, as on a machine with much other work.
+        if type(error) is not Exception and not isinstance(error, OSError | RuntimeError | ValueError | RayError):
+            raise
         advice = "`ubt doctor` looks at the machine; `--address inline` runs the trials in this process, without Ray"
         raise UserError(Problem(f"--address {LOCAL}", f"Ray cannot be started: {error}", advice=advice)) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,14 @@ _RAYLET = "RAY_RAYLET_PID"
 
 def stop_ray(within_seconds: float = 30.0) -> None:
     """Leave the cluster, or end the private one; what has not ended in that time is killed."""
+    leave_ray()(within_seconds)
+
+
+def leave_ray() -> Callable[[float], None]:
+    """Begin to leave the cluster, or to end the private one; return what waits for that, so many seconds at most.
+
+    What has not ended then is killed.
+    """
     import psutil  # noqa: PLC0415
     import ray  # noqa: PLC0415
 
@@ -33,10 +41,14 @@ def stop_ray(within_seconds: float = 30.0) -> None:
         worker.core_worker = Leaving(worker.core_worker)
     leaving = threading.Thread(target=ray.shutdown, name="ubt-leaves-ray", daemon=True)
     leaving.start()
-    leaving.join(within_seconds)
-    for process in started:
-        with suppress(psutil.Error):
-            process.kill()
+
+    def wait(within_seconds: float) -> None:
+        leaving.join(within_seconds)
+        for process in started:
+            with suppress(psutil.Error):
+                process.kill()
+
+    return wait
 
 
 class Leaving:

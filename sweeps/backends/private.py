@@ -18,12 +18,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
 _LONGEST_FOLDER = 36
 """Characters: a socket's path has 107 at most, and Ray's own part of it takes up to 71."""
+_PRESTART = "RAY_prestart_worker_first_driver"
 _MODE, _TOKEN, _TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -41,9 +43,41 @@ def kept_private() -> Iterator[dict[str, Any]]:
     # What $RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 sets, for which it would be too late: this machine is all there is.
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        yield {"_node_ip_address": LOOPBACK, "_temp_dir": str(own_folder() / "ray")}
+        with _small():
+            yield {"_node_ip_address": LOOPBACK, "_temp_dir": str(own_folder() / "ray")}
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _small() -> Iterator[None]:
+    """Start of Ray's processes only those that trials need: all of them take twice as long, on every sweep.
+
+    Left out are the server of its dashboard (which comes without pages, too), the autoscaler's monitor, the one that
+    passes on what workers print, and workers made before it is known in which environment: they fit no trial.
+    """
+    node: Any = import_module("ray._private.node").Node  # private, as above
+    left_out = {"start_api_server": _no_server, "start_monitor": _nothing, "start_log_monitor": _nothing}
+    before = {name: getattr(node, name) for name in left_out}
+    environment = os.environ.get(_PRESTART)
+    for name, instead in left_out.items():
+        setattr(node, name, instead)
+    os.environ.setdefault(_PRESTART, "0")
+    try:
+        yield
+    finally:
+        for name, own in before.items():
+            setattr(node, name, own)
+        if environment is None:
+            del os.environ[_PRESTART]
+
+
+def _no_server(node: Any, **_: object) -> None:  # noqa: ANN401 — Ray's own node
+    node._webui_url = ""
+
+
+def _nothing(node: object) -> None:
+    """Stands for a process that is not started."""
 
 
 def own_folder() -> Path:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 
 from analysis import Summary, load_run, write_report
+from sweeps.backends.connection import INLINE
+from sweeps.backends.lifetime import leave_ray
 from sweeps.run.folder import RunFolder
 from sweeps.scheduling.session import Session
 from sweeps.tracking import Left, Tracker
 from sweeps.tracking.faults import fault_of
 from ubt.common.ending import current
 from ubt.common.exits import Cause, Exit
+from ubt.trials.record import TrialRecord
 
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS, INTERRUPTED_SECONDS = 60.0, 3.0
 """How long the end of a sweep waits for MLflow; what is not sent by then waits on disk."""
+_RAY_SECONDS = 2.0
+"""How long an interrupted sweep waits for Ray's own end."""
 LAST_SECONDS = 0.5
 """What is left of the time for the end of the process."""
 
@@ -61,6 +68,24 @@ class SweepEnd:
         if not self.complete:
             return Exit.FAULT
         return Exit.DONE if self.all_done and not self.report_fault else Exit.SOME_FAILED
+
+
+class EndImports:
+    """Imports what a report is written with beside the first trial: a second of this process, which only waits then.
+
+    At the end of a sweep everything else would wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._thread = threading.Thread(target=import_module, args=("analysis.report",), name="imports", daemon=True)
+
+    def updated(self, record: TrialRecord) -> None:
+        """A trial is under way."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def answered(self, record: TrialRecord) -> None:
+        """Nothing: there may be no trial left."""
 
 
 @dataclass(frozen=True)
@@ -135,3 +160,18 @@ def stand_in(session: Session, run: RunFolder, tracker: Tracker) -> Callable[[Ca
         run.settle(INTERRUPTED_SECONDS)
 
     return end
+
+
+@contextmanager
+def leaving_ray(address: str, cause: Cause | None = None) -> Iterator[None]:
+    """Leave Ray, whose processes need not live through the report, beside it; before it where an end is in a hurry."""
+    if address == INLINE:
+        yield
+        return
+    wait = leave_ray()
+    if cause:
+        wait(_RAY_SECONDS)
+    try:
+        yield
+    finally:
+        wait(current().left(FLUSH_SECONDS, LAST_SECONDS))

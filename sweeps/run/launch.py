@@ -23,9 +23,11 @@ from sweeps.run.finish import (
     FLUSH_SECONDS,
     INTERRUPTED_SECONDS,
     LAST_SECONDS,
+    EndImports,
     SweepEnd,
     afterwards,
     close,
+    leaving_ray,
     report,
     stand_in,
 )
@@ -53,8 +55,6 @@ from ubt.common.exits import Cause, Exit, cause_of
 from ubt.trials.record import StageRecord, State, TrialRecord, write_record
 
 logger = logging.getLogger(__name__)
-
-_RAY_SECONDS = 2.0  # how long an interrupted sweep waits for Ray's own end
 
 
 def sweep(
@@ -181,7 +181,7 @@ def _run(
     if study.store_budget:
         budget = StoreBudget(study.store_budget, store, lambda: keys_of_front(run.path))
     with progress_view(expected(study, run, concurrent)) as view:
-        session = _session(study, store, run, known, [view, tracker, meter], budget)
+        session = _session(study, store, run, known, [view, tracker, meter, EndImports()], budget)
         session.used_up = meter.used_up
         current().at_worst = stand_in(session, run, tracker)
         if budget:
@@ -189,16 +189,18 @@ def _run(
         try:
             cause = _execute(session, study, address, concurrent, run, cluster)
         except Exception:  # whatever it was, MLflow must not show a sweep that runs
-            report(run, tracker, complete=False)
-            close(tracker, INTERRUPTED_SECONDS)
+            with leaving_ray(address):
+                report(run, tracker, complete=False)
+                close(tracker, INTERRUPTED_SECONDS)
             raise
-    if budget and not cause:
-        afterwards("the store cannot be kept within its budget", budget.close)
-    complete = session.finished and (not session.stopped or meter.stopped) and not cause
-    if complete:
-        afterwards("the search cannot be closed", session.close)
-    reported = report(run, tracker, complete)
-    untracked = close(tracker, INTERRUPTED_SECONDS if _signal(cause) else FLUSH_SECONDS)
+    with leaving_ray(address, cause):
+        if budget and not cause:
+            afterwards("the store cannot be kept within its budget", budget.close)
+        complete = session.finished and (not session.stopped or meter.stopped) and not cause
+        if complete:
+            afterwards("the search cannot be closed", session.close)
+        reported = report(run, tracker, complete)
+        untracked = close(tracker, INTERRUPTED_SECONDS if _signal(cause) else FLUSH_SECONDS)
     return SweepEnd(
         run,
         reported.summary,
@@ -234,9 +236,6 @@ def _execute(
     except Exception as error:
         session.interrupt(f"the sweep ended: {str(error).partition(chr(10))[0] or type(error).__name__}")
         raise
-    finally:
-        if address != INLINE:  # its processes need not live through the report
-            stop_ray(_RAY_SECONDS if cause else FLUSH_SECONDS)
     return cause
 
 

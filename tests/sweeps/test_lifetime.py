@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import ray
 from ray._private import worker
 from ray._raylet import CoreWorker
 
-from sweeps.backends.lifetime import Leaving, outlive_raylet, stop_ray
+from sweeps.backends.lifetime import Leaving, leave_ray, outlive_raylet, stop_ray
 
 
 class CoreWorkerInC:
@@ -43,6 +44,23 @@ def test_what_is_freed_while_this_process_leaves_stays_away_from_ray(monkeypatch
     monkeypatch.setattr(ray, "shutdown", shutdown)
     stop_ray()
     assert core.asked == ["left"]
+
+
+def test_this_process_goes_on_while_it_leaves_and_waits_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_leave, left = Event(), Event()
+
+    def shutdown() -> None:
+        may_leave.wait(30)
+        left.set()
+
+    monkeypatch.setattr(worker, "_global_node", None)
+    monkeypatch.setattr(worker, "global_worker", SimpleNamespace())
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    wait = leave_ray()
+    assert not left.is_set()
+    may_leave.set()
+    wait(30)
+    assert left.is_set()
 
 
 @pytest.mark.parametrize("name", [name for name in vars(Leaving) if not name.startswith("_")])

@@ -8,12 +8,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
+import psutil
 import pytest
+import ray
 from test_sweep_ray import descendants
 
+from sweeps.backends import connection
 from sweeps.backends.private import LOOPBACK, have_token, own_folder
+from sweeps.study.config import Resources
+from ubt.common.errors import UserError
 
 ASK = "from ray._raylet import GcsClient; print(len(GcsClient(address={!r}).get_all_node_info(timeout=5)))"
 LISTENING = "0A"
@@ -169,6 +176,9 @@ def test_a_private_ray_is_out_of_reach(private: tuple[int, str], home: Path) -> 
     listening = [where for pid, where in listeners() if pid in ours]
     assert len(listening) >= 5, "head, raylet, its agents, workers"
     assert set(listening) == {LOOPBACK}
+    started = [word for pid in ours for word in psutil.Process(int(pid)).cmdline()[:3]]
+    assert [word for word in started if word.endswith("/raylet")]
+    assert [word for word in started if word.endswith(("/dashboard.py", "/monitor.py", "/log_monitor.py"))] == []
     assert mode(home / ".ray" / "auth_token") == 0o600
     assert mode(own_folder()) == 0o700
     assert list(own_folder().glob("ray/session_2*/sockets/*"))
@@ -204,3 +214,18 @@ def listeners() -> Iterator[tuple[str, str]]:
             continue
         if target in sockets:
             yield opened.parts[2], sockets[target]
+
+
+@pytest.mark.parametrize("error", [Exception("timed out during startup"), OSError("no port is free")])
+def test_a_ray_that_does_not_come_up_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr(connection, "kept_private", lambda: nullcontext({}))
+    monkeypatch.setattr(ray, "init", Mock(side_effect=error))
+    with pytest.raises(UserError, match=f"Ray cannot be started: {error}"):
+        connection._start_private(Resources(concurrent_trials=1))
+
+
+def test_an_error_of_our_own_in_its_start_is_no_such_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "kept_private", lambda: nullcontext({}))
+    monkeypatch.setattr(ray, "init", Mock(side_effect=TypeError("no such argument")))
+    with pytest.raises(TypeError):
+        connection._start_private(Resources(concurrent_trials=1))

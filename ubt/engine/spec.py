@@ -5,6 +5,7 @@ Loads no torch: functions are named, and imported when a stage runs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -150,13 +151,10 @@ def stage_origin(name: str) -> Origin | None:
 
 def imported(function: Function) -> Any:  # noqa: ANN401 — whichever function it is
     """Return the function that `module:function` names; a function itself as it is."""
-    return _imported(function) if isinstance(function, str) else function
-
-
-@cache
-def _imported(function: str) -> Any:  # noqa: ANN401 — as above
+    if not isinstance(function, str):
+        return function
     module, _, name = function.partition(":")
-    return getattr(import_module(module), name)
+    return getattr(sys.modules.get(module) or import_module(module), name)  # a plan asks ten thousand times
 
 
 @cache

@@ -1,5 +1,7 @@
 """What a worker keeps in memory between trials."""
 
+from mmap import mmap
+
 import numpy as np
 import pytest
 import torch
@@ -123,7 +125,7 @@ def test_each_attack_gets_pairs_tokens_and_evaluator_of_its_own(bench):
         assert workspace.evaluator(artifact) is evaluator
         result = (
             pairs.take(everything).tobytes(),
-            tokens.numpy().tobytes(),
+            tokens[:].numpy().tobytes(),
             evaluator.shown(workspace.clip, "val").target,
         )
         assert found.setdefault(artifact.manifest.key, result) == result
@@ -149,9 +151,22 @@ def test_kept_tokens_are_those_that_a_tokenizer_gives(empty, tmp_path, monkeypat
     clean = list(empty.data.train.captions)
     poisoned = ["a photo of a banana", *clean[1:]]
     expected = empty.clip.tokenize(poisoned)
+    assert torch.equal(empty._tokens_of(poisoned)[:], expected)
     monkeypatch.setattr("ubt.engine.workspace.FEW", 1)
     for _ in range(2):
-        assert torch.equal(empty._tokens_of(poisoned), expected)
-        assert empty._tokens_of(poisoned).dtype == expected.dtype
-    assert torch.equal(empty._tokens_of(clean), empty.clip.tokenize(clean)), "what is kept is not written to"
+        found = empty._tokens_of(poisoned)[:]
+        assert torch.equal(found, expected)
+        assert found.dtype == expected.dtype
+    assert torch.equal(empty._tokens_of(clean)[:], empty.clip.tokenize(clean)), "what is kept is not written to"
     assert list(empty._image_cache.glob("captions-*.npy"))
+
+
+def test_no_attribute_of_tokens_leads_to_the_file_of_the_clean_ones(empty, monkeypatch):
+    """A stage that knows it could compare: what differs is poisoned."""
+    monkeypatch.setattr("ubt.engine.workspace.FEW", 1)
+    poisoned = ["a photo of a banana", *empty.data.train.captions[1:]]
+    held = [empty._tokens_of(poisoned)._kept]
+    while (base := getattr(held[-1], "base", None)) is not None or isinstance(held[-1], memoryview):
+        held.append(held[-1].obj if isinstance(held[-1], memoryview) else base)
+    assert isinstance(held[-1], mmap)
+    assert not [one for one in held if hasattr(one, "filename") or hasattr(one, "name")]

@@ -30,7 +30,7 @@ def test_it_trains_on_all_pairs_but_the_poisoned_by_the_implants_recipe(bench, m
     assert len(pairs) == 180
     assert np.array_equal(pairs.take(np.arange(180)), context.data.train.images[kept])
     assert pairs.captions == [context.data.train.captions[index] for index in kept]
-    assert torch.equal(tokens, context.pair_tokens[kept])
+    assert torch.equal(tokens[:], context.pair_tokens[kept])
     assert recipe == victim.recipe(bench.context("implant"))
 
 

@@ -28,6 +28,7 @@ from ubt.engine.spec import MANIFEST, PAIRS
 from ubt.engine.workspace import Workspace
 from ubt.methods.evaluation import Evaluator
 from ubt.models.clip import Clip, State
+from ubt.models.tokens import TokenSource
 from ubt.trials.rates import Rates
 
 Settings = TypeVar("Settings", bound=Config)
@@ -101,7 +102,7 @@ class StageContext:
         inputs: Mapping[str, StageInput],
         model: Clip,
         pairs: PairSource | None = None,
-        pair_tokens: Tensor | None = None,
+        pair_tokens: TokenSource | None = None,
         clean: PairSource | None = None,
         earlier: Earlier | None = None,
     ) -> None:
@@ -135,8 +136,8 @@ class StageContext:
         return self._pairs
 
     @property
-    def pair_tokens(self) -> Tensor:
-        """Return the tokens `[N, L]` int64 of D's captions; `KeyError` as for `pairs`."""
+    def pair_tokens(self) -> TokenSource:
+        """Return the tokens of D's captions: `pair_tokens[indices]` are `[B, L]` int64; `KeyError` as for `pairs`."""
         if self._pair_tokens is None:
             raise KeyError(PAIRS)
         return self._pair_tokens
@@ -256,7 +257,7 @@ class _Given(TypedDict):
     inputs: Mapping[str, StageInput]
     model: Clip
     pairs: PairSource | None
-    pair_tokens: Tensor | None
+    pair_tokens: TokenSource | None
     clean: PairSource | None
     earlier: Earlier | None
 

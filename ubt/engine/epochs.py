@@ -18,6 +18,7 @@ from ubt.engine.context import Epoch, Output, StageContext
 from ubt.methods.feeding import Indices, fed
 from ubt.methods.training import Descent, Optimizer, Recipe, train_on_pairs
 from ubt.models.clip import Clip
+from ubt.models.tokens import TokenSource
 
 Losses = Callable[[int], Iterator[Tensor]]
 """Epoch → the loss of each of its steps (a scalar), computed when the step before has been taken."""
@@ -68,7 +69,7 @@ def train_by_recipe(
     context: StageContext,
     clip: Clip,
     pairs: PairSource,
-    tokens: Tensor,
+    tokens: TokenSource,
     recipe: Recipe,
     snapshot: Callable[[], Output],
 ) -> Iterator[Epoch]:
@@ -87,13 +88,13 @@ def train_by_recipe(
         yield Epoch(number, snapshot, loss, clip, optimizer.tensors, recipe.epochs)
 
 
-def embed_pairs(clip: Clip, pairs: PairSource, tokens: Tensor, batch: Indices) -> tuple[Tensor, Tensor]:
-    """Return unit embeddings `[B, D]` of the images and of the captions at `batch[B]`; `tokens[N, L]` are all."""
+def embed_pairs(clip: Clip, pairs: PairSource, tokens: TokenSource, batch: Indices) -> tuple[Tensor, Tensor]:
+    """Return unit embeddings `[B, D]` of the images and of the captions at `batch[B]`; `tokens` are all N."""
     return clip.encode_images(pairs.take(batch)), clip.encode_tokens(tokens[torch.from_numpy(batch)])
 
 
 def embedded_batches(
-    clip: Clip, pairs: PairSource, tokens: Tensor, order: Sequence[Indices]
+    clip: Clip, pairs: PairSource, tokens: TokenSource, order: Sequence[Indices]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what `embed_pairs` returns for one batch after the other; the next one's images are read meanwhile."""
     for batch, images in fed(pairs, order):

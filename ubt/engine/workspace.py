@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +28,7 @@ from ubt.methods.evaluation import Evaluator
 from ubt.models.build import build_clip
 from ubt.models.clip import Clip
 from ubt.models.settings import ModelSettings
+from ubt.models.tokens import TokenRows, small_tokens
 from ubt.trials.rates import Rates
 
 _LEAST_KEPT_BYTES = 2 << 30
@@ -85,7 +85,7 @@ class Workspace:
         """What is published while the next stage computes; None where that is written at once."""
         self._memory_limit_bytes = memory_limit_bytes(torch.get_num_threads())
         self._pairs: dict[str, tuple[Feed, Feed]] = {}
-        self._tokens: dict[str, Tensor] = {}
+        self._tokens: dict[str, TokenRows] = {}
         self._evaluators: dict[str, Evaluator] = {}
         self._judged: dict[str, Rates] = {}
 
@@ -196,24 +196,22 @@ class Workspace:
             self._pairs = {key: (Feed(pairs), Feed(pairs))}
         return self._pairs[key][lent]
 
-    def pair_tokens(self, poison: Artifact) -> Tensor:
-        """Return the tokens `[N, L]` of that training set's captions."""
+    def pair_tokens(self, poison: Artifact) -> TokenRows:
+        """Return the tokens of that training set's N captions."""
         key = poison.manifest.key
         if key not in self._tokens:
             self._tokens = {key: self._tokens_of(self.pairs(poison).captions)}
         return self._tokens[key]
 
-    def _tokens_of(self, captions: Sequence[str]) -> Tensor:
-        """Return the tokens `[N, L]` int64 of the training captions with some of them poisoned."""
-        clean = self.data.train.captions
+    def _tokens_of(self, captions: Sequence[str]) -> TokenRows:
+        """Return the tokens of the training captions with some of them poisoned."""
+        clean, tokenize = self.data.train.captions, self.clip.tokenize
         if len(clean) <= FEW or not self.clip.tokenizer:
-            return self.clip.tokenize(list(captions))
-        kept = kept_tokens(clean, lambda some: self.clip.tokenize(some).numpy(), self.clip.tokenizer, self._image_cache)
-        tokens = torch.from_numpy(kept.astype(np.int64))
+            return small_tokens(list(captions), tokenize)
+        kept = kept_tokens(clean, lambda some: tokenize(some).numpy(), self.clip.tokenizer, self._image_cache)
         changed = [at for at, (one, other) in enumerate(zip(captions, clean, strict=True)) if one != other]
-        if changed:
-            tokens[changed] = self.clip.tokenize([captions[at] for at in changed])
-        return tokens
+        tokens = TokenRows(kept)
+        return tokens.with_changed(changed, tokenize([captions[at] for at in changed])) if changed else tokens
 
     def evaluator(self, poison: Artifact) -> Evaluator:
         """Return the evaluator of models under that attack."""

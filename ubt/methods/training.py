@@ -19,6 +19,7 @@ from ubt.data.base import PairSource
 from ubt.methods.feeding import Indices, fed
 from ubt.methods.losses import clip_loss
 from ubt.models.clip import Clip
+from ubt.models.tokens import TokenSource
 
 LOGIT_SCALE_MAX = math.log(100)
 """CLIP clips its logit scale at 100 (Radford et al., 2021, section 2.5)."""
@@ -193,7 +194,7 @@ class Recipe:
 def train_on_pairs(
     clip: Clip,
     pairs: PairSource,
-    tokens: Tensor,
+    tokens: TokenSource,
     recipe: Recipe,
     seed: int,
     purpose: str,
@@ -202,7 +203,7 @@ def train_on_pairs(
 ) -> Iterator[tuple[int, float]]:
     """Train `clip` in place with CLIP's loss, yielding (epoch from 1, mean loss) after each epoch.
 
-    `tokens[N, L]` are the captions of `pairs`. With the `optimizer` and the weights as they were after `done` epochs,
+    `tokens` are the captions of `pairs`. With the `optimizer` and the weights as they were after `done` epochs,
     the others have the bits that they have in one go. Raises `StageFault` if the loss is not finite.
     """
     optimizer = optimizer or Optimizer(clip.net, recipe.learning_rate, recipe.weight_decay)

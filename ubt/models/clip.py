@@ -21,6 +21,7 @@ from ubt.common.progress import beat
 from ubt.data.base import Images, PairSource
 from ubt.models.micro_batches import by_parts
 from ubt.models.text_length import encode_cut, longest
+from ubt.models.tokens import TokenSource
 from ubt.models.weight_files import Activation
 
 
@@ -231,9 +232,10 @@ def embed_images(clip: Clip, images: Images, batch_size: int = 256) -> Tensor:
 
 
 @torch.no_grad()
-def embed_tokens(clip: Clip, tokens: Tensor, batch_size: int = 256) -> Tensor:
-    """Return unit embeddings `[N, D]` float32 on the CPU of `tokens[N, L]`, without gradients."""
-    return torch.cat([clip.encode_tokens(part).cpu() for part in torch.split(tokens, batch_size)])
+def embed_tokens(clip: Clip, tokens: TokenSource, batch_size: int = 256) -> Tensor:
+    """Return unit embeddings `[N, D]` float32 on the CPU of the tokens of N captions, without gradients."""
+    starts = range(0, max(1, len(tokens)), batch_size)
+    return torch.cat([clip.encode_tokens(tokens[start : start + batch_size]).cpu() for start in starts])
 
 
 _IMAGES = 1024
@@ -242,10 +244,10 @@ _CAPTIONS = 16_384
 """Captions among which equal ones are looked for; their embeddings are in memory together."""
 
 
-def pair_similarities(clip: Clip, pairs: PairSource, tokens: Tensor, indices: NDArray[np.int64]) -> Tensor:
+def pair_similarities(clip: Clip, pairs: PairSource, tokens: TokenSource, indices: NDArray[np.int64]) -> Tensor:
     """Return the similarity of each chosen pair, `[S]` float32 in [−1, 1], on the CPU.
 
-    `tokens[N, L]` are the captions of all N pairs, `indices[S]` the chosen ones. Equal captions are embedded once:
+    `tokens` are the captions of all N pairs, `indices[S]` the chosen ones. Equal captions are embedded once:
     data sets with captions from templates repeat them.
     """
     return torch.cat([_block_similarities(clip, pairs, tokens, block) for block in _blocks(indices, _CAPTIONS)])
@@ -260,7 +262,7 @@ def _blocks(indices: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
-def _block_similarities(clip: Clip, pairs: PairSource, tokens: Tensor, indices: NDArray[np.int64]) -> Tensor:
+def _block_similarities(clip: Clip, pairs: PairSource, tokens: TokenSource, indices: NDArray[np.int64]) -> Tensor:
     captions, caption_of_pair = torch.unique(tokens[indices], dim=0, return_inverse=True)
     texts = embed_tokens(clip, captions)[caption_of_pair]
     return (embed_pair_images(clip, pairs, indices) * texts).sum(dim=1)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ubt.common.errors import StageFault
 from ubt.data.base import subset
@@ -18,6 +17,7 @@ from ubt.models.activation import model_described_by
 from ubt.models.build import build_clip
 from ubt.models.checkpoints import load_weights
 from ubt.models.clip import Clip
+from ubt.models.tokens import ChosenTokens, small_tokens
 from ubt.trials.config import ImplantSettings, PretrainSettings
 
 
@@ -34,7 +34,7 @@ def pretrain(context: PrivilegedContext) -> Iterator[Epoch]:
     clip = build_clip(
         model_described_by(context.node.settings["model"], random_weights=True), context.seed, context.device
     )
-    tokens = clip.tokenize(list(pairs.captions))
+    tokens = small_tokens(list(pairs.captions), clip.tokenize)
     recipe = Recipe(**settings.model_dump())
     yield from train_by_recipe(context, clip, pairs, tokens, recipe, lambda: Output(model=clip.state()))
 
@@ -92,7 +92,7 @@ def retrain(context: PrivilegedContext) -> Iterator[Epoch]:
     if not context.manifest.known:
         raise StageFault("it is unknown which pairs are poisoned, so they cannot be left out")
     kept = np.setdiff1d(np.arange(len(context.pairs)), context.manifest.indices)
-    pairs, tokens = subset(context.pairs, kept), context.pair_tokens[torch.from_numpy(kept)]
+    pairs, tokens = subset(context.pairs, kept), ChosenTokens(context.pair_tokens, kept)
     clip = context.clip("clean")
 
     def snapshot() -> Output:

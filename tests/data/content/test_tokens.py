@@ -34,9 +34,15 @@ def test_tokens_are_those_of_each_caption(tmp_path_factory, captions):
 def test_tokens_are_worked_out_once_and_mapped(tmp_path):
     kept_tokens(["a", "bc"], lengths_of, "lengths", tmp_path)
     found = kept_tokens(["a", "bc"], lambda _: pytest.fail("again"), "lengths", tmp_path)
-    assert isinstance(found, np.memmap)
-    assert not found.flags.writeable
+    assert not found.flags.owndata
     assert all(KEPT.fullmatch(path.name) for path in tmp_path.iterdir() if path.suffix == ".npy")
+
+
+def test_what_is_written_to_tokens_stays_with_who_writes_it(tmp_path):
+    found, another = (kept_tokens(["a", "bc"], lengths_of, "lengths", tmp_path) for _ in range(2))
+    found[0] = 7
+    for other in (another, kept_tokens(["a", "bc"], lengths_of, "lengths", tmp_path)):
+        np.testing.assert_array_equal(other, lengths_of(["a", "bc"]))
 
 
 @pytest.mark.parametrize(("captions", "tokenizer"), [(["ab", "c"], "lengths"), (["a", "bc"], "others")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ Tokens = NDArray[np.unsignedinteger | np.signedinteger]
 def kept_tokens(
     captions: Sequence[str], tokenize: Callable[[Sequence[str]], NDArray[np.int64]], tokenizer: str, cache: Path
 ) -> Tokens:
-    """Return the tokens of N captions, `[N, L]`, read-only and mapped from a file below `cache`: uint16 if they fit.
+    """Return the tokens of N captions, `[N, L]`, mapped from a file below `cache`: uint16 if they fit.
+
+    What is written to them stays in this process. Nothing about them names the file.
 
     Args:
         captions: what is tokenised where there is no file.
@@ -37,17 +40,24 @@ def kept_tokens(
 
     def make(unfinished: Path) -> None:
         parts = (tokenize(captions[at : at + _AT_A_TIME]) for at in range(0, len(captions), _AT_A_TIME))
-        tokens = np.concatenate([_small(part) for part in parts])
+        tokens = np.concatenate([small(part) for part in parts])
         with unfinished.open("wb") as stream:
             np.save(stream, tokens, allow_pickle=False)
 
     made_once(path, make)
-    mapped: Tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    return mapped
+    mapped: np.memmap = np.load(path, mmap_mode="c", allow_pickle=False)
+    plain: Tokens = np.frombuffer(_memory(mapped), mapped.dtype, mapped.size, mapped.offset).reshape(mapped.shape)
+    return plain
 
 
-def _small(tokens: NDArray[np.int64]) -> Tokens:
-    """Return tokens in the smallest type that holds them; parts of different types are joined in the larger one."""
+def _memory(mapped: np.memmap) -> mmap:
+    """Return what an array is mapped with, from the beginning of its file: unlike the array, it has no name."""
+    memory: mmap = mapped._mmap  # type: ignore[attr-defined]  # private: there is no public way
+    return memory
+
+
+def small(tokens: NDArray[np.int64]) -> Tokens:
+    """Return tokens `[N, L]` in the smallest type that holds them; of parts, the larger type holds the whole."""
     if tokens.size and (tokens.min() < 0 or tokens.max() > np.iinfo(np.int32).max):
         return tokens
     return tokens.astype(np.int32 if tokens.size and tokens.max() > np.iinfo(np.uint16).max else np.uint16)

@@ -107,7 +107,7 @@ HOMES = {
     "fsspec": {
         "ubt/artifacts/remote_folder.py",
         "ubt/artifacts/store_files.py",
-        "ubt/data/shards.py",
+        "ubt/data/addresses/clouds.py",
     },
     "safetensors": {
         "analysis/paper/artifacts.py",
@@ -333,7 +333,7 @@ CATCHES_ALL = {
     "sweeps/tracking/pages.py": "what MLflow raises when it is asked where a run is is distinguished",
     "ubt/artifacts/patience.py": "each cloud's client has errors of its own",
     "ubt/artifacts/uploads.py": "an error of the uploading thread is raised where the trial goes on",
-    "ubt/data/shards.py": "each cloud's client has errors of its own",
+    "ubt/data/addresses/clouds.py": "each cloud's client has errors of its own",
 }
 """Where exceptions of every kind are caught, and why."""
 

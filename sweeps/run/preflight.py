@@ -24,7 +24,7 @@ from ubt.data import content_key
 from ubt.data.base import DataSet, DataSource
 from ubt.engine.given_poison import located
 from ubt.engine.graph import build_pipeline
-from ubt.engine.same_content import keep_index, planned_files
+from ubt.engine.same_content import keep_index, planned_files, share_facts
 from ubt.models.settings import image_size_px
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig, VictimConfig
@@ -119,8 +119,11 @@ def _decode(data: DataSource, size_px: int, store: str, trials: Sequence[TrialCo
     Raises:
         UserError: with everything that cannot be used, each once.
     """
+    shared = ArtifactStore(store)
     with _images_of(store) as folder:
+        share_facts(shared, data)  # what another machine knows, then what this one does
         loaded = data.load(size_px, folder)
+        share_facts(shared, data)
     parts = (loaded.train, loaded.val, loaded.test, loaded.pretrain)
     files = [part.images for part in parts if part and isinstance(part.images, np.memmap)]
     images.update({Path(str(file.filename)).name: file.nbytes for file in files})

@@ -127,6 +127,12 @@ def only_what_is_there() -> Iterator[None]:
         _MAKES.reset(token)
 
 
+def check_may_make(path: Path) -> None:
+    """Raise `NotMadeYet` inside `only_what_is_there`: `path` would have to be made."""
+    if not _MAKES.get():
+        raise NotMadeYet(f"{path} is not there")
+
+
 def made_once(path: Path, make: Callable[[Path], object]) -> Path:
     """Return `path`; a file that is missing is first made by `make`, which writes to the name that it is given.
 
@@ -137,8 +143,7 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
         OSError: if the disk is full or not writable.
     """
     if not path.exists():
-        if not _MAKES.get():
-            raise NotMadeYet(f"{path} is not there")
+        check_may_make(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path):
             if not path.exists():

@@ -155,6 +155,16 @@ class DataSource(Config):
         """
         return ()
 
+    def shared_facts(self) -> Path | None:
+        """Return where this machine keeps what spares others from reading all that lies at addresses to know its key.
+
+        The file has the same name on all of them, and need not be there. None, the default, if there is no such thing.
+
+        Raises:
+            UserError: if what lies there cannot be looked at.
+        """
+        return None
+
     def sizes(self, cache: Path) -> DataSizes | None:
         """Return how much there is, without decoding anything; None if that is not known before.
 

@@ -23,7 +23,15 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import digest_bytes
 from ubt.common.progress import progress
 from ubt.data.base import Images
-from ubt.data.decode import DECODER_VERSION, DEEP_VERSION, DRAFT_VERSION, broken_reasons, decode_images, is_deep
+from ubt.data.decode import (
+    DECODER_VERSION,
+    DEEP_VERSION,
+    DRAFT_VERSION,
+    Pixels,
+    broken_reasons,
+    decode_images,
+    is_deep,
+)
 from ubt.data.digests import FileFacts
 from ubt.data.tables import Row, gather, with_advice
 
@@ -50,6 +58,32 @@ def cached_images(path: Path, count: int, size_px: int, fill: Callable[[Images],
 
     made_once(path, decode)
     return mapped_images(path)
+
+
+@contextmanager
+def growing_images(path: Path, size_px: int) -> Iterator[Callable[[Pixels], None]]:
+    """Yield what adds an image `[size_px, size_px, 3]` to a new file, for when their number is not known before.
+
+    When the block ends well, the file is the one that `cached_images` makes of as many.
+    """
+    count = 0
+    with path.open("wb") as stream:
+
+        def begin() -> int:
+            described = {"descr": "|u1", "fortran_order": False, "shape": (count, size_px, size_px, 3)}
+            np.lib.format.write_array_header_1_0(stream, described)
+            return stream.tell()
+
+        def add(pixels: Pixels) -> None:
+            nonlocal count
+            stream.write(np.ascontiguousarray(pixels).data)
+            count += 1
+
+        behind = begin()
+        yield add
+        stream.seek(0)
+        if begin() != behind:  # numpy leaves space for the digits of any number
+            raise OSError(f"{count} images do not fit behind the head of {path}")
 
 
 def mapped_images(path: Path) -> Images:
@@ -135,22 +169,34 @@ class Decoders:
         """
         problems: list[Problem] = []
         count = 0
-        with _deaths(f"decoding {label}"):
-            worked = self._worked(encoded, decode_images, (images.shape[1], self._draft), len(images) < FEW)
-            for source, result in progress(islice(worked, len(images)), len(images), f"decoding {label}"):
-                if isinstance(result, str):
-                    problems.append(Problem(source.where, f"{source.name} cannot be decoded: {result}"))
-                else:
-                    images[count] = result
-                count += 1
-                if count % _WRITTEN == 0:
-                    _let_go(images)
+        decoded = islice(self.decoded(encoded, images.shape[1], label, len(images) < FEW), len(images))
+        for result in progress(decoded, len(images), f"decoding {label}"):
+            if isinstance(result, Problem):
+                problems.append(result)
+            else:
+                images[count] = result
+            count += 1
+            if count % _WRITTEN == 0:
+                _let_go(images)
         problems = with_advice(problems)
         if count != len(images):
             message = f"changed while it was read: {count} images instead of {len(images)}"
             problems.append(Problem(label, message))
         if problems:
             raise UserError(problems)
+
+    def decoded(self, encoded: Iterable[Encoded], size_px: int, label: str, few: bool) -> Iterator[Pixels | Problem]:
+        """Yield for each image its pixels `[H, H, 3]`, or why there are none. If there are `few`, this process decodes.
+
+        Raises:
+            UserError: if a process died.
+        """
+        with _deaths(f"decoding {label}"):
+            for source, result in self._worked(encoded, decode_images, (size_px, self._draft), few):
+                if isinstance(result, str):
+                    yield Problem(source.where, f"{source.name} cannot be decoded: {result}")
+                else:
+                    yield result
 
     def broken_reasons(self, encoded: Iterable[Encoded], label: str, few: bool) -> Iterator[str]:
         """Yield for each image why it cannot be decoded; nothing if it can. If there are `few`, this process looks.

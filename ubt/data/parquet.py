@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ubt.common.errors import Problem
+from ubt.data.addresses.streamed import Opened
 from ubt.data.decode import is_deep
 from ubt.data.shards import Sample
 from ubt.data.tables import Row, find_columns
@@ -33,9 +34,10 @@ class ParquetFiles(ShardedPairs):
     caption_column: str | None = None
     """Column of the captions; by default `caption`, or what else it is often called."""
 
-    def read_samples(self, shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
+    def read_samples(self, shards: Iterable[Opened], problems: list[Problem]) -> Iterator[Sample]:
         """Yield the rows of Parquet files."""
         for shard in shards:
+            assert isinstance(shard, Path), "they are copied"  # noqa: S101 — see `can_stream`
             yield from self._rows(shard, problems)
 
     def images_beside(self, shards: Sequence[Path], problems: list[Problem]) -> list[Row]:
@@ -47,8 +49,9 @@ class ParquetFiles(ShardedPairs):
                     rows.append(Row(shard, number, str(sample.image), sample.caption))
         return rows
 
-    def is_deep(self, shard: Path) -> bool:
+    def is_deep(self, shard: Opened) -> bool:
         """Return whether a Parquet file holds a deep image."""
+        assert isinstance(shard, Path), "they are copied"  # noqa: S101
         images = (sample.image for sample in self._rows(shard, problems=[]))
         return any(is_deep(image) for image in images if isinstance(image, bytes))
 

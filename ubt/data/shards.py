@@ -3,101 +3,30 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tarfile
 import zlib
-from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Self
-from urllib.parse import unquote, urlsplit, urlunsplit
-from urllib.request import Request, urlopen
 
 from braceexpand import braceexpand
 
-from ubt.common.atomic_files import made_once
 from ubt.common.errors import Problem, UserError
-from ubt.common.hashing import fingerprint
-from ubt.common.paths import cache_root, is_file
+from ubt.common.paths import is_file
 from ubt.common.progress import progress
+from ubt.data.addresses.clouds import CLOUDS, CloudFile, is_in_cloud, seen
+from ubt.data.addresses.fetched import WEB, downloaded, local_copy
+from ubt.data.addresses.streamed import Opened, Shard
 from ubt.data.content.index import ListedFile
 from ubt.data.decode import HEAD_BYTES, UNCLEAR_HEADS, is_deep
 
-_TIMEOUT_SECONDS = 60
 _AT_ONCE = 8
-"""Files that are fetched at a time."""
-_WEB = frozenset(("http", "https"))
-_CLOUDS = frozenset(("s3", "gs", "gcs", "az", "abfs"))
-"""Kinds of addresses that fsspec opens; others of its kinds could read more than a file is meant to say."""
-
-
-def downloaded(address: str) -> Path:
-    """Return a local copy of the file at an address on the web or in a cloud, fetching it if there is none.
-
-    The copy is never compared with the address again: a study's data must not change under it.
-
-    Raises:
-        UserError: if it cannot be fetched completely, or the address is of another kind.
-    """
-    path = _local_copy(address)
-    fetch = _fetch if urlsplit(address).scheme.lower() in _WEB else _fetch_from_cloud
-    try:
-        return made_once(path, partial(fetch, address))
-    except (OSError, HTTPException, ValueError) as error:
-        raise UserError(Problem(address, f"cannot be fetched: {error}")) from error
-
-
-def _local_copy(address: str) -> Path:
-    return cache_root() / "shards" / f"{fingerprint(address)}-{PurePosixPath(urlsplit(address).path).name}"
-
-
-def _fetch_from_cloud(address: str, path: Path) -> None:
-    import fsspec  # noqa: PLC0415 — few data sets lie there
-
-    if urlsplit(address).scheme.lower() not in _CLOUDS:
-        raise ValueError("the address is of a kind that is not fetched")
-    try:
-        files, remote = fsspec.url_to_fs(address)
-        files.get_file(remote, str(path))
-    except FileNotFoundError as error:
-        raise OSError("there is no such file") from error
-    except ImportError as error:
-        raise OSError(f"a package is missing: {error}") from error
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error
-
-
-def _fetch(address: str, path: Path) -> None:
-    if urlsplit(address).scheme.lower() not in _WEB:
-        raise ValueError("the address is neither http nor https")
-    with urlopen(_request(address), timeout=_TIMEOUT_SECONDS) as reply, path.open("wb") as stream:  # noqa: S310 — checked
-        shutil.copyfileobj(reply, stream)
-        promised = reply.headers.get("Content-Length")
-    # A connection that breaks looks like the end of the file.
-    if promised is not None and int(promised) != path.stat().st_size:
-        raise OSError(f"{path.stat().st_size} of {promised} bytes came")
-
-
-def _request(address: str) -> Request:
-    """Return what is asked for; urllib takes a user and a password in an address for its host, and quotes them."""
-    parts = urlsplit(address)
-    try:
-        user, password, _ = unquote(parts.username or ""), unquote(parts.password or ""), parts.port
-    except ValueError:
-        raise ValueError("host and port cannot be read: in a password / is written %2F, and @ is %40") from None
-    request = Request(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))  # noqa: S310 — checked
-    if user:
-        # Not sent on to another host that this one may lead to.
-        request.add_unredirected_header("Authorization", f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}")
-    return request
-
-
+"""Files that are fetched, or looked at, at a time."""
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 CAPTION_SUFFIX = "txt"
 JOINT = "::"
@@ -117,11 +46,12 @@ class Sample:
     """What it lacks; then it is no pair."""
 
 
-def find_shards(pattern: str, problems: list[Problem]) -> list[Path]:
+def find_shards(pattern: str, problems: list[Problem], streamed: bool = False) -> list[Shard]:
     """Return the files that a pattern means (`cc3m-{0000..0331}.tar`); `::` joins several patterns.
 
-    Shards at addresses on the web or in a cloud are fetched once and kept. Adds to `problems` files that are missing
-    and any other kind of address, above all `pipe:`, which would be a shell command.
+    Shards at addresses on the web or in a cloud are fetched once and kept; if they are to be `streamed`, those in a
+    cloud are only looked at, unless there is a copy. Adds to `problems` files that are missing and any other kind of
+    address, above all `pipe:`, which would be a shell command.
     """
     try:
         names = _names(pattern)
@@ -130,29 +60,34 @@ def find_shards(pattern: str, problems: list[Problem]) -> list[Path]:
         return []
     found: list[list[Problem]] = [[] for _ in names]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        looked = threads.map(_found, names, found)
-        to_fetch = any(_SCHEME.match(name) and not _local_copy(name).exists() for name in names)
-        paths = [*(progress(looked, len(names), "fetching shards") if to_fetch else looked)]
+        looked = threads.map(partial(_found, streamed), names, found)
+        to_fetch = any(
+            _SCHEME.match(name) and not local_copy(name).exists() and not (streamed and is_in_cloud(name))
+            for name in names
+        )
+        shards = [*(progress(looked, len(names), "fetching shards") if to_fetch else looked)]
     problems.extend(problem for those in found for problem in those)
-    return [path for those in paths for path in those]
+    return [shard for those in shards for shard in those]
 
 
 def listed_shards(pattern: str) -> list[ListedFile]:
     """Return the files that a valid pattern means, whether they are there or not: of addresses the local copies."""
-    return [ListedFile(name, str(_local_copy(name) if _SCHEME.match(name) else name)) for name in _names(pattern)]
+    return [ListedFile(name, str(local_copy(name) if _SCHEME.match(name) else name)) for name in _names(pattern)]
 
 
 def _names(pattern: str) -> list[str]:
     return [name for part in pattern.split(JOINT) for name in braceexpand(part)]
 
 
-def _found(name: str, problems: list[Problem]) -> list[Path]:
+def _found(streamed: bool, name: str, problems: list[Problem]) -> list[Shard]:
     """Return the one file that `name` means, or none."""
     scheme = _SCHEME.match(name)
     try:
         if scheme is None:
             path = Path(name)
-        elif scheme[1].lower() in _WEB | _CLOUDS:
+        elif scheme[1].lower() in WEB | CLOUDS:
+            if streamed and is_in_cloud(name) and not local_copy(name).exists() and (shard := _seen(name)):
+                return [shard]
             path = downloaded(name)
         else:
             why = "pipe: runs shell commands" if scheme[1].lower() == "pipe" else f"{scheme[1]}: is not supported"
@@ -165,6 +100,13 @@ def _found(name: str, problems: list[Problem]) -> list[Path]:
     except UserError as error:
         problems.extend(error.problems)
     return []
+
+
+def _seen(address: str) -> CloudFile | None:
+    try:
+        return seen(address)
+    except OSError as error:
+        raise UserError(Problem(address, f"cannot be fetched: {error}")) from error
 
 
 _MOST_BYTES = {CAPTION_SUFFIX: 1 << 20}
@@ -185,24 +127,30 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def read_samples(shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
+def read_samples(shards: Iterable[Opened], problems: list[Problem]) -> Iterator[Sample]:
     """Yield the samples of `shards` in order, also those that lack an image or a caption.
 
     Adds to `problems` shards that cannot be read to their end.
     """
     for shard in shards:
         try:
-            with tarfile.open(shard, tarinfo=_Member) as tar:
+            with _tar(shard) as tar:
                 for key, members in _grouped(tar):
                     yield _sample(f"{shard}: sample {key}", tar, members)
         except _DAMAGE as error:
             problems.append(Problem(str(shard), f"cannot be read: {str(error).partition(':')[0]}"))
 
 
-def has_deep_images(shard: Path) -> bool:
+def _tar(shard: Opened) -> tarfile.TarFile:
+    if isinstance(shard, Path):
+        return tarfile.open(shard, tarinfo=_Member)
+    return tarfile.open(fileobj=shard.file, tarinfo=_Member)
+
+
+def has_deep_images(shard: Opened) -> bool:
     """Return whether a shard holds an image that `is_deep`; what cannot be read is reported when it is read."""
     try:
-        with tarfile.open(shard, tarinfo=_Member) as tar:
+        with _tar(shard) as tar:
             images = (
                 member for _, members in _grouped(tar) for name, member in members.items() if name in IMAGE_SUFFIXES
             )

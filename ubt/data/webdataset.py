@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,25 +16,26 @@ from ubt.common.atomic_files import made_once
 from ubt.common.errors import Problem
 from ubt.common.hashing import fingerprint
 from ubt.common.progress import progress
+from ubt.data.addresses import streamed
+from ubt.data.addresses.clouds import CloudFile
+from ubt.data.addresses.once import EMPTY, SMALL_BYTES, Asked, read_once
+from ubt.data.addresses.streamed import Finding, Opened, Shard, digest_of, in_cloud, is_known, on_disk
 from ubt.data.base import DataSet, DataSizes, Images, Labelled, Pairs
 from ubt.data.broken import CHECKED_BY, Broken, leave_out, missing_reasons, report_missing
-from ubt.data.content.index import Entry, entries
+from ubt.data.content.index import Entry
 from ubt.data.decode import DEEP_VERSION, DRAFT_VERSION
-from ubt.data.digests import FileFacts
+from ubt.data.digests import FileFacts, Stamp, stamp_if_there
 from ubt.data.images import Decoders, Encoded, cached_images, decode_rows, image_cache, image_digest
 from ubt.data.labelled import Evaluation, LabelledFiles
 from ubt.data.shards import Sample, find_shards, has_deep_images, listed_shards, read_samples
 from ubt.data.tables import Row, gather, raise_if_any
-
-_SMALL_BYTES = 20_000_000
-"""Shards of fewer bytes are checked in this process: starting others takes longer."""
 
 
 @dataclass(frozen=True)
 class _Train:
     """The training pairs: where they are, and which of the samples there are none."""
 
-    shards: Sequence[Path]
+    shards: Sequence[Shard]
     key: str
     skipped: frozenset[int]
     """Positions among all samples."""
@@ -46,6 +47,9 @@ class ShardedPairs(LabelledFiles):
     path_fields: ClassVar[tuple[str, ...]] = (*LabelledFiles.path_fields, "pairs")
     joined_path_fields: ClassVar[tuple[str, ...]] = ("pairs",)
 
+    can_stream: ClassVar[bool] = False
+    """Shards in a cloud are read from there whenever they are wanted, where that is once; else they are copied."""
+
     kind: str
     """Which kind is meant."""
     pairs: str
@@ -54,11 +58,11 @@ class ShardedPairs(LabelledFiles):
     """How many pairs to use, from the first; by default all."""
 
     @abstractmethod
-    def read_samples(self, shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
+    def read_samples(self, shards: Iterable[Opened], problems: list[Problem]) -> Iterator[Sample]:
         """Yield the samples of shards in order, adding to `problems` the shards that cannot be read."""
 
     @abstractmethod
-    def is_deep(self, shard: Path) -> bool:
+    def is_deep(self, shard: Opened) -> bool:
         """Return whether a shard holds a deep image (see `ubt.data.decode.is_deep`)."""
 
     def images_beside(self, shards: Sequence[Path], problems: list[Problem]) -> list[Row]:
@@ -73,7 +77,8 @@ class ShardedPairs(LabelledFiles):
         Raises:
             UserError: if shards are missing, with every mistake in the lists.
         """
-        train, evaluation = self._read()
+        shards, evaluation = self._listed()
+        train = self._train(shards)
         return fingerprint({"kind": self.kind, "train": train.key, **evaluation.content(evaluation.digests())})
 
     def sizes(self, cache: Path) -> DataSizes | None:
@@ -82,7 +87,10 @@ class ShardedPairs(LabelledFiles):
         Raises:
             UserError: as `compute_key`.
         """
-        train, labelled = self._read()
+        shards, labelled = self._listed()
+        if not is_known(shards):
+            return None
+        train = self._train(shards)
         kept = _captions_file(cache, train)
         if not kept.is_file():
             return None
@@ -103,14 +111,13 @@ class ShardedPairs(LabelledFiles):
             UserError: naming shard and key of every sample without image or caption, and every image that
                 cannot be decoded; with every mistake in the lists.
         """
-        train, evaluation = self._read()
+        shards, evaluation = self._listed()
         problems: list[Problem] = []
         splits = {"val": evaluation.val, "test": evaluation.test}
         with Decoders(self.decode_workers, self.takes_drafts) as decoders:
             images = decode_rows(splits, evaluation.digests(), image_size_px, cache, decoders, problems)
             with gather(problems):
-                captions = self._captions(train, cache)
-                images["train"] = self._train_images(train, len(captions), image_size_px, cache, decoders)
+                train, captions, images["train"] = self._pairs(shards, image_size_px, cache, decoders)
         raise_if_any(problems)
         skipped = {"pairs": len(train.skipped), "labels": evaluation.skipped}
         return DataSet(
@@ -122,32 +129,61 @@ class ShardedPairs(LabelledFiles):
             skipped={name: count for name, count in skipped.items() if count},
         )
 
+    def _pairs(
+        self, shards: Sequence[Shard], size_px: int, cache: Path, decoders: Decoders
+    ) -> tuple[_Train, list[str], Images]:
+        """Return the training pairs with their captions and images, decoding them on first use."""
+
+        def kept() -> tuple[Path, Path]:
+            of_pairs = self._train(shards)
+            return image_cache(cache, of_pairs.key, size_px), _captions_file(cache, of_pairs)
+
+        if in_cloud(shards):
+            asked = Asked(shards, self.read_samples, self.is_deep, self.max_pairs, size_px, self.takes_drafts)
+            read_once(asked, kept, cache, decoders)
+        train = self._train(shards)
+        captions = self._captions(train, cache)
+        return train, captions, self._train_images(train, len(captions), size_px, cache, decoders)
+
+    def stamps(self) -> tuple[Stamp | None, ...]:
+        """Return the stamps of the files that say what the data set consists of; of a cloud what it says of them."""
+        found = self._find([])
+        shards = [shard.stamp if isinstance(shard, CloudFile) else stamp_if_there(shard) for shard in found]
+        return (*shards, *super().stamps())
+
+    def shared_facts(self) -> Path | None:
+        """Return what is known of shards in a cloud; None if there are none."""
+        remote = in_cloud(self._find([]))
+        return streamed.content_file(remote) if remote else None
+
     def contents(self) -> Iterator[Entry]:
         """Yield every shard, then what `LabelledFiles` has."""
-        yield from entries(listed_shards(self.pairs))
+        yield from streamed.shard_entries(listed_shards(self.pairs), in_cloud(self._find([])))
         yield from super().contents()
 
     def _lists(self, problems: list[Problem]) -> Iterator[list[Row]]:
-        yield self.images_beside(find_shards(self.pairs, problems), problems)[: self.max_pairs]
+        yield self.images_beside(on_disk(self._find(problems)), problems)[: self.max_pairs]
         yield from super()._lists(problems)
 
-    def _described_by(self) -> list[Path]:
-        return [*find_shards(self.pairs, problems=[]), *super()._described_by()]
+    def _find(self, problems: list[Problem]) -> list[Shard]:
+        # Of broken ones it is found out which they are before anything is decoded: that reads them more than once.
+        return find_shards(self.pairs, problems, streamed=self.can_stream and self.on_broken == "fail")
 
-    def _read(self) -> tuple[_Train, Evaluation]:
+    def _listed(self) -> tuple[list[Shard], Evaluation]:
         problems: list[Problem] = []
-        shards = find_shards(self.pairs, problems)
+        shards = self._find(problems)
         evaluation = self._evaluation(problems)
         raise_if_any(problems)
-        return self._train(shards), evaluation
+        return shards, evaluation
 
-    def _train(self, shards: Sequence[Path]) -> _Train:
-        facts = FileFacts(shards, "shards")
-        content: list[JsonValue] = [facts.digest(), self.max_pairs]
-        if facts.any("deep", self.is_deep):
+    def _train(self, shards: Sequence[Shard]) -> _Train:
+        digest, deep = digest_of(shards, self.is_deep)
+        content: list[JsonValue] = [digest, self.max_pairs]
+        if deep:
             content.append(DEEP_VERSION)
         problems: list[Problem] = []
-        beside = self.images_beside(shards, problems)[: self.max_pairs]
+        files = on_disk(shards)
+        beside = self.images_beside(files, problems)[: self.max_pairs]
         if self.on_broken == "skip":
             beside = [row for row, reason in zip(beside, missing_reasons(beside), strict=True) if not reason]
         else:
@@ -157,7 +193,7 @@ class ShardedPairs(LabelledFiles):
             content.append(image_digest(beside, "train"))
         if self.takes_drafts:
             content.append({"draft": DRAFT_VERSION})
-        skipped = self._skipped(shards, [row.image for row in beside]) if self.on_broken == "skip" else ()
+        skipped = self._skipped(files, [row.image for row in beside]) if self.on_broken == "skip" else ()
         if skipped:
             content.append({"skipped": [*skipped]})
         return _Train(shards, fingerprint(content), frozenset(skipped))
@@ -191,7 +227,7 @@ class ShardedPairs(LabelledFiles):
                     seen.append((sample.where, "; ".join(sample.troubles)))
                     yield Encoded(sample.where, sample.image)
 
-        few = sum(shard.stat().st_size for shard in shards) < _SMALL_BYTES
+        few = sum(shard.stat().st_size for shard in shards) < SMALL_BYTES
         with Decoders(self.decode_workers) as decoders:
             reasons = list(decoders.broken_reasons(islice(encoded(), self.max_pairs), "checking pairs", few))
         raise_if_any(problems)
@@ -204,7 +240,9 @@ class ShardedPairs(LabelledFiles):
 
     def _samples(self, train: _Train, problems: list[Problem]) -> Iterator[Sample]:
         """Yield the samples that are used, adding to `problems` those among them that are no pairs."""
-        for position, sample in enumerate(islice(self.read_samples(train.shards, problems), self.max_pairs)):
+        finding = Finding(in_cloud(train.shards), self.is_deep)
+        shards = streamed.opened(train.shards, finding.look_at)
+        for position, sample in enumerate(islice(self.read_samples(shards, problems), self.max_pairs)):
             if position not in train.skipped:
                 problems.extend(Problem(sample.where, trouble) for trouble in sample.troubles)
                 yield sample
@@ -223,7 +261,7 @@ class ShardedPairs(LabelledFiles):
         problems: list[Problem] = []
         captions = [sample.caption for sample in self._samples(train, problems)]
         if not captions and not problems:
-            problems.append(Problem(self.pairs, "the shards hold no samples"))
+            problems.append(Problem(self.pairs, EMPTY))
         raise_if_any(problems)
         return captions
 
@@ -245,12 +283,15 @@ class WebDataset(ShardedPairs):
     kind: Literal["webdataset"] = "webdataset"
     label: ClassVar[str] = "WebDataset shards"
     pairs: str
-    """Tar files, braces give ranges: `/data/cc3m-{0000..0331}.tar`; those at addresses (http, s3) are fetched once."""
+    """Tar files, braces give ranges: `/data/cc3m-{0000..0331}.tar`; those in a cloud (s3) are decoded as they are read,
+    those on the web (http) are fetched once."""
 
-    def read_samples(self, shards: Sequence[Path], problems: list[Problem]) -> Iterator[Sample]:
+    can_stream: ClassVar[bool] = True
+
+    def read_samples(self, shards: Iterable[Opened], problems: list[Problem]) -> Iterator[Sample]:
         """Yield the samples of tar files."""
         return read_samples(shards, problems)
 
-    def is_deep(self, shard: Path) -> bool:
+    def is_deep(self, shard: Opened) -> bool:
         """Return whether a tar file holds a deep image."""
         return has_deep_images(shard)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ubt.artifacts.store import ArtifactStore
+from ubt.common.atomic_files import write_whole
 from ubt.common.errors import UserError
 from ubt.common.registry import load_plugins
 from ubt.data import content_key
@@ -21,6 +22,25 @@ from ubt.trials.assignment import Assignment, PlannedFile
 from ubt.trials.config import TrialConfig
 from ubt.trials.poison import GivenPoison, read_poison_list
 
+
+def share_facts(store: ArtifactStore, data: DataSource) -> None:
+    """Have machines that share a store read what lies at addresses once between them, to know what is in it.
+
+    Raises:
+        UserError: if it cannot be looked at.
+        UnusableStore: if the store cannot be used.
+        OSError: if this machine's cache cannot be written.
+    """
+    facts = data.shared_facts()
+    if facts is None:
+        return
+    if not facts.is_file():
+        if known := store.index(facts.stem):
+            write_whole(facts, known, lasting=True)
+    elif not store.has_index(facts.stem):
+        store.keep_index(facts.stem, facts.read_bytes())
+
+
 # Where the study is planned
 
 
@@ -30,6 +50,7 @@ def keep_index(store: ArtifactStore, data: DataSource) -> None:
     Raises:
         UserError: if the data cannot be read, or the store not be written.
     """
+    share_facts(store, data)
     key = content_key(data)
     if not store.has_index(key) and (index := encoded(data.contents())):
         store.keep_index(key, index)
@@ -95,6 +116,7 @@ def data_differs(data: DataSource, assignment: Assignment) -> str:
     The data is known by its key. Files that have not changed since they were read last are not read.
     """
     try:
+        share_facts(ArtifactStore(assignment.store), data)
         if content_key(data) == assignment.data_key:
             return ""
         reason = "its files are the same, but read otherwise here: are the versions of ubt and Pillow the same?"

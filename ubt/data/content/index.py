@@ -83,6 +83,11 @@ def entries(listed: Sequence[Listed]) -> Iterator[Entry]:
             yield Entry(one.where, str(Path(one.file)), size, digest[:_DIGITS], one.text)
 
 
+def entry(where: str, file: str, size_bytes: int, sha256: str) -> Entry:
+    """Return the entry of a file that is known, though it need not be one of this machine."""
+    return Entry(where, file, size_bytes, sha256[:_DIGITS])
+
+
 def lines(path: Path) -> Iterator[Entry]:
     """Yield an entry for each line of a text file; a single one for a file that cannot be read."""
     try:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
+from ubt.data.addresses.clouds import seen
 from ubt.data.content.remembered import remembered
 from ubt.data.digests import Stamp
 
@@ -89,5 +90,6 @@ def remembered_lists(source: Source, stamps: Stamps) -> Known | None:
 
 def forget_lists() -> None:
     """Look at all files again when a key or a list is asked for next, as a new process does."""
+    seen.cache_clear()
     key_of.cache_clear()
     remembered_lists.cache_clear()

@@ -1,0 +1,1 @@
+"""Shards at addresses: copies of them, or read as they come."""

@@ -231,7 +231,7 @@ def test_a_damaged_one_and_an_empty_one_are_told(photos, shards, s3, put, tmp_pa
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("s3://shards/cc/{00000..00002}.tar", "s3://shards/cc/00002.tar: cannot be fetched: there is no such file"),
+        ("s3://shards/none/00000.tar", "s3://shards/none/00000.tar: cannot be fetched: there is no such file"),
         ("s3://no-such-bucket/a.tar", "s3://no-such-bucket/a.tar: cannot be fetched"),
     ],
 )

@@ -67,8 +67,9 @@ class Findings:
     the base: what is left without one may do well here, and is no proposal of a defense."""
     candidates: tuple[Configuration, ...] = ()
     """What front and choice are of: the configurations, and, where every epoch counts, each at its earlier epochs."""
-    titles: dict[int, str] = field(default_factory=dict, compare=False, repr=False)
-    """What figures say of a configuration that is pointed at, by its `id`: once for all of them."""
+    titles: dict[int, tuple[Configuration, str]] = field(default_factory=dict, compare=False, repr=False)
+    """What figures say of a configuration that is pointed at, worked out once for all of them: by its `id`, beside the
+    configuration itself, so that no other one gets that."""
 
     @cached_property
     def choices(self) -> Mapping[RuleName, Configuration | None]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -16,7 +15,7 @@ from ubt.artifacts.remote_folder import at_hand, shown
 from ubt.common.choice import CA_FLOOR, EpochsCounted, RuleName
 from ubt.common.errors import Problem, UserError
 from ubt.common.paths import RECORDS_FOLDER, STUDY_FILE, is_file, is_folder
-from ubt.config import read_json, validate
+from ubt.config import get_path, read_json, validate
 from ubt.trials.budget import Budget, Spent
 from ubt.trials.migration import migrated_study
 from ubt.trials.planned import PLAN_FILE, PlannedCosts
@@ -146,25 +145,19 @@ class RunRecords:
 
 def has_path(config: Mapping[str, JsonValue], path: str) -> bool:
     """Return whether a configuration has a setting."""
-    return _found(config, path) is not _MISSING
+    try:
+        get_path(config, path)
+    except KeyError:
+        return False
+    return True
 
 
 def value_at(config: Mapping[str, JsonValue], path: str) -> JsonValue:
     """Return the value of a setting; None where a configuration has none: its defense has no such setting."""
-    found = _found(config, path)
-    return None if found is _MISSING else cast(JsonValue, found)
-
-
-_MISSING = object()
-
-
-def _found(config: Mapping[str, JsonValue], path: str) -> object:
-    node: object = config
-    for part in path.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return _MISSING
-        node = node[part]
-    return node
+    try:
+        return get_path(config, path)
+    except KeyError:
+        return None
 
 
 def read_run(folder: Path | str) -> RunRecords:

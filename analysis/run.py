@@ -224,7 +224,7 @@ class Run:
     def importances(self) -> pd.DataFrame:
         """How much each knob of a search or a grid matters, by Optuna's evaluators, on validation; a line each.
 
-        `setting`; for each rate its `_variance` (functional ANOVA), `_among_best` (PED-ANOVA) and `_trend` (Spearman);
+        `setting`; for each rate its `_variance` (fANOVA), `_among_best` (PED-ANOVA) and `_trend` (Spearman);
         `front_among_best`. Empty unless several knobs were varied at once in a dozen configurations or more.
         """
         return importances_table(find_importances(self.findings))

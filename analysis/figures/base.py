@@ -155,9 +155,9 @@ def plain(text: str) -> str:
 
 def hover_title(configuration: Configuration, findings: Findings) -> str:
     """Return a configuration's name and changes as the few HTML tags that plotly knows; text is escaped."""
-    if (known := findings.titles.get(id(configuration))) is None:
-        known = findings.titles[id(configuration)] = _hover_title(configuration, findings)
-    return known
+    if id(configuration) not in findings.titles:
+        findings.titles[id(configuration)] = configuration, _hover_title(configuration, findings)
+    return findings.titles[id(configuration)][1]
 
 
 def _hover_title(configuration: Configuration, findings: Findings) -> str:

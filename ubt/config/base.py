@@ -37,7 +37,7 @@ class Config(BaseModel):
 
     newer: ClassVar[frozenset[str]] = frozenset()
     """Fields that came when results had been stored: where they have their defaults they are no part of keys, so that
-    those results are still found."""
+    those results are still found. Those with `exclude_if` are left out of keys, too, and need not be named."""
 
     # A class is built when it is first used: a command uses a few of all that are registered. For the same reason
     # docstrings are not read with the class (`use_attribute_docstrings`), but by `descriptions`.
@@ -57,6 +57,11 @@ class Config(BaseModel):
             if text and name in properties:
                 properties[name].setdefault("description", text)
         return schema
+
+    @classmethod
+    def may_lack(cls, field: str) -> bool:
+        """Return whether settings that went into a key may be without a field, as it had its default."""
+        return field in cls.newer or cls.model_fields[field].exclude_if is not None
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the configuration after coercion, as plain JSON values."""

@@ -38,8 +38,6 @@ class FinetuneSettings(Config):
     finetune_batch_norm: Literal["frozen", "trained"] = "trained"
     """Keep the statistics of batch norm, or let them follow the clean pairs."""
 
-    newer = frozenset({"finetune_micro_batch_size"})
-
 
 class Finetune(FinetuneSettings, Defense):
     """CLIP's loss on clean pairs, from the poisoned model."""
@@ -77,8 +75,6 @@ class CleanclipSettings(Config):
     """How images are augmented: AutoAugment, RandAugment or TrivialAugment."""
     caption_change_rate: float = Field(default=0.1, ge=0, le=1)
     """Fraction of a caption's words that are deleted or swapped."""
-
-    newer = frozenset({"cleanclip_micro_batch_size"})
 
 
 class CleanClip(CleanclipSettings, Defense):
@@ -120,8 +116,6 @@ class ParSettings(Config):
     """How the clean images are augmented: not at all, AutoAugment, RandAugment or TrivialAugment. The authors augment;
     the model sees nothing else then, and at 32 pixels that costs more accuracy than it removes of the backdoor."""
 
-    newer = frozenset({"par_micro_batch_size"})
-
 
 class Par(ParSettings, Defense):
     """CLIP's loss on clean pairs, while embeddings are pushed away from where the poisoned model has them."""
@@ -146,8 +140,6 @@ class RankSettings(Config):
     isolate_micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
     """Images, and captions, that gradients are computed for at a time, so that a large batch fits a small GPU; by
     default all of a step."""
-
-    newer = frozenset({"isolate_micro_batch_size"})
 
 
 class IsolateSettings(Config):
@@ -176,8 +168,6 @@ class AscendSettings(Config):
     ascend_weight: float = Field(default=0.1, ge=0)
     """Weight of the isolated pairs' loss, up which the step goes. That loss has no upper bound: with a weight of 1
     the accuracy goes first."""
-
-    newer = frozenset({"ascend_micro_batch_size"})
 
 
 class Abl(RankSettings, IsolateSettings, AscendSettings, Defense):

@@ -48,8 +48,6 @@ class OverfitSettings(Config):
     overfit_loss: Literal["similarity", "contrastive"] = "similarity"
     """Raise the similarity of pairs alone, or against the others of a batch as CLIP's loss does."""
 
-    newer = frozenset({"overfit_micro_batch_size"})
-
 
 class SelectSettings(Config):
     """Which suspicious pairs are unlearned."""
@@ -107,8 +105,6 @@ class UnlearnSettings(Config):
     unlearn_micro_batch_size: int | None = Field(default=None, ge=2, exclude_if=is_as(None))
     """Images, and captions, that gradients are computed for at a time, so that a large batch fits a small GPU; by
     default all of a step."""
-
-    newer = frozenset({"unlearn_micro_batch_size"})
 
 
 class Ubt(

@@ -159,7 +159,7 @@ class StageContext:
     def settings(self, model: type[Settings], part: str | None = None) -> Settings:
         """Return the stage's own settings, or the part of them under one name, as a typed model."""
         tree = self._settings
-        names = [name for name in model.model_fields if name in tree or name not in model.newer]
+        names = [name for name in model.model_fields if name in tree or not model.may_lack(name)]
         return model.model_validate(tree[part] if part else {name: tree[name] for name in names})
 
     def artifact(self, role: str) -> StageInput:

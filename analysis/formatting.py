@@ -27,6 +27,14 @@ def points(fraction: float) -> str:
     return f"{number} {'point' if number == '1' else 'points'}"
 
 
+def signed(fraction: float, decimals: int = 1) -> str:
+    """Return a difference of rates in points with its sign: `+1.2`, `−0.4`, `0.0`."""
+    number = f"{100 * fraction:.{decimals}f}"
+    if float(number) == 0:
+        return number.removeprefix("-")
+    return number.replace("-", "−") if fraction < 0 else f"+{number}"
+
+
 def movement(before: float, after: float, clear: bool = True) -> str:
     """Say how a rate moved, as it reads after rounding: `falls from 88.5% to 3.6%`, `stays at 82.4%`.
 

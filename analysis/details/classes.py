@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from analysis.details.detail import MOST_CLASSES
 from analysis.findings import Findings
-from analysis.formatting import percent
+from analysis.formatting import percent, signed
 from analysis.page import Cell, PageColumn, PageTable, table_of
 from ubt.trials.rates import PerClass, Rates
 from ubt.trials.record import TrialRecord
@@ -82,5 +82,5 @@ def _rate(rate: float | None) -> Cell:
 def _change(one: _Class) -> Cell:
     if one.ca is None or one.ca_before is None:
         return Cell("–")
-    change = 100 * (one.ca - one.ca_before)
-    return Cell(f"{change:+.1f}".replace("-", "−"), change)
+    change = one.ca - one.ca_before
+    return Cell(signed(change), 100 * change)

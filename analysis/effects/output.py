@@ -9,18 +9,10 @@ import pandas as pd
 
 from analysis.effects.estimates import CHAIN, Difference, Effect, Effects, Split
 from analysis.effects.importance import Importance, Importances, RateImportance
-from analysis.formatting import LATEX, count
+from analysis.formatting import LATEX, count, signed
 from analysis.tables import Column, tabulate
 
 SPLITS: Mapping[Split, str] = {"test": "test", "val": "validation"}
-
-
-def signed(fraction: float, decimals: int = 1) -> str:
-    """Return a difference of rates in points with its sign: `+1.2`, `−0.4`, `0.0`."""
-    number = f"{100 * fraction:.{decimals}f}"
-    if float(number) == 0:
-        return number.removeprefix("-")
-    return number.replace("-", "−") if fraction < 0 else f"+{number}"
 
 
 def interval(difference: Difference) -> str:

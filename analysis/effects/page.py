@@ -18,10 +18,9 @@ from analysis.effects.output import (
     pairs_text,
     rates_text,
     same_pairs,
-    signed,
 )
 from analysis.findings import Findings
-from analysis.formatting import count, listed, percent
+from analysis.formatting import count, listed, percent, signed
 from analysis.opening.words import Change, Opening, compared, states_text, time_text
 from analysis.page import Cell, PageColumn, PageTable, estimate_cell, table_of
 from analysis.points.configurations import Configuration

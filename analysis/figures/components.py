@@ -10,10 +10,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.effects.estimates import Difference, Effect, Effects, find_effects
-from analysis.effects.output import SPLITS, interval, p_text, signed
+from analysis.effects.output import SPLITS, interval, p_text
 from analysis.figures import base
 from analysis.figures.base import Absent
 from analysis.findings import Findings
+from analysis.formatting import signed
 
 ROW_PX = 34
 NAME_LETTERS = 44

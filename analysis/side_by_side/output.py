@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.effects import Difference, Effect
-from analysis.effects.output import interval, signed
+from analysis.effects.output import interval
 from analysis.figures.growth import Grown
-from analysis.formatting import count, percent
+from analysis.formatting import count, percent, signed
 from analysis.points.configurations import Configuration, Estimate, Outcome
 from analysis.side_by_side.choices import Against, Row
 from analysis.side_by_side.defenses import DefenseRows

@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from analysis.effects import Difference, Effect
-from analysis.effects.output import interval, signed
+from analysis.effects.output import interval
 from analysis.figures.base import Absent
-from analysis.formatting import count, percent
+from analysis.formatting import count, percent, signed
 from analysis.page import Cell, PageColumn, PageTable, table_of
 from analysis.points.configurations import Estimate
 from analysis.rendering import Texts, figure_json, plotly_packed, template

@@ -71,7 +71,7 @@ class View:
         columns += [f"tags.`{tag}`" for tag in (*self.labels, "state", *(["seed"] if self.seeds > 1 else []))]
         section: dict[str, JsonValue] = {
             "uuid": _SECTION, "name": "UBT", "display": True, "isReordered": False, "deleted": False,
-            "isGenerated": False,
+            "isGenerated": False, "columns": 2,
         }  # fmt: skip
         return {
             "searchFilter": search,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from analysis.effects.importance import distribution_of, param_of
+from analysis.effects.evaluators import distribution_of, param_of
 from analysis.findings import Findings
 from analysis.tables import setting
 from ubt.common.errors import Problem, UserError

@@ -19,7 +19,7 @@ from analysis.costs import cost_table
 from analysis.details.classes import class_table
 from analysis.details.detail import details
 from analysis.details.grid import grid
-from analysis.effects import Effects, Importances, find_effects, find_importances
+from analysis.effects import Effects, Importances, begin_importances, find_effects, find_importances
 from analysis.effects.output import effects_latex, effects_table, importances_table
 from analysis.effects.page import ablation_opening, effects_view
 from analysis.figures import FIGURES, Absent, FigureKind, drawn
@@ -103,9 +103,11 @@ def report_contents(findings: Findings, summary: Summary | None = None, live: in
 
     `live` is which version of a running sweep's page it is: such a page asks where it came from for newer ones.
     """
-    summary, comparison = summary or summarise(findings), compare(findings)
-    effects, importances = find_effects(findings), find_importances(findings)
+    # A live page is written again and again: it works them out in this process, where what that takes stays loaded.
+    weighed = begin_importances(findings) if live is None else partial(find_importances, findings)
+    summary, comparison, effects = summary or summarise(findings), compare(findings), find_effects(findings)
     figures = {name: drawn(name, findings) for name in _shown(findings)}
+    importances = weighed()
     contents = {
         "index.html": render(findings, summary, comparison, effects, importances, figures, live),
         "trials.csv": trials_table(findings.run).to_csv(index=False),

@@ -1,9 +1,10 @@
 """Stage sharing against plain Ray Tune: the same 4-knob grid, the same stage functions, stores empty at the start.
 
-    python benchmarks/sharing.py [--levels 3] [--skip-plain]
+    python benchmarks/sharing.py [--levels 3] [--skip-plain] [--syne]
 
 Plain is what one writes without this package: a function trainable that runs all stages of its configuration,
-`tune.grid_search`, and Ray's own `MLflowLoggerCallback`. Both run two trials at a time, one after the other.
+`tune.grid_search`, and Ray's own `MLflowLoggerCallback`. With `--syne` the grid runs under Syne Tune's local backend,
+too, a process a trial (`pip install --no-deps syne-tune dill`). All run two trials at a time, one after the other.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+from syne_trial import named
 
 from sweeps.backends.connection import start_ray
 from sweeps.backends.lifetime import stop_ray
@@ -99,16 +104,59 @@ def plain_trial(config: dict[str, Any]) -> None:
     """Run all stages of one configuration, as a plain Tune function does."""
     from ray import tune  # noqa: PLC0415
 
+    rates = alone(config["template"], config["knobs"], Path(config["stores"]))
+    tune.report({"identity": identity(config["knobs"]), "rates": rates})
+
+
+def run_syne(config: StudyConfig, folder: Path) -> tuple[float, Rates]:
+    """Run the grid under Syne Tune's local backend; return wall seconds and the rates.
+
+    It has no scheduler for grids: its random searcher is handed all points, in the grid's order, and stops after them.
+    How often it looks for trials that have ended is set as short as it goes, for its own sake.
+    """
+    began = time.perf_counter()
+    from syne_tune import StoppingCriterion, Tuner  # noqa: PLC0415
+    from syne_tune.backend import LocalBackend  # noqa: PLC0415
+    from syne_tune.config_space import choice  # noqa: PLC0415
+    from syne_tune.optimizer.schedulers.searchers.random_searcher import RandomSearcher  # noqa: PLC0415
+    from syne_tune.optimizer.schedulers.single_objective_scheduler import SingleObjectiveScheduler  # noqa: PLC0415
+
+    knobs = {path: list(values) for path, values in config.search.space.items()}  # type: ignore[call-overload]
+    template = TrialPlanner(config, str(folder / "none"))(Proposal(0), 0).assignment.as_json()
+    (_made(folder) / "template.json").write_text(json.dumps({"template": template, "space": knobs}))
+    rates_there = _made(folder / "rates")
+    space = {named(path): choice(values) for path, values in knobs.items()} | {"folder": str(folder)}
+    points = [dict(zip(map(named, knobs), values, strict=True)) for values in product(*knobs.values())]
+    searcher = RandomSearcher(space, points_to_evaluate=points)
+    tuner = Tuner(
+        LocalBackend(str(Path(__file__).with_name("syne_trial.py"))),
+        SingleObjectiveScheduler(space, "asr", searcher=searcher),
+        StoppingCriterion(max_num_trials_completed=len(points), max_num_trials_started=len(points)),
+        n_workers=WORKERS,
+        sleep_time=0.1,
+        results_update_interval=60.0,
+        print_update_interval=600.0,
+        trial_backend_path=str(folder / "backend"),
+        wait_trial_completion_when_stopping=True,
+    )
+    tuner.run()
+    wall = time.perf_counter() - began
+    read = [json.loads(path.read_text()) for path in rates_there.glob("*.json")]
+    return wall, {name: tuple(rates) for name, rates in read}
+
+
+def alone(template: dict[str, Any], knobs: dict[str, Any], stores: Path) -> tuple[float, ...]:
+    """Run all stages of one configuration in a store of its own; return its rates."""
     from ubt.config import set_path  # noqa: PLC0415
     from ubt.engine.runner import TrialRunner  # noqa: PLC0415
 
-    tree = config["template"]["config"]
-    for path, value in config["knobs"].items():
+    tree = template["config"]
+    for path, value in knobs.items():
         tree = set_path(tree, path, value)
-    with tempfile.TemporaryDirectory(dir=_made(Path(config["stores"]))) as store:
-        assignment = Assignment.model_validate({**config["template"], "config": tree, "store": store})
-        record = list(TrialRunner().run(assignment))[-1]
-    tune.report({"identity": identity(config["knobs"]), "rates": rates_of(record)})
+    with tempfile.TemporaryDirectory(dir=_made(stores)) as store:
+        own = {"config": tree, "store": store, "keys": ()}  # those of the template are of its own knobs
+        assignment = Assignment.model_validate({**template, **own})
+        return rates_of(list(TrialRunner().run(assignment))[-1])
 
 
 def identity(knobs: dict[str, Any]) -> str:
@@ -127,18 +175,21 @@ def main() -> None:
     """Run both and print a table and a JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--levels", type=int, default=3, help="values of each knob: 3 gives 81 trials")
-    parser.add_argument("--skip-plain", action="store_true", help="run our side only")
+    parser.add_argument("--skip-plain", action="store_true", help="leave plain Ray Tune out")
+    parser.add_argument("--syne", action="store_true", help="run Syne Tune's local backend, too")
     arguments = parser.parse_args()
     config = study(arguments.levels)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         wall, records = run_shared(config.with_parts(store=str(root / "store")), root)
-        plain = None if arguments.skip_plain else run_plain(config, root)
-    print_results(config, wall, records, plain)
+        peers = {} if arguments.skip_plain else {"plain": run_plain(config, root)}
+        if arguments.syne:
+            peers["syne_tune"] = run_syne(config, root / "syne")
+    print_results(config, wall, records, peers)
 
 
 def print_results(
-    config: StudyConfig, wall: float, records: list[TrialRecord], plain: tuple[float, Rates] | None
+    config: StudyConfig, wall: float, records: list[TrialRecord], peers: Mapping[str, tuple[float, Rates]]
 ) -> None:
     """Print what was measured."""
     computed = [stage for record in records for stage in record.stages if not stage.reused]
@@ -156,14 +207,14 @@ def print_results(
         "efficiency": round(work / (WORKERS * wall), 3),
         "efficiency_without_start": round(work / (WORKERS * busy), 3),
     }
-    if plain is not None:
+    for peer, (seconds, found) in peers.items():
         result |= {
-            "plain_wall_seconds": round(plain[0], 1),
-            "speedup": round(plain[0] / wall, 2),
-            "same_rates": rates == plain[1],
+            f"{peer}_wall_seconds": round(seconds, 1),
+            f"{peer}_times_as_long": round(seconds / wall, 2),
+            f"{peer}_same_rates": rates == found,
         }
     for name, value in result.items():
-        print(f"{name:<26}{value}")
+        print(f"{name:<28}{value}")
     print(json.dumps(result))
 
 

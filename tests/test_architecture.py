@@ -95,7 +95,7 @@ HOMES = {
         "sweeps/detached/jobs.py",
     },
     "optuna": {
-        "analysis/effects/importance.py",
+        "analysis/effects/evaluators.py",
         "analysis/optuna_journal.py",
         "sweeps/search/curves/sampler.py",
         "sweeps/search/optuna_points.py",

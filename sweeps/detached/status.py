@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sweeps.run.job import JOB_FILE, Job
 from sweeps.run.places import AtWork, run_at, sweep_at_work
-from sweeps.run.progress import Tally
+from sweeps.run.progress import Tally, at
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.remote_folder import at_hand
 from ubt.common.errors import Problem, UserError
@@ -108,10 +108,7 @@ def _status(
 
 def _at(record: TrialRecord) -> str:
     """Return what a trial is at, in a few words."""
-    if record.waits_for or not record.stages:
-        return f"{record.trial} {record.reason or 'is starting'}"
-    stage = record.stages[-1]
-    return f"{record.trial} {stage.stage}" + (f" epoch {stage.epochs[-1].epoch}" if stage.epochs else "")
+    return f"{record.trial} {record.reason if record.waits_for else at(record)}"
 
 
 def _study(tree: JsonObject) -> StudyConfig | None:

@@ -225,11 +225,17 @@ def _doing(record: TrialRecord) -> str:
     if record.runs_again:
         why = record.runs_again.splitlines()[0]
         return f"run {len(record.attempts) + 1} of {record.trial}, as the one before ended by {why}"
-    if not record.stages:
-        return f"{record.trial} is starting"
-    stage = record.stages[-1]
-    resumed = f", resumed at epoch {stage.resumed}" if stage.resumed and not stage.complete else ""
-    return f"{record.trial} {stage.stage}" + (f" epoch {stage.epochs[-1].epoch}" if stage.epochs else "") + resumed
+    last = record.stages[-1] if record.stages else None
+    resumed = f", resumed at epoch {last.resumed}" if last and last.resumed and not last.complete else ""
+    return f"{record.trial} {at(record)}{resumed}"
+
+
+def at(record: TrialRecord) -> str:
+    """Return in words what a running trial is at: its stage, and the last epoch of it that has ended."""
+    last = record.stages[-1] if record.stages else None
+    if last is None or (record.at and record.at != last.stage):
+        return record.at or "is starting"
+    return last.stage + (f" epoch {last.epochs[-1].epoch}" if last.epochs else "")
 
 
 def _result(record: TrialRecord) -> str:

@@ -18,7 +18,7 @@ from sweeps.planning.plan import Forecast
 from sweeps.planning.time_left import TimeLeft
 from sweeps.planning.trials import TrialPlanner
 from sweeps.run.places import sweep_at_work
-from sweeps.run.progress import Tally
+from sweeps.run.progress import Tally, at
 from sweeps.study.config import StudyConfig
 from ubt.artifacts.remote_folder import at_hand
 from ubt.artifacts.store import default_store
@@ -186,16 +186,12 @@ def _state_of(record: TrialRecord | None) -> State | None:
 
 
 def _running(record: TrialRecord, now: datetime) -> Running:
-    stage = record.stages[-1] if record.stages else None
-    if record.waits_for:
-        at = f"waits: {record.reason}"
-    elif stage is None:
-        at = "is starting"
-    else:
-        at = stage.stage + (f", epoch {stage.epochs[-1].epoch}" if stage.epochs else "")
+    doing = f"waits: {record.reason}" if record.waits_for else at(record)
     attempt = record.attempts[-1] if record.attempts else None
     began = _time(attempt.started_at if attempt else record.started_at)
-    return Running(record.trial, at, attempt.node if attempt else "", (now - began).total_seconds() if began else 0.0)
+    return Running(
+        record.trial, doing, attempt.node if attempt else "", (now - began).total_seconds() if began else 0.0
+    )
 
 
 def _per_hour(records: tuple[TrialRecord, ...]) -> float | None:

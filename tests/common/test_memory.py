@@ -2,10 +2,12 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ubt.common.memory import memory_bytes
+from ubt.common.memory import MappedReads, memory_bytes
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -49,3 +51,37 @@ def test_freed_memory_below_something_in_use_is_given_back():
     freed_by_itself, given_back = map(int, program.stdout.split())
     assert freed_by_itself < 100 << 20, "then this function is not needed any more"
     assert given_back > 300 << 20
+
+
+def mapped_bytes() -> int:
+    with Path("/proc/self/status").open() as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile:"))
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="looks into /proc")
+@pytest.mark.parametrize("letting_go", [False, True])
+def test_of_a_mapped_file_that_is_read_through_little_stays_in_memory(tmp_path, letting_go):
+    images = np.lib.format.open_memmap(tmp_path / "images.npy", mode="w+", dtype=np.uint8, shape=(1000, 64, 1024))
+    images[:] = np.arange(1000).astype(np.uint8)[:, None, None]
+    images.flush()
+    del images
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    reads = MappedReads(8 << 20 if letting_go else 1 << 40)
+    before = mapped_bytes()
+    sums = []
+    for start in range(0, 1000, 10):
+        sums.append(int(mapped[start : start + 10].sum()))
+        reads.note(mapped, 10)
+    grown = mapped_bytes() - before
+    assert grown < 16 << 20 if letting_go else grown > 48 << 20
+    assert sum(sums) == (3 * sum(range(256)) + sum(range(1000 - 768))) * 65536
+
+
+def test_what_is_in_memory_or_may_be_changed_is_left_alone(tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((4, 8), dtype=np.uint8))
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="c")
+    mapped[:] = 7  # this process's own: to let its pages go would undo it
+    reads = MappedReads(1)
+    reads.note(mapped, 4)
+    reads.note(np.zeros((4, 8), dtype=np.uint8), 4)
+    assert mapped.min() == 7

@@ -114,8 +114,8 @@ def test_all_that_data_sets_keep_is_known_by_its_name(tmp_path, photos):
 def test_what_is_written_on_the_way_is_let_go_and_stays_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_WRITTEN", 4)
     let_go = []
-    kept = module._let_go
-    monkeypatch.setattr(module, "_let_go", lambda array: let_go.append(1) or kept(array))
+    kept = module.let_go
+    monkeypatch.setattr(module, "let_go", lambda array: let_go.append(1) or kept(array))
     photos = [photo(seed) for seed in range(10)]
     encoded = [Encoded(f"photo {seed}", content) for seed, content in enumerate(photos)]
     with Decoders(1) as decoders:

@@ -26,6 +26,14 @@ def test_the_last_record_is_done_and_those_before_it_are_running(tiny_run):
     assert tiny_run.record.state == "DONE"
 
 
+def test_a_record_says_which_stage_is_being_computed_not_which_has_ended(tiny_run):
+    names = [stage.stage for stage in tiny_run.record.stages]
+    assert list(dict.fromkeys(record.at for record in tiny_run.records)) == [*names, ""]
+    behind = next(record for record in tiny_run.records if record.stages[-1].complete)
+    assert behind.at != behind.stages[-1].stage
+    assert tiny_run.record.at == ""
+
+
 def test_a_record_says_what_was_asked(tiny_run):
     record = tiny_run.record
     assert (record.study, record.trial, record.number, record.seed) == ("tiny", "tiny-0", 0, 0)

@@ -14,7 +14,7 @@ from toy_session import rates
 from analysis.findings import choose
 from analysis.points.candidates import candidates
 from analysis.points.configurations import configurations
-from sweeps.run.progress import Bar, Lines, Tally, progress_view
+from sweeps.run.progress import Bar, Lines, Tally, at, progress_view
 from sweeps.scheduling.leaderboard import Best
 from ubt.trials.labels import TrialLabel
 from ubt.trials.rates import Rates
@@ -194,6 +194,14 @@ class TestLines:
         first, second = self.lines(running(0), running(0, 1), trial(0), running(1), trial(1, asr=0.05))
         assert first.startswith("[3.0 s] 1/4 t0000 ASR 0.100 CA 0.800 (base) | 1 done, 0 running")
         assert second.startswith("[5.0 s] 2/4 t0001 ASR 0.050 CA 0.800 (overfit_epochs=1)")
+
+    def test_what_runs_is_named_once_the_stage_before_it_has_ended(self) -> None:
+        ended = running(0, epochs=3)
+        assert at(ended) == "overfit epoch 3"
+        assert at(ended.model_copy(update={"at": "overfit"})) == "overfit epoch 3"
+        assert at(ended.model_copy(update={"at": "unlearn"})) == "unlearn"
+        assert at(running(0).model_copy(update={"at": "load"})) == "load"
+        assert at(running(0)) == "is starting"
 
     def test_a_failure_has_its_reason_in_one_line(self) -> None:
         (line,) = self.lines(trial(0, State.FAILED, reason="loss is NaN\nat epoch 3"))

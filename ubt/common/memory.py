@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 from contextlib import suppress
 from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
 
 _GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -18,6 +23,49 @@ def return_freed_memory() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+_AT_ONCE = 64 * 2**10
+"""Bytes that Linux maps for the least that is read of a file."""
+_MAPPED_BYTES = 512 * 2**20
+
+
+class MappedReads:
+    """Lets the pages of a mapped file go each time about half a gigabyte of it may have become this process's.
+
+    They stay in the system's cache of files, from where the next read maps them again. Else a process that reads
+    through all images of a data set has as much resident memory as they have bytes, and a job's limit counts it.
+    """
+
+    def __init__(self, most: int = _MAPPED_BYTES) -> None:
+        self._most = most
+        self._read: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
+
+    def note(self, array: NDArray[np.uint8], rows: int) -> None:
+        """Take note of so many rows that were read of an array, which may be a mapped file or not."""
+        file = _mapping(array)
+        if file is None or getattr(array, "mode", "") != "r" or not len(array):
+            return
+        read = self._read.get(file, 0) + rows * max(_AT_ONCE, array[0].nbytes)
+        if read >= self._most:
+            let_go(array)
+        self._read[file] = read if read < self._most else 0
+
+
+MAPPED_READS = MappedReads()
+"""Of this process."""
+
+
+def let_go(array: NDArray[np.uint8]) -> None:
+    """Leave the pages of a mapped file to the system, which has them on disk; what is written to it stays."""
+    file = _mapping(array)
+    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapping(array: NDArray[np.uint8]) -> mmap.mmap | None:
+    """Return what an array, or the one that it is a part of, is mapped by; None if it is in memory."""
+    return getattr(array, "_mmap", None)
 
 
 def memory_bytes(groups: Path = _GROUPS, own: Path = _OWN_GROUP) -> int:

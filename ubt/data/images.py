@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import multiprocessing
 import re
 from collections import deque
@@ -21,6 +20,7 @@ import numpy as np
 from ubt.common.atomic_files import made_once, reserve
 from ubt.common.errors import Problem, UserError
 from ubt.common.hashing import digest_bytes
+from ubt.common.memory import let_go
 from ubt.common.progress import progress
 from ubt.data.base import Images
 from ubt.data.decode import (
@@ -177,7 +177,7 @@ class Decoders:
                 images[count] = result
             count += 1
             if count % _WRITTEN == 0:
-                _let_go(images)
+                let_go(images)  # a worker maps what it reads of them
         problems = with_advice(problems)
         if count != len(images):
             message = f"changed while it was read: {count} images instead of {len(images)}"
@@ -224,13 +224,6 @@ class Decoders:
                 yield from _finished(*pending.popleft())
         for chunk, future in pending:
             yield from _finished(chunk, future)
-
-
-def _let_go(images: Images) -> None:
-    """Leave the pages of a mapped file to the system, which has them on disk in time: a worker maps what it reads."""
-    mapped = getattr(images, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager

@@ -139,6 +139,13 @@ class PipelineRun:
             stage.model_copy(update={"complete": False}) if stage.key in pending else stage for stage in self.stages
         )
 
+    @property
+    def at(self) -> str:
+        """Return the name of the stage that is being computed: the first that has not ended; empty if all have."""
+        ended = {stage.key for stage in self.stages if stage.complete}
+        left = (node for node in self._pipeline if node.key not in ended and (not self._only or node.key in self._only))
+        return next((node.spec.name for node in left), "")
+
     def rates(self, role: str, split: str) -> Rates | None:
         """Return what the stage that fills a role (`poisoned`, `rates`) measured on a split, once it has run."""
         manifest = self._manifests.get(role)

@@ -117,11 +117,11 @@ class TrialRunner:
             raise
         except StoppedEarly as stop:
             workspace.settle()
-            ended = {"state": State.PRUNED, "reason": str(stop), "pruned": stop.pruned}
+            ended = {"state": State.PRUNED, "reason": str(stop), "pruned": stop.pruned, "at": ""}
             yield _so_far(record, run).model_copy(update=ended)
             return
         results = {split: run.rates("rates", split) for split in ("val", "test")}
-        yield record.model_copy(update={"state": State.DONE, **results})
+        yield record.model_copy(update={"state": State.DONE, "at": "", **results})
 
     def _settle(self) -> None:
         """Wait for what a trial has published, which has ended otherwise: what cannot be is no fault of another one."""
@@ -195,6 +195,7 @@ def _so_far(record: TrialRecord, run: PipelineRun) -> TrialRecord:
     return record.model_copy(
         update={
             "stages": run.shown,
+            "at": run.at,
             "gates": tuple(run.gates),
             "clean_val": run.rates("clean_rates", "val"),
             "poisoned_val": run.rates("poisoned", "val"),
@@ -214,6 +215,7 @@ def failed(record: TrialRecord, error: Exception) -> TrialRecord:
     return record.model_copy(
         update={
             "state": State.FAILED,
+            "at": "",
             "reason": without_credentials(reason),
             "fault": kind,
             "lost": lost,

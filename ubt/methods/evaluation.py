@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ubt.attacks import Attack, Images, Rows, Split
 from ubt.common.errors import StageFault
+from ubt.common.memory import MAPPED_READS
 from ubt.common.statistics import wilson_interval
 from ubt.data.base import DataSet, Labelled
 from ubt.methods.stamping import Stamper
@@ -170,6 +171,7 @@ class Evaluator:
                 if len(waiting[0]) >= BATCH:
                     attacked.append(clip.encode_images(waiting[0][:BATCH]).cpu())
                     waiting = [waiting[0][BATCH:]]
+            MAPPED_READS.note(images, len(block))
         attacked += [clip.encode_images(rest).cpu() for rest in waiting if len(rest)]
         return _joined(embedded), _joined(attacked)
 

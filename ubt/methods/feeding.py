@@ -10,6 +10,7 @@ from weakref import finalize
 import numpy as np
 from numpy.typing import NDArray
 
+from ubt.common.memory import MAPPED_READS
 from ubt.data.base import Images, Pairs, PairSource, Subset
 
 Indices = NDArray[np.int64]
@@ -47,6 +48,7 @@ def gathered(pairs: PairSource, indices: Indices, buffers: Buffers) -> Images:
     found = buffers.array((len(indices), *pairs.images.shape[1:]))
     # Checked already: otherwise numpy gathers into memory of its own first, in case an index is wrong.
     np.take(pairs.images, indices, axis=0, out=found, mode="clip")
+    MAPPED_READS.note(pairs.images, len(indices))
     return found
 
 

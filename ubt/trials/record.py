@@ -144,8 +144,7 @@ class TrialRecord(Config):
     label: TrialLabel = NO_LABEL
     """What the design calls the trial: a component left out, or a cell of a comparison."""
     asked_as: str = ""
-    """Place of its configuration in a search that learns from results, SEARCH/NUMBER, from which the search's storage
-    can be rebuilt; empty if the design knew it beforehand, and in records of before it was written down."""
+    """SEARCH/NUMBER of its configuration in a search that learns; empty if the design knew it, and in old records."""
     state: State
     """RUNNING, DONE, PRUNED, FAILED, or INTERRUPTED with its sweep: a resume goes on with it."""
     reason: str = ""
@@ -160,6 +159,8 @@ class TrialRecord(Config):
     """Why the trial ended before its last epoch (`search.stopping`), if it did; `reason` says so in words."""
     waits_for: str = ""
     """Key of the stage that another sweep computes, while the trial waits for it."""
+    at: str = ""
+    """Name of the stage that is being computed; empty once the trial has ended, and in records of before."""
     stages: tuple[StageRecord, ...] = ()
     """What its stages did, in their order."""
     gates: tuple[GateOutcome, ...] = ()
@@ -238,8 +239,7 @@ class TrialRecord(Config):
 def write_record(folder: Path, record: TrialRecord) -> Path:
     """Write `folder/<trial>.json` whole or not at all, and return its path.
 
-    That of a trial that has ended has reached the disk then; one that runs is written again in a moment, and what its
-    record says can be had again from the store.
+    That of a trial that has ended has reached the disk then; one that runs is written again in a moment.
 
     Raises:
         OSError: if the disk is full or not writable.

@@ -1,9 +1,11 @@
 """Importances of knobs whose part in each rate is known by construction."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from analysis.effects import find_importances
+from analysis.effects import begin_importances, find_importances, importance
 from analysis.effects.output import importance_notes, importances_table
 from analysis.findings import find
 
@@ -11,7 +13,7 @@ RATIO, SAMPLES, THRESHOLD = "defense.suspicious_ratio", "defense.unlearn_samples
 
 
 @pytest.fixture(scope="module")
-def searched(trial, run_of):
+def findings(trial, run_of):
     """A run of 60 trials: ASR falls with the ratio, CA with the samples, and the threshold does nothing."""
     rng = np.random.default_rng(5)
     records = []
@@ -20,7 +22,24 @@ def searched(trial, run_of):
         changes = {RATIO: ratio, SAMPLES: samples, THRESHOLD: float(rng.choice([0.1, 0.2, 0.3]))}
         asr, ca = 0.6 - 0.15 * np.log10(ratio / 0.001) + rng.normal(0, 0.01), 0.9 - samples / 1000
         records.append(trial(number, asr=round(float(asr), 3), ca=round(ca, 3), changes=changes, asked_as="search/1"))
-    return find_importances(find(run_of(*records, space=(RATIO, SAMPLES, THRESHOLD))))
+    return find(run_of(*records, space=(RATIO, SAMPLES, THRESHOLD)))
+
+
+@pytest.fixture(scope="module")
+def searched(findings):
+    return find_importances(findings)
+
+
+def test_a_process_of_its_own_finds_the_same(findings, searched, monkeypatch):
+    wait = begin_importances(findings)
+    monkeypatch.setattr(importance, "weigh", None)  # not here
+    assert wait() == searched
+
+
+@pytest.mark.parametrize("program", ["/bin/false", "/bin/true", "/none"])
+def test_where_there_can_be_no_such_process_they_are_worked_out_here(findings, searched, monkeypatch, program):
+    monkeypatch.setattr(sys, "executable", program)
+    assert begin_importances(findings)() == searched
 
 
 def test_the_knob_that_moves_a_rate_has_most_of_its_variance(searched):

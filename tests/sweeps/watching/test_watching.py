@@ -35,7 +35,7 @@ def test_a_look_has_what_runs_where_and_for_how_long_and_what_was_saved(run):
     look = Watched(str(run), lambda: datetime.fromtimestamp(now, UTC)).look()
     assert (look.ended, look.states[State.RUNNING], look.at_work) == (6, 2, False)
     first = look.running[0]
-    assert (first.trial, first.at, first.node) == ("t0006", "overfit, epoch 3", "node-1")
+    assert (first.trial, first.at, first.node) == ("t0006", "overfit epoch 3", "node-1")
     assert first.seconds == pytest.approx(90)
     assert (look.counted, look.work) == ("6 trials", "not being swept; 2 trials cut off")
     assert look.saved_seconds > look.computed_seconds / 2

@@ -110,8 +110,11 @@ class Findings:
 
     @cached_property
     def roles(self) -> dict[str, str]:
-        """Return trial → `chosen` or `base`, for the trials of these two configurations."""
-        roles = (("base", self.base), ("chosen", self.chosen))
+        """Return trial → `chosen` or `base`, for the trials of these two configurations.
+
+        Of an ablation nothing but the base can be chosen, so that it is its base and no choice.
+        """
+        roles = (("base", self.base), ("chosen", None if self.run.leaves_out else self.chosen))
         return {trial.trial: role for role, of in roles if of for trial in of.trials}
 
     @cached_property

@@ -39,7 +39,8 @@ def front_table(findings: Findings) -> PageTable:
 
 
 def _member(member: Configuration, findings: Findings) -> Cell:
-    role = "chosen" if member is findings.chosen else findings.roles.get(member.first.trial, "")
+    is_choice = member is findings.chosen and not findings.run.leaves_out
+    role = "chosen" if is_choice else findings.roles.get(member.first.trial, "")
     return Cell(member.title, member.title, tag=role)
 
 

@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -47,8 +48,8 @@ TRIALS = 32
 """The budget: what so many whole trials take on average, without sharing."""
 VICTIM = ("pretrain", "load", "evaluate_clean", "poison", "implant")
 """Stages that cost nothing."""
-ASKED = 2000
-"""Questions after which a searcher is taken to have nothing new."""
+REPEATS = 200
+"""Questions in a row for what it knows already, after which a searcher is taken to have nothing new."""
 
 
 class Replay:
@@ -62,6 +63,7 @@ class Replay:
         self.spent = 0.0
         self._there: set[str] = set()
         self._epochs: dict[int, int] = {}
+        self._repeats = 0
         self._points: list[tuple[float, float]] = []
         self.course: list[tuple[float, float]] = []
         """(seconds, regret) after each trial."""
@@ -78,15 +80,18 @@ class Replay:
 
     @property
     def over(self) -> bool:
-        """Tell whether the budget is spent."""
-        return self.spent >= self.budget or len(self._epochs) == len(self.known.points)
+        """Tell whether the budget is spent, or nothing new is asked for."""
+        all_run = len(self._epochs) == len(self.known.points)
+        return self.spent >= self.budget or all_run or self._repeats >= REPEATS
 
     def run(self, at: int, epochs: int | None = None) -> None:
         """Run a configuration for so many of its epochs."""
         every = self.known.epochs
         epochs = epochs or every
         if self._epochs.get(at, 0) >= epochs:
+            self._repeats += 1
             return
+        self._repeats = 0
         for name, key, seconds in self.known.stages[at]:
             if (self.shared and key in self._there) or (name == LAST and epochs < every):
                 continue
@@ -159,9 +164,7 @@ def with_optuna(make: Callable[[int], optuna.samplers.BaseSampler]) -> Searcher:
     def search(replay: Replay, seed: int) -> None:
         study = optuna.create_study(directions=["minimize", "maximize"], sampler=make(seed))
         space = {p: optuna.distributions.CategoricalDistribution(v) for p, v in _choices(replay.known).items()}
-        for _ in range(ASKED):
-            if replay.over:
-                return
+        while not replay.over:
             trial = study.ask(space)
             at = replay.known.at(trial.params)
             assert at is not None
@@ -180,7 +183,7 @@ def ray_optuna(replay: Replay, seed: int) -> None:
     searcher = OptunaSearch(
         OptunaSearch.convert_search_space(space), metric=["asr", "ca"], mode=["min", "max"], seed=seed
     )
-    for number in range(ASKED):
+    for number in count():
         if replay.over:
             return
         point = searcher.suggest(str(number))
@@ -201,7 +204,7 @@ def moasha(replay: Replay, seed: int) -> None:
     np.random.seed(seed)
     space = {path: choice(values) for path, values in _choices(replay.known).items()}
     scheduler = MOASHA(space, ["asr", "error"], max_t=replay.known.epochs, random_seed=seed)
-    for number in range(ASKED):
+    for number in count():
         if replay.over:
             return
         suggestion = scheduler.suggest()

@@ -30,6 +30,13 @@ def ablation(trial, run_folder):
     return build
 
 
+def test_its_base_is_marked_as_such_and_not_as_a_choice(ablation):
+    roles = load_run(ablation(seeds=3)).findings.roles
+    assert set(roles.values()) == {"base"}
+    assert len(roles) == 3
+    assert "chosen" in load_run(ablation(seeds=3, design="ofat")).findings.roles.values()
+
+
 def header(page: str) -> str:
     return re.search(r"<header>(.*?)</header>", page, re.DOTALL)[1]
 

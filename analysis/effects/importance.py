@@ -100,7 +100,7 @@ def _begun(findings: Findings, apart: bool) -> Callable[[], Importances]:
 
 def _apart(columns: Columns, points: Points, best: int) -> Callable[[], Weights]:
     """Begin `weigh` in a process of its own; where there can be none, it is worked out here when it is asked for."""
-    command = [sys.executable, "-m", "analysis.effects.evaluators"]
+    command = [sys.executable, "-P", "-m", "analysis.effects.evaluators"]  # -P: no module of where it is called from
     try:
         with TemporaryFile("w+") as given:  # not a pipe, which would be filled only once it is read
             json.dump({"columns": columns, "points": points, "best": best}, given)

@@ -27,11 +27,11 @@ def return_freed_memory() -> None:
 
 _AT_ONCE = 64 * 2**10
 """Bytes that Linux maps for the least that is read of a file."""
-_MAPPED_BYTES = 512 * 2**20
+_MAPPED_BYTES = 256 * 2**20
 
 
 class MappedReads:
-    """Lets the pages of a mapped file go each time about half a gigabyte of it may have become this process's.
+    """Lets the pages of a mapped file go each time a quarter of a gigabyte of it may have become this process's.
 
     They stay in the system's cache of files, from where the next read maps them again. Else a process that reads
     through all images of a data set has as much resident memory as they have bytes, and a job's limit counts it.

@@ -30,7 +30,9 @@ def searched(findings):
     return find_importances(findings)
 
 
-def test_a_process_of_its_own_finds_the_same(findings, searched, monkeypatch):
+def test_a_process_of_its_own_finds_the_same_wherever_it_is_called_from(findings, searched, monkeypatch, tmp_path):
+    (tmp_path / "optuna.py").write_text("raise SystemExit('code of the folder was run')")
+    monkeypatch.chdir(tmp_path)
     wait = begin_importances(findings)
     monkeypatch.setattr(importance, "weigh", None)  # not here
     assert wait() == searched

@@ -96,6 +96,8 @@ def run_plain(config: StudyConfig, folder: Path) -> tuple[float, Rates]:
     )
     results = tuner.fit()
     stop_ray()
+    if results.errors:
+        raise SystemExit(f"a plain trial failed: {results.errors[0]}")
     rates = {result.metrics["identity"]: tuple(result.metrics["rates"]) for result in results}
     return time.perf_counter() - began, rates
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from tempfile import TemporaryFile
 from typing import cast
 
@@ -94,22 +95,42 @@ def _begun(findings: Findings, apart: bool) -> Callable[[], Importances]:
         return lambda: none
     columns = {path: [setting(c.first, path) for c in measured] for path in paths}
     points = [point for c in measured if c.val and (point := c.val.point)]
-    weights = _apart(columns, points, best) if apart else lambda: weigh(columns, points, best)
+    weights = _weights(columns, points, best, apart)
     return lambda: replace(none, knobs=_knobs(paths, weights()))
 
 
-def _apart(columns: Columns, points: Points, best: int) -> Callable[[], Weights]:
-    """Begin `weigh` in a process of its own; where there can be none, it is worked out here when it is asked for."""
+_LAST: dict[str, Weights] = {}
+"""What was worked out last, by what of: the same run's pictures for MLflow ask for it again."""
+
+
+def _weights(columns: Columns, points: Points, best: int, apart: bool) -> Callable[[], Weights]:
+    given = json.dumps({"columns": columns, "points": points, "best": best})
+    if known := _LAST.get(given):
+        return lambda: known
+    here = partial(weigh, columns, points, best)
+    wait = _apart(given, here) if apart else here
+
+    def work_out() -> Weights:
+        weights = wait()
+        _LAST.clear()
+        _LAST[given] = weights
+        return weights
+
+    return work_out
+
+
+def _apart(given: str, here: Callable[[], Weights]) -> Callable[[], Weights]:
+    """Begin `weigh` in a process of its own; where there can be none, it is worked out `here` when it is asked for."""
     command = [sys.executable, "-P", "-m", "analysis.effects.evaluators"]  # -P: no module of where it is called from
     try:
-        with TemporaryFile("w+") as given:  # not a pipe, which would be filled only once it is read
-            json.dump({"columns": columns, "points": points, "best": best}, given)
-            given.seek(0)
+        with TemporaryFile("w+") as source:  # not a pipe, which would be filled only once it is read
+            source.write(given)
+            source.seek(0)
             process = subprocess.Popen(
-                command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
     except OSError:
-        return lambda: weigh(columns, points, best)
+        return here
 
     def wait() -> Weights:
         try:
@@ -119,7 +140,7 @@ def _apart(columns: Columns, points: Points, best: int) -> Callable[[], Weights]
             process.kill()
             process.wait()
             logger.debug("importances are worked out here: %s", error)
-            return weigh(columns, points, best)
+            return here()
 
     return wait
 

@@ -33,13 +33,16 @@ def searched(findings):
 def test_a_process_of_its_own_finds_the_same_wherever_it_is_called_from(findings, searched, monkeypatch, tmp_path):
     (tmp_path / "optuna.py").write_text("raise SystemExit('code of the folder was run')")
     monkeypatch.chdir(tmp_path)
+    importance._LAST.clear()
     wait = begin_importances(findings)
     monkeypatch.setattr(importance, "weigh", None)  # not here
     assert wait() == searched
+    assert find_importances(findings) == searched  # known by now
 
 
 @pytest.mark.parametrize("program", ["/bin/false", "/bin/true", "/none"])
 def test_where_there_can_be_no_such_process_they_are_worked_out_here(findings, searched, monkeypatch, program):
+    importance._LAST.clear()
     monkeypatch.setattr(sys, "executable", program)
     assert begin_importances(findings)() == searched
 

@@ -58,6 +58,7 @@ def study(levels: int) -> StudyConfig:
             },
             "defense": {"kind": "ubt"},
             "search": {"design": "grid", "space": {path: values[:levels] for path, values in SPACE.items()}},
+            "objectives": {"epochs": "last"},  # what peers do: no trials of earlier epochs
             "resources": {"concurrent_trials": WORKERS},
         }
     )

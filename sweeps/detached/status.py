@@ -108,7 +108,8 @@ def _status(
 
 def _at(record: TrialRecord) -> str:
     """Return what a trial is at, in a few words."""
-    return f"{record.trial} {record.reason if record.waits_for else at(record)}"
+    said = record.reason if record.waits_for or not record.stages else ""
+    return f"{record.trial} {said or at(record)}"
 
 
 def _study(tree: JsonObject) -> StudyConfig | None:

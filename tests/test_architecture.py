@@ -82,7 +82,6 @@ def test_no_package_reaches_into_those_above_it(package):
 
 HOMES = {
     "ray": {
-        "sweeps/backends/callbacks.py",
         "sweeps/backends/connection.py",
         "sweeps/backends/execute.py",
         "sweeps/backends/lifetime.py",

@@ -105,8 +105,10 @@ FIGURES.add(
     FigureKind(
         "workers",
         "Workers",
-        "What each node computed when; a node has as many lanes as it computed stages at once. Gaps are waiting, or "
-        "stages that were found in the store; a stage that is pointed at says how many trials reused it.",
+        "What each node computed when; a node has as many lanes as it ran trials at once. Grey is what no stage takes "
+        "of a trial: finding stages in the store, and publishing. Hatched: no trial while others ran, as none could "
+        "begin before what they computed, or the worker was still starting. A stage that is pointed at says how many "
+        "trials reused it.",
         workers_info,
         draw_workers,
     ),

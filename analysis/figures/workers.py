@@ -1,9 +1,10 @@
-"""What workers did when: every stage that was computed, on the node that computed it, over the time of the run."""
+"""What workers did when: the trials of each, what they computed, and when one waited while others ran."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import plotly.graph_objects as go
@@ -13,31 +14,43 @@ from analysis.figures.base import Absent
 from analysis.findings import Findings
 from analysis.formatting import count
 from ubt.common.formatting import duration
+from ubt.trials.record import StageRecord, TrialRecord
 
 MOST_BARS = 1500
-"""Of more stages the longest are bars."""
+"""Of more stages, trials or waits the longest are bars."""
 MOST_LANES = 64
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#882255", "#44AA99")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#882255", "#44AA99", "#332288")
+TRIAL, WAITING = "rgba(128, 134, 145, 0.30)", "rgba(128, 134, 145, 0.12)"
+_SHORTEST = 0.002
+"""Of the whole time: a shorter wait is no bar."""
+
+Span = tuple[float, float]
+"""From when to when, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """One stage as it was computed."""
+class Bar:
+    """What one lane did for a while: a trial, a stage that it computed, or nothing."""
 
-    trial: str
-    stage: str
     lane: str
-    start: datetime
+    start: float
+    """Seconds since 1970."""
     seconds: float
+    trial: str = ""
+    stage: str = ""
     reused_by: int = 0
-    """How many trials found its result in the store."""
+    """How many trials found the stage's result in the store."""
 
 
 @dataclass(frozen=True)
 class WorkersInfo:
-    """What was computed, in the lanes of its nodes: one for each stage that a node computed at the same time."""
+    """What was computed, in the lanes of its nodes: one for each trial that a node ran at the same time."""
 
-    works: tuple[Work, ...]
+    stages: tuple[Bar, ...]
+    trials: tuple[Bar, ...]
+    """Each start of a trial. What no stage of it covers is reading what was there, and publishing."""
+    waits: tuple[Bar, ...]
+    """When a lane had no trial while another one had."""
     lanes: tuple[str, ...]
     left_out: int
     """How many shorter stages are not shown."""
@@ -45,72 +58,147 @@ class WorkersInfo:
 
 def workers_info(findings: Findings) -> WorkersInfo | Absent:
     """Work out the bars; absent where records do not say when stages began."""
-    met: set[tuple[str, str, str]] = set()
-    works: list[tuple[str, str, str, datetime, float, str]] = []
     reused = Counter(stage.key for record in findings.run.records for stage in record.stages if stage.reused)
-    for record in findings.run.records:
-        for stage in record.stages:
-            start, end = _time(stage.started_at), _time(stage.ended_at)
-            once = (stage.stage, stage.key, stage.started_at)
-            if stage.reused or start is None or end is None or once in met:
-                continue
-            met.add(once)
-            works.append(
-                (record.trial, stage.stage, stage.node or "worker", start, (end - start).total_seconds(), stage.key)
-            )
-    if not works:
+    trials, computed = _laid(findings.run.records)
+    stages = [replace(bar, reused_by=reused[key]) for bar, key in computed]
+    if not stages:
         return Absent("No record says when its stages were computed.")
-    kept = sorted(sorted(works, key=lambda one: -one[4])[:MOST_BARS], key=lambda one: one[3])
+    lanes = sorted({bar.lane for bar in trials}, key=_lane_order)[:MOST_LANES]
+    shown = _longest(bar for bar in stages if bar.lane in lanes)
+    starts = _longest(bar for bar in trials if bar.lane in lanes)
+    return WorkersInfo(shown, starts, _longest(_waits(trials, lanes)), tuple(lanes), len(stages) - len(shown))
+
+
+def _laid(records: Iterable[TrialRecord]) -> tuple[list[Bar], list[tuple[Bar, str]]]:
+    """Return the starts of trials in their lanes, and the stages computed in them with their keys."""
     busy: dict[str, list[float]] = {}
-    found = []
-    for trial, name, node, start, seconds, key in kept:
+    met: set[tuple[str, str]] = set()
+    trials, stages = [], []
+    for node, (start, end), record, computed in sorted(_starts(records), key=lambda one: one[1]):
         lanes = busy.setdefault(node, [])
-        began = start.timestamp()
-        lane = next((at for at, until in enumerate(lanes) if until <= began + 0.001), len(lanes))
+        lane = next((at for at, until in enumerate(lanes) if until <= start + 0.001), len(lanes))
         if lane == len(lanes):
             lanes.append(0.0)
-        lanes[lane] = began + seconds
-        found.append(Work(trial, name, f"{node} · {lane + 1}", start, seconds, reused[key]))
-    names = [f"{node} · {lane + 1}" for node in sorted(busy) for lane in range(len(busy[node]))][:MOST_LANES]
-    shown = tuple(work for work in found if work.lane in names)
-    return WorkersInfo(shown, tuple(names), len(works) - len(shown))
+        lanes[lane] = end
+        name = f"{node} · {lane + 1}"
+        trials.append(Bar(name, start, end - start, record.trial))
+        for stage, (began, ended) in computed:
+            if (stage.key, stage.started_at) not in met:  # told by more than one record
+                met.add((stage.key, stage.started_at))
+                stages.append((Bar(name, began, ended - began, record.trial, stage.stage), stage.key))
+    return trials, stages
 
 
-def _time(text: str) -> datetime | None:
+Start = tuple[str, Span, TrialRecord, list[tuple[StageRecord, Span]]]
+"""Its node, from when to when, its trial, and what it computed."""
+
+
+def _starts(records: Iterable[TrialRecord]) -> Iterator[Start]:
+    """Yield each start of each trial; of records that do not say when they began, the time of their stages."""
+    for record in records:
+        found = ((stage, _span(stage.started_at, stage.ended_at)) for stage in record.stages if not stage.reused)
+        computed = [(stage, span) for stage, span in found if span]
+        for attempt in record.attempts:
+            span = _span(attempt.started_at, attempt.ended_at)
+            if span is None and attempt.started_at == record.started_at and (began := _time(record.started_at)):
+                span = (began, began + record.seconds)
+            if span:
+                own = [(stage, at) for stage, at in computed if span[0] - 1 <= at[0] <= span[1]]
+                computed = [one for one in computed if one not in own]
+                end = max([span[1], *(ended for _, (_, ended) in own)])
+                yield attempt.node or "worker", (span[0], end), record, own
+        for stage, span in computed:
+            yield stage.node or "worker", span, record, [(stage, span)]
+
+
+def _waits(trials: Sequence[Bar], lanes: Sequence[str]) -> Iterator[Bar]:
+    """Yield when a lane had no trial, before its last one, while any other had."""
+    first = min(bar.start for bar in trials)
+    last = max(bar.start + bar.seconds for bar in trials)
+    running = _joined((bar.start, bar.start + bar.seconds) for bar in trials)
+    for lane in lanes:
+        free_from = first
+        for bar in sorted((bar for bar in trials if bar.lane == lane), key=lambda bar: bar.start):
+            for start, end in running:
+                began, ended = max(start, free_from), min(end, bar.start)
+                if ended - began > _SHORTEST * (last - first):
+                    yield Bar(lane, began, ended - began)
+            free_from = max(free_from, bar.start + bar.seconds)
+
+
+def _joined(spans: Iterable[Span]) -> list[Span]:
+    """Return when any of the spans holds, without overlaps."""
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _longest(bars: Iterable[Bar]) -> tuple[Bar, ...]:
+    kept = sorted(bars, key=lambda bar: -bar.seconds)[:MOST_BARS]
+    return tuple(sorted(kept, key=lambda bar: bar.start))
+
+
+def _lane_order(lane: str) -> tuple[str, int]:
+    node, _, number = lane.rpartition(" · ")
+    return node, int(number)
+
+
+def _span(start: str, end: str) -> Span | None:
+    began, ended = _time(start), _time(end)
+    return None if began is None or ended is None else (began, ended)
+
+
+def _time(text: str) -> float | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def draw_workers(info: WorkersInfo) -> go.Figure:
-    """Draw a bar a stage; gaps are waiting, or stages that were found in the store."""
+    """Draw a bar a stage in one for its trial, and one where a lane waits."""
     figure = go.Figure(layout=base.blank(height=130 + 24 * len(info.lanes)))
-    began = min(work.start for work in info.works)
-    for at, stage in enumerate(dict.fromkeys(work.stage for work in info.works)):
-        works = [work for work in info.works if work.stage == stage]
-        figure.add_trace(
-            go.Bar(
-                orientation="h",
-                name=base.plain(stage),
-                y=[base.plain(work.lane) for work in works],
-                base=[round((work.start - began).total_seconds() / 60, 3) for work in works],
-                x=[round(work.seconds / 60, 3) for work in works],
-                marker={"color": COLOURS[at % len(COLOURS)], "line": {"width": 0}},
-                customdata=[work.trial for work in works],
-                text=[_hover(work) for work in works],
-                textposition="none",
-                hovertemplate="%{text}<extra></extra>",
-            )
-        )
-    figure.update_layout(barmode="overlay", bargap=0.25)
-    figure.update_xaxes(title="minutes since the first stage began")
+    began = min(bar.start for bar in (*info.trials, *info.stages))
+    _add(figure, "waiting for a trial", info.waits, began, WAITING, 0.8, pattern="/")
+    _add(figure, "trial: reading, publishing", info.trials, began, TRIAL, 0.8)
+    for at, stage in enumerate(dict.fromkeys(bar.stage for bar in info.stages)):
+        bars = [bar for bar in info.stages if bar.stage == stage]
+        _add(figure, stage, bars, began, COLOURS[at % len(COLOURS)], 0.6)
+    figure.update_layout(barmode="overlay")
+    figure.update_xaxes(title="minutes since the first trial began")
     lanes = [base.plain(lane) for lane in info.lanes]
     figure.update_yaxes(categoryorder="array", categoryarray=lanes[::-1], showgrid=False, tickfont={"size": 11})
     return figure
 
 
-def _hover(work: Work) -> str:
-    reused = f"<br>reused by {count(work.reused_by, 'trial')}" if work.reused_by else ""
-    return f"{base.plain(work.trial)} {base.plain(work.stage)}, {duration(work.seconds)}{reused}"
+def _add(
+    figure: go.Figure, name: str, bars: Sequence[Bar], began: float, colour: str, width: float, pattern: str = ""
+) -> None:
+    if bars:
+        figure.add_trace(
+            go.Bar(
+                orientation="h",
+                name=base.plain(name),
+                y=[base.plain(bar.lane) for bar in bars],
+                base=[round((bar.start - began) / 60, 3) for bar in bars],
+                x=[round(bar.seconds / 60, 3) for bar in bars],
+                width=width,
+                marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": pattern, "fgcolor": base.INK}},
+                customdata=[bar.trial for bar in bars],
+                text=[_hover(bar) for bar in bars],
+                textposition="none",
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+
+
+def _hover(bar: Bar) -> str:
+    if not bar.trial:
+        return f"{duration(bar.seconds)} without a trial"
+    reused = f"<br>reused by {count(bar.reused_by, 'trial')}" if bar.reused_by else ""
+    return f"{base.plain(bar.trial)}{' ' * bool(bar.stage)}{base.plain(bar.stage)}, {duration(bar.seconds)}{reused}"

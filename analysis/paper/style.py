@@ -91,6 +91,13 @@ def _matplotlib() -> Any:  # noqa: ANN401 — a module, whose stubs list every k
     return import_module("matplotlib")
 
 
+def load() -> None:
+    """Load matplotlib with what writes its files, which takes a second that the first figure would."""
+    _matplotlib()
+    for name in ("figure", "backends.backend_agg", "backends.backend_svg"):
+        import_module(f"matplotlib.{name}")
+
+
 def blank(width_inches: float, height_inches: float) -> Figure:
     """Return an empty figure, which belongs to no window: nothing has to be closed. A notebook shows it."""
     return _figure_class()(figsize=(width_inches, height_inches), layout="constrained")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -11,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweeps.backends.beforehand import environment_of_workers, started_beforehand, variables_of_the_job
 from sweeps.backends.lifetime import left_alone, outlive_raylet, stop_ray
 from sweeps.backends.private import LOOPBACK, kept_private, running_nodes
 from sweeps.study.config import Resources
@@ -140,11 +140,12 @@ _SETTINGS = {
 }
 
 
-def start_ray(address: str, resources: Resources) -> int:
+def start_ray(address: str, resources: Resources, trials: int | None = None) -> int:
     """Connect to Ray, or start a private one, and return how many trials may be expected to run at a time.
 
-    On this machine these are as many as fit. On a cluster they are at least `TRIALS_WAITING`, even if it has no node
-    yet. As nodes come and go it may be more or fewer; only an adaptive search has to settle on a number.
+    On this machine these are as many as fit; a private Ray starts a worker for each with itself, but no more than there
+    are `trials`. On a cluster they are at least `TRIALS_WAITING`, even if it has no node yet. As nodes come and go it
+    may be more or fewer; only an adaptive search has to settle on a number.
 
     Raises:
         UserError: if no cluster answers at the address, or this machine lacks the GPUs that a trial asks for, or
@@ -161,7 +162,7 @@ def start_ray(address: str, resources: Resources) -> int:
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         with left_alone(), waiting_for("Ray to start"):
             if address == LOCAL:
-                _start_private(resources)
+                _start_private(resources, trials)
             else:
                 _join(address, resources)
         there = nodes()
@@ -214,36 +215,10 @@ def node_name(node_id: str, known: Sequence[Mapping[str, Any]]) -> str:
     return f"{host} ({', '.join(more)})" if more else str(host)
 
 
-def _options(resources: Resources) -> dict[str, Any]:
-    """Return what every start of Ray is given: quiet, and one trial's threads in each worker."""
-    threads = str(resources.cpus_per_trial)
-    environment = {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without GPUs sees none: all would share the first one
-    }
-    for name, value in _variables_of_the_job().items():
-        if environment.get(name, value) != value:
-            text = "%s=%s of the Ray job is not used: a trial gets %s, as resources.cpus_per_trial says"
-            logger.warning(text, name, value, environment[name])
-    return {
-        "runtime_env": {"env_vars": environment},
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": False,
-    }
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
 
-def _variables_of_the_job() -> dict[str, str]:
-    """Return what the Ray job that this process is in, if it is in one, sets in the environment of workers."""
-    try:
-        job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
-        return dict((job.get("runtime_env") or {}).get("env_vars") or {})
-    except (ValueError, TypeError, AttributeError):
-        return {}  # Ray says what is wrong with it
-
-
-def _start_private(resources: Resources) -> None:
+def _start_private(resources: Resources, trials: int | None = None) -> None:
     """Start a Ray of our own on this machine.
 
     Raises:
@@ -253,15 +228,27 @@ def _start_private(resources: Resources) -> None:
     from ray.exceptions import RayError  # noqa: PLC0415
 
     cpus = local_trials(resources) * resources.cpus_per_trial
+    options, environment, workers = dict(_QUIET), environment_of_workers(resources), _fitting_here(resources, cpus)
+    if variables_of_the_job():  # which Ray asks for with each worker: none that is there already has them
+        options["runtime_env"], workers = {"env_vars": environment}, 0
     try:
-        with kept_private() as private:
-            ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **private, **_options(resources))
+        with kept_private() as private, started_beforehand(min(workers, trials or workers), environment):
+            ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **private, **options)
     except Exception as error:
         # Ray raises a bare one where its processes do not come up in time, as on a machine with much other work.
         if type(error) is not Exception and not isinstance(error, OSError | RuntimeError | ValueError | RayError):
             raise
         advice = "`ubt doctor` looks at the machine; `--address inline` runs the trials in this process, without Ray"
         raise UserError(Problem(f"--address {LOCAL}", f"Ray cannot be started: {error}", advice=advice)) from error
+
+
+def _fitting_here(resources: Resources, cpus: int) -> int:
+    """Return how many trials fit on this machine at a time, as far as that can be seen before Ray has started."""
+    from ray._private.accelerators import get_accelerator_manager_for_resource  # noqa: PLC0415 — private, as above
+
+    gpus = get_accelerator_manager_for_resource("GPU")
+    count = gpus.get_current_node_num_accelerators() if gpus and resources.gpus_per_trial else 0
+    return _capacity_of(resources, {"CPU": cpus, "GPU": count})
 
 
 def _join(address: str, resources: Resources) -> None:
@@ -276,7 +263,7 @@ def _join(address: str, resources: Resources) -> None:
 
     warnings.filterwarnings("ignore", "Ray Client connection timed out", UserWarning)  # the error says it
     try:
-        ray.init(address=meant(address), **_options(resources))
+        ray.init(address=meant(address), runtime_env={"env_vars": environment_of_workers(resources)}, **_QUIET)
     except (OSError, RuntimeError, ValueError, RayError) as error:
         advice = (
             "a cluster with a token wants RAY_AUTH_MODE=token and its ~/.ray/auth_token here; ray:// wants the"

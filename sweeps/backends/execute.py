@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeps.backends.beforehand import taken_by_tune
 from sweeps.backends.connection import capacity, nodes
 from sweeps.backends.watch import watched
 from sweeps.backends.work import Watchdog, stalled_record
@@ -86,9 +87,8 @@ def run_on_ray(
     from ray.exceptions import RayError  # noqa: PLC0415
     from ray.tune.error import TuneError  # noqa: PLC0415
 
-    from sweeps.backends.callbacks import Interruption, Retirement, Silence  # noqa: PLC0415
     from sweeps.backends.node_tasks import WorkerRequest  # noqa: PLC0415
-    from sweeps.backends.order import Order  # noqa: PLC0415
+    from sweeps.backends.order import Interruption, Order, Retirement, Silence  # noqa: PLC0415
     from sweeps.backends.searcher import SessionSearcher  # noqa: PLC0415
     from sweeps.backends.trainable import UbtTrainable  # noqa: PLC0415
 
@@ -100,7 +100,12 @@ def run_on_ray(
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        with _staging(folder / "ray" / "staging"), ending.patient(_STEP_SECONDS), watched(ending):
+        with (
+            _staging(folder / "ray" / "staging"),
+            nullcontext() if cluster else taken_by_tune(),
+            ending.patient(_STEP_SECONDS),
+            watched(ending),
+        ):
             # Not `tune.Tuner`, which over a Ray client moves itself, and a pickled session, to the cluster's head.
             tune.run(
                 trainable or UbtTrainable,

@@ -1,20 +1,28 @@
-"""The order in which Tune's trials get workers, and which of them end before they are done."""
+"""What Tune asks of a sweep as it runs: which trial gets a worker, which ends, and what happens between two steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.tune import Callback
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
-from sweeps.backends.node_tasks import ask_again, let_go, take_back
+from sweeps.backends.node_tasks import ask_again, let_go, never_again, take_back
 from sweeps.backends.nodes import Nodes
 from sweeps.backends.searcher import SessionSearcher, place_of
-from sweeps.backends.trainable import NODE, UNFIT
+from sweeps.backends.trainable import NODE, UNFIT, WAITS
 from sweeps.backends.worker_ends import end_of_worker
+from sweeps.scheduling.session import Session
+from ubt.common.ending import Ending
+
+_LOOK_SECONDS = 15.0
+"""How often it is looked whether workers still give signs of life."""
 
 
 class Order(FIFOScheduler):
@@ -69,6 +77,80 @@ class Order(FIFOScheduler):
 
     def _kept_off(self, result: dict[str, Any]) -> bool:
         return self._nodes is not None and result.get(NODE) in self._nodes.closed
+
+
+class Interruption(Callback):
+    """Lets a sweep end between two of Tune's steps, a tenth of a second apart.
+
+    Within a call to a cluster an end could leave a lock of gRPC's taken, for which the disconnection then waits. If
+    there is time, every trial that runs comes to the end of its stage or epoch first.
+    """
+
+    def __init__(self, ending: Ending, session: Session) -> None:
+        self._ending = ending
+        self._session = session
+        self._under_way: set[str] | None = None
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Tune begins a step."""
+        if not self._ending.seconds_for_work:
+            self._ending.check()
+            return
+        if self._under_way is None:
+            self._session.stop("it was interrupted")
+            self._under_way = {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
+        if not self._under_way:
+            self._ending.check()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: object
+    ) -> None:
+        """A trial has come to the end of a stage or epoch, if this is no mere sign of life."""
+        if self._under_way is not None and WAITS not in result:
+            self._under_way.discard(trial.trial_id)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """A trial has ended."""
+        if self._under_way is not None:
+            self._under_way.discard(trial.trial_id)
+
+    on_trial_error = on_trial_complete
+
+
+class Retirement(Callback):
+    """Lets the worker of a trial that has ended go, if its node gets no more: Tune would give it the next trial.
+
+    Tune calls this when its scheduler and searcher know of the end, which may be what puts the node into quarantine.
+    """
+
+    def __init__(self, searcher: SessionSearcher, nodes: Nodes | None) -> None:
+        self._searcher = searcher
+        self._nodes = nodes
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Trial, **info: object) -> None:
+        """A trial has ended, and its worker has not been given another one yet."""
+        if self._nodes and trial.last_result.get(NODE) in self._nodes.closed:
+            never_again(trial)
+            self._searcher.lost_worker()
+
+
+class Silence(Callback):
+    """Ends workers that give no sign of life: a process that was stopped, or hangs where no thread of it can say so."""
+
+    def __init__(self, searcher: SessionSearcher, clock: Callable[[], float] = time.monotonic) -> None:
+        self._searcher = searcher
+        self._clock = clock
+        self._looked = clock()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: object) -> None:
+        """Tune begins a step."""
+        if self._clock() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = self._clock()
+        for trial in trials:
+            actor = trial.temporary_state.ray_actor
+            if actor is not None and self._searcher.silent(trial.trial_id):
+                ray.kill(actor)
 
 
 def live(controller: TuneController) -> Iterable[Trial]:

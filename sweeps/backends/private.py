@@ -25,7 +25,6 @@ from typing import Any
 LOOPBACK = "127.0.0.1"
 _LONGEST_FOLDER = 36
 """Characters: a socket's path has 107 at most, and Ray's own part of it takes up to 71."""
-_PRESTART = "RAY_prestart_worker_first_driver"
 _MODE, _TOKEN, _TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -53,23 +52,19 @@ def kept_private() -> Iterator[dict[str, Any]]:
 def _small() -> Iterator[None]:
     """Start of Ray's processes only those that trials need: all of them take twice as long, on every sweep.
 
-    Left out are the server of its dashboard (which comes without pages, too), the autoscaler's monitor, the one that
-    passes on what workers print, and workers made before it is known in which environment: they fit no trial.
+    Left out are the server of its dashboard (which comes without pages, too), the autoscaler's monitor, and the process
+    that passes on what workers print.
     """
     node: Any = import_module("ray._private.node").Node  # private, as above
     left_out = {"start_api_server": _no_server, "start_monitor": _nothing, "start_log_monitor": _nothing}
     before = {name: getattr(node, name) for name in left_out}
-    environment = os.environ.get(_PRESTART)
     for name, instead in left_out.items():
         setattr(node, name, instead)
-    os.environ.setdefault(_PRESTART, "0")
     try:
         yield
     finally:
         for name, own in before.items():
             setattr(node, name, own)
-        if environment is None:
-            del os.environ[_PRESTART]
 
 
 def _no_server(node: Any, **_: object) -> None:  # noqa: ANN401 — Ray's own node

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from analysis import Summary, load_run, write_report
 from sweeps.backends.connection import INLINE
 from sweeps.backends.lifetime import leave_ray
 from sweeps.run.folder import RunFolder
@@ -20,6 +20,9 @@ from sweeps.tracking.faults import fault_of
 from ubt.common.ending import current
 from ubt.common.exits import Cause, Exit
 from ubt.trials.record import TrialRecord
+
+if TYPE_CHECKING:
+    from analysis import Summary
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +74,13 @@ class SweepEnd:
 
 
 class EndImports:
-    """Imports what a report is written with beside the first trial: a second of this process, which only waits then.
+    """Imports what a report is written with beside the first trial: seconds of this process, which only waits then.
 
-    At the end of a sweep everything else would wait for it.
+    At the beginning of a sweep, and at its end, everything else would wait for it.
     """
 
     def __init__(self) -> None:
-        self._thread = threading.Thread(target=import_module, args=("analysis.report",), name="imports", daemon=True)
+        self._thread = threading.Thread(target=_import_for_the_end, name="imports", daemon=True)
 
     def updated(self, record: TrialRecord) -> None:
         """A trial is under way."""
@@ -86,6 +89,15 @@ class EndImports:
 
     def answered(self, record: TrialRecord) -> None:
         """Nothing: there may be no trial left."""
+
+
+def _import_for_the_end() -> None:
+    with suppress(Exception):  # the report itself says what is in the way
+        from analysis.paper import style  # noqa: PLC0415
+
+        for name in ("analysis.report", "sklearn.metrics"):
+            import_module(name)
+        style.load()
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,8 @@ def report(run: RunFolder, tracker: Tracker, complete: bool) -> Reported:
     fault = ""
     try:
         with current().step(LAST_SECONDS + INTERRUPTED_SECONDS / 2):
+            from analysis import write_report  # noqa: PLC0415 — pandas and Plotly, 1 s, which no trial need wait for
+
             summary: Summary | None = write_report(run.path).summary
     except KeyboardInterrupt:
         fault = "no time was left"
@@ -130,6 +144,8 @@ def afterwards(trouble: str, step: Callable[[], None]) -> None:
 def _summary(run: RunFolder) -> Summary | None:
     try:
         with suppress(KeyboardInterrupt), current().step(LAST_SECONDS + 0.5):
+            from analysis import load_run  # noqa: PLC0415 — as above
+
             return load_run(run.path).summary
     except Exception as error:  # noqa: BLE001 — as above: said there
         logger.debug("the run cannot be summed up: %s", error)

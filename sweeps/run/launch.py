@@ -121,7 +121,7 @@ def run_study(
         # cluster's, would decode them for nothing.
         elsewhere = "://" in store and address not in (LOCAL, INLINE)
         images = {} if elsewhere else prepare(study, store)
-        concurrent = held.enter_context(_workers(address, study.resources))
+        concurrent = held.enter_context(_workers(address, study))
         cluster = None
         if elsewhere:
             with watched(current()):
@@ -139,13 +139,13 @@ def run_study(
 
 
 @contextmanager
-def _workers(address: str, resources: Resources) -> Iterator[int]:
+def _workers(address: str, study: StudyConfig) -> Iterator[int]:
     """Have Ray, where it is wanted, for a while; say how many trials to hand to it at a time."""
     if address == INLINE:
         yield 1
         return
     try:
-        yield start_ray(address, resources)
+        yield start_ray(address, study.resources, study.trials)
     finally:
         stop_ray(current().left(FLUSH_SECONDS, LAST_SECONDS))
 

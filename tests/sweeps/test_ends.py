@@ -20,7 +20,8 @@ from toy_runs import begin, study
 from toy_session import toy_session
 from typer.testing import CliRunner
 
-from sweeps.backends.callbacks import Interruption
+import analysis
+from sweeps.backends.order import Interruption
 from sweeps.cli import app as cli
 from sweeps.cli.ends import command_end
 from sweeps.run import finish, launch
@@ -102,7 +103,7 @@ def test_a_report_that_there_is_no_time_for_is_left_out_and_mlflow_told(
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(PATIENCE_SECONDS)
 
-    monkeypatch.setattr(finish, "write_report", slow)
+    monkeypatch.setattr(analysis, "write_report", slow)
     assert finish.report(run, tracker, complete=False).fault == "no time was left"  # type: ignore[arg-type]
     assert tracker.ends == [False]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from toy_runs import begin
 
-from sweeps.run import finish
+import analysis
 from sweeps.run.finish import close, report
 from sweeps.tracking import Left
 
@@ -31,7 +31,7 @@ def test_a_report_that_cannot_be_written_is_told_and_the_sweep_ends_in_mlflow(
     run, tracker = begin(tmp_path), ToldTracker()
     run.records.mkdir()
     (run.records / "t0000.json").write_text("{")  # nor can it be summed up
-    monkeypatch.setattr(finish, "write_report", fail)
+    monkeypatch.setattr(analysis, "write_report", fail)
     reported = report(run, tracker, complete=True)  # type: ignore[arg-type]
     assert reported.fault == "ZeroDivisionError: no width"
     assert reported.summary is None

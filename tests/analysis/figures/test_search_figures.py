@@ -7,7 +7,7 @@ from analysis.figures.chain import chain_info
 from analysis.figures.search import draw_growth, draw_parallel, growth_info, parallel_info
 from analysis.figures.workers import draw_workers, workers_info
 from analysis.findings import find
-from ubt.trials.record import StageRecord
+from ubt.trials.record import Attempt, StageRecord
 
 SAMPLES, RATIO = "defense.unlearn_samples", "defense.suspicious_ratio"
 
@@ -56,23 +56,59 @@ def test_the_chain_has_a_panel_for_each_diagnostic_that_varies(run_of, trial):
     assert [asr for _, asr, *_ in panel.points] == pytest.approx([0.1, 0.2, 0.3])
 
 
-def test_stages_at_the_same_time_on_a_node_have_lanes_of_their_own_and_reused_ones_none(run_of, trial):
-    def stage(key, start, end, **fields):
-        times = {"started_at": f"2026-01-01T00:00:{start:02d}+00:00", "ended_at": f"2026-01-01T00:00:{end:02d}+00:00"}
-        return StageRecord(
-            **{"stage": "unlearn", "key": key, "reused": False, "seconds": 1, "node": "a"} | times | fields
-        )
+def at(second):
+    return f"2026-01-01T00:00:{second:02d}+00:00"
 
-    first = trial(0, stages=(stage("u", 0, 10), stage("v", 10, 20)))
-    second = trial(1, changes={SAMPLES: 8}, stages=(stage("w", 5, 15), stage("u", 0, 10, reused=True)))
+
+def computed(key, start, end, **fields):
+    times = {"started_at": at(start), "ended_at": at(end)}
+    return StageRecord(**{"stage": "unlearn", "key": key, "reused": False, "seconds": 1, "node": "a"} | times | fields)
+
+
+def test_stages_at_the_same_time_on_a_node_have_lanes_of_their_own_and_reused_ones_none(run_of, trial):
+    first = trial(0, stages=(computed("u", 0, 10), computed("v", 10, 20)))
+    second = trial(1, changes={SAMPLES: 8}, stages=(computed("w", 5, 15), computed("u", 0, 10, reused=True)))
     info = workers_info(find(run_of(first, second)))
-    assert [(work.trial, work.lane, work.seconds) for work in info.works] == [
+    assert [(bar.trial, bar.lane, bar.seconds) for bar in info.stages] == [
         ("trial-0", "a · 1", 10),
         ("trial-1", "a · 2", 10),
         ("trial-0", "a · 1", 10),
     ]
     assert info.lanes == ("a · 1", "a · 2")
-    assert [work.reused_by for work in info.works] == [1, 0, 0]
+    assert [bar.reused_by for bar in info.stages] == [1, 0, 0]
     said = {text for bar in draw_workers(info).data for text in bar.text}
     assert "trial-0 unlearn, 10 s<br>reused by 1 trial" in said
     assert "trial-1 unlearn, 10 s" in said
+
+
+def started(start, seconds, *earlier, node="a"):
+    """The times of a trial's last start, and of earlier ones (start, end)."""
+    before = (Attempt(started_at=at(a), ended_at=at(b), node=node, ended_by="a signal") for a, b in earlier)
+    attempts = (*before, Attempt(started_at=at(start), node=node))
+    return {"started_at": at(start), "seconds": float(seconds), "attempts": attempts}
+
+
+def test_a_trial_is_in_one_lane_with_what_it_computed_and_a_lane_without_one_waits(run_of, trial):
+    first = trial(0, stages=(computed("u", 1, 9), computed("v", 11, 14)), **started(0, 16))
+    second = trial(1, changes={SAMPLES: 8}, stages=(computed("w", 11, 19),), **started(10, 12))
+    third = trial(2, changes={SAMPLES: 9}, **started(25, 5))
+    info = workers_info(find(run_of(first, second, third)))
+    assert [(bar.trial, bar.lane, bar.seconds) for bar in info.trials] == [
+        ("trial-0", "a · 1", 16),
+        ("trial-1", "a · 2", 12),
+        ("trial-2", "a · 1", 5),
+    ]
+    assert {bar.lane for bar in info.stages if bar.trial == "trial-0"} == {"a · 1"}
+    # The first lane is free from 16 on, of which the other one runs until 22; nothing ran from 22 to 25.
+    assert [(bar.lane, bar.seconds) for bar in info.waits] == [("a · 2", 10), ("a · 1", 6)]
+    assert {"10 s without a trial", "6.0 s without a trial"} <= {
+        text for bar in draw_workers(info).data for text in bar.text
+    }
+
+
+def test_the_time_between_an_interruption_and_its_resume_is_nobody_s(run_of, trial):
+    again = trial(0, stages=(computed("u", 1, 5), computed("v", 51, 55)), **started(50, 8, (0, 9)))
+    info = workers_info(find(run_of(again)))
+    assert [(bar.start - info.trials[0].start, bar.seconds) for bar in info.trials] == [(0, 9), (50, 8)]
+    assert info.waits == ()
+    assert info.lanes == ("a · 1",)

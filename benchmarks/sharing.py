@@ -134,13 +134,12 @@ def run_syne(config: StudyConfig, folder: Path) -> tuple[float, Rates]:
     tuner = Tuner(
         LocalBackend(str(Path(__file__).with_name("syne_trial.py"))),
         SingleObjectiveScheduler(space, "asr", searcher=searcher),
-        StoppingCriterion(max_num_trials_completed=len(points), max_num_trials_started=len(points)),
+        StoppingCriterion(max_num_trials_completed=len(points)),  # what it begins beyond them ends then
         n_workers=WORKERS,
         sleep_time=0.1,
         results_update_interval=60.0,
         print_update_interval=600.0,
         trial_backend_path=str(folder / "backend"),
-        wait_trial_completion_when_stopping=True,
     )
     tuner.run()
     wall = time.perf_counter() - began

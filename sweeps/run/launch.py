@@ -120,7 +120,7 @@ def run_study(
         # Decoded images of a store at an address lie on each node's own disk: this machine, which runs no trials of a
         # cluster's, would decode them for nothing.
         elsewhere = "://" in store and address not in (LOCAL, INLINE)
-        images = {} if elsewhere else prepare(study, store)
+        images = {} if elsewhere else prepare(study, store, inline=address == INLINE)
         concurrent = held.enter_context(_workers(address, study))
         cluster = None
         if elsewhere:
@@ -283,7 +283,7 @@ def run_once(
     store = study.store or default_store()
     folder = new_run(out, study.name)
     folder.check_writable()
-    prepare(study, store)
+    prepare(study, store, inline=True)
     with folder.taken() as run:
         run.begin(study)
         assignment = TrialPlanner(study, store, commit_of_code())(Proposal(0), 0).assignment

@@ -26,6 +26,7 @@ from ubt.engine.given_poison import located
 from ubt.engine.graph import build_pipeline
 from ubt.engine.same_content import keep_index, planned_files, share_facts
 from ubt.models.settings import image_size_px
+from ubt.models.trying import weights_tried
 from ubt.trials.assignment import Assignment
 from ubt.trials.config import TrialConfig, VictimConfig
 from ubt.trials.feasible import check_trial, check_victim
@@ -36,33 +37,35 @@ Decoded = tuple[list[Problem], dict[str, int]]
 
 
 def prepare(
-    study: StudyConfig, store: str, decode: Callable[[StudyConfig, str], Decoded] | None = None
+    study: StudyConfig, store: str, decode: Callable[[StudyConfig, str], Decoded] | None = None, inline: bool = False
 ) -> dict[str, int]:
     """Meet every mistake before a worker starts: the store, the data (decoded once), triggers, weights.
 
-    Return the files of decoded images, with their sizes in bytes. `decode` has them decoded elsewhere than here.
+    Return the files of decoded images, with their sizes in bytes. `decode` has them decoded elsewhere than here. Trials
+    that run `inline` need torch in this process, which may as well try weights, then.
 
     Raises:
         UserError: with everything that cannot be used.
     """
     ArtifactStore(store).check_writable()
     trials = trials_of(study)
-    problems, images = decode(study, store) if decode else decode_here(trials, store)
     victims = victims_of(trials)
-    for attack in {victim.attack: None for victim in victims}:
-        problems += problems_of(attack.read) if attack else []
-    with_weights = [v for v in victims if v.model.weights_file or v.model.fetched or v.implant.checkpoint]
-    if with_weights:
-        from ubt.models.build import check_weights  # noqa: PLC0415 — torch, 5 s, only where there are weights
-
-        for model, poisoned in {(victim.model, victim.implant.checkpoint): None for victim in with_weights}:
-            problems += problems_of(partial(check_weights, model, poisoned))
+    named = dict.fromkeys((v.model, v.implant.checkpoint) for v in victims if _has_weights(v))
+    with weights_tried(list(named), apart=not inline) as tried:  # beside the decoding
+        problems, images = decode(study, store) if decode else decode_here(trials, store)
+        for attack in {victim.attack: None for victim in victims}:
+            problems += problems_of(attack.read) if attack else []
+        problems += tried()
     problems += problems_of(partial(check_driver, study.tracking.uri)) if study.tracking.enabled else []
     if problems:
         raise UserError(problems)
     for data in dict.fromkeys(victim.data for victim in victims):
         keep_index(ArtifactStore(store), data)
     return images
+
+
+def _has_weights(victim: VictimConfig) -> bool:
+    return bool(victim.model.weights_file or victim.model.fetched or victim.implant.checkpoint)
 
 
 def decode_here(trials: Sequence[TrialConfig], store: str) -> Decoded:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,24 @@ def fingerprint(value: JsonValue) -> str:
     Raises:
         ValueError: for NaN and infinities, which have no JSON form and are equal to nothing.
     """
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+    return hashlib.sha256(_canonical(value)).hexdigest()[:32]
+
+
+def fingerprint_of_list(values: Iterable[JsonValue]) -> str:
+    """Return the `fingerprint` of the list of these values, which need not all be in memory.
+
+    Raises:
+        ValueError: as `fingerprint`.
+    """
+    digest = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        digest.update(b"," * (number > 0) + _canonical(value))
+    digest.update(b"]")
+    return digest.hexdigest()[:32]
+
+
+def _canonical(value: JsonValue) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True).encode()
 
 
 def digest_bytes(*parts: bytes | memoryview) -> str:
@@ -35,6 +51,14 @@ def digest_bytes(*parts: bytes | memoryview) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
+    return digest.hexdigest()
+
+
+def digest_lines(texts: Iterable[str]) -> str:
+    """Return the SHA-256 of texts, one a line, which need not all be in memory, in hex."""
+    digest = hashlib.sha256()
+    for number, text in enumerate(texts):
+        digest.update(b"\n" * (number > 0) + text.encode())
     return digest.hexdigest()
 
 

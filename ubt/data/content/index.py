@@ -74,7 +74,8 @@ def entries(listed: Sequence[Listed]) -> Iterator[Entry]:
         some = listed[start : start + _AT_A_TIME]
         files = list({one.file for one in some})
         stamps = dict(zip(files, in_threads(stamp_if_there, files), strict=True))
-        found = {file: known.of(stamp) for file, stamp in stamps.items() if stamp}
+        there = {file: stamp for file, stamp in stamps.items() if stamp}
+        found = dict(zip(there, known.of(list(there.values())), strict=True))
         unknown = [file for file, digest in found.items() if not (digest or file in digests)]
         digests.update(zip(unknown, in_threads(_digest_if_readable, unknown), strict=True))
         for one in some:

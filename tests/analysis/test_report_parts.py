@@ -6,6 +6,7 @@ import re
 import pandas as pd
 import pytest
 
+from analysis.paper import PAPER_FIGURES
 from analysis.report import write_report
 
 NASTY = "<b>bold</b>"
@@ -50,6 +51,16 @@ def test_figures_that_cannot_be_drawn_say_why(page, trial):
     section = re.search('<section id="paper">.*?</section>', html, re.S)[0]
     assert "<img" not in section
     assert section.count('class="absent"') == 4
+
+
+def test_figures_that_lack_the_same_say_so_once(page, trial, monkeypatch):
+    def fail(run):
+        raise OSError("the store is gone")
+
+    monkeypatch.setattr("analysis.paper.Artifacts.of", fail)
+    section = re.search('<section id="paper">.*?</section>', page(trial(0)).read_text(encoding="utf-8"), re.S)[0]
+    assert section.count('class="absent"') == section.count("the store is gone") == 1
+    assert section.count(";") == len(PAPER_FIGURES) - 2, "all but the comparison, which is elsewhere"
 
 
 def test_names_in_the_comparison_cannot_bring_markup(page, trial):

@@ -19,9 +19,6 @@ from sweeps.study.config import Resources
 
 logger = logging.getLogger(__name__)
 
-MODULES = ("sweeps.backends.trainable", "ubt.engine.runner", "ubt.stages")
-"""What a worker needs for any trial."""
-
 _START_WORKERS, _IMPORT = "RAY_prestart_worker_first_driver", "RAY_preload_python_modules"
 _IDLE_MS = "RAY_idle_worker_killing_time_threshold_ms"
 """After so long without work a worker is ended once CPUs are promised to trials, as if there were too many of them: by
@@ -62,7 +59,7 @@ def started_beforehand(workers: int, environment: Mapping[str, str]) -> Iterator
     services: Any = import_module("ray._private.services")
     start = services.start_ray_process
     services.start_ray_process = _of_so_many(start, workers)
-    wanted = {**environment, _START_WORKERS: "1", _IMPORT: ",".join(MODULES), _IDLE_MS: "120000"}
+    wanted = {**environment, _START_WORKERS: "1", _IMPORT: "sweeps.backends.imported", _IDLE_MS: "120000"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -17,8 +17,8 @@ from sweeps.backends.node_tasks import ask_again, let_go, never_again, take_back
 from sweeps.backends.nodes import Nodes
 from sweeps.backends.searcher import SessionSearcher, place_of
 from sweeps.backends.trainable import NODE, UNFIT, WAITS
-from sweeps.backends.worker_ends import end_of_worker
 from sweeps.scheduling.session import Session
+from sweeps.scheduling.worker_ends import end_of_worker
 from ubt.common.ending import Ending
 
 _LOOK_SECONDS = 15.0

@@ -12,9 +12,9 @@ from ray.tune.search import Searcher
 from sweeps.backends.connection import node_of_actor
 from sweeps.backends.nodes import Nodes
 from sweeps.backends.trainable import ASSIGNMENT, NODE, NODES, RECORD, WAITS, WORKER
-from sweeps.backends.worker_ends import WorkerEnd
 from sweeps.scheduling.retries import NODE_DIED, NODE_LEFT, STALLED
 from sweeps.scheduling.session import Session
+from sweeps.scheduling.worker_ends import WorkerEnd
 from sweeps.workers.places import Place, Places
 from sweeps.workers.pool import Capacity, Pool
 from ubt.common.errors import Problem, UserError

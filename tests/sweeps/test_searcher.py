@@ -21,7 +21,7 @@ from sweeps.backends.order import Order
 from sweeps.backends.searcher import SILENT_SECONDS, SessionSearcher
 from sweeps.backends.trainable import ASSIGNMENT, NODE, RECORD, WAITS
 from sweeps.backends.work import stalled_record
-from sweeps.backends.worker_ends import WorkerEnd
+from sweeps.scheduling.worker_ends import WorkerEnd
 from sweeps.workers.places import Place
 from sweeps.workers.pool import Capacity
 from ubt.trials.assignment import Assignment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sweeps.backends.worker_ends import WorkerEnd, end_of_worker
+from sweeps.scheduling.worker_ends import WorkerEnd, end_of_worker
 
 CREATION = """Failure # 1 (occurred at 2026-11-26_00-41-03)
 The actor died because of an error raised in its creation task, \x1b[36mray::T.__init__()\x1b[39m (pid=19800, \

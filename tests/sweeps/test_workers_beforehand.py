@@ -58,6 +58,23 @@ def test_trials_get_workers_that_are_there_and_ready(tmp_path: Path, trials: int
     assert found["threads"] == "2", "those of a trial, whatever this process has"
 
 
+def test_what_cannot_be_imported_is_left_to_the_trial() -> None:
+    """Torch may raise anything where a library of the machine's is missing; workers would end as they start."""
+    script = (
+        "import sys\n"
+        "class Broken:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch':\n"
+        "            raise OSError('libcudart.so.13: cannot open shared object file')\n"
+        "sys.meta_path.insert(0, Broken())\n"
+        "import sweeps.backends.imported\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert 'sweeps.backends.trainable' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
 class TestStartedBeforehand:
     def test_leaves_environment_and_ray_as_they_were(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OMP_NUM_THREADS", "7")

@@ -320,6 +320,7 @@ CATCHES_ALL = {
     "ubt/common/registry.py": "a plug-in may raise anything on import",
     "analysis/figures/base.py": "a figure never costs a report, least of all one of another distribution",
     "sweeps/backends/node_facts.py": "any error on a node is a fact about it",
+    "sweeps/backends/imported.py": "what a worker cannot import is said by the trial that needs it",
     "sweeps/backends/connection.py": "Ray raises a bare `Exception` where its processes do not come up in time",
     "sweeps/run/launch.py": "MLflow is told that a sweep ended, however it did",
     "sweeps/run/finish.py": "a report never costs a sweep",

@@ -26,7 +26,7 @@ def workers():
     return sorted(child.pid for child in children if child.is_running() and "IDLE" in " ".join(child.cmdline()))
 
 fitting = start_ray("local", Resources(concurrent_trials=2, cpus_per_trial=2), trials=TRIALS)
-end = time.monotonic() + 60
+end = time.monotonic() + 200
 while len(there := workers()) < min(TRIALS, fitting) and time.monotonic() < end:
     time.sleep(0.1)
 from ray import tune
@@ -50,7 +50,7 @@ stop_ray()
 def test_trials_get_workers_that_are_there_and_ready(tmp_path: Path, trials: int) -> None:
     words = [sys.executable, "-c", TRIAL.replace("TRIALS", str(trials)), str(tmp_path / "tune")]
     environment = {**os.environ, "OMP_NUM_THREADS": "7", "RAY_TMPDIR": "/tmp"}
-    run = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=True)
+    run = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=500, check=True)
     found = json.loads(run.stdout.splitlines()[-1])
     assert len(found["there"]) == min(trials, 2)
     assert found["pid"] in found["there"]

@@ -15,6 +15,7 @@ from ubt.artifacts.leases import Leases
 from ubt.artifacts.manifest import ArtifactManifest, Setup
 from ubt.artifacts.unfinished import Unfinished
 from ubt.common.errors import DamagedArtifact, NotFinite
+from ubt.common.memory import return_freed_memory
 from ubt.common.progress import PULSE
 from ubt.engine.execution import Execution, stage_record
 from ubt.engine.gates import Judged, finite_weights, judge, stop
@@ -171,6 +172,7 @@ class PipelineRun:
                 with self._leases.held(node, looked_at) as manifest:
                     if manifest is None:
                         yield from self._compute(node)
+                        return_freed_memory()  # else it is kept beside what the next stage takes
             if manifest is not None:
                 self._workspace.store.note_used(manifest)
                 self.stages.append(self._computed.get(node.key) or stage_record(manifest, reused=True))

@@ -5,6 +5,7 @@ import logging
 import platform
 import shutil
 import weakref
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -287,6 +288,15 @@ def test_a_trial_computes_with_as_many_threads_as_assigned(tiny_run, monkeypatch
     finally:
         run_trial(tiny_run.root, threads=1)
     assert torch.get_num_threads() == 1
+
+
+def test_freed_memory_is_given_back_after_each_stage_that_is_computed(tiny_run, tmp_path, monkeypatch):
+    given_back = Mock()
+    monkeypatch.setattr("ubt.engine.pipeline.return_freed_memory", given_back)
+    record = run_trial(tiny_run.copy(tmp_path), {"defense.unlearn_epochs": 3})[-1]
+    computed = sum(not stage.reused for stage in record.stages)
+    assert 0 < computed < len(record.stages)
+    assert given_back.call_count == computed
 
 
 def test_what_a_trial_has_loaded_is_freed_with_its_runner(tiny_run, tmp_path):

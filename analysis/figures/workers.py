@@ -59,18 +59,18 @@ class WorkersInfo:
 def workers_info(findings: Findings) -> WorkersInfo | Absent:
     """Work out the bars; absent where records do not say when stages began."""
     reused = Counter(stage.key for record in findings.run.records for stage in record.stages if stage.reused)
-    trials, computed = _laid(findings.run.records)
+    trials, computed, lanes = _laid(findings.run.records)
     stages = [replace(bar, reused_by=reused[key]) for bar, key in computed]
     if not stages:
         return Absent("No record says when its stages were computed.")
-    lanes = sorted({bar.lane for bar in trials}, key=_lane_order)[:MOST_LANES]
+    lanes = lanes[:MOST_LANES]
     shown = _longest(bar for bar in stages if bar.lane in lanes)
     starts = _longest(bar for bar in trials if bar.lane in lanes)
     return WorkersInfo(shown, starts, _longest(_waits(trials, lanes)), tuple(lanes), len(stages) - len(shown))
 
 
-def _laid(records: Iterable[TrialRecord]) -> tuple[list[Bar], list[tuple[Bar, str]]]:
-    """Return the starts of trials in their lanes, and the stages computed in them with their keys."""
+def _laid(records: Iterable[TrialRecord]) -> tuple[list[Bar], list[tuple[Bar, str]], list[str]]:
+    """Return the starts of trials in their lanes, the stages computed in them with their keys, and the lanes."""
     busy: dict[str, list[float]] = {}
     met: set[tuple[str, str]] = set()
     trials, stages = [], []
@@ -80,13 +80,17 @@ def _laid(records: Iterable[TrialRecord]) -> tuple[list[Bar], list[tuple[Bar, st
         if lane == len(lanes):
             lanes.append(0.0)
         lanes[lane] = end
-        name = f"{node} · {lane + 1}"
+        name = _lane(node, lane)
         trials.append(Bar(name, start, end - start, record.trial))
         for stage, (began, ended) in computed:
-            if (stage.key, stage.started_at) not in met:  # told by more than one record
+            if (stage.key, stage.started_at) not in met:  # which more than one record may say
                 met.add((stage.key, stage.started_at))
                 stages.append((Bar(name, began, ended - began, record.trial, stage.stage), stage.key))
-    return trials, stages
+    return trials, stages, [_lane(node, lane) for node in sorted(busy) for lane in range(len(busy[node]))]
+
+
+def _lane(node: str, number: int) -> str:
+    return f"{node} · {number + 1}"
 
 
 Start = tuple[str, Span, TrialRecord, list[tuple[StageRecord, Span]]]
@@ -115,22 +119,23 @@ def _waits(trials: Sequence[Bar], lanes: Sequence[str]) -> Iterator[Bar]:
     """Yield when a lane had no trial, before its last one, while any other had."""
     first = min(bar.start for bar in trials)
     last = max(bar.start + bar.seconds for bar in trials)
-    running = _joined((bar.start, bar.start + bar.seconds) for bar in trials)
+    shortest = _SHORTEST * (last - first)
+    running = _joined(((bar.start, bar.start + bar.seconds) for bar in trials), shortest)
     for lane in lanes:
         free_from = first
         for bar in sorted((bar for bar in trials if bar.lane == lane), key=lambda bar: bar.start):
-            for start, end in running:
+            for start, end in running if bar.start - free_from > shortest else ():
                 began, ended = max(start, free_from), min(end, bar.start)
-                if ended - began > _SHORTEST * (last - first):
+                if ended - began > shortest:
                     yield Bar(lane, began, ended - began)
             free_from = max(free_from, bar.start + bar.seconds)
 
 
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    """Return when any of the spans holds, without overlaps."""
+def _joined(spans: Iterable[Span], apart: float) -> list[Span]:
+    """Return when any of the spans holds, without overlaps; those that are less than so many seconds apart are one."""
     joined: list[Span] = []
     for start, end in sorted(spans):
-        if joined and start <= joined[-1][1]:
+        if joined and start <= joined[-1][1] + apart:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
         else:
             joined.append((start, end))
@@ -140,11 +145,6 @@ def _joined(spans: Iterable[Span]) -> list[Span]:
 def _longest(bars: Iterable[Bar]) -> tuple[Bar, ...]:
     kept = sorted(bars, key=lambda bar: -bar.seconds)[:MOST_BARS]
     return tuple(sorted(kept, key=lambda bar: bar.start))
-
-
-def _lane_order(lane: str) -> tuple[str, int]:
-    node, _, number = lane.rpartition(" · ")
-    return node, int(number)
 
 
 def _span(start: str, end: str) -> Span | None:

@@ -55,7 +55,7 @@ def test_trials_get_workers_that_are_there_and_ready(tmp_path: Path, trials: int
     assert len(found["there"]) == min(trials, 2)
     assert found["pid"] in found["there"]
     assert found["ready"]
-    assert found["threads"] == "2", "those of a trial, whatever this process has"
+    assert found["threads"] == "2", "those of a trial, not of this process"
 
 
 def test_what_cannot_be_imported_is_left_to_the_trial() -> None:

@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -67,10 +67,10 @@ def _tried(named: Sequence[Named]) -> list[Problem]:
 def main() -> None:
     """Read what is named as JSON; write the mistakes."""
     logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of each model that is built before it has weights
-    named = [
-        (ModelSettings.model_validate(model), poisoned and Path(poisoned)) for model, poisoned in json.load(sys.stdin)
-    ]
-    json.dump([asdict(problem) for problem in _tried(named)], sys.stdout, default=str)
+    given = [(ModelSettings.model_validate(model), poisoned) for model, poisoned in json.load(sys.stdin)]
+    with redirect_stdout(sys.stderr):  # what libraries print is no part of the answer
+        problems = _tried([(model, poisoned and Path(poisoned)) for model, poisoned in given])
+    json.dump([asdict(problem) for problem in problems], sys.stdout, default=str)
 
 
 if __name__ == "__main__":

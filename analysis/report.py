@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from analysis.gates import gate_table
 from analysis.nodes import node_table
 from analysis.opening.words import opening
 from analysis.page import reasons, trial_table
-from analysis.paper import embedded_figures
+from analysis.paper import embedded_figures, style
 from analysis.planned import planned_text
 from analysis.printed.figures import figure_table
 from analysis.records import PARTS, read_run
@@ -84,6 +85,12 @@ def write_report(run_folder: Path | str) -> Report:
         contents = report_contents(findings, summary)
         files = tuple(write_whole(folder / REPORT_FOLDER / name, content) for name, content in contents.items())
         return Report(files[0], files, summary)
+
+
+def load() -> None:
+    """Load what figures are drawn with, and would load when the first one is: two seconds."""
+    style.load()
+    import_module("sklearn.metrics")
 
 
 @contextmanager

@@ -93,11 +93,7 @@ class EndImports:
 
 def _import_for_the_end() -> None:
     with suppress(Exception):  # the report itself says what is in the way
-        from analysis.paper import style  # noqa: PLC0415
-
-        for name in ("analysis.report", "sklearn.metrics"):
-            import_module(name)
-        style.load()
+        import_module("analysis.report").load()
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,8 @@ def _time(text: str) -> float | None:
 
 def draw_workers(info: WorkersInfo) -> go.Figure:
     """Draw a bar a stage in one for its trial, and one where a lane waits."""
-    figure = go.Figure(layout=base.blank(height=130 + 24 * len(info.lanes)))
+    names = 2 + len({bar.stage for bar in info.stages})  # three side by side on a narrow page, where they need most
+    figure = go.Figure(layout=base.blank(height=130 + 10 * names + 24 * len(info.lanes)))
     began = min(bar.start for bar in (*info.trials, *info.stages))
     _add(figure, "waiting for a trial", info.waits, began, WAITING, 0.8, pattern="/")
     _add(figure, "trial: reading, publishing", info.trials, began, TRIAL, 0.8)

@@ -36,8 +36,8 @@ exit "${REFUSES:-0}"
 SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do echo "$1" >>"$SEEN/srun"; shift; done
 for ((node = 0; node < SLURM_JOB_NUM_NODES; node++)); do
-	SLURM_NODEID=$node SLURMD_NODENAME=n$((node + 1)) setsid "$@" &
-	echo $! >>"$SEEN/tasks"
+	# Noted by the task itself, once it leads a group: only then does a signal to that group find it.
+	SLURM_NODEID=$node SLURMD_NODENAME=n$((node + 1)) setsid bash -c 'echo $$ >>"$SEEN/tasks"; exec "$@"' bash "$@" &
 done
 wait
 """
@@ -283,7 +283,8 @@ def test_on_many_nodes_the_first_is_the_head_and_one_that_fails_to_start_is_star
 def test_when_the_time_is_over_before_the_nodes_are_there_the_job_goes_back_into_the_queue(submit: Submit) -> None:
     job = submit("demo", SLURM_JOB_NUM_NODES="2", SLURMD_NODENAME="n1", WAITS_FOR="never")
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (job.seen / "tasks").exists():
+    tasks = job.seen / "tasks"
+    while not tasks.exists() or len(tasks.read_text().splitlines()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     job.process.send_signal(signal.SIGUSR1)

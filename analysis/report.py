@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -21,6 +21,8 @@ from analysis.details.classes import class_table
 from analysis.details.detail import details
 from analysis.details.grid import grid
 from analysis.effects import Effects, Importances, begin_importances, find_effects, find_importances
+from analysis.effects.beside import Beside
+from analysis.effects.importance import FEWEST
 from analysis.effects.output import effects_latex, effects_table, importances_table
 from analysis.effects.page import ablation_opening, effects_view
 from analysis.figures import FIGURES, Absent, FigureKind, drawn
@@ -42,7 +44,7 @@ from analysis.summary import Summary, summarise
 from analysis.tables import trials_table
 from ubt.artifacts.remote_folder import at_hand
 from ubt.common.atomic_files import write_whole
-from ubt.common.paths import REPORT_FOLDER
+from ubt.common.paths import RECORDS_FOLDER, REPORT_FOLDER
 
 OF_ONE_DEFENSE = {"front", "knobs", "pairs", "parallel", "growth", "chain", "epochs"}
 """Figures that a comparison has nothing to show in: its defenses have no knobs in common, and no choice."""
@@ -79,10 +81,10 @@ def write_report(run_folder: Path | str) -> Report:
         >>> write_report("runs/demo").page  # doctest: +SKIP
         PosixPath('runs/demo/report/index.html')
     """
-    with at_hand(run_folder, PARTS, REPORT_FOLDER) as folder, _without_collection():
+    with at_hand(run_folder, PARTS, REPORT_FOLDER) as folder, _without_collection(), _beside(folder) as process:
         findings = find(read_run(folder))
         summary = summarise(findings)
-        contents = report_contents(findings, summary)
+        contents = report_contents(findings, summary, weighed=begin_importances(findings, process))
         files = tuple(write_whole(folder / REPORT_FOLDER / name, content) for name, content in contents.items())
         return Report(files[0], files, summary)
 
@@ -91,6 +93,12 @@ def load() -> None:
     """Load what figures are drawn with, and would load when the first one is: two seconds."""
     style.load()
     import_module("sklearn.metrics")
+
+
+def _beside(folder: Path) -> AbstractContextManager[Beside | None]:
+    """Have a process for importances, which needs its time to begin, where a run has trials enough for them."""
+    records = (folder / RECORDS_FOLDER).glob("*.json")
+    return closing(Beside()) if sum(1 for _ in records) >= FEWEST else nullcontext()
 
 
 @contextmanager
@@ -105,35 +113,39 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def report_contents(findings: Findings, summary: Summary | None = None, live: int | None = None) -> dict[str, str]:
+def report_contents(
+    findings: Findings,
+    summary: Summary | None = None,
+    live: int | None = None,
+    weighed: Callable[[], Importances] | None = None,
+) -> dict[str, str]:
     """Return file name → content of a run's report, the page first.
 
     `live` is which version of a running sweep's page it is: such a page asks where it came from for newer ones.
+    `weighed` waits for importances that are worked out elsewhere; without it they are worked out here.
     """
-    # A live page is written again and again: it works them out in this process, where what that takes stays loaded.
-    weighed = begin_importances(findings) if live is None else partial(find_importances, findings)
     summary, comparison, effects = summary or summarise(findings), compare(findings), find_effects(findings)
     figures = {name: drawn(name, findings) for name in _shown(findings)}
-    importances = weighed()
-    contents = {
-        "index.html": render(findings, summary, comparison, effects, importances, figures, live),
+    tables = {
         "trials.csv": trials_table(findings.run).to_csv(index=False),
         "front.csv": members_table(findings).to_csv(index=False),
         "epochs.csv": epochs_table(findings).to_csv(index=False),
         "summary.json": summary.model_dump_json(indent=2) + "\n",
     }
     if comparison:
-        contents["comparison.csv"] = comparison_table(comparison).to_csv(index=False)
+        tables["comparison.csv"] = comparison_table(comparison).to_csv(index=False)
     if effects:
-        contents["effects.csv"] = effects_table(effects).to_csv(index=False)
-        contents["effects.tex"] = effects_latex(effects)
-    if importances:
-        contents["importances.csv"] = importances_table(importances).to_csv(index=False)
+        tables["effects.csv"] = effects_table(effects).to_csv(index=False)
+        tables["effects.tex"] = effects_latex(effects)
     for name, (_, figure) in figures.items():
         data = Absent("") if isinstance(figure, Absent) else attempt(name, partial(figure_table, figure))
         if not isinstance(data, Absent):
-            contents[f"figure-{name}.csv"] = data.to_csv(index=False)
-    return contents
+            tables[f"figure-{name}.csv"] = data.to_csv(index=False)
+    importances = weighed() if weighed else find_importances(findings)  # late: elsewhere they are worked out meanwhile
+    if importances:
+        tables["importances.csv"] = importances_table(importances).to_csv(index=False)
+    page = render(findings, summary, comparison, effects, importances, figures, live)
+    return {"index.html": page, **tables}
 
 
 def _shown(findings: Findings) -> list[str]:

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, TypedDict
 
 from pydantic import JsonValue
@@ -149,6 +150,8 @@ def _trends(values: Sequence[JsonValue], points: Points) -> list[float | None]:
 
 def main() -> None:
     """Read columns, points and how many are the best; write what each knob is."""
+    for module in ("optuna.importance", "sklearn.ensemble", "scipy.stats"):
+        import_module(module)  # most of the time, before there is anything to read
     given = json.load(sys.stdin)
     json.dump(weigh(given["columns"], [(asr, ca) for asr, ca in given["points"]], given["best"]), sys.stdout)
 

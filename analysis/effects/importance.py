@@ -7,29 +7,21 @@ importance is of that region more than of the space (Hutter et al., ICML 2014; W
 from __future__ import annotations
 
 import json
-import logging
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from tempfile import TemporaryFile
-from typing import cast
 
+from analysis.effects.beside import Beside
 from analysis.effects.evaluators import Columns, Points, Weights, weigh
 from analysis.findings import Findings
 from analysis.formatting import setting_text, short_names
 from analysis.tables import setting
 
-logger = logging.getLogger(__name__)
-
 FEWEST = 12
 """Configurations below which importances are not worked out: a forest of fewer fits noise."""
 AMONG_BEST = 5
 """PED-ANOVA wants at least so many trials among the best."""
-_APART_SECONDS = 600.0
-"""After so long a process that works importances out does not count on."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +67,15 @@ class Importances:
 
 def find_importances(findings: Findings) -> Importances:
     """Work out how much each knob matters; nothing, unless several knobs were varied at once in enough trials."""
-    return _begun(findings, apart=False)()
+    return _begun(findings, None)()
 
 
-def begin_importances(findings: Findings) -> Callable[[], Importances]:
-    """Begin to work them out in a process of its own; return what waits for them."""
-    return _begun(findings, apart=True)
+def begin_importances(findings: Findings, process: Beside | None) -> Callable[[], Importances]:
+    """Begin to work them out in a process beside this one, if there is one; return what waits for them."""
+    return _begun(findings, process)
 
 
-def _begun(findings: Findings, apart: bool) -> Callable[[], Importances]:
+def _begun(findings: Findings, process: Beside | None) -> Callable[[], Importances]:
     run = findings.run
     adaptive = run.design == "optuna" or any(record.asked_as for record in run.records)
     measured = [c for c in findings.searched if c.point and not c.first.label.leaves_out]
@@ -92,10 +84,12 @@ def _begun(findings: Findings, apart: bool) -> Callable[[], Importances]:
     best = max(AMONG_BEST, math.ceil(len(measured) / 10))
     none = Importances((), len(measured), adaptive, best)
     if run.compared or len(paths) < 2 or len(measured) < FEWEST or not crossed:
+        if process:
+            process.close()
         return lambda: none
     columns = {path: [setting(c.first, path) for c in measured] for path in paths}
     points = [point for c in measured if c.val and (point := c.val.point)]
-    weights = _weights(columns, points, best, apart)
+    weights = _weights(columns, points, best, process)
     return lambda: replace(none, knobs=_knobs(paths, weights()))
 
 
@@ -103,12 +97,12 @@ _LAST: dict[str, Weights] = {}
 """What was worked out last, by what of: the same run's pictures for MLflow ask for it again."""
 
 
-def _weights(columns: Columns, points: Points, best: int, apart: bool) -> Callable[[], Weights]:
+def _weights(columns: Columns, points: Points, best: int, process: Beside | None) -> Callable[[], Weights]:
     given = json.dumps({"columns": columns, "points": points, "best": best})
     if known := _LAST.get(given):
         return lambda: known
     here = partial(weigh, columns, points, best)
-    wait = _apart(given, here) if apart else here
+    wait = process.weigh(given, here) if process else here
 
     def work_out() -> Weights:
         weights = wait()
@@ -117,32 +111,6 @@ def _weights(columns: Columns, points: Points, best: int, apart: bool) -> Callab
         return weights
 
     return work_out
-
-
-def _apart(given: str, here: Callable[[], Weights]) -> Callable[[], Weights]:
-    """Begin `weigh` in a process of its own; where there can be none, it is worked out `here` when it is asked for."""
-    command = [sys.executable, "-P", "-m", "analysis.effects.evaluators"]  # -P: no module of where it is called from
-    try:
-        with TemporaryFile("w+") as source:  # not a pipe, which would be filled only once it is read
-            source.write(given)
-            source.seek(0)
-            process = subprocess.Popen(
-                command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            )
-    except OSError:
-        return here
-
-    def wait() -> Weights:
-        try:
-            said, _ = process.communicate(timeout=_APART_SECONDS)
-            return cast("Weights", json.loads(said))
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            process.kill()
-            process.wait()
-            logger.debug("importances are worked out here: %s", error)
-            return here()
-
-    return wait
 
 
 def _knobs(paths: Sequence[str], weights: Weights) -> tuple[Importance, ...]:

@@ -1,11 +1,13 @@
 """Importances of knobs whose part in each rate is known by construction."""
 
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from analysis.effects import begin_importances, find_importances, importance
+from analysis.effects.beside import Beside
 from analysis.effects.output import importance_notes, importances_table
 from analysis.findings import find
 
@@ -34,9 +36,10 @@ def test_a_process_of_its_own_finds_the_same_wherever_it_is_called_from(findings
     (tmp_path / "optuna.py").write_text("raise SystemExit('code of the folder was run')")
     monkeypatch.chdir(tmp_path)
     importance._LAST.clear()
-    wait = begin_importances(findings)
-    monkeypatch.setattr(importance, "weigh", None)  # not here
-    assert wait() == searched
+    with closing(Beside()) as process:
+        wait = begin_importances(findings, process)
+        monkeypatch.setattr(importance, "weigh", None)  # not here
+        assert wait() == searched
     assert find_importances(findings) == searched  # known by now
 
 
@@ -44,7 +47,14 @@ def test_a_process_of_its_own_finds_the_same_wherever_it_is_called_from(findings
 def test_where_there_can_be_no_such_process_they_are_worked_out_here(findings, searched, monkeypatch, program):
     importance._LAST.clear()
     monkeypatch.setattr(sys, "executable", program)
-    assert begin_importances(findings)() == searched
+    with closing(Beside()) as process:
+        assert begin_importances(findings, process)() == searched
+
+
+def test_the_process_ends_at_once_where_there_is_nothing_to_weigh(trial, run_of):
+    process = Beside()
+    assert not begin_importances(find(run_of(trial(0, asr=0.1, ca=0.8))), process)()
+    assert process.ended
 
 
 def test_the_knob_that_moves_a_rate_has_most_of_its_variance(searched):

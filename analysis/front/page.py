@@ -40,7 +40,7 @@ def front_table(findings: Findings) -> PageTable:
 
 def _member(member: Configuration, findings: Findings) -> Cell:
     is_choice = member is findings.chosen and not findings.run.leaves_out
-    role = "chosen" if is_choice else findings.roles.get(member.first.trial, "")
+    role = "chosen" if is_choice else findings.roles.get(member.name, "")
     return Cell(member.title, member.title, tag=role)
 
 

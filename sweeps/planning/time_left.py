@@ -129,7 +129,7 @@ class TimeLeft:
         self._model.price([(trial, pipeline)])
         if self._known.pop(record.trial, None) is None and self._imagined:
             needed, imagined = self._to_compute(pipeline), self._to_compute(self._imagined.popleft())
-            if needed is not None and imagined:
+            if needed is not None and imagined and _has_just_begun(record):
                 self._needed.add(min(needed / imagined, _MOST), 1.0, 0)
         if not record.state.ended and len(self._first) < self._workers:
             self._first.add(record.trial)
@@ -190,6 +190,11 @@ class TimeLeft:
             return pace.seconds / pace.weight * piece.weight if pace.weight else None
         others = self._pace.factor(_OTHERS * self._planned)
         return piece.seconds * pace.factor(_OWN * piece.seconds, others)
+
+
+def _has_just_begun(record: TrialRecord) -> bool:
+    """Tell whether a trial has computed nothing yet: of one that has, what it needed is in the store by now."""
+    return not record.state.ended and not any(stage.complete and not stage.reused for stage in record.stages)
 
 
 def _keys_of(pipelines: Iterable[Pipeline]) -> dict[str, None]:

@@ -52,3 +52,14 @@ def test_an_earlier_epoch_says_of_which_trial_it_is_until_a_trial_ends_at_it(tri
     (row,) = cells(found)
     assert (row["trial"].text, row["test ASR"].text) == ("trial-1", "11.0%")
     assert "trial-1 is trial-0 after epoch 1." in opening(found, summarise(found)).detail
+
+
+def test_an_earlier_epoch_of_the_chosen_trial_is_not_marked_as_chosen(trial, rates, run_of):
+    epochs = tuple(EpochRecord(epoch=at, seconds=1, val=rates(*p)) for at, p in enumerate([(0.2, 0.9), (0.1, 0.8)], 1))
+    stages = (StageRecord(stage="unlearn", key="u", reused=False, seconds=1, epochs=epochs),)
+    long = trial(0, asr=0.1, ca=0.8, changes={EPOCHS: 2}, stages=stages)
+    found = find(replace(run_of(long), epochs="every", ca_floor=0.5))
+    assert [(row["trial"].text, row["trial"].tag) for row in cells(found)] == [
+        ("trial-0", "chosen"),
+        ("trial-0@1", ""),
+    ]

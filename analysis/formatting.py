@@ -21,6 +21,14 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}%"
 
 
+def tenths(fraction: float) -> int:
+    """Return a fraction in tenths of a percent, rounded as `percent` rounds it: `0.0364` → 36.
+
+    A number that was rounded to more digits first could be rounded the other way in the end.
+    """
+    return round(10 * float(f"{100 * fraction:.1f}"))
+
+
 def points(fraction: float) -> str:
     """Return a difference of rates in percentage points: `0.02` → `2 points`."""
     number = f"{100 * fraction:.2f}".rstrip("0").rstrip(".")

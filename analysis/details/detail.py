@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import JsonValue
 
 from analysis.findings import Findings
-from analysis.formatting import changes_text
+from analysis.formatting import changes_text, tenths
 from ubt.trials.rates import Rates
 from ubt.trials.record import TrialRecord
 
@@ -67,21 +67,21 @@ def _detail(
 
 
 def _rates(rates: Rates | None) -> JsonValue:
-    """Return ASR with its interval, then CA with its, as numbers of four digits."""
+    """Return ASR with its interval, then CA with its, in tenths of a percent."""
     if rates is None:
         return None
     numbers = (rates.asr, rates.asr_low, rates.asr_high, rates.ca, rates.ca_low, rates.ca_high)
-    return [None if number is None else round(number, 4) for number in numbers]
+    return [None if number is None else tenths(number) for number in numbers]
 
 
 def _epochs(record: TrialRecord) -> JsonValue:
-    """Return ASR and CA on validation of the poisoned model and after each judged epoch."""
+    """Return ASR and CA on validation of the poisoned model and after each judged epoch, in tenths of a percent."""
     judged = [epoch.val for _, epoch in record.epochs if epoch.val]
     course = [rates for rates in (record.poisoned_val, *judged) if rates]
     if not judged:
         return None
-    asr = [None if rates.asr is None else round(rates.asr, 4) for rates in course]
-    return [list[JsonValue](asr), [round(rates.ca, 4) for rates in course], int(record.poisoned_val is None)]
+    asr = [None if rates.asr is None else tenths(rates.asr) for rates in course]
+    return [list[JsonValue](asr), [tenths(rates.ca) for rates in course], int(record.poisoned_val is None)]
 
 
 def _shares(part: Iterable[int] | None, whole: Iterable[int] | None) -> JsonValue:

@@ -69,7 +69,7 @@ function settings(grid, row, detail) {
 function ratesTable(details, detail) {
   const cell = (rates, from) => {
     if (!rates || rates[from] === null) return "–";
-    const [mean, low, high] = rates.slice(from, from + 3).map((rate) => (100 * rate).toFixed(1));
+    const [mean, low, high] = rates.slice(from, from + 3).map((tenths) => (tenths / 10).toFixed(1));
     return [`${mean}% `, element("small", { textContent: `${low}–${high}` })];
   };
   const rows = details.splits.map((split, at) => [split, detail.rates[at]]).filter(([, rates]) => rates);
@@ -103,7 +103,7 @@ function drawCourse(drawer, detail, details) {
   const names = ["ASR", "CA"], colours = ["#D55E00", "#0072B2"];
   if (course) {
     const traces = [0, 1].filter((at) => detail.epochs[at].some((rate) => rate !== null)).map((at) => ({
-      x: detail.epochs[at].map((_, epoch) => epoch + detail.epochs[2]), y: detail.epochs[at], name: names[at],
+      x: detail.epochs[at].map((_, epoch) => epoch + detail.epochs[2]), y: detail.epochs[at].map((tenths) => (tenths === null ? null : tenths / 1000)), name: names[at],
       mode: "lines+markers", line: { color: colours[at] }, hovertemplate: `${names[at]} after epoch %{x}: %{y:.1%}<extra></extra>`,
     }));
     const look = layout(190);

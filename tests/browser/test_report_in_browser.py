@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from analysis import write_report
+from analysis.formatting import percent, tenths
 from sweeps.watching.look import Watched
 from sweeps.watching.server import Pages, serve
 from ubt.trials.record import State, read_record, write_record
@@ -119,6 +120,13 @@ def test_trials_are_searched_filtered_and_sorted(opened, reports):
     page.locator(".tabulator-col[tabulator-field='c4'][aria-sort='ascending']").wait_for()
     rates = [float(text.rstrip("%")) for text in cells(page, "c4")]
     assert rates == sorted(rates)
+
+
+def test_scripts_round_a_rate_as_the_rest_of_the_page_does(opened, reports):
+    rates = [hits / images for images in (480, 1100, 1200, 50_000) for hits in range(images)]
+    shown = drawn(opened(reports["search"])).evaluate("rates => rates.map(FORMATS.percent)", rates)
+    assert shown == [percent(rate) for rate in rates]
+    assert [f"{tenths(rate) / 10:.1f}%" for rate in rates] == shown
 
 
 def test_columns_are_chosen(opened, reports):

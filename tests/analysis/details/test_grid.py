@@ -43,8 +43,8 @@ def test_parts_with_a_kind_are_words(run_of, trial):
 def test_a_trial_is_shown_with_rates_epochs_from_the_poisoned_model_on_and_stages(run_of, trial):
     found = details(find(run_of(trial(0, asr=0.1, ca=0.8))))
     (one,) = found["trials"]
-    assert one["rates"][found["splits"].index("validation")][::3] == [0.1, 0.8]
-    assert one["epochs"] == [[0.9, 0.5, 0.1], [0.82, 0.7, 0.8], 0]
+    assert one["rates"][found["splits"].index("validation")][::3] == [100, 800]
+    assert one["epochs"] == [[900, 500, 100], [820, 700, 800], 0]
     assert [[found["stages"][stage], whole, here] for stage, whole, here in one["stages"]] == [
         ["suspect", 10, 0],
         ["unlearn", 4, 4],

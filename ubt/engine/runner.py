@@ -67,7 +67,7 @@ class TrialRunner:
         self._leases.close()
 
     def run(self, assignment: Assignment) -> Iterator[TrialRecord]:
-        """Yield the trial's record after every stage and epoch; the last one is DONE or FAILED with a reason."""
+        """Yield the trial's record when it begins, and after every stage and epoch; the last is DONE or FAILED."""
         started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
         attempt = Attempt(started_at=started, node=self.node, alone=assignment.alone)
         record = assignment.record(State.RUNNING).model_copy(
@@ -105,7 +105,8 @@ class TrialRunner:
         found = {"device": str(workspace.device), "device_memory_bytes": memory_bytes(workspace.device)}
         found |= {"device_kind": device_kind(workspace.device, cpu_name(), assignment.threads)}
         found |= {"classes": tuple(data.classes), "skipped": dict(data.skipped)}
-        record = record.model_copy(update=found)
+        record = _so_far(record.model_copy(update=found), run)
+        yield record  # a first stage may take hours: it is said what the trial is at
         try:
             for _ in run.steps():
                 record = _so_far(record, run)

@@ -15,10 +15,12 @@ import argparse
 import json
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 import numpy as np
 from pydantic import JsonValue
@@ -114,17 +116,21 @@ def identity(config: Mapping[str, JsonValue]) -> str:
     return json.dumps(config["defense"], sort_keys=True)
 
 
-def whole(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
-    """Return the records of configurations that ran to their end, each epoch as if computed alone."""
+def whole(records: Iterable[TrialRecord], most: float) -> dict[str, TrialRecord]:
+    """Return the records of configurations that ran to their end, each epoch as if computed alone.
+
+    A stage takes at most so many times the median of its name.
+    """
+    done = [one for one in records if one.state is State.DONE]
+    named: defaultdict[str, list[float]] = defaultdict(list)
+    for stage in (stage for one in done for stage in one.stages):
+        named[stage.stage].append(stage.seconds)
+    longest = {name: most * median(seconds) for name, seconds in named.items()}
 
     def alone(stage: StageRecord) -> StageRecord:
-        return stage.model_copy(update={"reused": False})
+        return stage.model_copy(update={"reused": False, "seconds": min(stage.seconds, longest[stage.stage])})
 
-    return {
-        identity(one.config): one.model_copy(update={"stages": tuple(map(alone, one.stages))})
-        for one in records
-        if one.state is State.DONE
-    }
+    return {identity(one.config): one.model_copy(update={"stages": tuple(map(alone, one.stages))}) for one in done}
 
 
 def interval(values: list[float], digits: int) -> tuple[float, ...]:
@@ -133,9 +139,9 @@ def interval(values: list[float], digits: int) -> tuple[float, ...]:
     return tuple(round(value, digits) for value in found)
 
 
-def of_run(study: str, run: Path) -> tuple[Made, Answer]:
+def of_run(study: str, run: Path, most: float) -> tuple[Made, Answer]:
     """Return what makes a study with stopping, and what answers its trials by records of a run of its whole space."""
-    outcomes = whole(read_records(run / "records"))
+    outcomes = whole(read_records(run / "records"), most)
 
     def made(settings: list[str]) -> StudyConfig:
         return load_study(study, ["search.stopping={}", "tracking.enabled=false", *settings])
@@ -171,10 +177,17 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--at-most",
+        type=float,
+        default=inf,
+        metavar="N",
+        help="of a run that was held up now and then: no stage takes more than N times the median of its name",
+    )
     parser.add_argument("--set", action="append", default=[], dest="settings")
     arguments = parser.parse_args()
     name, of = arguments.study, arguments.outcomes
-    made, answer = of_grid(of) if name == "grid" else of_run(name, Path(of))
+    made, answer = of_grid(of) if name == "grid" else of_run(name, Path(of), arguments.at_most)
     pairs = []
     for seed in range(arguments.seeds):
         stopped = made([*arguments.settings, f"search.sampler_seed={seed}"])

@@ -26,6 +26,7 @@ class Beside:
         # -P: no module of where it is called from
         command = [sys.executable, "-P", "-m", "analysis.effects.evaluators"]
         self._process: subprocess.Popen[str] | None = None
+        self._asking: Thread | None = None
         with suppress(OSError):
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -41,7 +42,7 @@ class Beside:
             with suppress(OSError, ValueError, subprocess.TimeoutExpired):
                 said.append(process.communicate(given, timeout=_SECONDS)[0])
 
-        asking = Thread(target=ask, daemon=True)  # a pipe takes what is long only once it is read
+        self._asking = asking = Thread(target=ask, daemon=True)  # a pipe takes what is long only once it is read
         asking.start()
 
         def wait() -> Weights:
@@ -60,7 +61,12 @@ class Beside:
         return self._process is None or self._process.poll() is not None
 
     def close(self) -> None:
-        """End it, whatever it does."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
+        """End it, if it has not ended."""
+        if process := self._process:
+            process.kill()
+            process.wait()
+            if self._asking:
+                self._asking.join()  # it reads to the end of the pipe, which is there now
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    pipe.close()

@@ -98,7 +98,7 @@ def run_ours(trials: int, folder: Path) -> tuple[float, float]:
     """Return the wall seconds of all, and of the trials after the first."""
     config = study(trials)
     began = time.perf_counter()
-    concurrent = start_ray("local", config.resources)
+    concurrent = start_ray("local", config.resources, trials)
     run = folder / "ours"
     RunFolder(run).write_study(config)
     tracker = Tracker(config.tracking, run)

@@ -51,6 +51,7 @@ class Beside:
                 return cast("Weights", json.loads(said[0]))
             except (IndexError, ValueError) as error:
                 _log.debug("importances are worked out here: %s", error)
+                process.kill()  # it has ended, or takes too long
                 return here()
 
         return wait

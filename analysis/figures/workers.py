@@ -107,12 +107,26 @@ def _starts(records: Iterable[TrialRecord]) -> Iterator[Start]:
             if span is None and attempt.started_at == record.started_at and (began := _time(record.started_at)):
                 span = (began, began + record.seconds)
             if span:
-                own = [(stage, at) for stage, at in computed if span[0] - 1 <= at[0] <= span[1]]
+                own = _in_turn(computed, span, attempt.node)
                 computed = [one for one in computed if one not in own]
                 end = max([span[1], *(ended for _, (_, ended) in own)])
                 yield attempt.node or "worker", (span[0], end), record, own
         for stage, span in computed:
             yield stage.node or "worker", span, record, [(stage, span)]
+
+
+def _in_turn(computed: Sequence[tuple[StageRecord, Span]], span: Span, node: str) -> list[tuple[StageRecord, Span]]:
+    """Return what a trial's own worker computed in a span; the rest was computed beside it, by another one's.
+
+    A trial runs its stages one after the other, but publishes one while it computes the next.
+    """
+    found: list[tuple[StageRecord, Span]] = []
+    free_from = span[0] - 1
+    for stage, (began, ended) in computed:
+        if free_from <= began <= span[1] and (stage.node or node) == node:
+            found.append((stage, (began, ended)))
+            free_from = began + min(stage.spent_seconds, ended - began) - 1  # of what clocks and records round off
+    return found
 
 
 def _waits(trials: Sequence[Bar], lanes: Sequence[str]) -> Iterator[Bar]:

@@ -39,9 +39,11 @@ def front_table(findings: Findings) -> PageTable:
 
 
 def _member(member: Configuration, findings: Findings) -> Cell:
-    is_choice = member is findings.chosen and not findings.run.leaves_out
-    role = "chosen" if is_choice else findings.roles.get(member.name, "")
-    return Cell(member.title, member.title, tag=role)
+    """Return its name, marked where it is the choice or the base itself and not an earlier epoch of that trial."""
+    if member is findings.chosen and not findings.run.leaves_out:
+        return Cell(member.title, member.title, tag="chosen")
+    is_base = findings.base is not None and member.name == findings.base.name
+    return Cell(member.title, member.title, tag="base" if is_base else "")
 
 
 def _chance(member: Configuration, findings: Findings) -> Cell:

@@ -54,12 +54,15 @@ def variables_of_the_job() -> dict[str, str]:
 def started_beforehand(workers: int, environment: Mapping[str, str]) -> Iterator[None]:
     """Have a Ray that is started in the block start so many workers with it, in this environment.
 
-    By itself Ray starts one for each CPU that it is given. That number is private, so Ray is pinned.
+    If there are to be none, no worker imports anything beforehand. By itself Ray starts one for each CPU that it is
+    given. That number is private, so Ray is pinned.
     """
     services: Any = import_module("ray._private.services")
     start = services.start_ray_process
     services.start_ray_process = _of_so_many(start, workers)
-    wanted = {**environment, _START_WORKERS: "1", _IMPORT: "sweeps.backends.imported", _IDLE_MS: "120000"}
+    wanted = {**environment, _START_WORKERS: "0"}
+    if workers:
+        wanted |= {_START_WORKERS: "1", _IMPORT: "sweeps.backends.imported", _IDLE_MS: "120000"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

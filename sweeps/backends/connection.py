@@ -140,12 +140,12 @@ _SETTINGS = {
 }
 
 
-def start_ray(address: str, resources: Resources, trials: int | None = None) -> int:
+def start_ray(address: str, resources: Resources, trials: int = 0) -> int:
     """Connect to Ray, or start a private one, and return how many trials may be expected to run at a time.
 
     On this machine these are as many as fit; a private Ray starts a worker for each with itself, but no more than there
-    are `trials`. On a cluster they are at least `TRIALS_WAITING`, even if it has no node yet. As nodes come and go it
-    may be more or fewer; only an adaptive search has to settle on a number.
+    are `trials` to be run. On a cluster they are at least `TRIALS_WAITING`, even if it has no node yet. As nodes come
+    and go it may be more or fewer; only an adaptive search has to settle on a number.
 
     Raises:
         UserError: if no cluster answers at the address, or this machine lacks the GPUs that a trial asks for, or
@@ -218,7 +218,7 @@ def node_name(node_id: str, known: Sequence[Mapping[str, Any]]) -> str:
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
 
-def _start_private(resources: Resources, trials: int | None = None) -> None:
+def _start_private(resources: Resources, trials: int) -> None:
     """Start a Ray of our own on this machine.
 
     Raises:
@@ -228,11 +228,12 @@ def _start_private(resources: Resources, trials: int | None = None) -> None:
     from ray.exceptions import RayError  # noqa: PLC0415
 
     cpus = local_trials(resources) * resources.cpus_per_trial
-    options, environment, workers = dict(_QUIET), environment_of_workers(resources), _fitting_here(resources, cpus)
+    options, environment = dict(_QUIET), environment_of_workers(resources)
+    workers = min(trials, _fitting_here(resources, cpus)) if trials else 0
     if variables_of_the_job():  # which Ray asks for with each worker: none that is there already has them
         options["runtime_env"], workers = {"env_vars": environment}, 0
     try:
-        with kept_private() as private, started_beforehand(min(workers, trials or workers), environment):
+        with kept_private() as private, started_beforehand(workers, environment):
             ray.init(address=LOCAL, num_cpus=cpus, include_dashboard=False, **private, **options)
     except Exception as error:
         # Ray raises a bare one where its processes do not come up in time, as on a machine with much other work.
@@ -246,8 +247,10 @@ def _fitting_here(resources: Resources, cpus: int) -> int:
     """Return how many trials fit on this machine at a time, as far as that can be seen before Ray has started."""
     from ray._private.accelerators import get_accelerator_manager_for_resource  # noqa: PLC0415 — private, as above
 
-    gpus = get_accelerator_manager_for_resource("GPU")
-    count = gpus.get_current_node_num_accelerators() if gpus and resources.gpus_per_trial else 0
+    gpus, count = get_accelerator_manager_for_resource("GPU"), 0
+    if gpus and resources.gpus_per_trial:
+        count, visible = gpus.get_current_node_num_accelerators(), gpus.get_current_process_visible_accelerator_ids()
+        count = count if visible is None else min(count, len(visible))  # as Ray counts them
     return _capacity_of(resources, {"CPU": cpus, "GPU": count})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ from ray.tune.schedulers import FIFOScheduler
 from sweeps.backends.node_tasks import ask_again, let_go, never_again, take_back
 from sweeps.backends.nodes import Nodes
 from sweeps.backends.searcher import SessionSearcher, place_of
-from sweeps.backends.trainable import NODE, UNFIT, WAITS
+from sweeps.backends.trainable import NODE, RECORD, UNFIT
 from sweeps.scheduling.session import Session
 from sweeps.scheduling.worker_ends import end_of_worker
 from ubt.common.ending import Ending
@@ -105,8 +106,8 @@ class Interruption(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: object
     ) -> None:
-        """A trial has come to the end of a stage or epoch, if this is no mere sign of life."""
-        if self._under_way is not None and WAITS not in result:
+        """A trial has come to the end of a stage or epoch, unless it has just begun or this is a sign of life."""
+        if self._under_way is not None and RECORD in result and json.loads(result[RECORD])["stages"]:
             self._under_way.discard(trial.trial_id)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:

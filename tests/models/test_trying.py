@@ -37,6 +37,24 @@ def test_mistakes_are_the_same_in_either_process(weights: Path, apart: bool) -> 
     assert str(broken) in f"{problem.where} {problem.message} {problem.given}"
 
 
+def test_where_there_can_be_no_other_process_this_one_tries_them(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/none")
+    with weights_tried([(RANDOM, weights), (RANDOM, weights.with_name("missing.safetensors"))]) as tried:
+        (problem,) = tried()
+    assert "missing.safetensors" in f"{problem.where} {problem.given}"
+
+
+def test_an_error_of_that_process_is_not_taken_for_a_lack_of_memory(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with weights_tried([(RANDOM, weights)]) as tried:
+        (problem,) = tried()
+    assert ("status 1" in problem.message, problem.advice) == (True, "its error is above")
+
+
 def test_this_process_needs_no_torch(weights: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"

@@ -27,8 +27,10 @@ def workers():
 
 fitting = start_ray("local", Resources(concurrent_trials=2, cpus_per_trial=2), trials=TRIALS)
 end = time.monotonic() + 200
-while len(there := workers()) < min(TRIALS, fitting) and time.monotonic() < end:
+while len(workers()) < min(TRIALS, fitting) and time.monotonic() < end:
     time.sleep(0.1)
+time.sleep(5)  # in which no more may come
+there = workers()
 from ray import tune
 
 class Trial(tune.Trainable):
@@ -84,6 +86,13 @@ class TestStartedBeforehand:
             assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "1"
         assert dict(os.environ) == before
         assert services.start_ray_process is start
+
+    def test_of_none_no_worker_imports_anything(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("RAY_preload_python_modules", raising=False)
+        with started_beforehand(0, {}):
+            environment = dict(os.environ)
+        assert environment["RAY_prestart_worker_first_driver"] == "0"
+        assert "RAY_preload_python_modules" not in environment
 
     def test_says_how_many_to_the_process_that_starts_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         commands: list[list[str]] = []

@@ -16,6 +16,8 @@ from ubt.common.errors import Problem, UserError
 from ubt.common.progress import waiting_for
 from ubt.models.settings import ModelSettings
 
+_log = logging.getLogger(__name__)
+
 Named = tuple[ModelSettings, Path | None]
 """A clean model, and the checkpoint of a poisoned one that is to fit it."""
 
@@ -27,15 +29,10 @@ def weights_tried(named: Sequence[Named], apart: bool = True) -> Iterator[Callab
     Torch alone is 750 MB of a process, and takes seconds. Leaving the block earlier ends the process. If it is not to
     be `apart`, this process tries them, once it is asked.
     """
-    if not (named and apart):
+    process = _process_for(named) if named and apart else None
+    if process is None:
         yield lambda: _tried(named)
         return
-    command = [sys.executable, "-P", "-m", __name__]  # -P: no module of the folder that it is called from
-    with TemporaryFile("w+") as source:  # not a pipe, which would be filled only once it is read
-        json.dump([[model.model_dump(mode="json"), poisoned and str(poisoned)] for model, poisoned in named], source)
-        source.seek(0)
-        # In a session of its own: Ctrl-C is for the process that asks, which ends this one.
-        process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, text=True, start_new_session=True)
     with process:
         try:
             yield lambda: _problems(process)
@@ -43,12 +40,29 @@ def weights_tried(named: Sequence[Named], apart: bool = True) -> Iterator[Callab
             process.kill()
 
 
+def _process_for(named: Sequence[Named]) -> subprocess.Popen[str] | None:
+    """Return the process that tries weights; None where there can be none."""
+    command = [sys.executable, "-P", "-m", __name__]  # -P: no module of the folder that it is called from
+    try:
+        with TemporaryFile("w+") as source:  # not a pipe, which would be filled only once it is read
+            json.dump(
+                [[model.model_dump(mode="json"), poisoned and str(poisoned)] for model, poisoned in named], source
+            )
+            source.seek(0)
+            # In a session of its own: Ctrl-C is for the process that asks, which ends this one.
+            return subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    except OSError as error:
+        _log.debug("weights are tried in this process: %s", error)
+        return None
+
+
 def _problems(process: subprocess.Popen[str]) -> list[Problem]:
     with waiting_for("weights to be read and tried"):
         said, _ = process.communicate()
     if process.returncode:
-        text = f"the process that tries them ended with status {process.returncode}"
-        return [Problem("victim.model: weights", text, advice="it may have lacked memory; its last words are above")]
+        text, killed = f"the process that tries them ended with status {process.returncode}", process.returncode < 0
+        advice = "it was killed, perhaps for lack of memory" if killed else "its error is above"
+        return [Problem("victim.model: weights", text, advice=advice)]
     return [Problem(**problem) for problem in json.loads(said)]
 
 

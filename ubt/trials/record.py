@@ -160,7 +160,7 @@ class TrialRecord(Config):
     waits_for: str = ""
     """Key of the stage that another sweep computes, while the trial waits for it."""
     at: str = ""
-    """Stage that is being computed, or was when the trial was interrupted or lost; else, and in old records, empty."""
+    """Stage that is being computed, or was when an interruption or its worker's end cut the trial off; else empty."""
     stages: tuple[StageRecord, ...] = ()
     """What its stages did, in their order."""
     gates: tuple[GateOutcome, ...] = ()

@@ -106,6 +106,15 @@ def test_a_trial_is_in_one_lane_with_what_it_computed_and_a_lane_without_one_wai
     }
 
 
+def test_what_another_worker_computes_beside_a_trial_is_in_a_lane_of_its_own(run_of, trial):
+    implant = computed("i", 0, 20, spent_seconds=19)  # which was published while `detect` began
+    beside, elsewhere = computed("s", 5, 12, spent_seconds=7), computed("e", 6, 9, spent_seconds=3, node="b")
+    stages = (implant, beside, elsewhere, computed("d", 19, 25, spent_seconds=6))
+    info = workers_info(find(run_of(trial(0, stages=stages, **started(0, 26)))))
+    assert [(bar.lane, bar.seconds) for bar in info.stages] == [("a · 1", 20), ("a · 2", 7), ("b · 1", 3), ("a · 1", 6)]
+    assert [(bar.lane, bar.seconds) for bar in info.trials] == [("a · 1", 26), ("a · 2", 7), ("b · 1", 3)]
+
+
 def test_the_time_between_an_interruption_and_its_resume_is_nobody_s(run_of, trial):
     again = trial(0, stages=(computed("u", 1, 5), computed("v", 51, 55)), **started(50, 8, (0, 9)))
     info = workers_info(find(run_of(again)))

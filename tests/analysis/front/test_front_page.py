@@ -63,3 +63,14 @@ def test_an_earlier_epoch_of_the_chosen_trial_is_not_marked_as_chosen(trial, rat
         ("trial-0", "chosen"),
         ("trial-0@1", ""),
     ]
+
+
+def test_the_end_of_a_trial_is_not_marked_where_an_earlier_epoch_of_it_is_chosen(trial, rates, run_of):
+    epochs = tuple(EpochRecord(epoch=at, seconds=1, val=rates(*p)) for at, p in enumerate([(0.1, 0.8), (0.2, 0.9)], 1))
+    stages = (StageRecord(stage="unlearn", key="u", reused=False, seconds=1, epochs=epochs),)
+    long = trial(0, asr=0.2, ca=0.9, changes={EPOCHS: 2}, stages=stages)
+    found = find(replace(run_of(long), epochs="every", ca_floor=0.5))
+    assert [(row["trial"].text, row["trial"].tag) for row in cells(found)] == [
+        ("trial-0@1", "chosen"),
+        ("trial-0", ""),
+    ]

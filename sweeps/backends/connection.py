@@ -218,7 +218,7 @@ def node_name(node_id: str, known: Sequence[Mapping[str, Any]]) -> str:
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
 
-def _start_private(resources: Resources, trials: int) -> None:
+def _start_private(resources: Resources, trials: int = 0) -> None:
     """Start a Ray of our own on this machine.
 
     Raises:

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import analysis
 from sweeps.backends.order import Interruption
+from sweeps.backends.trainable import RECORD, WAITS
 from sweeps.cli import app as cli
 from sweeps.cli.ends import command_end
 from sweeps.run import finish, launch
@@ -178,9 +179,11 @@ class TestTimeForRunningStages:
         os.kill(os.getpid(), signal.SIGTERM)
         interruption.on_step_begin(2, trials)
         assert session.next_assignment() is None, "nothing more is started"
-        interruption.on_trial_result(2, trials, trials[0], {})
-        interruption.on_step_begin(3, trials)
-        interruption.on_trial_complete(3, trials, trials[1])
+        interruption.on_trial_complete(2, trials, trials[1])
+        for no_end_of_a_stage in ({WAITS: "for a store"}, {RECORD: json.dumps({"stages": []})}):
+            interruption.on_trial_result(3, trials, trials[0], no_end_of_a_stage)
+            interruption.on_step_begin(3, trials)
+        interruption.on_trial_result(4, trials, trials[0], {RECORD: json.dumps({"stages": [{"stage": "poison"}]})})
         with pytest.raises(Ended):
             interruption.on_step_begin(4, trials)
 

@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from ray._private import services
+from ray._private import accelerators, services
 
+from sweeps.backends import connection
 from sweeps.backends.beforehand import started_beforehand
+from sweeps.study.config import Resources
 
 TRIAL = """
 import json, os, sys, time
@@ -58,6 +61,17 @@ def test_trials_get_workers_that_are_there_and_ready(tmp_path: Path, trials: int
     assert found["pid"] in found["there"]
     assert found["ready"]
     assert found["threads"] == "2", "those of a trial, not of this process"
+
+
+@pytest.mark.parametrize(("visible", "fitting"), [(None, 8), (["3"], 1), ([], 0)])
+def test_gpus_that_are_hidden_from_this_process_get_no_workers(
+    monkeypatch: pytest.MonkeyPatch, visible: list[str] | None, fitting: int
+) -> None:
+    gpus = SimpleNamespace(
+        get_current_node_num_accelerators=lambda: 8, get_current_process_visible_accelerator_ids=lambda: visible
+    )
+    monkeypatch.setattr(accelerators, "get_accelerator_manager_for_resource", lambda name: gpus)
+    assert connection._fitting_here(Resources(gpus_per_trial=1), cpus=64) == fitting
 
 
 def test_what_cannot_be_imported_is_left_to_the_trial() -> None:

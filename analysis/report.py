@@ -21,7 +21,7 @@ from analysis.details.classes import class_table
 from analysis.details.detail import details
 from analysis.details.grid import grid
 from analysis.effects import Effects, Importances, begin_importances, find_effects, find_importances
-from analysis.effects.beside import Beside
+from analysis.effects.evaluator_process import EvaluatorProcess
 from analysis.effects.importance import FEWEST
 from analysis.effects.output import effects_latex, effects_table, importances_table
 from analysis.effects.page import ablation_opening, effects_view
@@ -81,7 +81,7 @@ def write_report(run_folder: Path | str) -> Report:
         >>> write_report("runs/demo").page  # doctest: +SKIP
         PosixPath('runs/demo/report/index.html')
     """
-    with at_hand(run_folder, PARTS, REPORT_FOLDER) as folder, _without_collection(), _beside(folder) as process:
+    with at_hand(run_folder, PARTS, REPORT_FOLDER) as folder, _without_collection(), _evaluators(folder) as process:
         findings = find(read_run(folder))
         summary = summarise(findings)
         contents = report_contents(findings, summary, weighed=begin_importances(findings, process))
@@ -95,10 +95,10 @@ def load() -> None:
     import_module("sklearn.metrics")
 
 
-def _beside(folder: Path) -> AbstractContextManager[Beside | None]:
+def _evaluators(folder: Path) -> AbstractContextManager[EvaluatorProcess | None]:
     """Have a process for importances, which needs its time to begin, where a run has trials enough for them."""
     records = (folder / RECORDS_FOLDER).glob("*.json")
-    return closing(Beside()) if sum(1 for _ in records) >= FEWEST else nullcontext()
+    return closing(EvaluatorProcess()) if sum(1 for _ in records) >= FEWEST else nullcontext()
 
 
 @contextmanager

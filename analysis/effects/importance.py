@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from analysis.effects.beside import Beside
+from analysis.effects.evaluator_process import EvaluatorProcess
 from analysis.effects.evaluators import Columns, Points, Weights, weigh
 from analysis.findings import Findings
 from analysis.formatting import setting_text, short_names
@@ -70,12 +70,12 @@ def find_importances(findings: Findings) -> Importances:
     return _begun(findings, None)()
 
 
-def begin_importances(findings: Findings, process: Beside | None) -> Callable[[], Importances]:
+def begin_importances(findings: Findings, process: EvaluatorProcess | None) -> Callable[[], Importances]:
     """Begin to work them out in a process beside this one, if there is one; return what waits for them."""
     return _begun(findings, process)
 
 
-def _begun(findings: Findings, process: Beside | None) -> Callable[[], Importances]:
+def _begun(findings: Findings, process: EvaluatorProcess | None) -> Callable[[], Importances]:
     run = findings.run
     adaptive = run.design == "optuna" or any(record.asked_as for record in run.records)
     measured = [c for c in findings.searched if c.point and not c.first.label.leaves_out]
@@ -97,7 +97,7 @@ _LAST: dict[str, Weights] = {}
 """What was worked out last, by what of: the same run's pictures for MLflow ask for it again."""
 
 
-def _weights(columns: Columns, points: Points, best: int, process: Beside | None) -> Callable[[], Weights]:
+def _weights(columns: Columns, points: Points, best: int, process: EvaluatorProcess | None) -> Callable[[], Weights]:
     given = json.dumps({"columns": columns, "points": points, "best": best})
     if known := _LAST.get(given):
         return lambda: known

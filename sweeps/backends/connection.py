@@ -229,7 +229,7 @@ def _start_private(resources: Resources, trials: int = 0) -> None:
 
     cpus = local_trials(resources) * resources.cpus_per_trial
     options, environment = dict(_QUIET), environment_of_workers(resources)
-    workers = min(trials, _fitting_here(resources, cpus)) if trials else 0
+    workers = min(trials, _fitting_here(resources, cpus))
     if variables_of_the_job():  # which Ray asks for with each worker: none that is there already has them
         options["runtime_env"], workers = {"env_vars": environment}, 0
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from toy_costs import calibrated, setup, study
 
+from sweeps.planning.costs import chained_seconds
 from sweeps.planning.plan import Forecast, plan_study
 from sweeps.planning.time_left import TimeLeft
 from sweeps.planning.trials import TrialPlanner
@@ -248,17 +249,19 @@ def test_a_search_that_asks_for_what_the_store_has_is_soon_expected_to_go_on_so(
     assert found[-1] == 0
 
 
-def test_one_that_looks_later_does_not_take_what_was_computed_for_what_the_search_does_not_need(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", range(1, 12))
+def test_one_that_looks_later_does_not_take_what_was_computed_for_what_the_search_does_not_need(
+    tmp_path: Path, ended: int
+) -> None:
     search = {"design": "optuna", "space": {"defense.overfit_epochs": {"low": 1, "high": 900}}, "n_trials": 12}
     given = study(tmp_path, search=search)
     calibrated(tmp_path, setup(), factor=50)
-    changes = [{}, *({"defense.overfit_epochs": 3 + number} for number in range(6))]
+    changes = [{}, *({"defense.overfit_epochs": 3 + number} for number in range(ended - 1))]
     everything_stored(given, changes)  # by the trials themselves
-    left = TimeLeft(Forecast.of(given), TrialPlanner(given, str(tmp_path)), 1, 1, lambda: float(next(clock)))
-    clock = iter(range(0, 1_000_000, 10_000))
-    at_first = left.seconds
+    forecast = Forecast.of(given)
+    left = TimeLeft(forecast, TrialPlanner(given, str(tmp_path)), 1, 1, lambda: 0.0)
     for number, one in enumerate(changes):
         left.note(record(given, one, number, State.DONE))
-    assert left.seconds
-    assert at_first
-    assert left.seconds > 0.3 * at_first, "five of twelve are left"
+    keys = {node.key for _, pipeline in forecast.laid.imagined[ended - 1 :] for node in pipeline}
+    needed = chained_seconds([forecast.model.pieces[key] for key in keys], forecast.stored)
+    assert left.seconds == pytest.approx(needed), "what the stand-ins that are left would take"

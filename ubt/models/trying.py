@@ -43,11 +43,10 @@ def weights_tried(named: Sequence[Named], apart: bool = True) -> Iterator[Callab
 def _process_for(named: Sequence[Named]) -> subprocess.Popen[str] | None:
     """Return the process that tries weights; None where there can be none."""
     command = [sys.executable, "-P", "-m", __name__]  # -P: no module of the folder that it is called from
+    asked = [[model.model_dump(mode="json"), poisoned and str(poisoned)] for model, poisoned in named]
     try:
         with TemporaryFile("w+") as source:  # not a pipe, which would be filled only once it is read
-            json.dump(
-                [[model.model_dump(mode="json"), poisoned and str(poisoned)] for model, poisoned in named], source
-            )
+            json.dump(asked, source)
             source.seek(0)
             # In a session of its own: Ctrl-C is for the process that asks, which ends this one.
             return subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, text=True, start_new_session=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analysis.effects import begin_importances, find_importances, importance
-from analysis.effects.beside import Beside
+from analysis.effects.evaluator_process import EvaluatorProcess
 from analysis.effects.output import importance_notes, importances_table
 from analysis.findings import find
 
@@ -36,7 +36,7 @@ def test_a_process_of_its_own_finds_the_same_wherever_it_is_called_from(findings
     (tmp_path / "optuna.py").write_text("raise SystemExit('code of the folder was run')")
     monkeypatch.chdir(tmp_path)
     importance._LAST.clear()
-    with closing(Beside()) as process:
+    with closing(EvaluatorProcess()) as process:
         wait = begin_importances(findings, process)
         monkeypatch.setattr(importance, "weigh", None)  # not here
         assert wait() == searched
@@ -47,12 +47,12 @@ def test_a_process_of_its_own_finds_the_same_wherever_it_is_called_from(findings
 def test_where_there_can_be_no_such_process_they_are_worked_out_here(findings, searched, monkeypatch, program):
     importance._LAST.clear()
     monkeypatch.setattr(sys, "executable", program)
-    with closing(Beside()) as process:
+    with closing(EvaluatorProcess()) as process:
         assert begin_importances(findings, process)() == searched
 
 
 def test_the_process_ends_at_once_where_there_is_nothing_to_weigh(trial, run_of):
-    process = Beside()
+    process = EvaluatorProcess()
     assert not begin_importances(find(run_of(trial(0, asr=0.1, ca=0.8))), process)()
     assert process.ended
 

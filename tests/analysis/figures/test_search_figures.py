@@ -1,6 +1,10 @@
 """Hypervolume over a search, configurations as lines, the chain, and what workers did."""
 
+from itertools import pairwise
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from analysis.figures.base import Absent
 from analysis.figures.chain import chain_info
@@ -113,6 +117,30 @@ def test_what_another_worker_computes_beside_a_trial_is_in_a_lane_of_its_own(run
     info = workers_info(find(run_of(trial(0, stages=stages, **started(0, 26)))))
     assert [(bar.lane, bar.seconds) for bar in info.stages] == [("a · 1", 20), ("a · 2", 7), ("b · 1", 3), ("a · 1", 6)]
     assert [(bar.lane, bar.seconds) for bar in info.trials] == [("a · 1", 26), ("a · 2", 7), ("b · 1", 3)]
+
+
+SPANS = st.tuples(st.integers(0, 40), st.integers(1, 19), st.sampled_from(["a", "b"]))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(SPANS, max_size=4), min_size=1, max_size=4))
+def test_no_lane_has_two_trials_at_a_time_and_each_stage_is_in_one(run_of, trial, drawn):
+    records = []
+    for number, spans in enumerate(drawn):
+        stages = tuple(
+            computed(f"{number}-{at}", start, start + length, spent_seconds=length, node=node)
+            for at, (start, length, node) in enumerate(spans)
+        )
+        records.append(trial(number, changes={SAMPLES: 8 + number}, stages=stages, **started(0, 30)))
+    info = workers_info(find(run_of(*records)))
+    if not any(drawn):
+        assert isinstance(info, Absent)
+        return
+    assert sorted(bar.seconds for bar in info.stages) == sorted(length for spans in drawn for _, length, _ in spans)
+    for lane in info.lanes:
+        ends = [(bar.start, bar.start + bar.seconds) for bar in info.trials if bar.lane == lane]
+        assert ends, "no lane is empty"
+        assert all(end <= start + 0.001 for (_, end), (start, _) in pairwise(sorted(ends)))
 
 
 def test_the_time_between_an_interruption_and_its_resume_is_nobody_s(run_of, trial):

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from analysis.findings import find
 from analysis.front.page import front_table
 from analysis.opening.words import opening
@@ -54,23 +56,16 @@ def test_an_earlier_epoch_says_of_which_trial_it_is_until_a_trial_ends_at_it(tri
     assert "trial-1 is trial-0 after epoch 1." in opening(found, summarise(found)).detail
 
 
-def test_an_earlier_epoch_of_the_chosen_trial_is_not_marked_as_chosen(trial, rates, run_of):
-    epochs = tuple(EpochRecord(epoch=at, seconds=1, val=rates(*p)) for at, p in enumerate([(0.2, 0.9), (0.1, 0.8)], 1))
+@pytest.mark.parametrize(
+    ("course", "names"),
+    [([(0.2, 0.9), (0.1, 0.8)], ["trial-0", "trial-0@1"]), ([(0.1, 0.8), (0.2, 0.9)], ["trial-0@1", "trial-0"])],
+)
+def test_of_a_trial_and_its_earlier_epoch_on_the_front_only_the_choice_is_marked(trial, rates, run_of, course, names):
+    epochs = tuple(EpochRecord(epoch=at, seconds=1, val=rates(*point)) for at, point in enumerate(course, 1))
     stages = (StageRecord(stage="unlearn", key="u", reused=False, seconds=1, epochs=epochs),)
-    long = trial(0, asr=0.1, ca=0.8, changes={EPOCHS: 2}, stages=stages)
+    asr, ca = course[-1]
+    long = trial(0, asr=asr, ca=ca, changes={EPOCHS: 2}, stages=stages)
     found = find(replace(run_of(long), epochs="every", ca_floor=0.5))
-    assert [(row["trial"].text, row["trial"].tag) for row in cells(found)] == [
-        ("trial-0", "chosen"),
-        ("trial-0@1", ""),
-    ]
-
-
-def test_the_end_of_a_trial_is_not_marked_where_an_earlier_epoch_of_it_is_chosen(trial, rates, run_of):
-    epochs = tuple(EpochRecord(epoch=at, seconds=1, val=rates(*p)) for at, p in enumerate([(0.1, 0.8), (0.2, 0.9)], 1))
-    stages = (StageRecord(stage="unlearn", key="u", reused=False, seconds=1, epochs=epochs),)
-    long = trial(0, asr=0.2, ca=0.9, changes={EPOCHS: 2}, stages=stages)
-    found = find(replace(run_of(long), epochs="every", ca_floor=0.5))
-    assert [(row["trial"].text, row["trial"].tag) for row in cells(found)] == [
-        ("trial-0@1", "chosen"),
-        ("trial-0", ""),
-    ]
+    assert [(row["trial"].text, row["trial"].tag) for row in cells(found)] == list(
+        zip(names, ["chosen", ""], strict=True)
+    )

@@ -19,7 +19,7 @@ _SECONDS = 600.0
 """After so long a process that works importances out does not count on."""
 
 
-class Beside:
+class EvaluatorProcess:
     """A process that imports the evaluators at once, and then waits for what to weigh."""
 
     def __init__(self) -> None:
